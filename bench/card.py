@@ -1,0 +1,197 @@
+"""What a method says about itself in `card.yaml`: readable without torch, checked before anything runs."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from bench import BenchError
+from bench.sentences import did_you_mean, listing, unknown
+from bench.settings import Model, Search, Strict, Text, Train
+
+
+class Paper(Strict):
+    """Where the idea was published."""
+
+    title: str
+    authors: list[str] = Field(default_factory=list)
+    year: int | None = None
+    venue: str | None = None
+    arxiv: str | None = None
+
+
+class Streams(Strict):
+    """Feature streams: `needs` must be there, `uses` are wanted but can be done without."""
+
+    needs: list[str] = Field(default_factory=list)
+    uses: list[str] = Field(default_factory=list)
+
+
+class Resources(Strict):
+    """What one cell asks of Ray; fractions are allowed."""
+
+    cpus: float = Field(default=1, ge=0)
+    gpus: float = Field(default=0, ge=0)
+
+
+_TYPES: dict[str, tuple[Any, str]] = {
+    "int": (int, "a whole number"),
+    "float": (int | float, "a number"),
+    "bool": (bool, "true or false"),
+    "str": (str, "text"),
+    "choice": (str, ""),
+}
+
+
+class Setting(Strict):
+    """One setting of a method: type, range, default, second name. A default of null allows null.
+
+    `shared` settings are also set for all methods at once by `model.<name>=`.
+    """
+
+    type: Literal["int", "float", "bool", "str", "choice"]
+    default: Any = None
+    min: float | None = None
+    max: float | None = None
+    choices: list[str] = Field(default_factory=list)
+    alias: str | None = None
+    shared: bool = False
+    help: str = ""
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether a value is taken as written (`on`, `010`) and not as a number or boolean."""
+        return self.type in ("str", "choice")
+
+    def check(self, name: str, value: Any) -> Any:
+        """`value` as this setting's type; a sentence with the allowed values otherwise."""
+        if value is None and self.default is None:
+            return None
+        types, words = _TYPES[self.type]
+        if not isinstance(value, types) or (isinstance(value, bool) and self.type != "bool"):
+            words = words or f"one of {listing(self.choices)}"
+            raise BenchError(f"{name} is {value!r}, but must be {words}")
+        if self.type == "choice" and value not in self.choices:
+            allowed = f"one of {listing(self.choices)}{did_you_mean(value, self.choices)}"
+            raise BenchError(f"{name} is {value!r}, but must be {allowed}")
+        if self.min is not None and value < self.min:
+            raise BenchError(f"{name} is {value!r}, but must be at least {self.min:g}")
+        if self.max is not None and value > self.max:
+            raise BenchError(f"{name} is {value!r}, but must be at most {self.max:g}")
+        return float(value) if self.type == "float" else value
+
+    @model_validator(mode="after")
+    def _default_fits(self) -> Setting:
+        if (self.type == "choice") != bool(self.choices):
+            raise ValueError(f"has type {self.type} and choices {self.choices}: only a choice has choices")
+        if self.default is not None:
+            try:
+                self.default = self.check("default", self.default)
+            except BenchError as error:
+                raise ValueError(str(error)) from None
+        return self
+
+
+class Variant(Strict):
+    """One row of the paper: the settings that make it, and its own shares of the budget where they differ."""
+
+    title: str
+    settings: dict[str, Any] = Field(default_factory=dict)
+    phases: dict[str, float] | None = None
+
+
+class PaperProtocol(Strict):
+    """The printed setting, used by `protocol=paper`."""
+
+    settings: dict[str, Any] = Field(default_factory=dict)
+    train: Train = Train()
+    text: Text = Text()
+    search: Search = Search()
+    frames: int | None = Field(default=None, ge=1)
+    stream_shapes: dict[str, list[int]] = Field(default_factory=dict)
+
+
+class OpenPoint(Strict):
+    """A point on which the paper is silent or ambiguous, what was chosen, and on whose word."""
+
+    point: str
+    choice: str
+    source: Literal["paper", "code", "inferred"]
+
+
+class MethodCard(Strict):
+    """The identity of a method, from `methods/<name>/card.yaml`."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    summary: str
+    paper: Paper | None = None
+    streams: Streams = Streams(needs=["frames"])
+    without: dict[str, str] = Field(default_factory=dict)
+    name_without: dict[str, str] = Field(default_factory=dict)
+    resources: Resources = Resources()
+    settings: dict[str, Setting] = Field(default_factory=dict)
+    variants: dict[str, Variant] = Field(min_length=1)
+    default: str
+    phases: dict[str, float] = Field(default_factory=lambda: {"train": 1.0})
+    search_space: dict[str, list[Any]] = Field(default_factory=dict)
+    protocol_paper: PaperProtocol | None = None
+    open_points: list[OpenPoint] = Field(default_factory=list)
+    provides: dict[str, str] = Field(default_factory=dict)
+
+    @field_validator("phases", "variants")
+    @classmethod
+    def _shares_sum_to_one(cls, value: Any, info: ValidationInfo) -> Any:
+        named = {"": value} if info.field_name == "phases" else {name: one.phases for name, one in value.items()}
+        for name, phases in named.items():
+            if phases is not None and (abs(sum(phases.values()) - 1) > 1e-6 or min(phases.values(), default=0) < 0):
+                raise ValueError(f"{name + ': phases ' if name else ''}must share the budget: parts >= 0 that sum to 1")
+        return value
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> MethodCard:
+        try:
+            self._check_names()
+        except BenchError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+    def _check_names(self) -> None:
+        if self.default not in self.variants:
+            raise unknown("variant", self.default, self.variants, "default")
+        for name, variant in self.variants.items():
+            variant.settings = self.checked(variant.settings, f"variants.{name}.settings")
+        if self.protocol_paper:
+            self.protocol_paper.settings = self.checked(self.protocol_paper.settings, "protocol_paper.settings")
+        for name, values in self.search_space.items():
+            for value in values:
+                self.checked({name: value}, "search_space")
+        for stream in (*self.without, *self.name_without):
+            if stream not in self.streams.uses:
+                raise unknown("stream", stream, self.streams.uses, "without and name_without speak of streams.uses")
+        names = [*self.settings, *(setting.alias for setting in self.settings.values() if setting.alias)]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise BenchError(f"settings: {listing(twice)} names more than one setting")
+        for name, setting in self.settings.items():
+            if setting.shared and name not in Model.model_fields:
+                raise unknown("shared setting", name, Model.model_fields, "settings")
+
+    def canonical(self, name: str, where: str) -> str:
+        """The setting called `name`, also by its alias."""
+        for setting, declared in self.settings.items():
+            if name in (setting, declared.alias):
+                return setting
+        names = [f"{s} ({d.alias})" if d.alias else s for s, d in self.settings.items()]
+        plain = [*self.settings, *(d.alias for d in self.settings.values() if d.alias)]
+        raise BenchError(f'{where}: unknown setting "{name}"; allowed: {listing(names)}{did_you_mean(name, plain)}')
+
+    def checked(self, values: dict[str, Any], where: str) -> dict[str, Any]:
+        """`values` by their canonical names, each checked against its type and range."""
+        result = {}
+        for name, value in values.items():
+            canonical = self.canonical(name, where)
+            if canonical in result:
+                raise BenchError(f"{where}: {canonical} is given twice")
+            result[canonical] = self.settings[canonical].check(f"{where}.{name}", value)
+        return result

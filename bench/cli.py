@@ -1,0 +1,330 @@
+"""The command line: which command, its words, its exit status. Each command imports what it needs when it runs.
+
+Exit status: 0 all is well, 1 something failed or differs, 2 the request was not understood or cannot be met, 130 stopped
+by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench import BenchError, __version__
+from bench.grammar import Arguments, check_keys, take_apart
+from bench.help import HELP, OVERVIEW
+from bench.home import Home, find_home
+from bench.sentences import listing, unknown
+
+if TYPE_CHECKING:
+    from bench.data.findings import Finding
+    from bench.definition import DatasetDefinition
+
+WELL, FAILED, USAGE, STOPPED = 0, 1, 2, 130
+CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+CLIPS_NAMED = 5  # clip ids spelled out after a finding; the rest is counted
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status. No mistake of the user's reaches them as a traceback."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        status = _dispatch(words)
+        sys.stdout.flush()
+        return status
+    except BenchError as error:
+        return _say(str(error), USAGE)
+    except KeyboardInterrupt:
+        return _say("stopped; the same command goes on where this one ended", STOPPED)
+    except BrokenPipeError:
+        # The reader of our output has seen enough (`bench list | head`). Python would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return WELL
+    except OSError as error:
+        if error.errno not in CANNOT_WRITE:
+            raise
+        place = error.filename or find_home().root
+        return _say(f"{place}: {error.strerror}; free space there or make it writable, or set BENCH_HOME", USAGE)
+
+
+def _say(sentence: str, status: int) -> int:
+    print(f"bench: {sentence}", file=sys.stderr)
+    return status
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("--help", "-h", "help"):
+        print(OVERVIEW)
+        return WELL
+    if words[0] == "--version":
+        return version([])
+    name = " ".join(words[:2]) if " ".join(words[:2]) in COMMANDS else words[0]
+    if name not in COMMANDS:
+        below = [command for command in COMMANDS if command.startswith(words[0] + " ")]
+        if below and ("--help" in words or "-h" in words):
+            print("\n\n".join(HELP[command] for command in below))
+            return WELL
+        raise _no_command(words, below)
+    rest = words[len(name.split()) :]
+    if "--help" in rest or "-h" in rest:
+        print(HELP[name])
+        return WELL
+    return COMMANDS[name](rest)
+
+
+def _no_command(words: list[str], below: list[str]) -> BenchError:
+    """The error for words that name no command; `below` are the commands that begin with the first word."""
+    if below and len(words) == 1:
+        return BenchError(f'"{words[0]}" is half a command; allowed: {listing(below)}')
+    return unknown("command", " ".join(words[:2]) if below else words[0], below or list(COMMANDS))
+
+
+def _take(
+    words: Sequence[str],
+    keys: Sequence[str],
+    *,
+    files: int = 0,
+    required: Sequence[str] = (),
+    flags: Sequence[str] = (),
+) -> tuple[dict[str, str], Arguments]:
+    """The words of a simple command: values as text by key. Raises BenchError for what is unknown or missing."""
+    arguments = take_apart(words, flags)
+    check_keys(arguments.values, keys)
+    if len(arguments.files) > files:
+        raise BenchError(f"command line: {arguments.files[files]!r} is not key=value; allowed keys: {listing(keys)}")
+    values = {key: value.read(text=True) for key, value in arguments.values.items()}
+    for key in required:
+        if key not in values:
+            raise BenchError(f"command line: {key}= is missing")
+    for key, value in values.items():
+        if not isinstance(value, str):
+            raise BenchError(f"command line: {key} is {value!r}, but must be one name")
+    return values, arguments
+
+
+def columns(head: Sequence[str], rows: Sequence[Sequence[object]], right: Sequence[str] = ()) -> str:
+    """A plain table, columns padded to their widest entry; those in `right` are set flush right."""
+    table = [list(head), *([str(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[number]) for row in table) for number in range(len(head))]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if name in right else cell.ljust(width)
+            for cell, width, name in zip(row, widths, head, strict=True)
+        ).rstrip()
+        for row in table
+    ]
+    return "\n".join(lines)
+
+
+def version(words: Sequence[str]) -> int:
+    _take(words, ())
+    print(f"bench {__version__}")
+    return WELL
+
+
+def list_all(words: Sequence[str]) -> int:
+    from bench import listings
+
+    names = {
+        "methods": listings.methods,
+        "datasets": listings.datasets,
+        "features": listings.features,
+        "runs": listings.runs,
+    }
+    _, arguments = _take(words, (), files=1)
+    for name in arguments.files:
+        if name not in names:
+            raise unknown("list", name, names)
+    chosen = arguments.files or tuple(names)
+    home = find_home()
+    blocks = []
+    for name in chosen:
+        head, rows, right = names[name](home)
+        body = columns(head, rows, right) if rows else f"no {name} yet"
+        blocks.append(body if len(chosen) == 1 else f"{name.upper()}\n{body}")
+    print("\n\n".join(blocks))
+    return WELL
+
+
+def plan(words: Sequence[str]) -> int:
+    from bench.spec import parse
+    from bench.spec import plan as planned
+
+    found = planned(parse(words), find_home())
+    rows = [
+        (
+            item.cell.config["title"],
+            f"{item.cell.method}:{item.cell.config['variant']}",
+            item.cell.config["seed"],
+            item.state,
+            f"{item.budget:,}" if item.budget else "-",
+            item.why,
+        )
+        for item in found
+    ]
+    print(columns(("method", "variant", "seed", "state", "captions", "why"), rows, right=("seed", "captions")))
+    counts = {
+        state: sum(item.state == state for item in found) for state in dict.fromkeys(item.state for item in found)
+    }
+    totals = ", ".join(f"{count} {state}" for state, count in counts.items())
+    print(f"\n{len(found)} cell{'s' if len(found) != 1 else ''}: {totals}. Data set {found[0].cell.config['dataset']}.")
+    return WELL
+
+
+def run(words: Sequence[str]) -> int:
+    from bench.registry import dataset
+    from bench.spec import cells, parse, requested
+
+    spec, home = parse(words), find_home()
+    needed = {stream for cell in requested(spec, home) for stream in cell.config["streams"]}
+    definition = dataset(spec.dataset)
+    from bench.execution.prepare import prepare
+    from bench.execution.runner import run as run_cells
+
+    prepare(definition, home, spec.subset, needed)
+    status = run_cells(cells(spec, home), home, spec)
+    if status not in (WELL, FAILED):
+        return status
+    return max(status, _write_pages(home, definition.name, check=False))
+
+
+def data_check(words: Sequence[str]) -> int:
+    values, _ = _take(words, ("dataset",), required=("dataset",))
+    from bench.data.check import check_dataset
+    from bench.registry import dataset
+
+    definition = dataset(values["dataset"])
+    return _report(f"data set {definition.name}", check_dataset(definition, find_home()))
+
+
+def _report(what: str, findings: Sequence[Finding]) -> int:
+    for finding in findings:
+        more = len(finding.clips) - CLIPS_NAMED
+        told = all(clip in finding.message for clip in finding.clips[:CLIPS_NAMED])
+        clips = f" [{listing(finding.clips[:CLIPS_NAMED])}{f' and {more} more' if more > 0 else ''}]"
+        print(f"{finding.severity}: {finding.message}{'' if told else clips}")
+    errors = sum(finding.severity == "error" for finding in findings)
+    print(
+        f"{what}: {errors} errors, {len(findings) - errors} warnings" if findings else f"{what}: nothing to complain of"
+    )
+    return FAILED if errors else WELL
+
+
+def features_list(words: Sequence[str]) -> int:
+    _take(words, ())
+    return list_all(["features"])
+
+
+def features_check(words: Sequence[str]) -> int:
+    definition, streams, home = _streams(words)
+    from bench.data.corpus import load_corpus
+    from bench.features.check import check_cache
+    from bench.features.sidecar import cache_path
+
+    ids = list(load_corpus(definition, home).clips)
+    statuses = [
+        _report(f"stream {stream} of {definition.name}", check_cache(cache_path(home, definition.name, stream), ids))
+        for stream in streams
+    ]
+    return max(statuses)
+
+
+def features_import(words: Sequence[str]) -> int:
+    definition, streams, home = _streams(words)
+    from bench.execution.prepare import prepare
+
+    prepare(definition, home, None, streams)
+    return WELL
+
+
+def _streams(words: Sequence[str]) -> tuple[DatasetDefinition, list[str], Home]:
+    """The data set of a `features` command, and its streams or those that were named by `stream=`."""
+    from bench.registry import dataset
+
+    arguments = take_apart(words, ())
+    check_keys(arguments.values, ("dataset", "stream"))
+    if arguments.files or "dataset" not in arguments.values:
+        raise BenchError("command line: dataset= is missing, such as dataset=msvd or dataset=my/dataset.yaml")
+    definition = dataset(arguments.values["dataset"].read(text=True))
+    named = arguments.values["stream"].listed(text=True) if "stream" in arguments.values else list(definition.streams)
+    for stream in named:
+        if stream not in definition.streams:
+            raise unknown("stream", stream, definition.streams, f"data set {definition.name}")
+    if not named:
+        raise BenchError(f"data set {definition.name} declares no streams: add them to {definition.path}")
+    return definition, named, find_home()
+
+
+def evaluate(words: Sequence[str]) -> int:
+    values, arguments = _take(words, ("dataset", "split", "splits", "as"), files=1, required=("dataset",))
+    if not arguments.files:
+        raise BenchError(
+            "command line: name the file of captions, such as bench evaluate predictions.jsonl dataset=msvd"
+        )
+    path = Path(arguments.files[0])
+    if not path.is_file():
+        raise BenchError(f"there is no file {path}")
+    split = values.get("split", "test")
+    if split not in ("train", "val", "test"):
+        raise unknown("split", split, ("train", "val", "test"), "command line")
+    from bench.execution.external import evaluate as score
+    from bench.registry import dataset
+
+    name, splits = values.get("as", path.stem), values.get("splits", "default")
+    record = score(path, dataset(values["dataset"]), split, name, find_home(), splits=splits)
+    for metric, value in record.scores[split].items():
+        print(f"{metric:8} {value:7.2f}   {record.signatures[split].get(metric, '')}")
+    return WELL
+
+
+def leaderboard(words: Sequence[str]) -> int:
+    values, arguments = _take(words, ("dataset",), flags=("--check",))
+    return _write_pages(find_home(), values.get("dataset"), check="--check" in arguments.flags)
+
+
+def _write_pages(home: Home, dataset: str | None, check: bool) -> int:
+    from bench.records.store import BadRecord
+    from bench.reports.leaderboard import write
+
+    bad: list[BadRecord] = []
+    changed = write(home, dataset, check, bad)
+    for error in bad:
+        _say(str(error), FAILED)
+    for path in changed:
+        print(f"{path} {'is not what the records say: bench leaderboard writes it' if check else 'written'}")
+    if not changed and not bad:
+        print("leaderboards are up to date")
+    return FAILED if bad or (check and changed) else WELL
+
+
+def ui(words: Sequence[str]) -> int:
+    values, _ = _take(words, ("port",))
+    port = values.get("port", "5000")
+    if not port.isdecimal():
+        raise BenchError(f"command line: port is {port!r}, but must be a whole number")
+    from bench.execution.ui import serve
+
+    serve(find_home(), int(port))
+    return WELL
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "list": list_all,
+    "plan": plan,
+    "run": run,
+    "data check": data_check,
+    "features list": features_list,
+    "features check": features_check,
+    "features import": features_import,
+    "evaluate": evaluate,
+    "leaderboard": leaderboard,
+    "ui": ui,
+    "version": version,
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""Clip-major batches of one split: what `fit` and `decode` see of a corpus."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+
+from bench.method import BOS, EOS, Batch, Reference, StreamInfo, Vocabulary
+
+
+class StreamSource:
+    """One stream of the clips of a split: `info`, and `read(clips)` -> (values [C, ...], true lengths [C])."""
+
+    def __init__(self, info: StreamInfo, read: Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]) -> None:
+        self.info = info
+        self.read = read
+
+
+class CorpusClips:
+    """`bench.method.Clips` over a list of ids, their references and stream sources.
+
+    `references` is empty for a split whose captions are withheld. `spend` is told of every caption handed out by
+    `epoch`, so that the budget is counted where captions are read and not by the method that reads them.
+    """
+
+    def __init__(
+        self,
+        ids: Sequence[str],
+        references: Mapping[str, tuple[Reference, ...]],
+        sources: Mapping[str, StreamSource],
+        vocabulary: Vocabulary,
+        seed: int = 0,
+        spend: Callable[[int], None] | None = None,
+    ) -> None:
+        self.ids = tuple(ids)
+        self.vocabulary = vocabulary
+        self.streams = {name: source.info for name, source in sources.items()}
+        self._sources = dict(sources)
+        self._references = {clip: tuple(references.get(clip, ())) for clip in self.ids}
+        self._seed = seed
+        self._spend = spend or (lambda captions: None)
+
+    @property
+    def n_captions(self) -> int:
+        return sum(len(captions) for captions in self._references.values())
+
+    def references(self, clip: str) -> tuple[Reference, ...]:
+        return self._references[clip]
+
+    def epoch(self, order: int, captions: int, captions_per_clip: int, start: int = 0) -> Iterator[Batch]:
+        """All captions once. A clip's captions are dealt into groups of `captions_per_clip`; shuffled groups fill batches.
+
+        The order depends on the seed and `order` alone, so a resumed run sees the batches it would have seen.
+        """
+        for groups in self._plan(order, captions, captions_per_clip)[start:]:
+            batch = self._batch(groups)
+            self._spend(len(batch.caption_ids))
+            yield batch
+
+    def in_order(self, clips: int) -> Iterator[Batch]:
+        for start in range(0, len(self.ids), clips):
+            yield self._batch([(clip, ()) for clip in self.ids[start : start + clips]])
+
+    def _plan(self, order: int, captions: int, captions_per_clip: int) -> list[list[tuple[str, tuple[Reference, ...]]]]:
+        random = np.random.default_rng([self._seed, order])
+        groups = []
+        for clip in self.ids:
+            own = self._references[clip]
+            shuffled = [own[place] for place in random.permutation(len(own))]
+            groups += [
+                (clip, tuple(shuffled[at : at + captions_per_clip]))
+                for at in range(0, len(shuffled), captions_per_clip)
+            ]
+        batches: list[list[tuple[str, tuple[Reference, ...]]]] = []
+        room = 0
+        for place in random.permutation(len(groups)):
+            size = len(groups[place][1])
+            if room < size:
+                batches.append([])
+                room = captions
+            batches[-1].append(groups[place])
+            room -= size
+        return batches
+
+    def _batch(self, groups: Sequence[tuple[str, tuple[Reference, ...]]]) -> Batch:
+        clips = tuple(dict.fromkeys(clip for clip, _ in groups))
+        row = {clip: place for place, clip in enumerate(clips)}
+        captions = sorted((ref for _, refs in groups for ref in refs), key=lambda ref: -len(ref.words))
+        longest = max((len(ref.words) for ref in captions), default=0)
+        words = np.zeros((len(captions), longest + 2), dtype=np.int64)
+        for place, ref in enumerate(captions):
+            words[place, 0] = BOS
+            words[place, 1 : len(ref.words) + 1] = ref.words
+            words[place, len(ref.words) + 1] = EOS
+        streams, masks = {}, {}
+        for name, source in self._sources.items():
+            values, lengths = source.read(clips)
+            streams[name] = torch.from_numpy(np.ascontiguousarray(values)).float()
+            if source.info.timed:
+                masks[name] = torch.arange(source.info.shape[0]) < torch.from_numpy(lengths.astype(np.int64)).unsqueeze(
+                    1
+                )
+        return Batch(
+            clips,
+            streams,
+            masks,
+            tuple(ref.id for ref in captions),
+            torch.tensor([row[ref.clip] for ref in captions], dtype=torch.long),
+            torch.from_numpy(words),
+            torch.tensor([len(ref.words) + 1 for ref in captions], dtype=torch.long),
+        )

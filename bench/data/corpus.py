@@ -1,0 +1,236 @@
+"""A corpus: the clips and captions of a data set definition, read, checked against published counts, and split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench import BenchError
+from bench.data.findings import Finding, many, named
+from bench.data.readers import FORMATS
+from bench.data.source import Clip, RawCaption, Source
+from bench.data.splits import OFFICIAL, SPLITS, Names, expand, published, read_list, split_clips
+
+if TYPE_CHECKING:
+    from bench.definition import CaptionSource, Counts, DatasetDefinition
+    from bench.home import Home
+
+__all__ = ["Clip", "Corpus", "RawCaption", "load_corpus"]
+
+
+@dataclass
+class Corpus:
+    """Clips of all splits by id, their captions in file order, and the splits (ids in id order).
+
+    `notes` says every rule that was applied and how often; `findings` says the same with clip ids. `lower_cased` is
+    True when no caption has an upper-case letter: scores on such references carry it in their signature. `aliases`
+    maps other names of clips (MSVD's YouTube names) to ids.
+    """
+
+    name: str
+    clips: dict[str, Clip]
+    captions: dict[str, tuple[RawCaption, ...]]
+    splits: dict[str, tuple[str, ...]]
+    notes: tuple[str, ...] = ()
+    lower_cased: bool = False
+    aliases: dict[str, str] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
+
+    def find(self, name: str) -> str:
+        """The id of a clip that is given by its id or by another of its names. Raises BenchError when unknown."""
+        if name in self.clips:
+            return name
+        if name in self.aliases:
+            return self.aliases[name]
+        raise BenchError(f"data set {self.name} has no clip {name!r} (its ids look like {next(iter(self.clips), '-')})")
+
+
+def load_corpus(
+    definition: DatasetDefinition,
+    home: Home,
+    *,
+    splits: str = "default",
+    subset: Sequence[int] | None = None,
+) -> Corpus:
+    """Read the captions of a data set under one of its split rules.
+
+    `subset` = (train, val, test) keeps the first clips of each split. Raises BenchError for absent or damaged files,
+    counts that differ from the published ones, clips without captions, overlapping splits, unknown names.
+    """
+    rule = definition.split_rule(splits)
+    choice, files = definition.caption_source(home)
+    if choice.format == "shapes":
+        return _shapes(definition, subset)
+    source = read_source(choice, files, definition.name)
+    names = Names(source)
+    check_counts(definition, choice, source, names, home)
+    kept = _subset(definition, source, names, home)
+    chosen = split_clips(definition, rule, source, names, kept, home)
+    if subset is not None:
+        chosen = _first_of_each(definition, chosen, subset)
+    return _assemble(definition, source, chosen)
+
+
+def _shapes(definition: DatasetDefinition, subset: Sequence[int] | None) -> Corpus:
+    # Imported here: the generator needs these types, and no other corpus needs the generator.
+    from bench.data.shapes import shapes_corpus
+
+    return shapes_corpus(definition.options, subset)
+
+
+def read_source(choice: CaptionSource, files: dict[str, Path], name: str) -> Source:
+    """Read one caption source of data set `name`, after checking that its files have the roles of its format."""
+    known = FORMATS[choice.format]
+    roles = frozenset(files)
+    if roles - known.optional not in known.roles:
+        allowed = " | ".join(", ".join(sorted(option)) for option in known.roles)
+        extra = f" (may be added: {', '.join(sorted(known.optional))})" if known.optional else ""
+        raise BenchError(
+            f"data set {name}: format {choice.format} has files {', '.join(sorted(roles)) or 'none'}; "
+            f"it takes {allowed}{extra}"
+        )
+    source = known.read(files)
+    if not source.captions:
+        raise BenchError(f"data set {name}: no captions in {', '.join(map(str, files.values()))}")
+    return source
+
+
+def check_counts(
+    definition: DatasetDefinition, choice: CaptionSource, source: Source, names: Names, home: Home
+) -> None:
+    """Compare the clips and captions as published with the declared counts, over the whole source.
+
+    A key of `counts` is a split of the default rule, `official:<part>` for a part that the files declare, or `all`.
+    Raises one BenchError that lists every difference.
+    """
+    if not choice.counts:
+        return
+    found: dict[str, Sequence[str]] = {"all": _published(source)}
+    found.update({OFFICIAL + part: ids for part, ids in source.parts.items()})
+    if any(split in choice.counts for split in SPLITS):
+        found.update(split_clips(definition, definition.splits, source, names, names.ordered, home))
+    wrong = []
+    for key, expected in choice.counts.items():
+        if key not in found:
+            raise BenchError(
+                f"data set {definition.name}: counts of {choice.format} name {key!r}, but there are {', '.join(found)}"
+            )
+        wrong += _differences(key, expected, found[key], source)
+    if wrong:
+        raise BenchError(
+            f"data set {definition.name} ({choice.format}): {'; '.join(wrong)}. "
+            f"Read from {', '.join(map(str, source.files))}: incomplete, or another release.{published(definition)}"
+        )
+
+
+def _published(source: Source) -> list[str]:
+    """All clips that were published: those that are kept, with or without captions, and those dropped by a rule."""
+    return list(dict.fromkeys((*source.clips, *source.published)))
+
+
+def _differences(key: str, expected: Counts, ids: Sequence[str], source: Source) -> list[str]:
+    """Sentences on one part whose clips or captions are not as many as published."""
+    captions = sum(source.published[clip] for clip in ids)
+    sentences = []
+    for kind, want, have in (("clip", expected.clips, len(ids)), ("caption", expected.captions, captions)):
+        if want is not None and want != have:
+            off = f"{want - have:,} missing" if have < want else f"{have - want:,} too many"
+            silent = [clip for clip in ids if not source.published[clip]]
+            hint = f" (none at all for {named(silent)})" if silent and kind == "caption" else ""
+            sentences.append(f"{key} has {many(have, kind)}, {want:,} were published: {off}{hint}")
+    return sentences
+
+
+def _subset(definition: DatasetDefinition, source: Source, names: Names, home: Home) -> list[str]:
+    """The clips that `subset` of the definition leaves, in id order."""
+    rule = definition.subset
+    if rule is None:
+        return names.ordered
+    if rule.from_stream is not None:
+        ids = set(_stream_clips(definition, rule.from_stream, source, home))
+        if ids.isdisjoint(source.clips):
+            raise BenchError(f"data set {definition.name}: no clip of stream {rule.from_stream} has captions")
+        return [clip for clip in names.ordered if clip in ids]
+    given = rule.ids
+    if isinstance(given, str):
+        wanted = read_list(definition.resolve(given, home))
+    else:
+        wanted = [name for entry in given or () for name in expand(entry)]
+    kept, absent = names.clips(wanted)
+    if absent:
+        raise BenchError(
+            f"data set {definition.name}: no captions for {many(len(absent), 'clip')} of its subset: {named(absent)}"
+        )
+    chosen = set(kept)
+    return [clip for clip in names.ordered if clip in chosen]
+
+
+def _stream_clips(definition: DatasetDefinition, stream: str, source: Source, home: Home) -> list[str]:
+    """Ids of the clips that a stream's source holds, under the names of the captions."""
+    if stream not in definition.streams:
+        raise BenchError(
+            f"data set {definition.name}: subset.from_stream names {stream!r}; "
+            f"its streams are {', '.join(definition.streams) or 'none'}"
+        )
+    # Imported here: it needs h5py, which only data sets with this rule pay for.
+    from bench.features.importers import source_ids
+
+    return [source.aliases.get(name, name) for name in source_ids(definition, stream, home)]
+
+
+def _first_of_each(
+    definition: DatasetDefinition, splits: dict[str, tuple[str, ...]], subset: Sequence[int]
+) -> dict[str, tuple[str, ...]]:
+    """The first clips of each split. Raises BenchError when a split has fewer than asked for."""
+    if len(subset) != len(SPLITS) or min(subset) < 0:
+        raise BenchError(f"subset is {list(subset)}: give three numbers for train, val and test, like 300/50/150")
+    for split, size in zip(SPLITS, subset, strict=True):
+        if size > len(splits[split]):
+            raise BenchError(
+                f"data set {definition.name}: subset asks for {size:,} clips of {split}, it has {len(splits[split]):,}"
+            )
+    return {split: splits[split][:size] for split, size in zip(SPLITS, subset, strict=True)}
+
+
+def _assemble(definition: DatasetDefinition, source: Source, splits: dict[str, tuple[str, ...]]) -> Corpus:
+    """The corpus of the chosen clips. Raises BenchError when train is empty or a clip has no captions."""
+    ids = dict.fromkeys(clip for split in SPLITS for clip in splits[split])
+    silent = [clip for clip in ids if not source.captions[clip]]
+    if silent:
+        raise BenchError(
+            f"data set {definition.name}: no captions for {many(len(silent), 'clip')}: {named(silent)}. "
+            f"Leave them out of the split or add captions to {', '.join(map(str, source.files))}"
+        )
+    if not splits["train"]:
+        raise BenchError(f"data set {definition.name}: the train split is empty")
+    findings = [*source.findings, *_split_findings(source, splits)]
+    captions = {clip: tuple(source.captions[clip]) for clip in ids}
+    return Corpus(
+        name=definition.name,
+        clips={clip: source.clips[clip] for clip in ids},
+        captions=captions,
+        splits=splits,
+        notes=tuple(finding.message for finding in findings),
+        lower_cased=not any(
+            caption.text != caption.text.lower() for sentences in captions.values() for caption in sentences
+        ),
+        aliases={name: clip for name, clip in source.aliases.items() if clip in ids},
+        findings=tuple(findings),
+    )
+
+
+def _split_findings(source: Source, splits: dict[str, tuple[str, ...]]) -> list[Finding]:
+    """What a page that reports on these splits should say."""
+    findings = [
+        Finding("warning", f"empty split: {split} has no clips") for split in ("val", "test") if not splits[split]
+    ]
+    if splits["val"] and splits["val"] == splits["test"]:
+        findings.append(Finding("warning", "selection on the reported split: val and test are the same clips"))
+    owner = {source.clips[clip].video: "train" for clip in splits["train"]}
+    shared = [clip for clip in dict.fromkeys((*splits["val"], *splits["test"])) if source.clips[clip].video in owner]
+    if shared:
+        message = f"shared videos: {many(len(shared), 'clip')} of val or test come from videos that train also uses"
+        findings.append(Finding("warning", message, tuple(shared)))
+    return findings

@@ -1,0 +1,80 @@
+"""ActivityNet Captions (Krishna et al., ICCV 2017): `{video: {duration, timestamps, sentences}}` per split.
+
+Every annotated event is one clip `video#k` (k = position in the file, from 0) with its times in seconds. The two
+validation files annotate the same videos with different events: `val_1` is the reported one, events of `val_2`
+become further clips `video#val_2.k`, in a part of their own.
+
+Odd events, in this order, each counted:
+
+- `swap`: start after end, the two change places;
+- `clip`: an event that reaches past the video ends with it;
+- `drop`: an event without any length goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bench import BenchError
+from bench.data.findings import many
+from bench.data.readers.files import read_json, unique_keys
+from bench.data.source import Clip, Source
+
+PARTS = ("train", "val_1", "val_2")
+ROUNDING = 0.005  # times are printed to hundredths of a second: ends that pass the video by less are not odd
+
+
+def read(files: Mapping[str, Path]) -> Source:
+    """Events of all files as clips, parts named after the files."""
+    source = Source(files=tuple(files.values()))
+    for part in PARTS:
+        if part in files:
+            _read_part(source, part, files[part])
+    return source.finish()
+
+
+def _read_part(source: Source, part: str, path: Path) -> None:
+    videos = read_json(path, object_pairs_hook=unique_keys(path))
+    odd: dict[str, list[str]] = {"swap": [], "clip": [], "drop": []}
+    marker = "val_2." if part == "val_2" else ""
+    for video, entry in videos.items():
+        for number, (start, end, text) in enumerate(_events(entry, video, path)):
+            clip = f"{video}#{marker}{number}"
+            start, end = _repair(start, end, float(entry["duration"]), clip, odd)
+            source.add_clip(Clip(clip, video, start, end), part)
+            source.add_caption(clip, text)
+    for clip in odd["drop"]:
+        source.drop_clip(clip)
+    words = {"swap": "start after end, swapped", "clip": "past the video, cut at its end", "drop": "no length, dropped"}
+    for rule, clips in odd.items():
+        if clips:
+            source.warn(f"events ({rule}): {many(len(clips), 'event')} of {part}: {words[rule]}", clips)
+
+
+def _events(entry: Any, video: str, path: Path) -> list[tuple[float, float, Any]]:
+    try:
+        times = [(float(start), float(end)) for start, end in entry["timestamps"]]
+        sentences = entry["sentences"]
+        float(entry["duration"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise BenchError(
+            f"{path}: video {video} lacks duration, timestamps [[start, end], ..] or sentences ({error})"
+        ) from error
+    if len(times) != len(sentences):
+        raise BenchError(f"{path}: video {video} has {len(times)} timestamps and {len(sentences)} sentences")
+    return [(start, end, text) for (start, end), text in zip(times, sentences, strict=True)]
+
+
+def _repair(start: float, end: float, duration: float, clip: str, odd: dict[str, list[str]]) -> tuple[float, float]:
+    """Times of an event inside [0, duration], start < end; what was done is added to `odd`."""
+    if start > end:
+        odd["swap"].append(clip)
+        start, end = end, start
+    if end > duration + ROUNDING or start < -ROUNDING:
+        odd["clip"].append(clip)
+    start, end = max(start, 0.0), min(end, duration)
+    if end <= start:
+        odd["drop"].append(clip)
+    return start, end

@@ -1,0 +1,113 @@
+"""Opening caption files: text in UTF-8, JSON plain or in a zip archive, tables; damage becomes a sentence."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bench import BenchError
+
+PART_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validate": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
+
+
+def part_name(word: str, path: Path) -> str:
+    """`train`, `val` or `test` for the words that published files use for them."""
+    try:
+        return PART_NAMES[word.strip().lower()]
+    except KeyError:
+        raise BenchError(f"{path} names a split {word!r}: known are {', '.join(PART_NAMES)}") from None
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file; a file that cannot be read is named with the reason."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BenchError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def decode(content: bytes, path: Path) -> str:
+    """UTF-8 text without byte order mark."""
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BenchError(
+            f"{path} is not UTF-8 text (byte {error.start:,}): convert it, for instance with `iconv -t utf-8`"
+        ) from error
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Numbered lines of a text file, split at line feeds alone: captions may hold other separators."""
+    for number, line in enumerate(decode(read_bytes(path), path).split("\n"), 1):
+        if line.strip():
+            yield number, line.removesuffix("\r")
+
+
+def read_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Rows of a comma-separated file that has at least `columns`, each with the number of its last line."""
+    # newline="" leaves line breaks inside quotes to the csv module.
+    rows = csv.DictReader(io.StringIO(decode(read_bytes(path), path), newline=""), strict=True)
+    found = rows.fieldnames or []
+    absent = [column for column in columns if column not in found]
+    if absent:
+        raise BenchError(f"{path} has no column {', '.join(absent)}: its header is {', '.join(found) or 'empty'}")
+    try:
+        for row in rows:
+            if any(row[column] is None for column in columns):
+                raise BenchError(f"{path} line {rows.line_num} has too few columns: the file may be cut off")
+            yield rows.line_num, row
+    except csv.Error as error:
+        raise BenchError(f"{path} line {rows.line_num} is not a row of a table ({error}): cut off?") from error
+
+
+def _json_in_zip(path: Path) -> bytes:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.lower().endswith(".json")]
+            # Archives made on a Mac carry a shadow file beside every file.
+            names = [name for name in names if not name.startswith("__MACOSX/") and not Path(name).name.startswith(".")]
+            if len(names) != 1:
+                raise BenchError(f"{path} holds {len(names)} JSON files ({', '.join(names) or 'none'}): one is needed")
+            return archive.read(names[0])
+    except zipfile.BadZipFile as error:
+        raise BenchError(f"{path} is a damaged zip archive ({error}): fetch it again") from error
+
+
+def read_json(path: Path, **options: Any) -> Any:
+    """The content of a JSON file, also when it lies alone in a zip archive."""
+    content = _json_in_zip(path) if zipfile.is_zipfile(path) else read_bytes(path)
+    if content[:2] == b"PK":
+        raise BenchError(f"{path} is a zip archive that is cut off: fetch it again")
+    try:
+        return json.loads(decode(content, path), **options)
+    except json.JSONDecodeError as error:
+        raise BenchError(f"{path} line {error.lineno} is not JSON ({error.msg}): the file may be cut off") from error
+
+
+def unique_keys(path: Path) -> Any:
+    """A hook for `read_json` that refuses an object in which a key comes twice: the first would be lost silently."""
+
+    def build(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        table = dict(pairs)
+        if len(table) != len(pairs):
+            seen: set[str] = set()
+            twice = [key for key, _ in pairs if key in seen or seen.add(key)]  # type: ignore[func-returns-value]
+            raise BenchError(f"{path} holds {len(twice)} keys more than once: {', '.join(twice[:5])}")
+        return table
+
+    return build

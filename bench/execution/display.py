@@ -1,0 +1,170 @@
+"""What a person sees of a run: a live table on a terminal, single lines elsewhere, and the results at the end."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from bench.execution.job import Job, Outcome
+from bench.execution.progress import Position
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+PLAIN_WIDTH = 160  # a file has no width; rich would fold its lines at 80
+LIVE_ROWS = 24  # a live table that is taller than the terminal flickers
+
+
+@dataclass
+class Line:
+    """One cell as it is shown."""
+
+    label: str
+    state: str = "waiting"
+    position: Position | None = None
+    started: float = 0.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """One row of the closing table. `cider` is on the papers' scale, x100; `new` says that this command made it."""
+
+    label: str
+    state: str
+    cider: float | None
+    seconds: float | None
+    message: str = ""
+    new: bool = False
+
+
+class Display:
+    """Keeps one line per cell. Off a terminal each event is printed as a line of its own, without escape codes."""
+
+    def __init__(self, jobs: list[Job], out: IO[str] | None = None) -> None:
+        from rich.console import Console
+
+        self._out = out or sys.stdout
+        self._terminal = bool(getattr(self._out, "isatty", lambda: False)())
+        self.console = Console(file=self._out, width=None if self._terminal else PLAIN_WIDTH, highlight=False)
+        self._lines = {job.key: Line(job.label) for job in jobs}
+        self._live: Any = None
+
+    def __enter__(self) -> Display:
+        if self._terminal and self._lines:
+            from rich.live import Live
+
+            self._live = Live(get_renderable=self._table, console=self.console, refresh_per_second=2)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def say(self, text: str) -> None:
+        """One line, above the live table where there is one."""
+        self.console.print(text, markup=False, soft_wrap=True)
+        self._out.flush()
+
+    def begin(self, job: Job, kind: str) -> None:
+        """A job was handed over."""
+        line = self._lines[job.key]
+        line.state = "scoring" if kind == "score" else "running"
+        line.started = line.started or time.monotonic()
+        if not self._terminal and kind == "train":
+            self.say(f"{job.label}: started")
+
+    def move(self, job: Job, position: Position) -> None:
+        """A running cell has moved on."""
+        line = self._lines[job.key]
+        before, line.position = line.position, position
+        new_epoch = before is None or (before.phase, before.epoch) != (position.phase, position.epoch)
+        if not self._terminal and new_epoch:
+            self.say(f"{job.label}: {', '.join(_words(position))}")
+
+    def end(self, job: Job, kind: str, outcome: Outcome) -> None:
+        """A job has ended."""
+        line = self._lines[job.key]
+        line.state = outcome.state
+        if not self._terminal:
+            spent = _duration(time.monotonic() - line.started)
+            reason = f": {outcome.message}" if outcome.message else ""
+            waits = kind == "train" and outcome.state == "unscored"
+            self.say(f"{job.label}: {'decoded, to be scored' if waits else outcome.state} after {spent}{reason}")
+
+    def results(self, results: list[Result], seconds: float, leaderboard: Path) -> None:
+        """The closing table, one sentence for each cell that is not done, and the totals."""
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for heading in ("method", "state", "CIDEr", "seconds"):
+            table.add_column(heading, justify="right" if heading in ("CIDEr", "seconds") else "left", no_wrap=True)
+        for result in results:
+            table.add_row(
+                result.label,
+                result.state if result.new or result.state != "done" else "done before",
+                "-" if result.cider is None else f"{result.cider:.1f}",
+                "-" if result.seconds is None else f"{result.seconds:.0f}",
+            )
+        self.console.print(table)
+        for result in results:
+            if result.message:
+                self.say(f"{result.label} {result.state}: {result.message}")
+        self.say(f"{_totals(results)}, in {_duration(seconds)}. Leaderboard: {leaderboard}")
+
+    def _table(self) -> Table:
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False)
+        for heading in ("cell", "state", "phase", "epoch", "captions", "loss", "val CIDEr", "left"):
+            table.add_column(heading, no_wrap=True)
+        shown = [line for line in self._lines.values() if line.state != "waiting"][-LIVE_ROWS:]
+        for line in shown:
+            table.add_row(line.label, line.state, *_columns(line.position if line.state == "running" else None))
+        waiting = sum(line.state == "waiting" for line in self._lines.values())
+        if waiting:
+            table.add_row(f"and {waiting} more", "waiting")
+        return table
+
+
+def _columns(position: Position | None) -> tuple[str, ...]:
+    if position is None:
+        return ("", "", "", "", "", "")
+    share = f"{100 * position.captions / position.budget:.0f} % of {position.budget:,}" if position.budget else ""
+    left = "" if position.seconds_left is None else _duration(position.seconds_left)
+    loss = "" if position.loss is None else f"{position.loss:.3f}"
+    cider = "" if position.cider is None else f"{position.cider:.1f}"
+    return (position.phase, str(position.epoch), share, loss, cider, left)
+
+
+def _words(position: Position) -> list[str]:
+    words = [f"{position.phase} epoch {position.epoch}", f"{position.captions:,} of {position.budget:,} captions"]
+    if position.loss is not None:
+        words.append(f"loss {position.loss:.3f}")
+    if position.cider is not None:
+        words.append(f"val CIDEr {position.cider:.1f}")
+    if position.seconds_left is not None:
+        words.append(f"{_duration(position.seconds_left)} left")
+    return words
+
+
+def _totals(results: list[Result]) -> str:
+    counts: dict[str, int] = {}
+    for result in results:
+        name = "done before" if result.state == "done" and not result.new else result.state
+        counts[name] = counts.get(name, 0) + 1
+    cells = "1 cell" if len(results) == 1 else f"{len(results)} cells"
+    return f"{cells}: " + ", ".join(f"{count} {name}" for name, count in counts.items())
+
+
+def _duration(seconds: float) -> str:
+    """Seconds below two minutes, minutes below two hours, hours and minutes above."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60)} min"

@@ -1,0 +1,87 @@
+"""What made a record: code, packages, machine. Kept beside every result, never part of its key."""
+
+from __future__ import annotations
+
+import functools
+import platform
+import shutil
+import subprocess
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from bench import __version__
+from bench.home import CHECKOUT, is_checkout
+
+# What a result is made from; results and pages themselves change with every run and make nothing dirty.
+CODE = ("bench", "methods", "datasets", "pyproject.toml")
+
+
+def now() -> str:
+    """The present as ISO 8601 in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def provenance(threads: int, device: str) -> dict[str, Any]:
+    """The provenance block of a record.
+
+    `started` and `finished` are both the present; who runs a cell moves `finished`. `git` and `dirty` speak of this
+    project's code and are None and False for an installed package. `host` stays empty: records are published, and a
+    machine's name says nothing that processor and platform do not.
+    """
+    commit, dirty = git_state(CHECKOUT)
+    moment = now()
+    return {
+        "bench": __version__,
+        "git": commit,
+        "dirty": dirty,
+        "python": platform.python_version(),
+        "torch": package_version("torch"),
+        "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "cpu": processor_name(),
+        "device": device,
+        "host": None,
+        "started": moment,
+        "finished": moment,
+        "threads": threads,
+    }
+
+
+def package_version(name: str) -> str | None:
+    """Version of an installed distribution, read without importing it; None where it is absent."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def git_state(folder: Path) -> tuple[str | None, bool]:
+    """Commit of the checkout at `folder` and whether its code differs from it; (None, False) outside a checkout."""
+    if not is_checkout(folder) or shutil.which("git") is None:
+        return None, False
+    commit = _git(folder, "rev-parse", "HEAD")
+    changes = _git(folder, "status", "--porcelain", "--", *CODE)
+    return commit or None, bool(changes)
+
+
+def _git(folder: Path, *words: str) -> str | None:
+    """Output of a git command, None where it fails: a folder that git does not trust must not stop a run."""
+    try:
+        done = subprocess.run(
+            ["git", "--no-optional-locks", "-C", str(folder), *words], capture_output=True, text=True, timeout=20
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+@functools.cache
+def processor_name() -> str:
+    """The processor's model name as the system tells it."""
+    listing = Path("/proc/cpuinfo")
+    if listing.is_file():
+        for line in listing.read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

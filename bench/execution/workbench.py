@@ -1,0 +1,148 @@
+"""The `Run` that the harness lends to a method: curves, progress, selection, resume state, all in the cell's work folder."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench import BenchError
+from bench.evaluation.cider import TokenCider
+from bench.method import Clips, Method, Search
+from bench.records.store import write_atomically
+
+CURVES = ("phase", "epoch", "captions", "seconds", "name", "value")
+
+
+class Workbench:
+    """`bench.method.Run` of one cell. `spend` is called by the training clips for every caption they hand out."""
+
+    def __init__(self, config: Mapping[str, Any], work: Path, captions: int) -> None:
+        self.device = choose_device(config["device"])
+        self.seed: int = config["seed"]
+        self.train: Mapping[str, Any] = config["train"]
+        self.shares: Mapping[str, float] = config["phases"]
+        self.budget = config["train"]["epochs"] * captions
+        self.slack = max(config["train"]["captions"], config["train"].get("accumulate") or 0) * len(self.shares)
+        self.search = Search(**config["search"])
+        self.selection: dict[str, Any] | None = None
+        self.captions = 0
+        self.epochs = 0
+        self._earlier = 0.0  # seconds of training before this process
+        self._started = time.monotonic()
+        self._ticked = 0.0
+        self.work = work
+        self._rows: list[dict[str, Any]] = []
+        self._val: tuple[Clips, TokenCider] | None = None
+
+    def lend_validation(self, clips: Clips, references: Mapping[str, list[tuple[str, ...]]]) -> None:
+        """Give the validation clips and the tokens of their captions; the method sees neither."""
+        self._val = (clips, TokenCider(references))
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training, over all processes that worked on this cell."""
+        return self._earlier + time.monotonic() - self._started
+
+    def spend(self, captions: int) -> None:
+        """Count captions handed out. Raises BenchError where a method reads more than its budget."""
+        self.captions += captions
+        if self.captions > self.budget + self.slack:
+            raise BenchError(
+                f"the method read {self.captions} captions of a budget of {self.budget}: every method trains on the same number"
+            )
+
+    def tick(self, phase: str, epoch: int, values: Mapping[str, float]) -> None:
+        now = time.monotonic()
+        if now - self._ticked >= 1.0:
+            self._ticked = now
+            self._progress(phase, epoch, values)
+
+    def report(self, phase: str, epoch: int, values: Mapping[str, float]) -> None:
+        self.epochs += 1
+        at = {"phase": phase, "epoch": epoch, "captions": self.captions, "seconds": round(self.seconds, 3)}
+        self._rows += [{**at, "name": name, "value": repr(float(value))} for name, value in values.items()]
+        self._write_curves()
+        self._progress(phase, epoch, values)
+
+    def validate(self, method: Method) -> float:
+        assert self._val is not None, "lend_validation comes first"
+        clips, scorer = self._val
+        captions = method.decode(clips, self.search)
+        mean, _ = scorer.score({caption.clip: caption.words for caption in captions})
+        return 100.0 * float(mean)
+
+    def selected(self, phase: str, epoch: int, score: float) -> None:
+        self.selection = {"metric": "val_cider_tokens", "value": score, "phase": phase, "epoch": epoch}
+
+    def save_state(self, state: Mapping[str, Any]) -> None:
+        harness = {
+            "captions": self.captions,
+            "epochs": self.epochs,
+            "seconds": self.seconds,
+            "selection": self.selection,
+            "rows": self._rows,
+        }
+        path = self.work / "resume.pt"
+        write_whole(path, lambda aside: torch.save({"method": dict(state), "harness": harness}, aside))
+
+    def load_state(self) -> dict[str, Any] | None:
+        path = self.work / "resume.pt"
+        if not path.is_file():
+            return None
+        saved = torch.load(path, map_location=self.device, weights_only=True)
+        harness = saved["harness"]
+        self.captions, self.epochs, self._earlier = harness["captions"], harness["epochs"], harness["seconds"]
+        self.selection, self._rows = harness["selection"], harness["rows"]
+        self._started = time.monotonic()
+        self._write_curves()
+        return saved["method"]
+
+    def _write_curves(self) -> None:
+        lines = [",".join(CURVES)]
+        lines += [",".join(str(row[name]) for name in CURVES) for row in self._rows]
+        write_atomically(self.work / "curves.csv", "\n".join(lines) + "\n")
+
+    def _progress(self, phase: str, epoch: int, values: Mapping[str, float]) -> None:
+        told = {
+            "phase": phase,
+            "epoch": epoch,
+            "captions": self.captions,
+            "budget": self.budget,
+            "values": {name: value for name, value in values.items() if math.isfinite(value)},
+            "pid": os.getpid(),
+            "time": time.time(),
+        }
+        aside = self.work / "progress.json.tmp"
+        aside.write_text(json.dumps(told), encoding="utf-8")
+        aside.replace(self.work / "progress.json")
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is the GPU that this process sees, else the CPU."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise BenchError(f"device={name}, but this process sees no GPU: use device=auto or device=cpu")
+    return torch.device(name)
+
+
+def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` make a file aside, force it to disk and move it to `path`; a reader sees the old file or the new one."""
+    aside = path.with_name(path.name + ".tmp")
+    try:
+        write(aside)
+        with aside.open("rb") as file:
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
+        aside.unlink(missing_ok=True)
+        raise BenchError(
+            f"cannot write {path} ({error}): free some disk space or make the folder writable, then run the same command again"
+        ) from error

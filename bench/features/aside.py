@@ -1,0 +1,65 @@
+"""The file that a cache is written into before it gets its name: its lock, its disk space, its sentences of error."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from bench import BenchError
+from bench.features.sidecar import command
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def lock(aside: Path) -> int:
+    """Open the file aside and lock it against other writers; a killed writer's lock is gone with it."""
+    while True:
+        descriptor = os.open(aside, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise BenchError(
+                f"{aside} is being written by another process: wait for it to end, or end it, then "
+                f"{command('import', aside.with_suffix(''))} again"
+            ) from None
+        except OSError as error:  # some network file systems know no locks: better unguarded than not at all
+            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+                os.close(descriptor)
+                raise
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), aside.stat()):
+                return descriptor
+        os.close(descriptor)  # renamed or removed by the writer that held the lock before
+
+
+def reserve(descriptor: int, start: int, size: int) -> None:
+    """Claim `size` bytes of disk from `start` on. Raises OSError when there are not so many."""
+    if hasattr(os, "posix_fallocate"):  # absent on macOS, where a full disk is met later and less gently
+        os.posix_fallocate(descriptor, start, size)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def unwritable(aside: Path, error: Exception) -> BenchError:
+    """The sentence for a failed write: a full disk, or a place that cannot be written."""
+    again = f"then {command('import', aside.with_suffix(''))} again"
+    number = getattr(error, "errno", None)
+    # HDF5 reports a failed flush without an error number, in words only.
+    if number in _FULL or any(os.strerror(code) in str(error) for code in _FULL):
+        return BenchError(
+            f"the disk or quota is full while writing {aside} ({os.strerror(number or errno.ENOSPC)}): free some space "
+            f"or set BENCH_CACHE to a folder on a larger disk, {again}; what was written is kept"
+        )
+    place = f"make {aside.parent} writable or set BENCH_CACHE to a folder that is"
+    return BenchError(f"{aside} cannot be written ({error}): {place}, {again}")

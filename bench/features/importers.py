@@ -1,0 +1,355 @@
+"""From feature files as they were published to the cache, once; later calls find the cache up to date."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bench import BenchError
+from bench.features.cache import Cache, CacheWriter, choose_frames
+from bench.features.contents import DTYPES, describe, unfit
+from bench.features.names import SHIFTS, by_name, by_shift, by_table, hint, match, natural, read_ids
+from bench.features.sidecar import (
+    cache_path,
+    canonical,
+    name_clips,
+    read_sidecar,
+    sidecar_path,
+    write_sidecar,
+)
+from bench.features.sources import Joined, Source, open_source
+
+if TYPE_CHECKING:
+    from bench.home import Home
+
+UNTIMED = ("spatial",)  # [places, channels]: two axes, none of them time
+
+
+@dataclass
+class Recipe:
+    """One stream of a data set definition, its paths resolved.
+
+    `where` and `again` begin and end its sentences; `rows` are the ids of a matrix's rows, `pairs` two names of each
+    clip, `id_array` the list of ids inside the source.
+    """
+
+    stream: str
+    where: str
+    again: str
+    files: list[Path]
+    layout: str = "auto"
+    frames: int | None = None
+    columns: tuple[int, int] | None = None
+    dtype: str | None = None
+    timed: bool | None = None
+    l2: bool = False
+    shift: str | None = None
+    id_array: str | None = None
+    rows: list[str] = field(default_factory=list)
+    pairs: list[tuple[str, str]] = field(default_factory=list)
+    encoder: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, definition: Any, stream: str, home: Home) -> Recipe:
+        """Read the stream's entry; fields that it lacks have their defaults. Raises BenchError."""
+        if stream not in definition.streams:
+            known = ", ".join(definition.streams) or "none"
+            raise BenchError(f"data set {definition.name} has no stream {stream!r}; its streams: {known}")
+        entry = definition.streams[stream]
+        where = f"stream {stream} of data set {definition.name}"
+        sources = [entry.source] if isinstance(entry.source, str) else list(entry.source or ())
+        if not sources:
+            raise BenchError(f"{where} names no source: say streams: {{{stream}: {{source: FILE}}}} in its definition")
+        columns = getattr(entry, "columns", None)
+        recipe = cls(
+            stream,
+            where,
+            f"then `bench features import dataset={_called(definition)} stream={stream}`",
+            [definition.resolve(text, home) for text in sources],
+            layout=getattr(entry, "layout", None) or "auto",
+            frames=getattr(entry, "frames", None),
+            columns=None if columns is None else (int(columns[0]), int(columns[1])),
+            dtype=getattr(entry, "dtype", None),
+            timed=getattr(entry, "timed", None),
+            l2=bool(getattr(entry, "l2", False)),
+            encoder=dict(getattr(entry, "encoder", None) or {}),
+        )
+        if recipe.dtype is not None and recipe.dtype not in DTYPES:
+            raise BenchError(f"{where}: dtype is {recipe.dtype!r}, but must be one of {', '.join(DTYPES)}")
+        recipe._read_ids(getattr(entry, "ids", None), definition, home)
+        return recipe
+
+    def _read_ids(self, ids: str | Sequence[str] | None, definition: Any, home: Home) -> None:
+        if ids is None:
+            return
+        if not isinstance(ids, str):
+            self.rows = [str(clip) for clip in ids]
+        elif ids in SHIFTS:
+            self.shift = ids
+        elif definition.resolve(ids, home).is_file():
+            lines = read_ids(definition.resolve(ids, home))
+            if len(lines[0]) == 1:
+                self.rows = [line[0] for line in lines]
+            else:
+                self.pairs = [(line[0], line[1]) for line in lines]
+        elif "/" in ids or "." in ids:
+            raise BenchError(f"{self.where}: the list of clip ids {definition.resolve(ids, home)} is not there")
+        else:
+            self.id_array = ids
+
+    def options(self) -> dict[str, Any]:
+        """All that decides how the values are read."""
+        listed = hashlib.sha256(canonical([self.rows, self.pairs]).encode()).hexdigest()
+        simple = ("layout", "frames", "columns", "dtype", "timed", "l2", "shift", "id_array", "encoder")
+        return {name: getattr(self, name) for name in simple} | {"listed": listed}
+
+    def open(self, corpus: Sequence[str]) -> Source:
+        """Open all files as one source; the ids of `corpus` decide between several lists of ids in a file."""
+
+        def known(names: Sequence[str]) -> int:
+            return len(match(names, self.rename(names, corpus), corpus))
+
+        absent = [path for path in self.files if not path.exists()]
+        if absent:
+            paths = ", ".join(map(str, absent))
+            raise BenchError(
+                f"the features of {self.where} are not there ({paths}): put them there, set BENCH_DATA, or correct "
+                f"streams.{self.stream}.source in its definition, {self.again}"
+            )
+        parts = [open_source(path, self.layout, self.id_array, known) for path in self.files]
+        return parts[0] if len(parts) == 1 else Joined(parts)
+
+    def rename(self, names: Sequence[str], corpus: Sequence[str]) -> Any:
+        """The rule from names of the source to clip ids."""
+        if self.pairs:
+            return by_table(self.pairs, names)
+        return by_shift(self.shift, corpus) if self.shift else by_name(corpus)
+
+    def names(self, source: Source, corpus: Sequence[str] | None) -> list[str]:
+        """Names of the source's clips; where it has none, those listed, else the ids of the corpus in their order."""
+        if all(name is not None for name in source.names):
+            if self.rows:
+                raise BenchError(f"{self.where}: ids lists {len(self.rows)} rows, but {source.description}")
+            return [str(name) for name in source.names]
+        rows = self.rows or sorted(corpus or (), key=natural)
+        if len(rows) != len(source.names):
+            whose = "ids of the definition lists" if self.rows else "the corpus has"
+            raise BenchError(
+                f"{self.where}: {source.description}; it has {len(source.names)} rows and {whose} {len(rows)} clips, so "
+                f"that no row can be told from another: say ids: FILE with the clip id of each row, one to a line"
+            )
+        return rows
+
+
+def source_ids(definition: Any, stream: str, home: Home) -> tuple[str, ...]:
+    """Ids of all clips that a stream's source holds, renamed as its `ids` says: for `subset: {from_stream: ..}`.
+
+    Raises BenchError where the source has no ids and none are listed.
+    """
+    recipe = Recipe.of(definition, stream, home)
+    source = recipe.open(())
+    try:
+        names = recipe.names(source, None)
+    finally:
+        source.close()
+    rename = recipe.rename(names, ())
+    return tuple(found[-1] for found in map(rename, names) if found)
+
+
+def import_stream(
+    definition: Any, stream_name: str, home: Home, corpus_ids: Sequence[str], *, force: bool = False
+) -> Path:
+    """Make the cache of one stream, unless it is up to date, and return its path.
+
+    `corpus_ids` are all clips of the data set: each must have features; features of other clips are counted in the
+    sidecar and left out. What the source looked like stands in the sidecar under `source.seen`. A cache is up to date
+    when sources (path, size, time) and options are those of the sidecar and it holds all clips; a cache whose source
+    is gone is used as it is. Raises BenchError naming clips and the next command.
+    """
+    recipe = Recipe.of(definition, stream_name, home)
+    target = cache_path(home, definition.name, stream_name)
+    request = json.loads(canonical({"options": recipe.options(), "files": _facts(recipe.files)}))
+    if not force and _up_to_date(target, request, corpus_ids):
+        return target
+    source = recipe.open(corpus_ids)
+    try:
+        places, unused = _places(recipe, source, corpus_ids)
+        shape, timed = _shape(recipe, source, places)
+        about = {"request": request, "seen": source.description, "without_captions": unused}
+        _write(recipe, source, places, shape, timed, target, about)
+    finally:
+        source.close()
+    return target
+
+
+def _called(definition: Any) -> str:
+    """What follows `dataset=` on the command line: the name of a shipped data set, the path of any other."""
+    path = getattr(definition, "path", None)
+    return definition.name if path is None or path.parent.name == definition.name else str(path)
+
+
+def _facts(files: Sequence[Path]) -> list[dict[str, Any]] | None:
+    """Path, size and time of the sources; of a folder, the sum and the latest. None where one is absent."""
+    facts = []
+    for path in files:
+        if not path.exists():
+            return None
+        inside = sorted(path.rglob("*")) if path.is_dir() else [path]
+        stats = [file.stat() for file in inside]
+        newest = max((stat.st_mtime_ns for stat in stats), default=0)
+        facts.append({"path": str(path), "n": len(stats), "size": sum(s.st_size for s in stats), "mtime_ns": newest})
+    return facts
+
+
+def _up_to_date(target: Path, request: dict[str, Any], corpus_ids: Sequence[str]) -> bool:
+    if not target.is_file():
+        return False
+    try:
+        if not sidecar_path(target).exists():  # killed between the renaming and the sidecar
+            write_sidecar(target, describe(target))
+        said = read_sidecar(target)
+        before = said["source"].get("request", {})
+        same = before.get("options") == request["options"] and request["files"] in (None, before.get("files"))
+        if not same or said["bytes"] != target.stat().st_size:
+            return False
+        with Cache(target) as cache:
+            return all(clip in cache for clip in corpus_ids)
+    except (BenchError, OSError, KeyError, ValueError):
+        return False
+
+
+def _places(recipe: Recipe, source: Source, corpus_ids: Sequence[str]) -> tuple[dict[str, int], int]:
+    """Number in the source of each clip of the corpus, and how many clips of the source are not used."""
+    names = recipe.names(source, corpus_ids)
+    found = match(names, recipe.rename(names, corpus_ids), corpus_ids)
+    twice = [clip for clip, numbers in found.items() if len(numbers) > 1]
+    if twice:
+        shown = name_clips([f"{clip} as {', '.join(names[number] for number in found[clip])}" for clip in twice])
+        raise BenchError(
+            f"{recipe.where}: {len(twice)} clips occur more than once ({shown}): keep one of each, {recipe.again}"
+        )
+    absent = [clip for clip in corpus_ids if clip not in found]
+    if absent:
+        told = recipe.pairs or recipe.shift
+        advice = "complete the source, or correct ids in the definition" if told else hint(names, corpus_ids)
+        few = f"{len(absent)} of {len(corpus_ids)} clips have no features ({name_clips(absent)})"
+        raise BenchError(f"{recipe.where}: {few} in {source.description}; {advice}, {recipe.again}")
+    return {clip: found[clip][0] for clip in corpus_ids}, len(names) - len(found)
+
+
+def _shape(recipe: Recipe, source: Source, places: dict[str, int]) -> tuple[tuple[int, ...], bool]:
+    """Shape of one clip in the cache, and whether its first axis is time."""
+    shapes, faults = {}, {}
+    for clip, number in places.items():
+        try:
+            shapes[clip] = source.shape(number)
+        except (OSError, ValueError) as error:
+            faults[clip] = f"cannot be read: {error}"
+    if faults:
+        raise _faulty(recipe, faults)
+    axes = Counter(len(shape) for shape in shapes.values()).most_common(1)[0][0]
+    timed = recipe.timed if recipe.timed is not None else axes >= 2 and recipe.stream not in UNTIMED
+    if axes == 0 or (recipe.frames and not timed):
+        what = "one number per clip" if axes == 0 else f"frames: {recipe.frames}, but no time axis"
+        raise BenchError(f"{recipe.where}: {source.description} has {what}; give features of shape [D] or [T, D]")
+    fixed = 1 if timed else 0
+    usual = Counter(shape[fixed:] for shape in shapes.values() if len(shape) == axes).most_common(1)[0][0]
+    odd = [clip for clip, shape in shapes.items() if shape[fixed:] != usual or len(shape) != axes or 0 in shape]
+    if odd:
+        shown = name_clips([f"{clip} {list(shapes[clip])}" for clip in odd])
+        most = ["T", *usual] if timed else list(usual)
+        expected = "[" + ", ".join(map(str, most)) + "]"
+        raise BenchError(
+            f"{recipe.where}: {len(odd)} clips have other shapes than {expected} ({shown}): make them alike"
+        )
+    shape = usual
+    if recipe.columns is not None:
+        start, stop = recipe.columns
+        if not 0 <= start < stop <= (usual[-1] if usual else 0):
+            width = usual[-1] if usual else 0
+            raise BenchError(
+                f"{recipe.where}: columns [{start}, {stop}] must lie within [0, {width}], the stop excluded"
+            )
+        shape = (*usual[:-1], stop - start)
+    longest = max(shape[0] for shape in shapes.values())
+    return ((recipe.frames or longest, *shape) if timed else shape), timed
+
+
+def _write(
+    recipe: Recipe,
+    source: Source,
+    places: dict[str, int],
+    shape: tuple[int, ...],
+    timed: bool,
+    target: Path,
+    about: dict[str, Any],
+) -> None:
+    """All clips into the cache; those that cannot be stored are gathered and named together."""
+    dtype = recipe.dtype or _stored_type(source, next(iter(places.values())))
+    attributes = {"encoder": recipe.encoder, "source": about}
+    faults: dict[str, str] = {}
+    with CacheWriter(target, recipe.stream, shape, timed, dtype, list(places), attributes) as writer:
+        for clip in sorted(writer.missing, key=places.__getitem__):  # in the order of the file
+            try:
+                values, length = source.read(places[clip])
+                values = as_cached(values, length, recipe, timed, shape[0])
+            except (OSError, RuntimeError, ValueError) as error:
+                faults[clip] = f"cannot be read: {error}"
+                continue
+            reason = unfit(values, dtype)
+            if reason:
+                faults[clip] = reason
+            elif not faults:
+                writer.write(clip, values)
+        if faults:
+            writer.discard()
+            raise _faulty(recipe, faults)
+
+
+def _faulty(recipe: Recipe, faults: dict[str, str]) -> BenchError:
+    shown = name_clips([f"{clip}: {reason}" for clip, reason in faults.items()])
+    return BenchError(
+        f"{recipe.where}: {len(faults)} clips of {', '.join(map(str, recipe.files))} cannot be taken ({shown}); "
+        f"mend them or leave them out with subset: {{ids: ...}}, {recipe.again}"
+    )
+
+
+def _stored_type(source: Source, number: int) -> str:
+    """Pixels stay bytes; features are halved: float16 was at most 4.9e-4 off, relatively."""
+    try:
+        return "uint8" if source.read(number)[0].dtype == np.uint8 else "float16"
+    except (OSError, RuntimeError, ValueError):
+        return "float16"  # the clip will be named with all others that cannot be read
+
+
+def as_cached(values: np.ndarray, length: int | None, recipe: Recipe, timed: bool, frames: int) -> np.ndarray:
+    """One clip as it is cached: real frames only, the chosen columns, at most `frames` equally spaced frames."""
+    if timed:
+        values = values[: real_frames(values) if length is None else length]
+    if recipe.columns is not None:
+        values = values[..., slice(*recipe.columns)]
+    if timed and len(values) > frames:
+        values = values[choose_frames(len(values), frames)]
+    if recipe.l2:
+        wide = values.astype(np.float32)
+        norms = np.linalg.norm(wide, axis=-1, keepdims=True)
+        values = np.divide(wide, norms, out=np.zeros_like(wide), where=norms > 0)
+    return values
+
+
+def real_frames(values: np.ndarray) -> int:
+    """Frames before the zero rows at the end, with which short clips were padded when the features were made.
+
+    Of pixels, black frames are real; of a clip that is zero throughout, all frames count.
+    """
+    if values.dtype.kind != "f":
+        return len(values)
+    used = np.flatnonzero(values.any(axis=tuple(range(1, values.ndim))))
+    return int(used[-1]) + 1 if len(used) else len(values)

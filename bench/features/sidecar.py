@@ -1,0 +1,133 @@
+"""The small JSON beside each feature cache: shape, clips and fingerprint, readable without h5py.
+
+`<cache>/<dataset>/<stream>.h5` holds the values, `<stream>.json` says what they are. Planning reads only the JSON.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench import BenchError
+
+if TYPE_CHECKING:
+    from bench.home import Home
+
+SCHEMA = 1
+REQUIRED = ("schema", "stream", "shape", "timed", "dtype", "clips", "fingerprint", "bytes", "source", "encoder")
+
+
+def cache_path(home: Home, dataset: str, stream: str) -> Path:
+    """Where the cache of one stream of one data set lies."""
+    return home.cache / dataset / f"{stream}.h5"
+
+
+def sidecar_path(path: Path | str) -> Path:
+    """The sidecar of a cache; a sidecar's own path stays as it is."""
+    return Path(path).with_suffix(".json")
+
+
+def command(verb: str, path: Path | str) -> str:
+    """The command that comes next for the cache at `path`, `verb` being import or check."""
+    path = Path(path)
+    return f"`bench features {verb} dataset={path.parent.name} stream={path.stem}`"
+
+
+def remake(path: Path | str) -> str:
+    """How a damaged cache is mended: the end of many sentences."""
+    return f"delete it and make it again with {command('import', path)}"
+
+
+def name_clips(clips: Sequence[str], limit: int = 8) -> str:
+    """`a, b, c and 12 more`: enough clip ids to find the fault, few enough to read."""
+    shown = ", ".join(clips[:limit])
+    return shown if len(clips) <= limit else f"{shown} and {len(clips) - limit} more"
+
+
+def canonical(value: object) -> str:
+    """JSON with sorted keys: equal values give equal texts."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def fingerprint(
+    stream: str,
+    shape: Sequence[int],
+    timed: bool,
+    dtype: str,
+    attributes: Mapping[str, Any],
+    clips: Iterable[tuple[str, str]],
+) -> str:
+    """SHA-256 of what a method can see of a stream: declaration, attributes, and each clip's id and content.
+
+    `clips` are (id, SHA-256 of the clip) pairs in any order. The attribute `source` says on which machine's files the
+    cache was made from; it is left out, so that the same features have the same fingerprint everywhere.
+    """
+    seen = {name: value for name, value in attributes.items() if name != "source"}
+    declaration = {"stream": stream, "shape": list(shape), "timed": timed, "dtype": dtype, "attributes": seen}
+    digest = hashlib.sha256(canonical(declaration).encode())
+    for clip, content in sorted(clips):
+        digest.update(f"\n{clip}\0{content}".encode())
+    return digest.hexdigest()
+
+
+def read_sidecar(path: Path | str) -> dict[str, Any]:
+    """The sidecar of a cache, given the path of either. Raises BenchError when it is absent or not a sidecar."""
+    file = sidecar_path(path)
+    if not file.is_file():
+        raise BenchError(f"there is no feature cache at {file.with_suffix('.h5')}: {command('import', file)} makes it")
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BenchError(
+            f"{file} cannot be read as the sidecar of a feature cache ({error}): {remake(file)}"
+        ) from error
+    absent = [name for name in REQUIRED if name not in found] if isinstance(found, dict) else list(REQUIRED)
+    if absent:
+        raise BenchError(f"{file} is no sidecar of a feature cache, {', '.join(absent)} absent: {remake(file)}")
+    if found["schema"] != SCHEMA:
+        raise BenchError(f"{file} has schema {found['schema']}, this version reads {SCHEMA}: {remake(file)}")
+    return found
+
+
+def write_sidecar(path: Path | str, content: Mapping[str, Any]) -> None:
+    """Write the sidecar of the cache at `path` whole or not at all. Raises OSError."""
+    file = sidecar_path(path)
+    aside = file.with_name(file.name + ".tmp")
+    with aside.open("w", encoding="utf-8") as stream:
+        json.dump(content, stream, indent=1, ensure_ascii=False)
+        stream.write("\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    aside.replace(file)
+
+
+def list_caches(home: Home) -> list[dict[str, Any]]:
+    """All caches of a home by data set and stream: their sidecars with `dataset` and `path` added.
+
+    A cache that cannot be described has `dataset`, `stream`, `path` and `error`; one whose writing was interrupted has
+    `unfinished` in place of `error`.
+    """
+    rows: list[dict[str, Any]] = []
+    for file in sorted(home.cache.glob("*/*.json")):
+        row: dict[str, Any] = {"dataset": file.parent.name, "stream": file.stem, "path": str(file.with_suffix(".h5"))}
+        try:
+            row = {**read_sidecar(file), **row}
+            if not file.with_suffix(".h5").is_file():
+                row["error"] = f"{file} describes a cache that is gone: {command('import', file)} makes it again"
+        except BenchError as error:
+            row["error"] = str(error)
+        rows.append(row)
+    for file in sorted(home.cache.glob("*/*.h5.tmp")):
+        path = file.with_suffix("")
+        message = f"writing was interrupted: {command('import', path)} goes on where it stopped"
+        rows.append({"dataset": file.parent.name, "stream": path.stem, "path": str(path), "unfinished": message})
+    described = {row["path"] for row in rows}
+    for file in sorted(home.cache.glob("*/*.h5")):
+        if str(file) not in described:
+            message = f"{file} has no sidecar: {command('import', file)} writes it"
+            rows.append({"dataset": file.parent.name, "stream": file.stem, "path": str(file), "error": message})
+    return sorted(rows, key=lambda row: (row["dataset"], row["stream"], "unfinished" in row))

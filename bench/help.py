@@ -1,0 +1,122 @@
+"""What `--help` prints: one text per command, with an example."""
+
+from __future__ import annotations
+
+OVERVIEW = """\
+bench: video-captioning papers side by side, under one protocol
+
+  bench list [methods|datasets|features|runs]      what is there
+  bench plan methods=[..] dataset=..               what would run, its state and why
+  bench run methods=[..] dataset=..                train, decode, score and rank; skips what is done
+  bench data check dataset=..                      captions, splits and streams of a data set
+  bench features list|check|import                 the feature cache
+  bench evaluate captions.jsonl dataset=..         score captions made anywhere
+  bench leaderboard [dataset=..] [--check]         regenerate the pages
+  bench ui                                         MLflow's pages on this machine
+  bench version
+
+Words are key=value with values in YAML: methods=[salstm,recnet:global], train.epochs=5. `bench COMMAND --help` tells
+more. Files are looked for, and written, in the nearest parent folder with a bench.toml or a checkout (BENCH_HOME
+overrides), annotations and features under BENCH_DATA.
+
+Example: bench run methods=[recnet,etenet,glrg] dataset=shapes"""
+
+_REQUEST = """\
+  methods=[a,b:variant,c:*]   methods, their default, a named or all variants (also methods=a,b)
+  dataset=NAME or FILE.yaml   a data set of `bench list datasets`, or your own definition
+  PLAN.yaml                   a file with the same keys; the command line is stronger
+
+  seeds=[0,1,2]               one cell per variant and seed (default [0])
+  split=test                  val or test
+  splits=default              a split variant of the data set
+  subset=300/50/150           the first clips of train, val and test
+  streams=[frames]            leave out the other streams that a method could use
+  protocol=standard           standard (all else equal) or paper (the printed setting)
+  train.K=V                   epochs, captions (batch), captions_per_clip, accumulate, learning_rate, optimizer, clip,
+                              clip_by, patience, weight_decay, scheduled_sampling, data_fraction
+  model.K=V                   sizes shared by all methods: width, embedding, attention, dropout, normalise
+  search.K=V                  beam, max_words, length_rule, clips
+  text.K=V                    tokenizer, min_count, max_words
+  METHOD.K=V                  a method's own setting or its alias, as its card names it: recnet.lambda=0.2
+  executor=ray                ray, or inline for debugging
+  threads=1  device=auto      processors of one cell; auto, cpu, cuda or cuda:0
+  mlflow=URI                  another tracking server, or off
+  --retry-failed              run failed cells again"""
+
+HELP = {
+    "list": """\
+bench list [methods|datasets|features|runs]
+
+Show what is there; all four without a word. Imports no method.
+
+Example: bench list methods""",
+    "plan": f"""\
+bench plan [PLAN.yaml] key=value ...
+
+Show the cells of a request, their state (missing, running, done, unscored, failed, stale) and why. Changes nothing.
+
+{_REQUEST}
+
+Example: bench plan methods=[recnet,etenet,glrg] dataset=msvd seeds=[0,1,2]""",
+    "run": f"""\
+bench run [PLAN.yaml] key=value ...
+
+Train, decode and score the cells of a request, then bring the leaderboard up to date. What is done is skipped, what was
+interrupted goes on. Exit status: 0 all well, 1 some cells failed, 2 the request was not understood.
+
+{_REQUEST}
+
+Example: bench run methods=[salstm,recnet:global] dataset=msvd seeds=[0,1,2] recnet.lambda=0.2 train.epochs=5""",
+    "data check": """\
+bench data check dataset=NAME or FILE.yaml
+
+Look for everything that can be wrong with a data set before a model is trained: files, counts, ids, splits, streams.
+Exit status 1 if there are errors.
+
+Example: bench data check dataset=msvd""",
+    "features list": """\
+bench features list
+
+Show the caches of feature streams: shape, clips, size, fingerprint.
+
+Example: bench features list""",
+    "features check": """\
+bench features check dataset=NAME or FILE.yaml [stream=NAME,..]
+
+Read the caches of a data set whole: truncation, flipped bits, NaN, wrong shapes, ids missing or extra. Exit status 1 if
+there are errors.
+
+Example: bench features check dataset=msvd stream=frames""",
+    "features import": """\
+bench features import dataset=NAME or FILE.yaml [stream=NAME,..]
+
+Bring the streams that the data set's definition names into the cache, unless they are there and up to date.
+
+Example: bench features import dataset=my/dataset.yaml stream=frames""",
+    "evaluate": """\
+bench evaluate CAPTIONS.jsonl dataset=NAME or FILE.yaml [split=test] [splits=VARIANT] [as=NAME]
+
+Score captions made anywhere and record them as an external row called NAME (default: the file's name). One line per
+clip: {"clip": "vid1301", "caption": "a man is singing"}.
+
+Example: bench evaluate predictions.jsonl dataset=msvd split=test as=my_model""",
+    "leaderboard": """\
+bench leaderboard [dataset=NAME] [--check]
+
+Write leaderboards/<dataset>.md from the records. With --check write nothing and exit with 1 if a page differs from what
+the records say: for continuous integration.
+
+Example: bench leaderboard --check""",
+    "ui": """\
+bench ui [port=5000]
+
+Show the runs in MLflow's own pages on 127.0.0.1, until Ctrl-C.
+
+Example: bench ui port=5001""",
+    "version": """\
+bench version
+
+Show the version.
+
+Example: bench version""",
+}

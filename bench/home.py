@@ -1,0 +1,78 @@
+"""Where the files of a project lie: results, leaderboards, caches, the MLflow database.
+
+The home is the nearest folder, from the current one upwards, that holds a `bench.toml` or is a checkout of this
+project; else the current folder. Nothing is ever written into an installed package.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+CHECKOUT = PACKAGE.parent
+
+
+def is_checkout(folder: Path) -> bool:
+    """Whether `folder` is a source checkout of this project."""
+    return (folder / "pyproject.toml").is_file() and (folder / "bench" / "home.py").is_file()
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folders of one project, all absolute."""
+
+    root: Path
+
+    @property
+    def results(self) -> Path:
+        return self.root / "results"
+
+    @property
+    def leaderboards(self) -> Path:
+        return self.root / "leaderboards"
+
+    @property
+    def work(self) -> Path:
+        """Files that can be thrown away and made again: caches, digests, the MLflow view."""
+        return self.root / ".bench"
+
+    @property
+    def cache(self) -> Path:
+        """Feature caches, `<dataset>/<stream>.h5`. `BENCH_CACHE` moves it, to a larger disk for instance."""
+        moved = os.environ.get("BENCH_CACHE")
+        return Path(moved).expanduser().resolve() if moved else self.work / "cache"
+
+    @property
+    def data(self) -> Path:
+        """Root of the official annotation files, the value of `${BENCH_DATA}` in data set definitions."""
+        moved = os.environ.get("BENCH_DATA")
+        return Path(moved).expanduser().resolve() if moved else self.root / "data"
+
+    @property
+    def mlflow_uri(self) -> str:
+        return f"sqlite:///{self.work / 'mlflow.db'}"
+
+
+def find_home(start: Path | None = None) -> Home:
+    """Return the home that `start` (default: the current folder) belongs to. `BENCH_HOME` overrides the search."""
+    told = os.environ.get("BENCH_HOME")
+    if told:
+        return Home(Path(told).expanduser().resolve())
+    start = (start or Path.cwd()).resolve()
+    for folder in (start, *start.parents):
+        if (folder / "bench.toml").is_file() or is_checkout(folder):
+            return Home(folder)
+    return Home(start)
+
+
+def data_folder(kind: str) -> Path:
+    """Folder of the read-only data shipped with the package: `datasets` or `published`.
+
+    In a checkout these are `datasets/` and `results/published/`; in a wheel they lie under `bench/_data`.
+    """
+    packed = PACKAGE / "_data" / kind
+    if packed.is_dir():
+        return packed
+    return CHECKOUT / ("datasets" if kind == "datasets" else "results/published")

@@ -1,0 +1,115 @@
+"""What is there, as rows: methods, data sets, feature caches, runs. Nothing heavy is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench import BenchError
+from bench.definition import DatasetDefinition
+from bench.home import Home
+from bench.registry import find_datasets, find_methods
+from bench.sentences import listing
+
+Listing = tuple[Sequence[str], list[Sequence[object]], Sequence[str]]  # head, rows, heads of right-set columns
+
+
+def methods(home: Home) -> Listing:
+    """One row per method; the default variant comes first. A broken method's row is its error."""
+    rows: list[Sequence[object]] = []
+    for entry in find_methods().values():
+        card = entry.card
+        if card is None:
+            rows.append((entry.name, "-", "-", "-", f"cannot be used: {entry.error}"))
+            continue
+        variants = [card.default, *(name for name in card.variants if name != card.default)]
+        streams = [*card.streams.needs, *(f"({stream})" for stream in card.streams.uses)]
+        paper = f"{card.paper.venue or ''} {card.paper.year or ''}".strip() if card.paper else "-"
+        rows.append((entry.name, listing(variants), " ".join(streams), paper or "-", card.summary))
+    return ("method", "variants", "streams (optional)", "paper", "summary"), rows, ()
+
+
+def datasets(home: Home) -> Listing:
+    """One row per data set: whether its captions are here, and the state of its streams."""
+    rows: list[Sequence[object]] = []
+    for entry in find_datasets().values():
+        if entry.definition is None:
+            rows.append((entry.name, "-", "-", f"cannot be used: {entry.error}"))
+        else:
+            captions = "here" if _captions_here(entry.definition, home) else "absent"
+            rows.append((entry.name, captions, _streams(entry.definition, home), entry.definition.title))
+    return ("data set", "captions", "streams", "title"), rows, ()
+
+
+def _captions_here(definition: DatasetDefinition, home: Home) -> bool:
+    try:
+        definition.caption_source(home)
+    except BenchError:
+        return False
+    return True
+
+
+def _streams(definition: DatasetDefinition, home: Home) -> str:
+    """Each stream with its state: cached, to import (its source is here), absent; or their number if all are alike."""
+    from bench.features.sidecar import cache_path, sidecar_path
+
+    words = []
+    for name, stream in definition.streams.items():
+        if sidecar_path(cache_path(home, definition.name, name)).is_file():
+            words.append(f"{name}: cached")
+        elif definition.generated or (stream.source and _exists(definition, stream.source, home)):
+            words.append(f"{name}: to import")
+        else:
+            words.append(f"{name}: absent")
+    states = dict.fromkeys(word.partition(": ")[2] for word in words)
+    if len(states) == 1 and len(words) > 1:
+        return f"{len(words)} {next(iter(states))}"
+    return listing(words)
+
+
+def _exists(definition: DatasetDefinition, source: str, home: Home) -> bool:
+    try:
+        return definition.resolve(source, home).exists()
+    except BenchError:
+        return False
+
+
+def features(home: Home) -> Listing:
+    """One row per feature cache of this home."""
+    from bench.features.sidecar import list_caches
+
+    rows: list[Sequence[object]] = []
+    for cache in list_caches(home):
+        trouble = cache.get("error") or cache.get("unfinished")
+        if trouble:
+            rows.append((cache["dataset"], cache["stream"], "-", "-", "-", trouble))
+        else:
+            shape = "x".join(str(size) for size in cache["shape"])
+            size = f"{cache['bytes'] / 2**20:.1f}"
+            mark = f"{cache['dtype']}, fingerprint {cache['fingerprint'][:12]}"
+            rows.append((cache["dataset"], cache["stream"], shape, cache["clips"], size, mark))
+    return ("data set", "stream", "shape", "clips", "MiB", "remarks"), rows, ("clips", "MiB")
+
+
+def runs(home: Home) -> Listing:
+    """One row per record; those that cannot be trusted come last with the reason."""
+    from bench.records.store import BadRecord, all_records
+
+    bad: list[BadRecord] = []
+    rows: list[Sequence[object]] = []
+    for record in all_records(home.results, bad=bad):
+        cider = record.scores.get(record.split, {}).get("cider")
+        what = record.failure.message if record.failure else ""
+        rows.append(
+            (
+                record.dataset,
+                f"{record.method}:{record.variant}" if record.variant else record.method,
+                record.seed,
+                record.config["protocol"],
+                record.state,
+                "-" if cider is None else f"{cider:.1f}",
+                record.key,
+                what,
+            )
+        )
+    rows += [(error.path.parents[2].name, "-", "-", "-", "refused", "-", "-", error.reason) for error in bad]
+    return ("data set", "method", "seed", "protocol", "state", "CIDEr", "key", "remarks"), rows, ("seed", "CIDEr")

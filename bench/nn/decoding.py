@@ -1,0 +1,137 @@
+"""What a captioner offers to the shared decoders, and teacher forcing over it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bench.method import PAD, Batch
+from bench.nn.deferred import deferred_weight_gradients
+
+Memory = dict[str, Tensor]
+"""All that one clip lends to its words, computed once: every tensor has the clips (or their copies) as first axis."""
+
+State = tuple[Tensor, ...]
+"""What one hypothesis carries from word to word: every tensor has the hypotheses as first axis."""
+
+
+class Captioner(Protocol):
+    """A word-by-word decoder. All shared code (teacher forcing, beam search, sampling) uses only these four names."""
+
+    def encode(self, batch: Batch) -> Memory:
+        """Per-clip tensors, first axis C."""
+
+    def start(self, memory: Memory) -> State:
+        """State before the first word, first axis that of `memory`."""
+
+    def step(self, words_B: Tensor, state: State, memory: Memory) -> tuple[Tensor, State, Tensor | None]:
+        """Read one word: features of the next word [B, R], new state, attention weights [B, T] or None."""
+
+    def logits(self, features_NR: Tensor) -> Tensor:
+        """Scores of the next word, [N, V]."""
+
+
+def expand(memory: Memory, rows: Tensor) -> Memory:
+    """One copy of the clip's memory for each hypothesis or caption; `rows` gives the clip of each."""
+    return {name: value.index_select(0, rows) for name, value in memory.items()}
+
+
+def head(memory: Memory, count: int) -> Memory:
+    """The first `count` rows, without a copy."""
+    return {name: value[:count] for name, value in memory.items()}
+
+
+@dataclass
+class Forced:
+    """Teacher forcing over a batch, captions in batch order, W = the longest caption with EOS.
+
+    `features_BWR` are the inputs of the output layer, `hidden_BWH` the decoder's hidden states, `attention_BWT` the frame
+    weights (None without attention); all are zero on padding. `mask_BW` is True on predicted words, EOS included.
+    """
+
+    features_BWR: Tensor
+    hidden_BWH: Tensor
+    attention_BWT: Tensor | None
+    mask_BW: Tensor
+    targets_BW: Tensor
+    memory: Memory
+
+
+def teacher_forcing(captioner: Captioner, batch: Batch, sampling: float = 0.0) -> Forced:
+    """Run `captioner` over the captions of a batch, each caption only as long as it is.
+
+    The batch has its longest caption first, so the captions still running at a word are always the first rows.
+    `sampling` is the probability of feeding the model's own sample instead of the true word (scheduled sampling,
+    Bengio et al. 2015). `state[0]` must be the hidden state.
+    """
+    clips = captioner.encode(batch)
+    memory = expand(clips, batch.clip_of_B)
+    state = captioner.start(memory)
+    inputs_BW, targets_BW = batch.words_BW[:, :-1], batch.words_BW[:, 1:]
+    mask_BW = targets_BW != PAD
+    running = mask_BW.sum(0).tolist()
+    features: list[Tensor] = []
+    hidden: list[Tensor] = []
+    attention: list[Tensor] = []
+    total = inputs_BW.shape[0]
+    with deferred_weight_gradients():
+        for word, count in enumerate(running):
+            words_B = inputs_BW[:count, word]
+            if sampling > 0 and word > 0:
+                words_B = _mixed(captioner, words_B, features[-1][:count], sampling)
+            state = tuple(part[:count] for part in state)
+            features_BR, state, weights_BT = captioner.step(words_B, state, head(memory, count))
+            features.append(_pad_rows(features_BR, total))
+            hidden.append(_pad_rows(state[0], total))
+            if weights_BT is not None:
+                attention.append(_pad_rows(weights_BT, total))
+    return Forced(
+        torch.stack(features, 1),
+        torch.stack(hidden, 1),
+        torch.stack(attention, 1) if attention else None,
+        mask_BW,
+        targets_BW,
+        clips,
+    )
+
+
+@torch.no_grad()
+def _mixed(captioner: Captioner, words_B: Tensor, features_BR: Tensor, sampling: float) -> Tensor:
+    own_B = torch.distributions.Categorical(logits=captioner.logits(features_BR)).sample()
+    take_B = torch.rand(words_B.shape, device=words_B.device) < sampling
+    return torch.where(take_B, own_B, words_B)
+
+
+def _pad_rows(value: Tensor, rows: int) -> Tensor:
+    return (
+        value
+        if value.shape[0] == rows
+        else functional.pad(value, (0, 0) * (value.dim() - 1) + (0, rows - value.shape[0]))
+    )
+
+
+def word_losses(captioner: Captioner, forced: Forced) -> Tensor:
+    """-log p of every target word, [B, W], zero on padding. The output layer sees real words only."""
+    losses_N = functional.cross_entropy(
+        captioner.logits(forced.features_BWR[forced.mask_BW]), forced.targets_BW[forced.mask_BW], reduction="none"
+    )
+    return torch.zeros_like(forced.mask_BW, dtype=losses_N.dtype).masked_scatter(forced.mask_BW, losses_N)
+
+
+def cross_entropy(losses_BW: Tensor) -> Tensor:
+    """Sum over words, mean over captions: the scale in which RecNet eq. 14 and EtENet eq. 18 weigh their second term."""
+    return losses_BW.sum(1).mean()
+
+
+class WordEmbedding(nn.Embedding):
+    """Word vectors; PAD stays zero."""
+
+    def __init__(self, words: int, width: int) -> None:
+        super().__init__(words, width, padding_idx=PAD)
+        with torch.no_grad():
+            self.weight.uniform_(-0.1, 0.1)
+            self.weight[PAD].zero_()

@@ -1,0 +1,192 @@
+"""The record of one cell, schema 1: what is written into `record.json`, checked when written and when read."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+SCHEMA = 1
+PERCENT_METRICS = ("bleu1", "bleu2", "bleu3", "bleu4", "meteor", "rouge_l")  # 0..100
+METRICS = (*PERCENT_METRICS, "cider")  # CIDEr-D is 0..10 by definition, so 0..1000 on the papers' scale
+TOP = {**dict.fromkeys(PERCENT_METRICS, 100.0), "cider": 1000.0}
+NAMED = ("method", "dataset", "split", "protocol")  # parts of a cell that every record has as plain names
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
+
+Count = Annotated[int, Field(ge=0)]
+Amount = Annotated[float, Field(ge=0)]
+Text = Annotated[str, Field(min_length=1)]
+
+
+class Part(BaseModel):
+    """A piece of a record: unknown fields, numbers written as text, NaN and infinity are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True, populate_by_name=True)
+
+
+class Failure(Part):
+    """Where and how a cell failed; `log` is a path inside the cell's folder."""
+
+    stage: Literal["fit", "decode", "score"]
+    type: Text
+    message: str
+    log: str | None = None
+
+
+class Selection(Part):
+    """The epoch that was kept: the harness's metric on the validation clips (papers' scale) and its value there."""
+
+    metric: Text
+    value: float
+    phase: str | None = None
+    epoch: Count
+
+
+class Ledger(Part):
+    """What the cell cost. `captions` were read or sampled in training, of `budget`; times are seconds."""
+
+    captions: Count
+    budget: Count | None = None
+    epochs: Count | None = None
+    fit_seconds: Amount | None = None
+    decode_seconds: Amount | None = None
+    score_seconds: Amount | None = None
+    peak_memory_mb: Amount | None = None
+    parameters: Count | None = None
+    captions_per_second: Amount | None = None
+
+
+class VocabularyFacts(Part):
+    """The vocabulary of the training captions: size with the special words, digest of the words, how it was made."""
+
+    size: Count
+    sha256: Text
+    tokenizer: Text
+    min_count: Count
+
+
+class Provenance(Part):
+    """Code, packages and machine behind a record. `started` and `finished` are ISO 8601."""
+
+    bench: Text
+    git: str | None = None
+    dirty: bool | None = None
+    python: str | None = None
+    torch: str | None = None
+    platform: str | None = None
+    cpu: str | None = None
+    device: str | None = None
+    host: str | None = None
+    started: str | None = None
+    finished: str | None = None
+    threads: Count | None = None
+
+    @field_validator("started", "finished")
+    @classmethod
+    def _moment(cls, value: str | None) -> str | None:
+        if value is not None:
+            datetime.fromisoformat(value)
+        return value
+
+
+class External(Part):
+    """Captions that were made outside the harness: where they come from, in words."""
+
+    source: Text
+
+
+class Record(Part):
+    """One cell. `scores[split][metric]` is on the papers' scale of 100; every score has its signature."""
+
+    version: Literal[1] = Field(alias="schema")
+    key: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    state: Literal["done", "unscored", "failed"]
+    config: dict[str, Any]
+    failure: Failure | None = None
+    selection: Selection | None = None
+    ledger: Ledger | None = None
+    scores: dict[str, dict[str, float]] = {}
+    signatures: dict[str, dict[str, str]] = {}
+    vocabulary: VocabularyFacts | None = None
+    weights_sha256: str | None = None
+    provenance: Provenance | None = None
+    external: External | None = None
+
+    @field_validator("config")
+    @classmethod
+    def _config(cls, config: dict[str, Any]) -> dict[str, Any]:
+        for name in NAMED:
+            value = config.get(name)
+            if not isinstance(value, str) or not NAME.fullmatch(value):
+                raise ValueError(f"config.{name} must be a name of letters, digits and . _ + -, not {value!r}")
+        variant = config.get("variant")
+        if variant is not None and not isinstance(variant, str):
+            raise ValueError(f"config.variant must be a name or null, not {variant!r}")
+        seed = config.get("seed")
+        if not isinstance(seed, int) or isinstance(seed, bool):
+            raise ValueError(f"config.seed must be a whole number, not {seed!r}")
+        json.dumps(config, allow_nan=False)  # a ValueError or TypeError names what JSON cannot hold
+        return config
+
+    @field_validator("scores")
+    @classmethod
+    def _ranges(cls, scores: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+        for split, metrics in scores.items():
+            for metric, value in metrics.items():
+                check_score(metric, value, f"scores.{split}.{metric}")
+        return scores
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Record:
+        if (self.state == "failed") != (self.failure is not None):
+            raise ValueError(f"state {self.state!r} and failure {self.failure!r} contradict each other")
+        if self.state != "done" and self.scores:
+            raise ValueError(f"a record in state {self.state!r} cannot have scores")
+        if self.state == "done" and not self.scores.get(self.split):
+            raise ValueError(f"a done record needs scores of its split {self.split!r}")
+        for split, metrics in self.scores.items():
+            unsigned = sorted(set(metrics) - set(self.signatures.get(split, {})))
+            if unsigned:
+                raise ValueError(f"scores.{split} without a signature: {', '.join(unsigned)}")
+        return self
+
+    @property
+    def method(self) -> str:
+        return str(self.config["method"])
+
+    @property
+    def variant(self) -> str | None:
+        return self.config.get("variant")
+
+    @property
+    def dataset(self) -> str:
+        return str(self.config["dataset"])
+
+    @property
+    def split(self) -> str:
+        return str(self.config["split"])
+
+    @property
+    def seed(self) -> int:
+        return int(self.config["seed"])
+
+
+def check_score(metric: str, value: float, where: str) -> None:
+    """Raise ValueError unless `metric` is known and `value` lies in its range on the papers' scale."""
+    if metric not in TOP:
+        raise ValueError(f"{where}: unknown metric, known are {', '.join(METRICS)}")
+    if not 0.0 <= value <= TOP[metric]:
+        raise ValueError(f"{where} is {value:g}, outside 0..{TOP[metric]:g}")
+
+
+def reasons(error: ValidationError) -> str:
+    """What pydantic found wrong, as one line of `field: reason` parts without its links and type names."""
+    found = []
+    for item in error.errors(include_url=False, include_context=False):
+        where = ".".join(str(step) for step in item["loc"])
+        what = item["msg"].removeprefix("Value error, ")
+        found.append(f"{where}: {what}" if where else what)
+    return "; ".join(found)

@@ -1,0 +1,262 @@
+"""Records and predictions on disk: whole or not at all, and read only if they are sound."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from bench import BenchError
+from bench.records.schema import SCHEMA, Record, reasons
+
+RECORD = "record.json"
+PREDICTIONS = "predictions.jsonl"
+NAMED_IDS = 5  # ids spelled out in an error; the rest is counted
+
+
+class CannotWrite(BenchError, OSError):  # noqa: N818 - said as a sentence
+    """A file could not be written: no space, no permission. Nothing half-written is left behind."""
+
+
+class BadRecord(BenchError):  # noqa: N818 - a finding as much as an error
+    """A record that cannot be trusted: `path` and the `reason`, one line."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(
+            f"{path} is not a sound record: {reason}. Remove its folder and run the same command again to make it anew."
+        )
+        self.path = path
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One line of `predictions.jsonl`. `log_probability` is None for captions made elsewhere; alternatives are
+    (text, log-probability), best first."""
+
+    clip: str
+    caption: str
+    log_probability: float | None = None
+    alternatives: tuple[tuple[str, float], ...] = ()
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write `text` as UTF-8 to `path` so that a reader sees the old file or the new one, never a part.
+
+    Parent folders are made. Raises CannotWrite, which names the path and what the system said.
+    """
+    aside = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(aside).chmod(0o666 & ~_umask())  # mkstemp makes files for the owner's eyes only
+        Path(aside).replace(path)
+    except OSError as error:
+        raise CannotWrite(_sentence(path, error)) from error
+    finally:
+        if aside is not None:
+            with contextlib.suppress(OSError):
+                Path(aside).unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _umask() -> int:
+    """The process's umask, which can only be read by setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename last through a power cut; not every file system can, and the file itself is already whole."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _sentence(path: Path, error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"no space left to write {path}: free some space and run the same command again, finished work is kept."
+    reason = error.strerror or str(error)
+    return (
+        f"cannot write {path} ({reason}): make {path.parent} writable, or set BENCH_HOME to a folder that is, "
+        "and run the same command again."
+    )
+
+
+def cell_folder(results: Path, record: Record) -> Path:
+    """`results/<dataset>/<method>/<key>`, the folder that a record belongs in."""
+    return results / record.dataset / record.method / record.key
+
+
+def write_record(folder: Path, record: Record) -> Path:
+    """Write `record` as `folder/record.json`, atomically; returns the path.
+
+    The record is validated as it will be read. Raises BadRecord for an unsound one, CannotWrite for a full disk or a
+    folder that cannot be written.
+    """
+    path = folder / RECORD
+    _check(path, record.model_dump(by_alias=True))
+    write_atomically(path, record.model_dump_json(by_alias=True, indent=2) + "\n")
+    return path
+
+
+def read_record(path: Path) -> Record:
+    """Read one `record.json`. Raises BadRecord: unreadable, no JSON, foreign schema, a field out of place or range."""
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
+    except OSError as error:
+        raise BadRecord(path, error.strerror or str(error)) from error
+    except ValueError as error:  # JSON and UTF-8 errors are ValueErrors
+        raise BadRecord(path, f"no valid JSON, {error}") from error
+    return _check(path, raw)
+
+
+def _check(path: Path, raw: Any) -> Record:
+    if not isinstance(raw, dict):
+        raise BadRecord(path, "not a JSON object")
+    if raw.get("schema") != SCHEMA:
+        raise BadRecord(path, f"schema {raw.get('schema')!r}, this version reads schema {SCHEMA}")
+    try:
+        record = Record.model_validate(raw)
+    except ValidationError as error:
+        raise BadRecord(path, reasons(error)) from error
+    if path.parent.name != record.key:
+        raise BadRecord(path, f"its key {record.key} is not the name of its folder {path.parent.name}")
+    return record
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a number")
+
+
+def all_records(results: Path, dataset: str | None = None, bad: list[BadRecord] | None = None) -> list[Record]:
+    """Every record under `results` (of one data set), in the order of their paths.
+
+    Unsound ones, and those that lie in another cell's folder, are appended to `bad`; without `bad` the first raises.
+    """
+    records = []
+    for path in record_paths(results, dataset):
+        try:
+            record = read_record(path)
+            if cell_folder(results, record) / RECORD != path:
+                raise BadRecord(path, f"belongs to {record.dataset}/{record.method}, which is not where it lies")
+        except BadRecord as error:
+            if bad is None:
+                raise
+            bad.append(error)
+        else:
+            records.append(record)
+    return records
+
+
+def record_paths(results: Path, dataset: str | None = None) -> list[Path]:
+    """Paths of all `record.json` files, sorted."""
+    return sorted(results.glob(f"{dataset or '*'}/*/*/{RECORD}"))
+
+
+def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
+    """Write one JSON line per clip, atomically. Plain ASCII, so that no tool splits a caption at odd line ends."""
+    lines = []
+    for item in predictions:
+        line = {
+            "clip": item.clip,
+            "caption": item.caption,
+            "log_probability": item.log_probability,
+            "alternatives": [list(pair) for pair in item.alternatives],
+        }
+        try:
+            lines.append(json.dumps(line, allow_nan=False) + "\n")
+        except ValueError as error:
+            raise BenchError(f"the caption of clip {item.clip} has a log-probability that is not finite.") from error
+    write_atomically(path, "".join(lines))
+
+
+def read_predictions(path: Path, ids: Sequence[str]) -> dict[str, str]:
+    """Captions of exactly the clips `ids`, in that order.
+
+    Raises BenchError with the path and line for a line that is no prediction, and with the ids for clips that are
+    missing, not asked for, or there twice.
+    """
+    found: dict[str, str] = {}
+    twice = []
+    for item in _lines(path):
+        if item.clip in found:
+            twice.append(item.clip)
+        found[item.clip] = item.caption
+    missing = [clip for clip in ids if clip not in found]
+    extra = sorted(set(found) - set(ids))
+    wrong = [
+        f"{len(clips)} {what} ({named(clips)})"
+        for what, clips in (("missing", missing), ("not in the split", extra), ("given twice", sorted(set(twice))))
+        if clips
+    ]
+    if wrong:
+        raise BenchError(
+            f"{path} does not caption the {len(ids)} clips asked for: {', '.join(wrong)}. "
+            "Give one line for each clip of the split."
+        )
+    return {clip: found[clip] for clip in ids}
+
+
+def named(ids: Sequence[str]) -> str:
+    """The first few ids, and how many more there are."""
+    rest = len(ids) - NAMED_IDS
+    return ", ".join(ids[:NAMED_IDS]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _lines(path: Path) -> Iterator[Prediction]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise BenchError(f"cannot read the predictions {path}: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise BenchError(f"the predictions {path} are not UTF-8: {error}.") from error
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                yield _prediction(json.loads(line, parse_constant=_no_constant))
+            except (ValueError, TypeError) as error:
+                raise BenchError(
+                    f"{path} line {number} is no prediction ({error}): each line is a JSON object with "
+                    '"clip" and "caption", and may have "log_probability" and "alternatives".'
+                ) from error
+
+
+def _prediction(raw: Any) -> Prediction:
+    if not isinstance(raw, dict):
+        raise TypeError("not a JSON object")
+    unknown = sorted(set(raw) - {"clip", "caption", "log_probability", "alternatives"})
+    if unknown:
+        raise ValueError(f"unknown {', '.join(unknown)}")
+    for name in ("clip", "caption"):
+        if not isinstance(raw.get(name), str):
+            raise TypeError(f'"{name}" must be text')
+    log_probability = raw.get("log_probability")
+    if log_probability is not None and not _is_number(log_probability):
+        raise TypeError('"log_probability" must be a number or null')
+    pairs = raw.get("alternatives") or []
+    if not isinstance(pairs, list) or not all(
+        isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) and _is_number(pair[1]) for pair in pairs
+    ):
+        raise TypeError('"alternatives" must be a list of [text, log-probability]')
+    return Prediction(raw["clip"], raw["caption"], log_probability, tuple((text, value) for text, value in pairs))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

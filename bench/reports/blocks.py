@@ -1,0 +1,249 @@
+"""Which results may stand in one table: records become rows, rows become blocks, and ranks are given within a block.
+
+A row is one cell but for its seed. A block holds rows that were made and scored alike: protocol, split, clips, streams
+with their fingerprints, text, search, epochs, and the signatures of the scores.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, reduce
+from statistics import fmean
+from typing import Any
+
+from bench.records.schema import Record
+
+RANKED_BY = "cider"
+FRAMES = ("frames",)
+UNKEYED = ("seed", "dataset_path", "title", "threads", "device")  # do not tell one row from another
+NO_SIGNATURES = "{}"
+TERMS = ("protocol", "split", "splits", "subset", "captions_digest")
+
+
+@dataclass(frozen=True)
+class Row:
+    """The cells of one method, variant and settings, by seed. `difference` tells it from namesakes in its block."""
+
+    records: tuple[Record, ...]
+    difference: str = ""
+
+    @property
+    def first(self) -> Record:
+        return self.records[0]
+
+    @property
+    def name(self) -> str:
+        """`recnet:local`, or `salstm` for a method without variants."""
+        variant = self.first.variant
+        return self.first.method if variant in (None, "") else f"{self.first.method}:{variant}"
+
+    @property
+    def label(self) -> str:
+        """The name, and what tells it from its namesakes."""
+        return f"{self.name} ({self.difference})" if self.difference else self.name
+
+    @property
+    def title(self) -> str:
+        return str(self.first.config.get("title") or self.name)
+
+    @property
+    def external(self) -> bool:
+        return self.first.external is not None
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(record.seed for record in self.records)
+
+    def in_state(self, state: str) -> tuple[Record, ...]:
+        return tuple(record for record in self.records if record.state == state)
+
+    @property
+    def complete(self) -> bool:
+        """Every cell that was run has its scores: only then is there a mean."""
+        return len(self.in_state("done")) == len(self.records)
+
+    def values(self, metric: str, seeds: Iterable[int] | None = None) -> list[float]:
+        """Scores of the done cells (of `seeds` only), in the order of the seeds."""
+        return [
+            record.scores[record.split][metric]
+            for record in self.in_state("done")
+            if metric in record.scores[record.split] and (seeds is None or record.seed in seeds)
+        ]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows that may be compared. `terms` are what they share, `ranks` the place of each ranked row (by position),
+    `ranked_on` the seeds that every ranked row has."""
+
+    terms: Mapping[str, Any]
+    signatures: Mapping[str, str]
+    rows: tuple[Row, ...]
+    ranks: tuple[int | None, ...] = ()
+    ranked_on: tuple[int, ...] = field(default=())
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        return tuple(self.terms["streams"])
+
+    @property
+    def protocol(self) -> str:
+        return str(self.terms["protocol"])
+
+    @cached_property
+    def seeds(self) -> frozenset[int]:
+        """All seeds that a row of this block was run with."""
+        return frozenset(seed for row in self.rows if not row.external for seed in row.seeds)
+
+    def missing(self, row: Row) -> tuple[int, ...]:
+        """Seeds that other rows of this block were run with and `row` was not."""
+        return () if row.external else tuple(sorted(self.seeds - set(row.seeds)))
+
+
+def blocks(records: Sequence[Record]) -> list[Block]:
+    """Sort the records of one data set into blocks: frames-only and the standard protocol first, then by name."""
+    made = [
+        _block(json.loads(terms), json.loads(signatures), group)
+        for (terms, signatures), group in _grouped(records).items()
+    ]
+    return sorted(made, key=_place)
+
+
+def _place(block: Block) -> tuple[Any, ...]:
+    protocols = {"standard": 0, "paper": 1}
+    return (
+        block.streams != FRAMES,
+        protocols.get(block.protocol, 2),
+        len(block.streams),
+        block.streams,
+        _canonical(block.terms),
+        _canonical(block.signatures),
+    )
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False)
+
+
+def _terms(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What rows of a block share. The paper protocol lets every paper have its own features, text, search and schedule,
+    so there the block shares the clips and the names of the streams alone."""
+    terms: dict[str, Any] = {name: config.get(name) for name in TERMS}
+    streams = config.get("streams") or {}
+    terms["streams"] = dict(sorted(streams.items()))
+    if config["protocol"] == "paper":
+        terms["streams"] = dict.fromkeys(terms["streams"])
+        return terms
+    train, search = config.get("train") or {}, config.get("search") or {}
+    terms["text"] = config.get("text") or {}
+    terms["search"] = {name: value for name, value in search.items() if name != "clips"}  # clips at a time, not which
+    terms["train"] = {name: train[name] for name in ("epochs", "data_fraction") if name in train}
+    return terms
+
+
+def _grouped(records: Sequence[Record]) -> dict[tuple[str, str], list[Record]]:
+    """Records by terms and signatures. Cells without scores have no signature: they join their row, or else the
+    largest block of their terms, so that a failure stands where its success would have stood."""
+    groups: dict[tuple[str, str], list[Record]] = {}
+    waiting = []
+    for record in records:
+        if record.state == "done":
+            signatures = _canonical(record.signatures[record.split])
+            groups.setdefault((_canonical(_terms(record.config)), signatures), []).append(record)
+        else:
+            waiting.append(record)
+    homes = {place: {_row_key(record) for record in group} for place, group in groups.items()}
+    sizes = {place: len(group) for place, group in groups.items()}
+    for record in waiting:
+        terms = _canonical(_terms(record.config))
+        places = sorted(place for place in homes if place[0] == terms and place[1] != NO_SIGNATURES)
+        place = max(
+            places,
+            key=lambda place: (_row_key(record) in homes[place], sizes[place]),
+            default=(terms, NO_SIGNATURES),
+        )
+        groups.setdefault(place, []).append(record)
+    return groups
+
+
+def _row_key(record: Record) -> str:
+    config = {name: value for name, value in record.config.items() if name not in UNKEYED}
+    return _canonical([config, record.external.source if record.external else None])
+
+
+def _block(terms: dict[str, Any], signatures: dict[str, str], records: Sequence[Record]) -> Block:
+    by_row: dict[str, list[Record]] = {}
+    for record in sorted(records, key=lambda record: (record.seed, record.key)):
+        by_row.setdefault(_row_key(record), []).append(record)
+    rows = _told_apart([Row(tuple(group)) for _, group in sorted(by_row.items())])
+    ranked_on = () if terms["protocol"] == "paper" else _common_seeds(rows)
+    score = {
+        number: fmean(row.values(RANKED_BY, ranked_on))
+        for number, row in enumerate(rows)
+        if ranked_on and _may_rank(row) and set(ranked_on) <= set(row.seeds)
+    }
+    order = sorted(
+        range(len(rows)),
+        key=lambda number: (number not in score, -score.get(number, 0.0), rows[number].name, rows[number].difference),
+    )
+    return Block(
+        terms,
+        signatures,
+        tuple(rows[number] for number in order),
+        tuple(
+            1 + sum(score[number] < other for other in score.values()) if number in score else None for number in order
+        ),
+        ranked_on,
+    )
+
+
+def _may_rank(row: Row) -> bool:
+    return row.complete and not row.external and len(row.values(RANKED_BY)) == len(row.records)
+
+
+def _common_seeds(rows: Sequence[Row]) -> tuple[int, ...]:
+    """The seeds to rank on: those that all complete rows have; where they share none, the set that most rows have."""
+    sets = [frozenset(row.seeds) for row in rows if _may_rank(row)]
+    if not sets:
+        return ()
+    common = reduce(frozenset.intersection, sets)
+    if not common:
+        counts = Counter(sets)
+        common = max(counts, key=lambda seeds: (counts[seeds], len(seeds), [-seed for seed in sorted(seeds)]))
+    return tuple(sorted(common))
+
+
+def _told_apart(rows: Sequence[Row]) -> list[Row]:
+    """The rows, each with what tells it from those of the same name, as `key=value` parts."""
+    by_name: dict[str, list[dict[str, Any]]] = {}
+    flats = [_flat(row.first.config) for row in rows]
+    for row, flat in zip(rows, flats, strict=True):
+        by_name.setdefault(row.name, []).append(flat)
+    differing = {
+        name: [key for key in sorted(set().union(*group)) if len({_canonical(flat.get(key)) for flat in group}) > 1]
+        for name, group in by_name.items()
+    }
+    return [
+        Row(row.records, ", ".join(_part(key, flat.get(key)) for key in differing[row.name]))
+        for row, flat in zip(rows, flats, strict=True)
+    ]
+
+
+def _part(key: str, value: Any) -> str:
+    text = str(value)[:8] if key.endswith("digest") else str(value)
+    return f"{key.removeprefix('settings.')}={text}"
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if not prefix and name in UNKEYED:
+            continue
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat

@@ -1,0 +1,151 @@
+"""The numbers that the papers print: `results/published/<paper>.yaml`, one file per paper, every table of it."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
+
+from bench import BenchError
+from bench.home import data_folder
+from bench.records.schema import check_score, reasons
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
+
+
+class Row(Part):
+    """One system in one table. `variant` holds the settings that tell it from its neighbours, `variant_name` the
+    variant of this project whose printed result it is, `ref` the citation the paper gives for it."""
+
+    system: str
+    own: bool
+    role: Literal["proposed", "baseline_rerun", "cited"]
+    method: str | None
+    variant_name: str | None = None
+    variant: dict[str, Any]
+    metrics: dict[str, float]
+    ref: str | None = None
+    note: str | None = None
+
+    @field_validator("metrics")
+    @classmethod
+    def _percent(cls, metrics: dict[str, float]) -> dict[str, float]:
+        for name, value in metrics.items():
+            check_score(name, value, f"metrics.{name}")
+            if 0 < value < 1:  # no captioner worth printing scores under one percent: this is a fraction
+                raise ValueError(f"metrics.{name} is {value:g}, which looks like the scale 0..1; write percent")
+        return metrics
+
+    @model_validator(mode="after")
+    def _named(self) -> Row:
+        if self.variant_name is not None and not self.variant_name.startswith(f"{self.method}:"):
+            raise ValueError(f"variant_name {self.variant_name!r} is no variant of method {self.method!r}")
+        return self
+
+
+class Table(Part):
+    """One printed table, or the part of it that speaks of one data set (`printed_in` then names the whole)."""
+
+    id: str
+    printed_in: str | None = None
+    about: str
+    dataset: str
+    dataset_inferred: bool = False
+    split: str
+    rows: tuple[Row, ...]
+
+    @property
+    def printed(self) -> str:
+        return self.printed_in or self.id
+
+
+class Source(Part):
+    """The paper itself."""
+
+    name: str
+    title: str
+    authors: tuple[str, ...]
+    year: int
+    venue: str
+    arxiv: str | None
+
+
+class Paper(Part):
+    """One file of `results/published`."""
+
+    paper: Source
+    tables: tuple[Table, ...]
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Paper:
+        ids = [table.id for table in self.tables]
+        twice = sorted({name for name in ids if ids.count(name) > 1})
+        if twice:
+            raise ValueError(f"tables with the same id: {', '.join(twice)}")
+        return self
+
+
+@dataclass(frozen=True)
+class Published:
+    """A printed result with its citation: the paper, the table as printed, and where it holds."""
+
+    paper: Source
+    table: Table
+    row: Row
+
+    @property
+    def citation(self) -> str:
+        return f"{self.paper.name} {self.table.printed}"
+
+
+def load_papers(folder: Path | None = None) -> tuple[Paper, ...]:
+    """All papers, by file name. `folder` defaults to the one that comes with the package.
+
+    Raises BenchError with the file and the field: unknown fields, scores out of range or on the scale 0..1.
+    """
+    return _load(folder or data_folder("published"))
+
+
+@functools.cache
+def _load(folder: Path) -> tuple[Paper, ...]:
+    return tuple(load_paper(path) for path in sorted(folder.glob("*.yaml")))
+
+
+def load_paper(path: Path) -> Paper:
+    """Read and check one file. Raises BenchError."""
+    try:
+        return Paper.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        raise BenchError(f"{path}: {reasons(error)}.") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BenchError(f"cannot read {path}: {' '.join(str(error).split())}.") from error
+
+
+def published_value(
+    method: str, variant: str | None, dataset: str, split: str, folder: Path | None = None
+) -> Published | None:
+    """The printed result of one variant on one data set and split; None where no paper prints it.
+
+    Where several tables print it, the paper that proposes it comes first, then the earlier table.
+    """
+    name = f"{method}:{variant}"
+    found = [
+        Published(paper.paper, table, row)
+        for paper in load_papers(folder)
+        for table in paper.tables
+        for row in table.rows
+        if (table.dataset, table.split) == (dataset, split) and row.variant_name == name and row.metrics
+    ]
+    return min(found, key=lambda item: item.row.role != "proposed", default=None)
+
+
+def family(dataset: str, folder: Path | None = None) -> str | None:
+    """The published data set that `dataset` is, or is cut from: the longest one that its name begins with."""
+    names = {table.dataset for paper in load_papers(folder) for table in paper.tables}
+    return max((name for name in names if dataset.startswith(name)), key=len, default=None)

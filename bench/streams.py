@@ -1,0 +1,93 @@
+"""Which feature streams a cell reads, and whether they can be had."""
+
+from __future__ import annotations
+
+from bench import BenchError
+from bench.card import MethodCard
+from bench.definition import DatasetDefinition
+from bench.features.sidecar import cache_path, read_sidecar, sidecar_path
+from bench.home import Home
+from bench.request import RunSpec
+from bench.sentences import listing, unknown
+
+
+def stream_fingerprints(
+    card: MethodCard, definition: DatasetDefinition, spec: RunSpec, home: Home
+) -> tuple[dict[str, str | None], list[str]]:
+    """Fingerprints of the streams that a method reads here, null where still to be imported, and the wanted ones that
+    are absent. Raises BenchError for a stream that is needed and cannot be had."""
+    for stream in spec.streams or []:
+        if stream not in definition.streams:
+            raise unknown("stream", stream, definition.streams, f"data set {definition.name}")
+    here = set(definition.streams if spec.streams is None else spec.streams)
+    wanted = _wanted(card, spec)
+    needed = wanted if spec.protocol == "paper" else card.streams.needs
+    for stream in needed:
+        if stream not in here:
+            raise _cannot_be_had(stream, card, definition, spec)
+    used = [stream for stream in wanted if stream in here]
+    if not used:
+        raise BenchError(
+            f"{card.name} reads {listing(wanted)}, and data set {definition.name} has none of these "
+            f"(it has {listing(definition.streams)})"
+        )
+    absent = [stream for stream in wanted if stream not in here]
+    return {stream: _fingerprint(stream, card, definition, spec, home) for stream in used}, absent
+
+
+def _wanted(card: MethodCard, spec: RunSpec) -> list[str]:
+    """All streams of the card; under protocol=paper, of those it can do without, the ones that the paper printed."""
+    uses = card.streams.uses
+    if spec.protocol == "paper" and card.protocol_paper and card.protocol_paper.stream_shapes:
+        uses = [stream for stream in uses if stream in card.protocol_paper.stream_shapes]
+    return list(dict.fromkeys([*card.streams.needs, *uses]))
+
+
+def _cannot_be_had(stream: str, card: MethodCard, definition: DatasetDefinition, spec: RunSpec) -> BenchError:
+    start = f"{card.name} under protocol={spec.protocol} reads the stream {stream}, which"
+    if stream in definition.streams:
+        return BenchError(f"{start} streams={','.join(spec.streams or [])} leaves out; add {stream} to it")
+    return BenchError(
+        f"{start} data set {definition.name} lacks (it has {listing(definition.streams)}); describe it under streams: "
+        f"in {definition.path}, then: bench features import dataset={spec.dataset} stream={stream}"
+    )
+
+
+def _fingerprint(stream: str, card: MethodCard, definition: DatasetDefinition, spec: RunSpec, home: Home) -> str | None:
+    cache = cache_path(home, definition.name, stream)
+    if not sidecar_path(cache).is_file():
+        source = definition.streams[stream].source
+        if source is None and not definition.generated:
+            raise BenchError(
+                f"stream {stream} of {definition.name} has no source: in {definition.path} and is not in the cache "
+                f"({cache}); name its file, then: bench features import dataset={spec.dataset} stream={stream}"
+            )
+        if source is not None and not definition.resolve(source, home).exists():
+            raise BenchError(
+                f"the features of stream {stream} of {definition.name} are not at {definition.resolve(source, home)}; "
+                f"put them there, or set BENCH_DATA (now {home.data}), then: "
+                f"bench features import dataset={spec.dataset} stream={stream}"
+            )
+        return None
+    facts = read_sidecar(cache)
+    if spec.protocol == "paper" and card.protocol_paper:
+        _check_shape(stream, list(facts["shape"]), card, spec)
+    return str(facts["fingerprint"])
+
+
+def _check_shape(stream: str, shape: list[int], card: MethodCard, spec: RunSpec) -> None:
+    paper = card.protocol_paper
+    assert paper is not None
+    printed = paper.stream_shapes.get(stream)
+    if printed is None and stream == "frames" and paper.frames:
+        printed = [paper.frames, *shape[1:]]
+    if printed is not None and printed != shape:
+        raise BenchError(
+            f"{card.name} under protocol=paper reads {stream} of shape {_times(printed)}, but {spec.dataset} has "
+            f"{_times(shape)}; name such features under streams.{stream} of the data set, then: "
+            f"bench features import dataset={spec.dataset} stream={stream}; or use protocol=standard"
+        )
+
+
+def _times(shape: list[int]) -> str:
+    return "x".join(str(size) for size in shape)

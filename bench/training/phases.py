@@ -1,0 +1,236 @@
+"""A training recipe is a list of phases; one loop runs them all and can stop and go on anywhere.
+
+Exact resume: the state is the weights, the optimizer, the generators, the place in the data order, the gradients not yet
+stepped, and the best weights so far. The data order is a function of (seed, phase, epoch), so it needs no saving.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.method import Batch, Clips, Method, Run
+
+Losses = dict[str, Tensor]
+"""Named scalars of one batch, each a mean over its captions; `loss` is the one that is minimised."""
+
+SAVE_SECONDS = 120.0  # an epoch of a large set takes minutes on a CPU: lose at most this much to a crash
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "adadelta": torch.optim.Adadelta,
+    "sgd": torch.optim.SGD,
+}
+ADADELTA = {"lr": 1.0, "rho": 0.95, "eps": 1e-6}  # Zeiler 2012; papers that use AdaDelta print no rates
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One stage of a recipe.
+
+    `loss(batch)` gives the losses; `module` holds the parameters that learn, all others stay fixed. `share` is the part of
+    the caption budget. `train` overrides keys of the run's training settings (learning_rate, optimizer, patience, ...).
+    A phase with `validate=False` (pre-training of a part that cannot caption yet) ends with its last weights.
+    """
+
+    name: str
+    loss: Callable[[Batch], Losses]
+    module: nn.Module
+    share: float
+    train: Mapping[str, Any] = field(default_factory=dict)
+    validate: bool = True
+
+
+@dataclass
+class _Progress:
+    """Where the loop stands; everything here is saved."""
+
+    phase: int = 0
+    epoch: int = 0
+    batch: int = 0
+    phase_captions: int = 0
+    pending: int = 0
+    best_score: float = float("-inf")
+    best_epoch: int = -1
+    best: dict[str, Tensor] | None = None
+    sums: dict[str, float] = field(default_factory=dict)  # losses of the epoch so far, summed over captions
+    counted: int = 0
+
+    def means(self) -> dict[str, float]:
+        return {name: value / max(self.counted, 1) for name, value in self.sums.items()}
+
+
+def fit_phases(method: Method, model: nn.Module, phases: Sequence[Phase], clips: Clips, run: Run) -> None:
+    """Run `phases` over `clips` within the budget of `run`, resuming where an earlier try stopped.
+
+    Each phase starts from the best validated weights of the one before it; `model` ends with the best of the last phase.
+    Raises FloatingPointError when a loss is no longer finite.
+    """
+    loop = _Loop(method, model, phases, clips, run)
+    loop.resume()
+    while loop.at.phase < len(phases):
+        loop.run_phase()
+
+
+class _Loop:
+    def __init__(self, method: Method, model: nn.Module, phases: Sequence[Phase], clips: Clips, run: Run) -> None:
+        self.method, self.model, self.phases, self.clips, self.run = method, model, phases, clips, run
+        self.at = _Progress()
+        self.optimizer: torch.optim.Optimizer | None = None
+        self.saved = time.monotonic()
+        total = sum(phase.share for phase in phases)
+        self.budgets = [round(run.budget * phase.share / total) for phase in phases]
+
+    # -- state -----------------------------------------------------------------------------------------------------
+
+    def resume(self) -> None:
+        state = self.run.load_state()
+        if state is None:
+            return
+        self.at = _Progress(**state["at"])
+        self.model.load_state_dict(state["model"])
+        if self.at.phase < len(self.phases):
+            self.optimizer = self._optimizer(self._settings())
+            if state["optimizer"] is not None:
+                self.optimizer.load_state_dict(state["optimizer"])
+            parameters = dict(self.model.named_parameters())
+            for name, value in state["gradients"].items():
+                parameters[name].grad = value
+        _set_generators(state["generators"], self.run.device)
+
+    def save(self) -> None:
+        gradients = (
+            {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None} if self.at.pending else {}
+        )
+        self.run.save_state(
+            {
+                "at": dict(vars(self.at)),
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict() if self.optimizer else None,
+                "gradients": gradients,
+                "generators": _generators(self.run.device),
+            }
+        )
+        self.saved = time.monotonic()
+
+    # -- one phase -------------------------------------------------------------------------------------------------
+
+    @property
+    def phase(self) -> Phase:
+        return self.phases[self.at.phase]
+
+    def _settings(self) -> dict[str, Any]:
+        return {**self.run.train, **self.phase.train}
+
+    def _optimizer(self, settings: Mapping[str, Any]) -> torch.optim.Optimizer:
+        learning = {id(p) for p in self.phase.module.parameters()}
+        for p in self.model.parameters():
+            p.requires_grad_(id(p) in learning)
+        options: dict[str, Any] = {"lr": settings["learning_rate"], "weight_decay": settings["weight_decay"]}
+        if settings["optimizer"] == "adadelta":
+            options |= ADADELTA
+        return OPTIMIZERS[settings["optimizer"]](list(self.phase.module.parameters()), **options)
+
+    def run_phase(self) -> None:
+        settings = self._settings()
+        if self.optimizer is None:
+            self.optimizer = self._optimizer(settings)
+        budget = self.budgets[self.at.phase]
+        patience = settings.get("patience")
+        while self.at.phase_captions < budget and not self._out_of_patience(patience):
+            self._epoch(settings, budget)
+        if self.phase.validate and self.at.best is not None:
+            self.model.load_state_dict(self.at.best)
+        self.at = _Progress(phase=self.at.phase + 1)
+        self.optimizer = None
+        self.model.zero_grad(set_to_none=True)
+        self.save()
+
+    def _out_of_patience(self, patience: int | None) -> bool:
+        return patience is not None and self.at.epoch - 1 - self.at.best_epoch >= patience and self.at.epoch > 0
+
+    def _epoch(self, settings: Mapping[str, Any], budget: int) -> None:
+        self.model.train()
+        for batch in self._batches(settings):
+            self._step(batch.to(self.run.device), settings)
+            self.at.batch += 1
+            self.at.phase_captions += len(batch.caption_ids)
+            self.run.tick(self.phase.name, self.at.epoch, self.at.means())
+            if self.at.phase_captions >= budget:
+                break
+            if time.monotonic() - self.saved > SAVE_SECONDS:
+                self.save()
+        values = self.at.means()
+        if self.phase.validate:
+            self._validate(values)
+        self.run.report(self.phase.name, self.at.epoch, values)
+        self.at.epoch += 1
+        self.at.batch = 0
+        self.at.sums, self.at.counted = {}, 0
+        self.save()
+
+    def _batches(self, settings: Mapping[str, Any]) -> Iterator[Batch]:
+        # One number per (phase, epoch): 1,000 epochs are more than any schedule here has.
+        order = self.at.phase * 1000 + self.at.epoch
+        return self.clips.epoch(order, settings["captions"], settings["captions_per_clip"], start=self.at.batch)
+
+    def _step(self, batch: Batch, settings: Mapping[str, Any]) -> None:
+        assert self.optimizer is not None
+        losses = self.phase.loss(batch)
+        count = len(batch.caption_ids)
+        if not torch.isfinite(losses["loss"]):
+            raise FloatingPointError(
+                f"the loss of phase {self.phase.name!r} is {losses['loss'].item()} in epoch {self.at.epoch}, "
+                f"batch {self.at.batch}: lower train.learning_rate (now {settings['learning_rate']})"
+            )
+        want = max(settings.get("accumulate") or 0, 0)
+        # The mean over the large batch: each small batch weighs by its captions, so uneven batches sum exactly.
+        scale = count / want if want else 1.0
+        (losses["loss"] * scale).backward()
+        self.at.pending += count
+        if self.at.pending >= want:
+            _clip(self.phase.module, settings)
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+            self.at.pending = 0
+        for name, value in losses.items():
+            self.at.sums[name] = self.at.sums.get(name, 0.0) + value.item() * count
+        self.at.counted += count
+
+    def _validate(self, values: dict[str, float]) -> None:
+        self.model.eval()
+        score = self.run.validate(self.method)
+        values["val_cider_tokens"] = score
+        if score > self.at.best_score:
+            self.at.best_score, self.at.best_epoch = score, self.at.epoch
+            self.at.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+            self.run.selected(self.phase.name, self.at.epoch, score)
+
+
+def _clip(module: nn.Module, settings: Mapping[str, Any]) -> None:
+    limit = settings["clip"]
+    if not limit:
+        return
+    if settings["clip_by"] == "value":
+        nn.utils.clip_grad_value_(module.parameters(), limit)
+    else:
+        nn.utils.clip_grad_norm_(module.parameters(), limit)
+
+
+def _generators(device: torch.device) -> dict[str, Tensor]:
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def _set_generators(state: Mapping[str, Tensor], device: torch.device) -> None:
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"], device)

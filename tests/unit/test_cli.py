@@ -1,0 +1,315 @@
+"""The command line: exit statuses, what is printed, and that nothing heavy is imported where it is not needed."""
+
+from __future__ import annotations
+
+import errno
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_world import World
+
+from bench import BenchError, __version__
+from bench.cli import COMMANDS, columns, main
+from bench.help import HELP, OVERVIEW
+from bench.request import KEYS, parse
+from bench.settings import GROUPS
+from bench.spec import cells
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = ("torch", "ray", "mlflow", "h5py", "pandas", "numpy")
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    world = World(tmp_path, monkeypatch)
+    world.add_stream("frames")
+    monkeypatch.setattr("bench.registry.data_folder", lambda kind: tmp_path / "shelf")
+    return world
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def bench(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command here; gives status, output, errors."""
+
+    def run(*words: str) -> tuple[int, str, str]:
+        status = main(words)
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+class TestHelp:
+    def test_every_command_has_help_with_an_example(self, bench: Run) -> None:
+        assert COMMANDS.keys() == HELP.keys()
+        for name in COMMANDS:
+            status, out, _ = bench(*name.split(), "--help")
+            assert status == 0
+            assert f"Example: bench {name}" in out
+            assert max(map(len, out.splitlines())) <= 120
+            assert f"bench {name.split()[0]}" in OVERVIEW
+
+    @pytest.mark.parametrize("words", [(), ("--help",), ("-h",), ("help",)])
+    def test_overview(self, bench: Run, words: tuple[str, ...]) -> None:
+        assert bench(*words) == (0, OVERVIEW + "\n", "")
+
+    def test_help_of_half_a_command(self, bench: Run) -> None:
+        status, out, _ = bench("features", "--help")
+        assert status == 0
+        assert all(HELP[f"features {word}"] in out for word in ("list", "check", "import"))
+
+    def test_the_help_of_run_names_every_key(self) -> None:
+        named = set(re.findall(r"\w+", HELP["run"]))
+        assert {key.replace("retry_failed", "retry") for key in KEYS} <= named
+        assert {key for group in GROUPS.values() for key in group.model_fields} <= named
+
+    def test_examples_of_requests_are_understood(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("run", "plan"):
+            words = HELP[name].rpartition(f"Example: bench {name} ")[2].split()
+            assert parse(words).dataset == "msvd"
+
+    def test_version(self, bench: Run) -> None:
+        assert bench("version") == bench("--version") == (0, f"bench {__version__}\n", "")
+
+
+class TestMistakes:
+    @pytest.mark.parametrize(
+        ("words", "sentence"),
+        [
+            (["rnu"], 'unknown command "rnu"; allowed: list, plan, run, .*; did you mean "run"\\?'),
+            (["features"], '"features" is half a command; allowed: features list, features check, features import'),
+            (["features", "chekc"], 'unknown command "features chekc"; allowed: .*; did you mean "features check"\\?'),
+            (
+                ["list", "method"],
+                'unknown list "method"; allowed: methods, datasets, features, runs; did you mean "methods"\\?',
+            ),
+            (["list", "dataset=x"], 'command line: unknown key "dataset"; allowed: none'),
+            (["run", "--chek"], 'command line: unknown flag "--chek"; allowed: --retry-failed'),
+            (
+                ["leaderboard", "--chek"],
+                'command line: unknown flag "--chek"; allowed: --check; did you mean "--check"\\?',
+            ),
+            (["run", "methods=toy"], "command line: dataset is missing"),
+            (["plan", "methods=toy", "dataset=litle"], 'unknown data set "litle"; allowed: FILE.yaml'),
+            (["data", "check"], "command line: dataset= is missing"),
+            (
+                ["features", "import"],
+                "command line: dataset= is missing, such as dataset=msvd or dataset=my/dataset.yaml",
+            ),
+            (["evaluate", "dataset=x"], "command line: name the file of captions, .*"),
+            (["evaluate", "gone.jsonl", "dataset=x"], "there is no file gone.jsonl"),
+            (["ui", "port=x"], "command line: port is 'x', but must be a whole number"),
+            (["ui", "prt=1"], 'command line: unknown key "prt"; allowed: port; did you mean "port"\\?'),
+            (["version", "now"], "command line: 'now' is not key=value; allowed keys: none"),
+        ],
+        ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+    )
+    def test_status_2_and_one_sentence(self, bench: Run, world: World, words: list[str], sentence: str) -> None:
+        status, out, err = bench(*words)
+        assert (status, out) == (2, "")
+        assert re.fullmatch(f"bench: {sentence}\n", err), err
+
+    def test_a_stream_that_is_not_declared(self, bench: Run, world: World) -> None:
+        status, _, err = bench("features", "import", f"dataset={world.dataset}", "stream=frame")
+        assert status == 2
+        assert 'data set little: unknown stream "frame"; allowed: frames; did you mean "frames"?' in err
+
+    @pytest.mark.parametrize(
+        ("error", "status", "part"),
+        [
+            (BenchError("a sentence"), 2, "bench: a sentence\n"),
+            (KeyboardInterrupt(), 130, "the same command goes on where this one ended"),
+            (OSError(errno.ENOSPC, "No space left on device", "/x/y"), 2, "/x/y: No space left on device; free space"),
+            (PermissionError(errno.EACCES, "Permission denied", "/x"), 2, "/x: Permission denied"),
+        ],
+    )
+    def test_how_errors_end(
+        self, bench: Run, monkeypatch: pytest.MonkeyPatch, error: BaseException, status: int, part: str
+    ) -> None:
+        def broken(words: Any) -> int:
+            raise error
+
+        monkeypatch.setitem(COMMANDS, "ui", broken)
+        found, _, err = bench("ui")
+        assert found == status
+        assert part in err
+
+    def test_a_fault_of_ours_is_not_hidden(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(COMMANDS, "ui", lambda words: [][1])
+        with pytest.raises(IndexError):
+            main(["ui"])
+
+
+class TestList:
+    def test_all(self, bench: Run, world: World) -> None:
+        world.add_method("broken", "name: [3")
+        world.write("shelf/little/dataset.yaml", world.dataset.read_text())
+        status, out, _ = bench("list")
+        assert status == 0
+        assert re.search(r"^toy +two, one +frames \(words\) +TOY 2020 +a toy$", out, re.M)
+        assert re.search(r"^broken .*cannot be used: .*card\.yaml: not YAML", out, re.M)
+        assert re.search(r"^little +absent +frames: cached +three clips$", out, re.M)
+        assert "no runs yet" in out
+
+    def test_states_of_streams(self, bench: Run, world: World) -> None:
+        world.write("shelf/little/dataset.yaml", world.dataset.read_text())
+        world.write("shelf/little/captions.jsonl", "")
+        (world.home.cache / "little" / "frames.json").unlink()
+        assert re.search(r"^little +here +frames: absent", bench("list", "datasets")[1], re.M)
+        world.write("shelf/little/frames.h5", "")
+        assert re.search(r"^little +here +frames: to import", bench("list", "datasets")[1], re.M)
+
+    def test_runs_and_features(self, bench: Run, world: World) -> None:
+        one, other = cells(parse(["methods=toy:*", f"dataset={world.dataset}"]), world.home)
+        world.add_record(one)
+        world.add_record(other, "failed")
+        (world.home.results / "little" / "toy" / "bad").mkdir()
+        (world.home.results / "little" / "toy" / "bad" / "record.json").write_text("{")
+        out = bench("list", "runs")[1]
+        assert re.search(rf"^little +toy:one +0 +standard +done +31\.2 +{one.key}$", out, re.M)
+        assert re.search(rf"^little +toy:two +0 +standard +failed +- +{other.key} +boom$", out, re.M)
+        assert re.search(r"^little .*refused .*no valid JSON", out, re.M)
+        (world.home.cache / "little" / "frames.h5").write_text("")
+        assert re.search(
+            r"^little +frames +28x6 +3 +0\.0 +float16, fingerprint ffffffffffff$", bench("features", "list")[1], re.M
+        )
+
+
+class TestPlan:
+    def test_table_and_totals(self, bench: Run, world: World) -> None:
+        words = ["methods=toy:*", f"dataset={world.dataset}", "seeds=0,1"]
+        world.add_record(cells(parse(words), world.home)[0])
+        status, out, _ = bench("plan", *words)
+        assert status == 0
+        assert re.search(r"^Toy-one \(words from frames\) +toy:one +0 +done +7,000 +CIDEr 31\.2$", out, re.M)
+        assert out.endswith("4 cells: 1 done, 3 missing. Data set little.\n")
+
+    def test_columns_are_aligned(self) -> None:
+        text = columns(("name", "n"), [("a", 1), ("long name", 100)], right=("n",))
+        assert text == "name         n\na            1\nlong name  100"
+
+
+class TestRun:
+    """`bench run` prepares, runs, and brings the leaderboard up to date; the rooms themselves are replaced here."""
+
+    @pytest.fixture
+    def calls(self, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+        seen: dict[str, Any] = {"status": 0, "changed": []}
+        import bench.execution.prepare
+        import bench.execution.runner
+        import bench.reports.leaderboard
+
+        def prepare(definition: Any, home: Any, subset: Any, needed: Any) -> None:
+            seen["prepared"] = (definition.name, subset, set(needed))
+
+        def run(cells: Any, home: Any, spec: Any) -> int:
+            seen["ran"] = [cell.label for cell in cells]
+            return int(seen["status"])
+
+        def write(home: Any, dataset: Any, check: bool, bad: list[Any]) -> list[Path]:
+            seen["pages"] = (dataset, check)
+            return list(seen["changed"])
+
+        monkeypatch.setattr(bench.execution.prepare, "prepare", prepare)
+        monkeypatch.setattr(bench.execution.runner, "run", run)
+        monkeypatch.setattr(bench.reports.leaderboard, "write", write)
+        return seen
+
+    def test_run(self, bench: Run, world: World, calls: dict[str, Any]) -> None:
+        status, _, _ = bench("run", "methods=toy:*", f"dataset={world.dataset}", "subset=1/1/1")
+        assert status == 0
+        assert calls["prepared"] == ("little", (1, 1, 1), {"frames"})
+        assert calls["ran"] == ["toy:one seed 0", "toy:two seed 0"]
+        assert calls["pages"] == ("little", False)
+
+    def test_failed_cells_still_get_their_page(self, bench: Run, world: World, calls: dict[str, Any]) -> None:
+        calls["status"] = 1
+        assert bench("run", "methods=toy", f"dataset={world.dataset}")[0] == 1
+        assert calls["pages"] == ("little", False)
+
+    def test_a_stopped_run_writes_no_page(self, bench: Run, world: World, calls: dict[str, Any]) -> None:
+        calls["status"] = 130
+        assert bench("run", "methods=toy", f"dataset={world.dataset}")[0] == 130
+        assert "pages" not in calls
+
+    def test_leaderboard_check_fails_on_drift(self, bench: Run, world: World, calls: dict[str, Any]) -> None:
+        assert bench("leaderboard", "--check")[:2] == (0, "leaderboards are up to date\n")
+        calls["changed"] = [Path("leaderboards/little.md")]
+        status, out, _ = bench("leaderboard", "dataset=little", "--check")
+        assert status == 1
+        assert calls["pages"] == ("little", True)
+        assert "leaderboards/little.md is not what the records say" in out
+        assert bench("leaderboard")[0] == 0
+
+
+class TestWholeProcess:
+    """As a user starts it: a new process."""
+
+    CODE = (
+        "import sys; from bench.cli import main; status = main(sys.argv[1:]); "
+        f"print(status, sorted(set({HEAVY!r}) & set(sys.modules)), file=sys.stderr)"
+    )
+
+    def start(self, words: list[str], tmp_path: Path) -> subprocess.CompletedProcess[str]:
+        environment = {"BENCH_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
+        return subprocess.run(
+            [sys.executable, "-c", self.CODE, *words], capture_output=True, text=True, cwd=tmp_path, env=environment
+        )
+
+    def test_help_list_and_plan_import_nothing_heavy(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        world = World(tmp_path, monkeypatch)
+        world.add_stream("frames")
+        plan = ["plan", "methods=salstm,recnet:*", f"dataset={world.dataset}"]
+        for words in (["--help"], ["list"], plan):
+            done = self.start(words, tmp_path)
+            assert done.stderr == "0 []\n", (words, done.stderr)
+        assert "RecNet-global" in done.stdout
+
+    def test_a_pipe_that_closes_early(self, tmp_path: Path) -> None:
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                "import time, sys; time.sleep(0.2); from bench.cli import main; sys.exit(main(['--help']))",
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=tmp_path,
+            env={"PYTHONPATH": str(ROOT)},
+        )
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 0
+        process.stderr.close()
+
+    def test_evaluate_prints_scores_with_signatures(
+        self, bench: Run, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from bench.records.store import read_record
+
+        (cell,) = cells(parse(["methods=toy", f"dataset={world.dataset}"]), world.home)
+        record = read_record(world.add_record(cell))
+        asked: list[Any] = []
+
+        def score(*given: Any, splits: str) -> Any:
+            asked.extend([*given[2:4], splits])
+            return record
+
+        module = type(sys)("bench.execution.external")
+        module.evaluate = score  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "bench.execution.external", module)
+        captions = world.write("mine.jsonl", json.dumps({"clip": "c", "caption": "a cat"}))
+        status, out, _ = bench("evaluate", str(captions), f"dataset={world.dataset}")
+        assert (status, asked) == (0, ["test", "mine", "default"])
+        assert re.fullmatch(r"cider +31\.25 +CIDEr-D\n", out)

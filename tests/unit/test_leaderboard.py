@@ -1,0 +1,367 @@
+"""Leaderboards: which rows are ranked together, what stands in a cell, and pages that stay the same byte for byte.
+
+The golden page is made anew by: BENCH_UPDATE_GOLDEN=1 python -m pytest tests/unit/test_leaderboard.py
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import time
+from pathlib import Path
+
+import pytest
+from record_factory import SIGNATURES, put, record
+
+from bench import BenchError
+from bench.home import Home
+from bench.records.schema import Record
+from bench.records.store import BadRecord, cell_folder
+from bench.reports.blocks import blocks
+from bench.reports.leaderboard import write
+from bench.reports.markdown import BEGIN, END
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "leaderboard.md"
+OTHER_TOKENS = {name: text.replace("tok:ptb", "tok:strip") for name, text in SIGNATURES.items()}
+WORDS = {"words": "1" * 64, "actions": "2" * 64, "objects": "3" * 64}
+
+
+def seeds(values: list[float], **cfg: object) -> list[Record]:
+    """One done record for each CIDEr in `values`, seeds 0, 1, ..."""
+    return [record(seed=seed, made={"cider": value}, **cfg) for seed, value in enumerate(values)]  # type: ignore[arg-type]
+
+
+def everything() -> list[Record]:
+    """A data set with a row of every kind."""
+    data = {"dataset": "msrvtt_toy"}
+    recnet = {"method": "recnet", "variant": "local", "title": "RecNet-local", **data}
+    return [
+        *seeds([24.0, 25.5, 26.1], title="SA-LSTM", **data),
+        *seeds([26.0, 27.0, 28.0], settings={"width": 512, "reconstruction_weight": 0.1}, **recnet),
+        *seeds([26.5, 27.5], settings={"width": 512, "reconstruction_weight": 0.2}, **recnet),
+        record("failed", seed=2, settings={"width": 512, "reconstruction_weight": 0.2}, **recnet),
+        record(method="etenet", variant="step1", title="EtENet step 1", made={"cider": 26.0}, **data),
+        record("unscored", method="mplstm", title="MP-LSTM", **data),
+        record(
+            method="s2vt",
+            title="S2VT",
+            made={"cider": 30.0, "signatures": {"test": OTHER_TOKENS}},
+            **data,
+        ),
+        record(method="glrg", variant="dxe", title="GL-RG DXE", streams=WORDS, **data),
+        record(
+            method="glrg",
+            variant="dxe",
+            title="GL-RG DXE (long, from frames)",
+            absent_streams=["words", "actions", "objects"],
+            made={"cider": 24.5, "ledger": {"captions": 15000, "budget": 20000}},
+            **data,
+        ),
+        record(protocol="paper", made={"cider": 31.0}, **recnet),
+        record(
+            method="elsewhere",
+            title="Somebody's captions",
+            made={"external": {"source": "theirs.jsonl"}, "ledger": None, "selection": None},
+            **data,
+        ),
+    ]
+
+
+def page(home: Home, name: str = "toy") -> str:
+    return (home.leaderboards / f"{name}.md").read_text(encoding="utf-8")
+
+
+def row_of(text: str, start: str) -> list[str]:
+    """Cells of the one table row whose variant begins with `start`."""
+    rows = [
+        [cell.strip() for cell in line.strip("|").split(" | ")] for line in text.split("\n") if line.startswith("| ")
+    ]
+    [found] = [cells for cells in rows if cells[2].startswith(start)]
+    return found
+
+
+def test_the_golden_page(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    put(home.results, *everything())
+    around = "<!-- BENCH_UPDATE_GOLDEN=1 python -m pytest tests/unit/test_leaderboard.py -->\n"
+    home.leaderboards.mkdir()
+    target = home.leaderboards / "msrvtt_toy.md"
+    target.write_text(f"{around}{BEGIN}{END}\n", encoding="utf-8")
+    assert write(home) == [target, home.leaderboards / "README.md"]
+    if os.environ.get("BENCH_UPDATE_GOLDEN"):
+        GOLDEN.write_bytes(target.read_bytes())
+    assert target.read_bytes() == GOLDEN.read_bytes()
+    assert write(home) == []
+
+
+def test_the_order_of_the_records_on_disk_does_not_matter(tmp_path: Path) -> None:
+    records = everything()
+    before = blocks(records)
+    random.Random(0).shuffle(records)
+    assert blocks(records) == before
+
+
+def test_mean_and_deviation_against_hand_computation(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    put(home.results, *seeds([24.0, 25.5, 26.1]), *seeds([30.0], method="recnet", variant="local"))
+    write(home)
+    deviation = math.sqrt((1.2**2 + 0.3**2 + 0.9**2) / 2)  # around the mean 25.2, over n - 1
+    assert row_of(page(home), "salstm:xe")[8] == f"25.20 ± {deviation:.2f} (3)" == "25.20 ± 1.08 (3)"
+    assert row_of(page(home), "recnet:local")[8] == "30.00 (1)"
+    assert row_of(page(home), "salstm:xe")[5] == "30.00 ± 0.00 (3)"
+
+
+def test_ranks_compare_the_same_seeds(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    put(
+        home.results,
+        *seeds([20.0, 40.0, 40.0]),  # mean 33.3, but 20 on the seed that both rows have
+        *seeds([30.0], method="recnet", variant="local"),
+    )
+    write(home)
+    text = page(home)
+    assert row_of(text, "recnet:local")[0] == "1"
+    assert row_of(text, "salstm:xe")[0] == "2"
+    assert "Ranked by mean CIDEr over seed 0, which all ranked rows have." in text
+    assert "Rows with more seeds, on those of the ranking alone: salstm:xe 20.00." in text
+    assert row_of(text, "recnet:local")[-1] == "missing seeds 1, 2"
+
+
+def test_equal_means_share_a_rank(tmp_path: Path) -> None:
+    [block] = blocks([*seeds([25.0]), *seeds([25.0], method="a"), *seeds([24.0], method="b")])
+    assert [(row.name, rank) for row, rank in zip(block.rows, block.ranks, strict=True)] == [
+        ("a:xe", 1),
+        ("salstm:xe", 1),
+        ("b:xe", 3),
+    ]
+
+
+def test_failed_and_unscored_cells_are_seen_and_never_averaged_away(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    put(
+        home.results,
+        *seeds([10.0, 10.0]),
+        *seeds([99.0], method="recnet", variant="local"),
+        record("failed", method="recnet", variant="local", seed=1),
+        record("unscored", method="mplstm", seed=0),
+        record("unscored", method="mplstm", seed=1),
+    )
+    write(home)
+    text = page(home)
+    failed = row_of(text, "recnet:local")
+    assert failed[0] == "—"
+    assert failed[8] == "99.00"
+    assert failed[-1] == "FAILED seed 1 (fit): RuntimeError: boom"
+    waiting = row_of(text, "mplstm:xe")
+    assert (waiting[0], waiting[8], waiting[-1]) == ("—", "—", "unscored seeds 0, 1")
+    assert row_of(text, "salstm:xe")[0] == "1"
+    assert len(blocks(list_records(home))) == 1
+
+
+def list_records(home: Home) -> list[Record]:
+    from bench.records.store import all_records
+
+    return all_records(home.results)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"made": {"signatures": {"test": OTHER_TOKENS}}},
+        {"protocol": "paper"},
+        {"streams": {"frames": "e" * 64}},
+        {"streams": {"frames": "f" * 64, "words": "1" * 64}},
+        {"splits": "vre"},
+        {"subset": [300, 50, 150]},
+        {"captions_digest": "e" * 64},
+        {"text": {"tokenizer": "strip", "min_count": 3, "max_words": 30}},
+        {"search": {"beam": 1, "max_words": 30, "length_rule": "none", "clips": 64}},
+        {"train": {"epochs": 5, "captions": 64, "data_fraction": 1.0}},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_what_is_not_comparable_stands_in_another_table(change: dict[str, object]) -> None:
+    found = blocks([record(), record(method="recnet", variant="local", **change)])  # type: ignore[arg-type]
+    assert len(found) == 2
+    assert all(len(block.rows) == 1 for block in found)
+
+
+def test_what_does_not_change_scores_splits_nothing() -> None:
+    other = {"search": {"beam": 5, "max_words": 30, "length_rule": "none", "clips": 8}, "threads": 2, "device": "cpu"}
+    [block] = blocks([record(), record(method="recnet", variant="local", **other)])  # type: ignore[arg-type]
+    assert block.ranks == (1, 1)
+
+
+def test_frames_come_first_and_papers_are_not_ranked() -> None:
+    found = blocks([record(streams=WORDS), record(protocol="paper"), record()])
+    assert [(block.protocol, block.streams) for block in found] == [
+        ("standard", ("frames",)),
+        ("paper", ("frames",)),
+        ("standard", ("actions", "objects", "words")),
+    ]
+    assert found[1].ranks == (None,)
+
+
+def test_rows_of_one_name_say_what_differs() -> None:
+    [block] = blocks(
+        [
+            record(made={"cider": 2.0}),
+            record(settings={"width": 256}, method_digest="0123456789"),
+            record(method="a"),
+        ]
+    )
+    assert {row.name: row.difference for row in block.rows}["a:xe"] == ""
+    assert {row.difference for row in block.rows if row.name == "salstm:xe"} == {
+        "method_digest=dddddddd, width=512",
+        "method_digest=01234567, width=256",
+    }
+
+
+def test_foreign_text_cannot_break_the_page(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    title = f"a | b <script>alert(1)</script> `code` [x](http://y) *z*\n{END} \u202eevil 🎈 مرحبا & co"
+    failure = {"stage": "decode", "type": "E|F", "message": f"<b>`|`\n# no heading {'x' * 300}"}
+    put(home.results, record(title=title), record("failed", seed=1, title=title, made={"failure": failure}))
+    write(home)
+    text = page(home)
+    assert text.count(END) == 1
+    assert "<script>" not in text
+    assert "\u202e" not in text
+    assert r"a \| b &lt;script&gt;alert(1)&lt;/script&gt; \`code\` \[x\](http://y) \*z\*" in text
+    assert "🎈 مرحبا &amp; co" in text
+    lines = [line for line in text.split("\n") if line.startswith("|")]
+    assert len({line.replace("\\|", "").count("|") for line in lines}) == 1
+    assert "\n# no heading" not in text
+    assert write(home, check=True) == []
+
+
+def test_external_captions_are_marked_and_not_ranked(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    made = {"external": {"source": "theirs.jsonl"}, "cider": 90.0}
+    put(home.results, record(), record(method="elsewhere", seed=7, made=made))
+    write(home)
+    theirs = row_of(page(home), "elsewhere")
+    assert theirs[0] == "—"
+    assert "(external: theirs.jsonl)" in theirs[1]
+    assert row_of(page(home), "salstm:xe")[-1] == "done"
+
+
+def test_published_values_stand_beside_ours_with_their_table(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    local = {"method": "recnet", "variant": "local"}
+    put(
+        home.results,
+        record(dataset="msrvtt", protocol="paper", **local),  # type: ignore[arg-type]
+        record(dataset="msrvtt1000", **local),  # type: ignore[arg-type]
+        record(dataset="toy", **local),  # type: ignore[arg-type]
+    )
+    write(home)
+    assert row_of(page(home, "msrvtt"), "recnet:local")[11] == "42.7 (recnet table1, see note)"
+    assert "B@4 39.1, M 26.6, R-L 59.3, CIDEr 42.7; comparable only with the same features" in page(home, "msrvtt")
+    assert row_of(page(home, "msrvtt1000"), "recnet:local")[11] == "42.7 (recnet table1, not comparable)"
+    assert "not comparable: another data set (msrvtt1000), the standard protocol" in page(home, "msrvtt1000")
+    assert row_of(page(home, "toy"), "recnet:local")[11] == "—"
+
+
+def test_seeds_link_to_records_that_are_there(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    put(home.results, *seeds([1.0, 2.0]))
+    write(home)
+    cell = row_of(page(home), "salstm:xe")[9]
+    targets = [part.split(")")[0] for part in cell.split("](")[1:]]
+    assert len(targets) == 2
+    assert all((home.leaderboards / target).resolve().is_file() for target in targets)
+
+
+def test_text_outside_the_markers_is_kept(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    put(home.results, *seeds([1.0]))
+    write(home)
+    target = home.leaderboards / "toy.md"
+    target.write_bytes(b"Before, by hand.\r\n" + target.read_bytes() + "After – by hand.".encode())
+    assert write(home) == []
+    put(home.results, record(method="recnet", variant="local"))
+    assert target in write(home)
+    text = target.read_bytes().decode()
+    assert text.startswith(f"Before, by hand.\r\n{BEGIN}\n")
+    assert text.endswith(f"{END}\nAfter – by hand.")
+    assert "recnet:local" in text
+
+
+def test_a_page_without_markers_is_not_overwritten(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    put(home.results, *seeds([1.0]))
+    home.leaderboards.mkdir()
+    target = home.leaderboards / "toy.md"
+    for text in ("all by hand", f"{END}\n{BEGIN}", f"{BEGIN}{BEGIN}{END}"):
+        target.write_text(text)
+        with pytest.raises(BenchError, match=r"toy\.md needs one line"):
+            write(home)
+        assert target.read_text() == text
+
+
+def test_check_writes_nothing_and_names_what_would_change(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    put(home.results, *seeds([1.0]))
+    pages = [home.leaderboards / "toy.md", home.leaderboards / "README.md"]
+    assert write(home, check=True) == pages
+    assert not home.leaderboards.exists()
+    assert write(home) == pages
+    assert write(home, check=True) == []
+    target = home.leaderboards / "toy.md"
+    target.write_text(target.read_text().replace("1.00", "9.00"))
+    assert write(home, check=True) == [target]
+    assert "9.00" in target.read_text()
+
+
+def test_one_data_set_alone_and_the_index(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    put(home.results, record(), record("failed", seed=1), record(dataset="msvd"))
+    assert write(home, "msvd") == [home.leaderboards / "msvd.md", home.leaderboards / "README.md"]
+    index = page(home, "README")
+    assert "[toy](toy.md)" in index
+    assert [cell.strip() for cell in index.split("[toy](toy.md)")[1].split("\n")[0].split("|")[1:-1]] == [
+        "1",  # rows
+        "1",  # done
+        "0",
+        "1",  # failed
+        "0",
+    ]
+    with pytest.raises(BenchError, match=r"no records of data set 'msrvt'.*msvd, toy"):
+        write(home, "msrvt")
+
+
+def test_refused_records_are_named_and_the_page_still_builds(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    put(home.results, record())
+    broken = record(seed=1)
+    [path] = put(home.results, broken)
+    path.write_text(path.read_text().replace('"cider": 25.0', '"cider": 2500.0'))
+    bad: list[BadRecord] = []
+    write(home, bad=bad)
+    assert [item.path for item in bad] == [path]
+    text = page(home)
+    assert f"`results/toy/salstm/{broken.key}/record.json`" in text
+    assert "scores.test.cider is 2500, outside 0..1000" in text
+    assert row_of(text, "salstm:xe")[8] == "25.00 (1)"
+
+
+def test_a_page_whose_records_are_gone_says_so(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    [path] = put(home.results, record())
+    write(home)
+    path.unlink()
+    write(home)
+    assert "There are no records of this data set." in page(home)
+
+
+def test_many_records_are_quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # the disk is not what is measured
+    home = Home(tmp_path)
+    many = [record(seed=seed % 3, settings={"width": seed // 3}) for seed in range(300)]
+    put(home.results, *many)
+    assert (cell_folder(home.results, many[0]) / "record.json").is_file()
+    started = time.process_time()
+    write(home)
+    assert time.process_time() - started < 1.5  # the pace of 2,000 records in 10 s

@@ -1,0 +1,406 @@
+"""From a request to cells: what goes into a configuration, when a key changes, which state a cell is in and why."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_world import PLAIN, TOY, World
+
+from bench import BenchError
+from bench.spec import Cell, Planned, cells, parse, plan, requested
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    world = World(tmp_path, monkeypatch)
+    world.add_stream("frames")
+    return world
+
+
+def ask(world: World, *words: str, methods: str = "toy") -> list[Cell]:
+    return cells(parse([f"methods={methods}", f"dataset={world.dataset}", *words]), world.home)
+
+
+def one(world: World, *words: str, methods: str = "toy") -> Cell:
+    (cell,) = ask(world, *words, methods=methods)
+    return cell
+
+
+def planned(world: World, *words: str) -> Planned:
+    (found,) = plan(parse(["methods=toy", f"dataset={world.dataset}", *words]), world.home)
+    return found
+
+
+class TestCells:
+    def test_order_variants_and_seeds(self, world: World) -> None:
+        found = ask(world, "seeds=1,0", methods="toy:one,plain,toy:*")
+        assert [cell.label for cell in found] == [
+            "toy:one seed 1",
+            "toy:one seed 0",
+            "plain:xe seed 1",
+            "plain:xe seed 0",
+            "toy:two seed 1",
+            "toy:two seed 0",
+        ]
+        assert len({cell.key for cell in found}) == 6
+
+    def test_the_default_variant_and_unknown_ones(self, world: World) -> None:
+        assert one(world).config["variant"] == "two"
+        with pytest.raises(BenchError, match=r'method toy: unknown variant "tow"; allowed: one, two, \*; did you mean'):
+            ask(world, methods="toy:tow")
+
+    def test_a_configuration_is_plain_json_and_says_everything(self, world: World) -> None:
+        config = one(world, "seeds=3", "subset=1/1/1").config
+        assert json.loads(json.dumps(config)) == config
+        expected: dict[str, Any] = {
+            "schema": 1,
+            "method": "toy",
+            "variant": "two",
+            "title": "Toy-two (words from frames)",
+            "dataset": "little",
+            "dataset_path": str(world.dataset.resolve()),
+            "splits": "default",
+            "subset": [1, 1, 1],
+            "split": "test",
+            "protocol": "standard",
+            "streams": {"frames": "f" * 64},
+            "absent_streams": ["words"],
+            "settings": {"weight": 0.1, "mode": "local", "depth": 2, "note": None, "width": 512},
+            "phases": {"base": 0.25, "more": 0.75},
+            "search": {"beam": 5, "max_words": 30, "length_rule": "none", "clips": 64},
+            "text": {"tokenizer": "strip", "min_count": 2, "max_words": 30},
+            "seed": 3,
+            "engine": 1,
+            "threads": 1,
+            "device": "auto",
+        }
+        assert {name: config[name] for name in expected} == expected
+        assert config["train"]["epochs"] == 7
+
+    def test_a_cell_lies_below_its_data_set_and_method(self, world: World) -> None:
+        cell = one(world)
+        assert cell.folder(world.home) == world.home.results / "little" / "toy" / cell.key
+        assert len(cell.key) == 16
+
+    def test_an_installed_stream_is_used_and_named(self, world: World) -> None:
+        path = world.write(
+            "data/dataset.yaml", world.dataset.read_text().replace("frames.h5}", "frames.h5}\n  words: {}")
+        )
+        world.add_stream("words", "a" * 64)
+        config = one(world).config
+        assert config["streams"] == {"frames": "f" * 64, "words": "a" * 64}
+        assert (config["absent_streams"], config["title"]) == ([], "Toy-two")
+        twin = one(world, "streams=frames").config
+        assert (twin["absent_streams"], twin["title"]) == (["words"], "Toy-two (words from frames)")
+        with pytest.raises(BenchError, match=r"streams=words leaves out; add frames to it"):
+            ask(world, "streams=words")
+        with pytest.raises(BenchError, match=r'unknown stream "wods"; allowed: frames, words; did you mean'):
+            ask(world, "streams=wods")
+        assert path == world.dataset
+
+
+class TestPrecedence:
+    """Command line, plan file, paper (protocol=paper), data set, card and engine, in this order."""
+
+    def train(self, world: World, *words: str) -> Any:
+        return one(world, *words).config["train"]
+
+    def test_train(self, world: World) -> None:
+        plan_file = str(world.write("plan.yaml", "train: {epochs: 3}"))
+        assert self.train(world)["epochs"] == 7
+        assert self.train(world)["captions"] == 64
+        assert self.train(world, "protocol=paper")["epochs"] == 300
+        assert self.train(world, "protocol=paper")["captions"] == 200
+        assert self.train(world, plan_file, "protocol=paper")["epochs"] == 3
+        assert self.train(world, plan_file, "train.epochs=1")["epochs"] == 1
+
+    def test_text_and_sizes(self, world: World) -> None:
+        paper = one(world, "protocol=paper").config
+        assert paper["text"] == {"tokenizer": "treebank", "min_count": 2, "max_words": 30}
+        assert paper["settings"]["width"] == 486
+        assert one(world, "protocol=paper", "model.width=8").config["settings"]["width"] == 8
+        world.write("data/dataset.yaml", world.dataset.read_text() + "model: {width: 128}\n")
+        assert one(world).config["settings"]["width"] == 128
+        assert one(world, "protocol=paper").config["settings"]["width"] == 486
+
+    def test_a_variant_is_stronger_than_the_paper_and_the_request_than_both(self, world: World) -> None:
+        def weight(*words: str) -> float:
+            return float(one(world, *words, methods="toy:one").config["settings"]["weight"])
+
+        assert weight() == 0.2
+        assert weight("protocol=paper") == 0.2
+        assert one(world, "protocol=paper").config["settings"]["weight"] == 0.3
+        assert weight("protocol=paper", "toy.lambda=0.5") == 0.5
+
+    def test_a_changed_setting_shows_in_the_name_of_the_row(self, world: World) -> None:
+        title = one(world, "toy.lambda=0.5", "toy.mode=on").config["title"]
+        assert title == "Toy-two (words from frames, lambda=0.5, mode=on)"
+        assert one(world, "toy.weight=0.1").config["title"] == "Toy-two (words from frames)"
+
+    def test_shared_sizes_reach_the_methods_that_have_them(self, world: World) -> None:
+        found = ask(world, "model.width=64", methods="toy,plain")
+        assert [cell.config["settings"]["width"] for cell in found] == [64, 64]
+        with pytest.raises(BenchError, match=r"model\.dropout is set, but none of the methods toy, plain"):
+            ask(world, "model.dropout=0.1", methods="toy,plain")
+
+
+class TestKeys:
+    """A key changes with what decides the result, and with nothing else."""
+
+    @pytest.mark.parametrize(
+        "words",
+        [
+            ["seeds=1"],
+            ["split=val"],
+            ["splits=other"],
+            ["subset=1/1/1"],
+            ["protocol=paper"],
+            ["train.epochs=8"],
+            ["train.learning_rate=1e-3"],
+            ["model.width=256"],
+            ["search.beam=1"],
+            ["text.min_count=3"],
+            ["toy.lambda=0.7"],
+            ["toy.mode=on"],
+        ],
+        ids=lambda words: words[0],
+    )
+    def test_a_different_question_has_a_different_key(self, world: World, words: list[str]) -> None:
+        assert one(world, *words).key != one(world).key
+
+    @pytest.mark.parametrize(
+        "words",
+        [
+            ["threads=2"],
+            ["device=cpu"],
+            ["executor=inline"],
+            ["mlflow=off"],
+            ["--retry-failed"],
+            ["train.epochs=7"],
+            ["toy.lambda=0.1"],
+            ["streams=frames"],
+            ["seeds=0"],
+        ],
+        ids=lambda words: words[0],
+    )
+    def test_the_same_question_has_the_same_key(self, world: World, words: list[str]) -> None:
+        assert one(world, *words).key == one(world).key
+
+    @pytest.mark.parametrize(
+        ("file", "text"),
+        [
+            ("data/captions.jsonl", '{"clip": "a", "caption": "a dog"}\n'),
+            ("data/train.txt", "a\nd"),
+            ("methods/toy/__init__.py", "x = 2\n"),
+            ("methods/toy/model.py", "y = 2\n"),
+            ("methods/toy/card.yaml", TOY.replace("default: 2", "default: 3")),
+        ],
+    )
+    def test_files_that_decide_the_result(self, world: World, file: str, text: str) -> None:
+        before = one(world).key
+        world.write(file, text)
+        assert one(world).key != before
+
+    @pytest.mark.parametrize(
+        ("file", "text"),
+        [
+            ("methods/toy/__init__.py", '"""What it is."""\nx = 1  # a comment\n'),
+            ("methods/toy/README.md", "# Toy"),
+            ("methods/toy/card.yaml", TOY.replace("summary: a toy", "summary: a very nice toy")),
+            ("methods/plain/__init__.py", "x = 2\n"),
+            ("data/other.txt", "nothing"),
+        ],
+    )
+    def test_files_that_do_not(self, world: World, file: str, text: str) -> None:
+        before = one(world).key
+        world.write(file, text)
+        assert one(world).key == before
+
+    def test_a_moved_data_set_keeps_its_keys(self, world: World) -> None:
+        before = one(world).key
+        (world.root / "data").rename(world.root / "moved")
+        (found,) = cells(parse(["methods=toy", f"dataset={world.root / 'moved'}/dataset.yaml"]), world.home)
+        assert found.key == before
+
+    def test_other_features_or_another_engine(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        before = one(world).key
+        world.add_stream("frames", "e" * 64)
+        other = one(world).key
+        assert other != before
+        world.add_stream("frames")
+        monkeypatch.setattr("bench.spec.ENGINE", 2)
+        assert one(world).key not in (before, other)
+
+    def test_digests_are_remembered_by_size_and_time(self, world: World) -> None:
+        one(world)
+        remembered = json.loads((world.home.work / "digests.json").read_text())
+        captions = str(world.root / "data" / "captions.jsonl")
+        assert captions in remembered
+        remembered[captions][2] = "0" * 64
+        (world.home.work / "digests.json").write_text(json.dumps(remembered))
+        lied = one(world).key
+        (world.home.work / "digests.json").write_text("damaged")
+        assert one(world).key != lied
+
+
+class TestStreams:
+    def test_a_stream_to_import_is_pending_in_the_plan_and_an_error_for_a_run(self, world: World) -> None:
+        (world.home.cache / "little" / "frames.json").unlink()
+        spec = parse(["methods=toy", f"dataset={world.dataset}"])
+        assert requested(spec, world.home)[0].pending == ("frames",)
+        assert planned(world).why == "stream frames is not in the cache yet: bench run imports first"
+        with pytest.raises(BenchError, match=r"is not in the cache yet; next: bench features import dataset="):
+            cells(spec, world.home)
+
+    def test_absent_features_name_the_file_and_the_next_command(self, world: World) -> None:
+        (world.home.cache / "little" / "frames.json").unlink()
+        (world.root / "data" / "frames.h5").unlink()
+        with pytest.raises(BenchError) as error:
+            ask(world)
+        assert str(world.root / "data" / "frames.h5") in str(error.value)
+        assert "bench features import dataset=" in str(error.value)
+
+    def test_a_needed_stream_that_the_data_set_lacks(self, world: World) -> None:
+        world.add_method("plain", PLAIN + "streams: {needs: [audio]}\n")
+        with pytest.raises(
+            BenchError, match=r"plain under protocol=standard reads the stream audio, which data set little"
+        ):
+            ask(world, methods="plain")
+
+    def test_a_method_left_without_any_stream(self, world: World) -> None:
+        world.add_method("plain", PLAIN + "streams: {uses: [audio, regions]}\n")
+        with pytest.raises(BenchError, match=r"plain reads audio, regions, and data set little has none of these"):
+            ask(world, methods="plain")
+
+    def test_absent_captions(self, world: World) -> None:
+        (world.root / "data" / "captions.jsonl").unlink()
+        with pytest.raises(BenchError, match=r"the captions of data set little are not here: .*captions\.jsonl"):
+            ask(world)
+
+    def test_an_absent_split_list(self, world: World) -> None:
+        (world.root / "data" / "val.txt").unlink()
+        with pytest.raises(BenchError, match=r"val\.txt cannot be read: No such file"):
+            ask(world)
+
+    def test_an_unknown_split_variant(self, world: World) -> None:
+        with pytest.raises(
+            BenchError, match=r'data set little: unknown splits "othr"; allowed: default, other; did you'
+        ):
+            ask(world, "splits=othr")
+
+
+class TestPaperProtocol:
+    def test_it_needs_a_printed_setting(self, world: World) -> None:
+        with pytest.raises(BenchError, match=r"the card of plain has no protocol_paper; use protocol=standard"):
+            ask(world, "protocol=paper", methods="plain")
+
+    def test_it_needs_features_of_the_printed_shape(self, world: World) -> None:
+        assert one(world, "protocol=paper").config["absent_streams"] == []
+        world.add_stream("frames", shape=(20, 6))
+        with pytest.raises(BenchError) as error:
+            ask(world, "protocol=paper")
+        assert "reads frames of shape 28x6, but" in str(error.value)
+        assert "has 20x6" in str(error.value)
+        assert "bench features import dataset=" in str(error.value)
+        assert one(world).config["protocol"] == "standard"
+
+    def test_the_number_of_frames_alone(self, world: World) -> None:
+        world.add_method(
+            "toy",
+            TOY.replace("  stream_shapes: {frames: [28, 6]}\n", "")
+            .replace("uses: [words]", "uses: []")
+            .replace('without: {words: words are guessed}\nname_without: {words: "words from frames"}\n', ""),
+        )
+        assert one(world, "protocol=paper").config["streams"] == {"frames": "f" * 64}
+        world.add_stream("frames", shape=(16, 6))
+        with pytest.raises(BenchError, match="reads frames of shape 28x6"):
+            ask(world, "protocol=paper")
+
+    def test_a_printed_stream_must_be_there(self, world: World) -> None:
+        world.add_method("toy", TOY.replace("{frames: [28, 6]}", "{frames: [28, 6], words: [3]}"))
+        with pytest.raises(
+            BenchError, match=r"reads the stream words, which data set little lacks .*bench features import"
+        ):
+            ask(world, "protocol=paper")
+
+
+class TestStates:
+    def test_missing(self, world: World) -> None:
+        assert (planned(world).state, planned(world).why) == ("missing", "not run yet")
+
+    def test_budget_is_captions_times_epochs(self, world: World) -> None:
+        assert planned(world).budget == 7000
+        assert planned(world, "train.epochs=2", "train.data_fraction=0.5").budget == 1000
+        assert planned(world, "subset=1/1/1").budget is None
+
+    def test_done_failed_unscored(self, world: World) -> None:
+        cell = one(world)
+        world.add_record(cell)
+        assert (planned(world).state, planned(world).why) == ("done", "CIDEr 31.2")
+        world.add_record(cell, "unscored")
+        assert planned(world).state == "unscored"
+        world.add_record(cell, "failed")
+        found = planned(world)
+        assert (found.state, found.why) == ("failed", "fit: RuntimeError: boom; --retry-failed runs it again")
+        assert planned(world, "seeds=1").state == "missing"
+
+    def test_a_record_that_cannot_be_read(self, world: World) -> None:
+        world.add_record(one(world)).write_text("{")
+        found = planned(world)
+        assert found.state == "missing"
+        assert "its record cannot be read: no valid JSON" in found.why
+
+    def test_running_while_the_lock_is_held(self, world: World) -> None:
+        cell = one(world)
+        path = world.write(f"home/.bench/locks/{cell.key}.lock", "4711")
+        with path.open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            found = planned(world)
+        assert (found.state, found.why) == ("running", "process 4711 is working on it")
+        assert planned(world).state == "missing"
+
+    def test_interrupted(self, world: World) -> None:
+        folder = one(world).folder(world.home) / "work"
+        folder.mkdir(parents=True)
+        assert planned(world).why == "interrupted: bench run goes on from its last checkpoint"
+        (folder / "progress.json").write_text('{"phase": "base", "epoch": 3}')
+        assert planned(world).why.startswith("interrupted in phase base, epoch 3: ")
+
+    @pytest.mark.parametrize(
+        ("file", "text", "why"),
+        [
+            ("data/captions.jsonl", "{}\n", "the captions or the split lists changed since record "),
+            ("methods/toy/__init__.py", "x = 2\n", "the code of the method changed since record "),
+        ],
+    )
+    def test_stale_says_what_changed(self, world: World, file: str, text: str, why: str) -> None:
+        cell = one(world)
+        world.add_record(cell)
+        world.write(file, text)
+        found = planned(world)
+        assert (found.state, found.why) == ("stale", why + cell.key)
+
+    def test_stale_features_and_engine(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        world.add_record(one(world))
+        world.add_stream("frames", "e" * 64)
+        assert "the features of stream frames changed" in planned(world).why
+        monkeypatch.setattr("bench.spec.ENGINE", 2)
+        found = planned(world)
+        assert found.state == "stale"
+        assert "the engine changed and the features of stream frames changed since record " in found.why
+
+    def test_another_question_is_not_stale(self, world: World) -> None:
+        world.add_record(one(world, "train.epochs=3", "toy.lambda=0.5"))
+        found = planned(world)
+        assert found.state == "missing"
+        assert found.why == "not run yet; a record with other settings.weight, train.epochs exists"
+        assert planned(world, "seeds=4").why == "not run yet"
+
+    def test_the_plan_changes_nothing(self, world: World) -> None:
+        planned(world)
+        assert not world.home.results.exists()
+        assert {path.name for path in world.home.work.iterdir()} == {"cache", "digests.json"}
