@@ -37,6 +37,7 @@ ALLOWED: dict[str, set[str]] = {
         "reports",
         "conformance",
         "listings",
+        "help",
     }
     | FRONT,
     **{room: {"records", "features", "data", "method"} | FRONT for room in FRONT},

@@ -32,9 +32,9 @@ def write_corpus(folder: Path, streams: Sequence[str]) -> Path:
     clips = [f"{split}{number}" for split, count in SIZES.items() for number in range(count)]
     lines, scenes = [], {}
     for place, clip in enumerate(clips):
-        noun, verb = NOUNS[place % len(NOUNS)], VERBS[place % len(VERBS)]
         scenes[clip] = (place % len(NOUNS), place % len(VERBS))
-        texts = [f"a {noun} {verb}", f"the {noun} {verb} outside", f"there is a {noun} who {verb} alone"]
+        who, does = NOUNS[scenes[clip][0]], VERBS[scenes[clip][1]]
+        texts = [f"a {who} {does}", f"the {who} {does} outside", f"there is a {who} who {does} alone"]
         if clip.startswith("test"):
             texts = [f"{text} {SECRET}" for text in texts]
         lines += [json.dumps({"clip": clip, "caption": text}) for text in texts]
@@ -55,7 +55,7 @@ def write_corpus(folder: Path, streams: Sequence[str]) -> Path:
         "captions": [{"format": "jsonl", "files": {"captions": "captions.jsonl"}}],
         "splits": {split: f"{split}.txt" for split in SIZES},
         "streams": {name: {"source": name} for name in streams},
-        "train": {"epochs": 4, "captions": 8, "captions_per_clip": 2},
+        "train": {"epochs": 4, "captions": 8, "captions_per_clip": 2, "learning_rate": 0.01},
     }
     path = folder / "dataset.yaml"
     path.write_text(yaml.safe_dump(definition), encoding="utf-8")

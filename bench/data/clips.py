@@ -36,7 +36,7 @@ class CorpusClips:
     ) -> None:
         self.ids = tuple(ids)
         self.vocabulary = vocabulary
-        self.streams = {name: source.info for name, source in sources.items()}
+        self.streams: Mapping[str, StreamInfo] = {name: source.info for name, source in sources.items()}
         self._sources = dict(sources)
         self._references = {clip: tuple(references.get(clip, ())) for clip in self.ids}
         self._seed = seed

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from bench.execution.job import Job, Outcome
-from bench.execution.progress import Position
+from bench.execution.progress import SELECTION, Position, Row
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -25,6 +25,7 @@ class Line:
     label: str
     state: str = "waiting"
     position: Position | None = None
+    cider: float | None = None
     started: float = 0.0
 
 
@@ -81,10 +82,19 @@ class Display:
     def move(self, job: Job, position: Position) -> None:
         """A running cell has moved on."""
         line = self._lines[job.key]
-        before, line.position = line.position, position
-        new_epoch = before is None or (before.phase, before.epoch) != (position.phase, position.epoch)
-        if not self._terminal and new_epoch:
-            self.say(f"{job.label}: {', '.join(_words(position))}")
+        line.position = position
+        if position.cider is not None:
+            line.cider = position.cider  # known at the end of an epoch, worth seeing all through the next
+
+    def curves(self, job: Job, rows: list[Row]) -> None:
+        """Epochs of a cell have ended: off a terminal, a line for each."""
+        if self._terminal:
+            return
+        position = self._lines[job.key].position
+        for phase, epoch in dict.fromkeys((row["phase"], row["epoch"]) for row in rows):
+            own = [row for row in rows if (row["phase"], row["epoch"]) == (phase, epoch)]
+            values = {row["name"]: row["value"] for row in own}
+            self.say(f"{job.label}: {', '.join(_words(phase, epoch, own[-1]['captions'], values, position))}")
 
     def end(self, job: Job, kind: str, outcome: Outcome) -> None:
         """A job has ended."""
@@ -124,30 +134,33 @@ class Display:
             table.add_column(heading, no_wrap=True)
         shown = [line for line in self._lines.values() if line.state != "waiting"][-LIVE_ROWS:]
         for line in shown:
-            table.add_row(line.label, line.state, *_columns(line.position if line.state == "running" else None))
+            table.add_row(line.label, line.state, *_columns(line))
         waiting = sum(line.state == "waiting" for line in self._lines.values())
         if waiting:
             table.add_row(f"and {waiting} more", "waiting")
         return table
 
 
-def _columns(position: Position | None) -> tuple[str, ...]:
+def _columns(line: Line) -> tuple[str, ...]:
+    position = line.position if line.state == "running" else None
     if position is None:
         return ("", "", "", "", "", "")
     share = f"{100 * position.captions / position.budget:.0f} % of {position.budget:,}" if position.budget else ""
     left = "" if position.seconds_left is None else _duration(position.seconds_left)
     loss = "" if position.loss is None else f"{position.loss:.3f}"
-    cider = "" if position.cider is None else f"{position.cider:.1f}"
+    cider = "" if line.cider is None else f"{line.cider:.1f}"
     return (position.phase, str(position.epoch), share, loss, cider, left)
 
 
-def _words(position: Position) -> list[str]:
-    words = [f"{position.phase} epoch {position.epoch}", f"{position.captions:,} of {position.budget:,} captions"]
-    if position.loss is not None:
-        words.append(f"loss {position.loss:.3f}")
-    if position.cider is not None:
-        words.append(f"val CIDEr {position.cider:.1f}")
-    if position.seconds_left is not None:
+def _words(phase: str, epoch: int, captions: int, values: dict[str, float], position: Position | None) -> list[str]:
+    words = [f"{phase} epoch {epoch}", f"{captions:,} captions"]
+    if position is not None:
+        words[1] = f"{captions:,} of {position.budget:,} captions"
+    if "loss" in values:
+        words.append(f"loss {values['loss']:.3f}")
+    if SELECTION in values:
+        words.append(f"val CIDEr {values[SELECTION]:.1f}")
+    if position is not None and position.seconds_left is not None and captions < position.budget:
         words.append(f"{_duration(position.seconds_left)} left")
     return words
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Lock, Thread
@@ -15,6 +15,7 @@ from bench.execution.job import Job
 
 Row = dict[str, Any]  # phase, epoch, captions, seconds, name, value
 POLL_SECONDS = 1.0
+SELECTION = "val_cider_tokens"  # the value by which the harness chooses an epoch
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Position:
 
     @property
     def cider(self) -> float | None:
-        return self.values.get("val_cider_tokens")
+        return self.values.get(SELECTION)
 
 
 def read_position(folder: Path, since: float) -> Position | None:
@@ -118,7 +119,9 @@ class _Watched:
 class Watcher:
     """Reads the files of running cells once a second in a thread of its own and passes on what is new."""
 
-    def __init__(self, moved: Callable[[Job, Position], None], curves: Callable[[Job, list[Row]], None]) -> None:
+    def __init__(
+        self, moved: Callable[[Job, Position], None], curves: Sequence[Callable[[Job, list[Row]], None]]
+    ) -> None:
         self._moved, self._curves = moved, curves
         self._watched: dict[str, _Watched] = {}
         self._lock = Lock()
@@ -143,18 +146,18 @@ class Watcher:
         with self._lock:
             watched = self._watched.pop(job.key, None)
             if watched is not None:
-                self._tell_rows(watched)
+                self._tell(watched)
 
     def _loop(self) -> None:
         while not self._ended.wait(POLL_SECONDS):
             with self._lock:
                 for watched in self._watched.values():
-                    position = watched.position()
-                    if position is not None:
-                        self._moved(watched.job, position)
-                    self._tell_rows(watched)
+                    self._tell(watched)
 
-    def _tell_rows(self, watched: _Watched) -> None:
+    def _tell(self, watched: _Watched) -> None:
+        position = watched.position()
+        if position is not None:
+            self._moved(watched.job, position)
         rows = watched.new_rows()
-        if rows:
-            self._curves(watched.job, rows)
+        for tell in self._curves if rows else ():
+            tell(watched.job, rows)

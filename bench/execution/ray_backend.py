@@ -113,7 +113,9 @@ class RayBackend:
             raise
         self._free_cpus, self._free_gpus = self._capacity()
         self._work, self._score = work, score
-        self._train = ray.remote(max_retries=RETRIES)(train_in_worker)  # one function for all: Ray uses its workers again
+        self._train = ray.remote(max_retries=RETRIES)(
+            train_in_worker
+        )  # one function for all: Ray uses its workers again
         self._desk: Any = None
         self._running: dict[Any, tuple[str, Job]] = {}
 

@@ -138,7 +138,7 @@ class _Run:
         tracking = open_tracking(spec.mlflow, self._home, self.dataset, command, display.say)
         finished = False
         try:
-            with display, Watcher(display.move, tracking.curves) as watcher:
+            with display, Watcher(display.move, [display.curves, tracking.curves]) as watcher:
                 self._work_off(deque(todo), backend, display, tracking, watcher)
             finished = True
         finally:

@@ -31,13 +31,21 @@ def corpus(request: pytest.FixtureRequest) -> tuple[dict[str, list[str]], dict[s
     random_ = random.Random(request.param)
     references = {f"clip{n}": [caption(random_) for _ in range(random_.randint(1, 7))] for n in range(20)}
     hypotheses = {clip: random_.choice([caption(random_), captions[0]]) for clip, captions in references.items()}
-    hypotheses |= {"clip1": "", "clip2": "unseen words of unseen", "clip3": "w0 " * 90 + "w1", "clip4": "w0  w1 ", "clip5": "w0"}
+    hypotheses |= {
+        "clip1": "",
+        "clip2": "unseen words of unseen",
+        "clip3": "w0 " * 90 + "w1",
+        "clip4": "w0  w1 ",
+        "clip5": "w0",
+    }
     references["clip3"] += [" ".join(random_.choices(WORDS, k=80)), " ".join(random_.choices(WORDS, k=64))]
     references["clip6"] += ["", "w1  w2", references["clip6"][0]]
     return references, hypotheses
 
 
-def official(scorer: object, references: dict[str, list[str]], hypotheses: dict[str, str]) -> tuple[np.ndarray, np.ndarray]:
+def official(
+    scorer: object, references: dict[str, list[str]], hypotheses: dict[str, str]
+) -> tuple[np.ndarray, np.ndarray]:
     lists = {clip: [hypotheses[clip]] for clip in references}
     options = {"verbose": 0} if isinstance(scorer, Bleu) else {}
     score, scores = scorer.compute_score(references, lists, **options)  # type: ignore[attr-defined]

@@ -440,7 +440,7 @@ def test_curves_are_read_by_whole_lines_and_told_once(tmp_path: Path) -> None:
     (tmp_path / "work" / "curves.csv").write_text(header + "base,1,50,2.5,loss,3.5\nbase,1,50,2.5,val_cider_tokens,1")
     assert [row["name"] for row in read_curves(tmp_path)] == ["loss"]
     told: list[Any] = []
-    watcher = Watcher(lambda *_: None, lambda job, rows: told.extend(rows))
+    watcher = Watcher(lambda *_: None, [lambda job, rows: told.extend(rows)])
     with watcher:
         watcher.add(job)
         deadline = time.monotonic() + 10
@@ -456,11 +456,13 @@ def test_each_epoch_is_one_plain_line(capsys: pytest.CaptureFixture[str]) -> Non
     display = Display([job])
     display.begin(job, "train")
     for captions in (10, 20):
-        display.move(job, Position("base", 1, captions, 1000, {"loss": 3.25, "val_cider_tokens": 12.34}, 90.0))
+        display.move(job, Position("base", 1, captions, 1000, {"loss": 3.5}, 90.0))
+    row = {"phase": "base", "epoch": 1, "captions": 20, "seconds": 1.5}
+    display.curves(job, [{**row, "name": "loss", "value": 3.25}, {**row, "name": "val_cider_tokens", "value": 12.34}])
     lines = capsys.readouterr().out.splitlines()
     assert lines == [
         "toy: started",
-        "toy: base epoch 1, 10 of 1,000 captions, loss 3.250, val CIDEr 12.3, 90 s left",
+        "toy: base epoch 1, 20 of 1,000 captions, loss 3.250, val CIDEr 12.3, 90 s left",
     ]
 
 

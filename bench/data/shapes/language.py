@@ -15,7 +15,7 @@ PLANTED = {"vague": 2, "poor": 1, "wrong": 2}
 """Bad captions per clip: `vague` fits any clip, `poor` is broken English, `wrong` tells of another scene."""
 
 BARE, PLAIN, FULL = range(3)  # levels of detail: shape; and colour; and size
-LEVEL_WEIGHTS = (14, 56, 30)
+LEVEL_WEIGHTS = (10, 62, 28)
 
 Item = TypeVar("Item")
 

@@ -45,7 +45,7 @@ TEXTURES = ("plain", "striped", "checked", "dotted", "wavy", "bricked")
 FILLERS = ("still", "snow", "bars")  # unrelated frames: another scene's still, television snow, colour bars
 
 ACTIONS = ("slide", "rise", "bounce", "spin", "scale", "meet", "hide", "orbit", "fade", "shake", "rest")
-ACTION_WEIGHTS = (26, 18, 11, 10, 10, 8, 7, 5, 4, 3, 2)
+ACTION_WEIGHTS = (20, 16, 9, 12, 12, 10, 8, 6, 4, 2, 1)
 ONE_WAY = ("bounce", "shake", "rest")  # the same film backwards
 PAIRED = ("meet", "hide", "orbit")  # need a partner
 SHORTEST_EVENT = 8  # frames left to the event in clips that begin or end with unrelated frames

@@ -120,8 +120,8 @@ QUICKLY = ("quickly", "fast", "rapidly")
 
 # (weight, tense, frame): `{who}` is the actor with its article.
 OPENERS = (
-    (46, "present", "{who} {does}"),
-    (28, "gerund", "{who} is {does}"),
+    (52, "present", "{who} {does}"),
+    (22, "gerund", "{who} is {does}"),
     (9, "gerund", "there is {who} {does}"),
     (6, "gerund", "we see {who} {does}"),
     (5, "gerund", "an animation of {who} {does}"),

@@ -1,0 +1,210 @@
+"""RecNet against its equations 2-13 and 22."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from oracles import recnet
+from oracles.arithmetic import Vector, caption_loss
+from support import assert_gradient_of, captions_of, gradcheck_module, make_clips, one_batch, real_steps, shake
+from symbols import Numbers, numbers, of_attention, of_cell, of_soft_attention
+from torch import Tensor, nn
+
+from bench.method import Batch
+from bench.nn.captioners import SoftAttention
+from bench.nn.decoding import cross_entropy, teacher_forcing, word_losses
+from methods.recnet import RecNet
+from methods.recnet.model import GlobalReconstructor, LocalReconstructor, Reconstructor, distance
+
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
+WORDS, FRAME, WIDTH, EMBEDDING, ATTENTION = 11, 5, 4, 3, 6
+KINDS = ["global", "local", "joint"]
+NORMS = ["l2", "sqsum", "mse"]
+WEIGHT = 0.3
+
+
+def made(kind: str, norm: str = "l2", dtype: torch.dtype = torch.float64, normalise: bool = False) -> RecNet:
+    decoder = SoftAttention(WORDS, FRAME, WIDTH, EMBEDDING, 0.0, normalise, ATTENTION)
+    model = RecNet(decoder, Reconstructor(kind, WIDTH, FRAME, ATTENTION, norm), WEIGHT).to(dtype)
+    shake(model)
+    return model
+
+
+def of_reconstructor(reconstructor: Reconstructor) -> Numbers:
+    rebuild = reconstructor.rebuild
+    if isinstance(rebuild, GlobalReconstructor):
+        return of_cell(rebuild.cell, "word", "mean")
+    assert isinstance(rebuild, LocalReconstructor)
+    names = ("w_b", "W_hr", "W_zr", "b_r")
+    return {**of_cell(rebuild.cell, "attended"), **of_attention(rebuild.attention, names)}
+
+
+def frames_of(model: RecNet, batch: Batch, clip: int) -> list[Vector]:
+    frames = real_steps(batch, "frames", clip)
+    if model.decoder.norm is None:
+        return frames
+    return [(v - numbers(model.decoder.norm.mean)) * numbers(model.decoder.norm.scale) for v in frames]
+
+
+def oracle(model: RecNet, batch: Batch) -> tuple[float, float]:
+    """(L_ED, L_rec), each a mean over captions."""
+    caption, rebuilt = [], []
+    kind, norm = model.reconstructor.kind, model.reconstructor.norm
+    for _, clip, words in captions_of(batch):
+        frames = frames_of(model, batch, clip)
+        hidden, logits, _ = recnet.decode(of_soft_attention(model.decoder), frames, words)
+        caption.append(caption_loss(logits, words))
+        rebuilt.append(recnet.reconstruction(of_reconstructor(model.reconstructor), hidden, frames, kind, norm))
+    return float(np.mean(caption)), float(np.mean(rebuilt))
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("normalise", [False, True], ids=["raw", "normalised"])
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_losses_are_the_papers(kind: str, norm: str, normalise: bool, dtype: torch.dtype) -> None:
+    batch = one_batch(make_clips(garbage=1e3), dtype)
+    model = made(kind, norm, dtype, normalise)
+    if model.decoder.norm is not None:
+        model.decoder.norm.fit([(batch.streams["frames"], batch.masks["frames"])])
+    losses = model.losses(batch, 0.0)
+    caption, rebuilt = oracle(model, batch)
+    own = [losses["cross_entropy"].item(), losses["reconstruction"].item(), losses["loss"].item()]
+    assert own == pytest.approx([caption, rebuilt, caption + WEIGHT * rebuilt], rel=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradient_is_the_slope_of_equation_22(kind: str) -> None:
+    """Of all parameters: the decoder feels the reconstruction through its hidden states."""
+    batch = one_batch(make_clips((3, 2), ((2, 1), (3,)), {"frames": (3, FRAME)}, garbage=1e3), torch.float64)
+    model = made(kind)
+
+    def total() -> float:
+        caption, rebuilt = oracle(model, batch)
+        return caption + WEIGHT * rebuilt
+
+    assert_gradient_of(model, lambda: model.losses(batch, 0.0)["loss"], total)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_reconstruction_alone_moves_the_decoder_but_not_the_output_layer(kind: str) -> None:
+    batch = one_batch(make_clips(), torch.float64)
+    model = made(kind)
+    forced = teacher_forcing(model.decoder, batch)
+    frames, mask = model.decoder.frames(batch)
+    model.reconstructor(forced, frames[batch.clip_of_B], mask[batch.clip_of_B]).backward()
+    assert model.decoder.output.weight.grad is None
+    for value in (model.decoder.cell.recurrent, model.decoder.embedding.weight, model.decoder.attention.key.weight):
+        assert value.grad is not None
+        assert value.grad.abs().max() > 1e-6
+
+
+@pytest.mark.parametrize("kind", ["global", "local"])
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+def test_rebuilt_states_are_z(kind: str, dtype: torch.dtype) -> None:
+    model = made(kind, dtype=dtype)
+    rebuild = model.reconstructor.rebuild
+    hidden, lengths = torch.randn(3, 4, WIDTH, dtype=dtype), [4, 1, 3]
+    mask = torch.arange(4) < torch.tensor(lengths)[:, None]
+    hidden = torch.where(mask.unsqueeze(-1), hidden, torch.tensor(1e3, dtype=dtype))
+    own = rebuild(hidden, mask) if kind == "global" else rebuild(hidden, mask, 6)
+    for row, length in enumerate(lengths):
+        real = list(numbers(hidden[row, :length]))
+        symbols = of_reconstructor(model.reconstructor)
+        z = recnet.rebuild_global(symbols, real) if kind == "global" else recnet.rebuild_local(symbols, real, 6)
+        np.testing.assert_allclose(numbers(own[row, : len(z)]), np.array(z), rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradcheck(kind: str) -> None:
+    reconstructor = Reconstructor(kind, 2, 3, 2, "l2").double()
+    shake(reconstructor)
+    batch = one_batch(make_clips((3, 2), ((2,), (1,)), {"frames": (3, 3)}), torch.float64)
+    base = teacher_forcing(SoftAttention(WORDS, 3, 2, 2, 0.0, False, 2).double(), batch)
+
+    def compute(hidden: Tensor) -> Tensor:
+        return reconstructor(replace(base, hidden_BWH=hidden), batch.streams["frames"], batch.masks["frames"])
+
+    assert gradcheck_module(reconstructor, compute, torch.randn(2, 3, 2, dtype=torch.float64), fast=False)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_garbage_in_padded_words_and_frames_is_never_seen(kind: str) -> None:
+    batch = one_batch(make_clips())
+    model = made(kind, dtype=torch.float32)
+    forced = teacher_forcing(model.decoder, batch)
+    frames, mask = model.decoder.frames(batch)
+    frames, mask = frames[batch.clip_of_B], mask[batch.clip_of_B]
+    before = model.reconstructor(forced, frames, mask)
+    loud = replace(forced, hidden_BWH=forced.hidden_BWH.masked_fill(~forced.mask_BW.unsqueeze(-1), 1e3))
+    assert torch.equal(model.reconstructor(loud, frames.masked_fill(~mask.unsqueeze(-1), 1e3), mask), before)
+
+
+@pytest.mark.parametrize("normalise", [False, True], ids=["raw", "normalised"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_padded_frames_in_the_stream_change_nothing(kind: str, normalise: bool) -> None:
+    def losses(garbage: float) -> dict[str, Tensor]:
+        batch = one_batch(make_clips(garbage=garbage))
+        model = made(kind, dtype=torch.float32, normalise=normalise)
+        for norm in [model.decoder.norm] * normalise:
+            norm.fit([(batch.streams["frames"], batch.masks["frames"])])
+        return model.losses(batch, 0.0)
+
+    quiet, loud = losses(0.0), losses(1e3)
+    assert all(torch.equal(quiet[name], loud[name]) for name in quiet)
+
+
+def test_targets_are_constants() -> None:
+    """No gradient reaches the features through L_rec: the frames may come from an encoder that learns."""
+    model = made("joint")
+    batch = one_batch(make_clips(), torch.float64)
+    forced = teacher_forcing(model.decoder, batch)
+    frames = batch.streams["frames"][batch.clip_of_B].requires_grad_()
+    model.reconstructor(forced, frames, batch.masks["frames"][batch.clip_of_B]).backward()
+    assert frames.grad is None
+
+
+def test_joint_loss_is_the_sum_of_its_halves_over_one_recurrence() -> None:
+    """Eq. 13: one LSTM, not two; the local half equals RecNet-local with the same weights."""
+    joint, local = made("joint"), made("local")
+    local.load_state_dict(joint.state_dict())
+    batch = one_batch(make_clips(), torch.float64)
+    gap = joint.losses(batch, 0.0)["reconstruction"] - local.losses(batch, 0.0)["reconstruction"]
+    mean_half = []
+    for _, clip, words in captions_of(batch):
+        frames = real_steps(batch, "frames", clip)
+        hidden, _, _ = recnet.decode(of_soft_attention(joint.decoder), frames, words)
+        rebuilt = recnet.rebuild_local(of_reconstructor(joint.reconstructor), hidden, len(frames))
+        mean_half.append(recnet.psi(np.mean(rebuilt, 0), np.mean(frames, 0)))
+    assert gap.item() == pytest.approx(np.mean(mean_half), rel=1e-10)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_distance_of_equal_vectors_has_a_finite_gradient(norm: str) -> None:
+    a = torch.ones(1, 3, requires_grad=True)
+    distance(a, torch.ones(1, 3), norm).sum().backward()
+    assert a.grad is not None
+    assert (a.grad == 0).all()
+
+
+def test_weight_zero_is_the_captioner_alone() -> None:
+    model = made("local")
+    model.weight = 0.0
+    batch = one_batch(make_clips(), torch.float64)
+    plain = cross_entropy(word_losses(model.decoder, teacher_forcing(model.decoder, batch)))
+    assert model.losses(batch, 0.0)["loss"].item() == plain.item()
+
+
+def test_reconstructor_sizes_are_those_of_the_paper() -> None:
+    """Hidden 1536, so that z compares with v; its inputs are 1024 (eq. 7) and 512 (eq. 11) wide."""
+
+    def widths(cell: nn.Module) -> dict[str, tuple[int, ...]]:
+        return {name: tuple(value.shape) for name, value in cell.named_parameters()}
+
+    wide = widths(GlobalReconstructor(512, 1536).cell)
+    assert wide["weights.word"] == wide["weights.mean"] == (4 * 1536, 512)
+    assert wide["recurrent"] == (4 * 1536, 1536)
+    assert widths(LocalReconstructor(512, 1536, 512).cell)["weights.attended"] == (4 * 1536, 512)
