@@ -132,8 +132,11 @@ class Clips(Protocol):
         """Captions of one clip, in file order."""
 
     def epoch(self, order: int, captions: int, captions_per_clip: int, start: int = 0) -> Iterator[Batch]:
-        """One pass over all captions in the order drawn from seed `order`, `captions` to a batch, at most
-        `captions_per_clip` of one clip in a batch; the first `start` batches are skipped without reading features."""
+        """One pass over all captions in the order drawn from seed `order`, at most `captions` to a batch.
+
+        A clip's captions come in groups of `captions_per_clip` that share its features; two groups of a clip may meet in
+        a batch. The first `start` batches are skipped without reading features.
+        """
 
     def in_order(self, clips: int) -> Iterator[Batch]:
         """All clips in the order of `ids`, `clips` to a batch, without captions: for decoding."""

@@ -109,7 +109,7 @@ def real_steps(batch: Batch, stream: str, clip: int) -> list[np.ndarray]:
     return list(values[mask].double().numpy())
 
 
-class Stopped(Exception):
+class DiedError(Exception):
     """A machine that dies in the middle of a run."""
 
 
@@ -143,7 +143,7 @@ class FakeRun:
     def _live(self) -> None:
         self.calls += 1
         if self.die_at is not None and self.calls > self.die_at:
-            raise Stopped
+            raise DiedError
 
     def tick(self, phase: str, epoch: int, values: Mapping[str, float]) -> None:
         self._live()
@@ -184,23 +184,23 @@ def digest(state: Mapping[str, Tensor]) -> str:
 
 
 class Toy(nn.Module):
-    """A captioner of a few numbers: h = tanh(A h + E[w] + clip), logits = O h, attention over the frames.
+    """A captioner of a few numbers: h = tanh(A h + E[w] + F v), logits = U h, attention over the frames.
 
     `next_log_p` says the same by float64 loops over a prefix, for the oracles of search.
     """
 
     def __init__(self, words: int, frame_width: int, width: int, ending: float = 0.0, spread: float = 1.5) -> None:
         super().__init__()
-        self.A = nn.Parameter(torch.randn(width, width) * spread)
-        self.E = nn.Parameter(torch.randn(words, width) * spread)
-        self.F = nn.Parameter(torch.randn(width, frame_width) * spread)
-        self.O = nn.Parameter(torch.randn(words, width) * spread)
+        self.carry = nn.Parameter(torch.randn(width, width) * spread)
+        self.word = nn.Parameter(torch.randn(words, width) * spread)
+        self.video = nn.Parameter(torch.randn(width, frame_width) * spread)
+        self.out = nn.Parameter(torch.randn(words, width) * spread)
         self.ending = ending
         self.steps = 0
 
     def encode(self, batch: Batch) -> Memory:
         values = batch.streams["frames"]
-        return {"clip": values.mean(1) @ self.F.T, "frames": values}
+        return {"clip": values.mean(1) @ self.video.T, "frames": values}
 
     def start(self, memory: Memory) -> State:
         return (torch.zeros_like(memory["clip"]),)
@@ -208,22 +208,24 @@ class Toy(nn.Module):
     def step(self, words_B: Tensor, state: State, memory: Memory) -> tuple[Tensor, State, Tensor | None]:
         self.steps += 1
         weights = torch.softmax(memory["frames"].sum(-1) + state[0].sum(-1, keepdim=True), -1)
-        hidden = torch.tanh(state[0] @ self.A.T + self.E[words_B] + memory["clip"])
+        hidden = torch.tanh(state[0] @ self.carry.T + self.word[words_B] + memory["clip"])
         return hidden, (hidden,), weights
 
     def logits(self, features_NR: Tensor) -> Tensor:
-        scores = features_NR @ self.O.T
+        scores = features_NR @ self.out.T
         return scores + self.ending * torch.eye(scores.shape[-1])[EOS]
 
     def next_log_p(self, frames: np.ndarray) -> Callable[[tuple[int, ...]], list[float]]:
-        A, E, F, O = (value.detach().double().numpy() for value in (self.A, self.E, self.F, self.O))
-        clip = F @ frames.astype(np.float64).mean(0)
+        carry, word, video, out = (
+            value.detach().double().numpy() for value in (self.carry, self.word, self.video, self.out)
+        )
+        clip = video @ frames.astype(np.float64).mean(0)
 
         def log_p(prefix: tuple[int, ...]) -> list[float]:
-            hidden = np.zeros(len(A))
-            for word in (BOS, *prefix):
-                hidden = np.tanh(A @ hidden + E[word] + clip)
-            x = O @ hidden
+            hidden = np.zeros(len(carry))
+            for number in (BOS, *prefix):
+                hidden = np.tanh(carry @ hidden + word[number] + clip)
+            x = out @ hidden
             x[EOS] += self.ending
             return (x - x.max() - np.log(np.exp(x - x.max()).sum())).tolist()
 

@@ -26,6 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "conformance": {"method", "nn", "training", "features", "data", "evaluation", "records", "spec", "execution"}
     | FRONT,
     "spec": {"records", "data", "method"} | FRONT,
+    "__main__": {"cli"},
     "cli": {
         "method",
         "features",

@@ -66,6 +66,7 @@ class CorpusClips:
     def _plan(self, order: int, captions: int, captions_per_clip: int) -> list[list[tuple[str, tuple[Reference, ...]]]]:
         random = np.random.default_rng([self._seed, order])
         groups = []
+        captions_per_clip = min(captions_per_clip, captions)
         for clip in self.ids:
             own = self._references[clip]
             shuffled = [own[place] for place in random.permutation(len(own))]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from bench.execution.job import Job, Outcome
@@ -106,7 +105,7 @@ class Display:
             waits = kind == "train" and outcome.state == "unscored"
             self.say(f"{job.label}: {'decoded, to be scored' if waits else outcome.state} after {spent}{reason}")
 
-    def results(self, results: list[Result], seconds: float, leaderboard: Path) -> None:
+    def results(self, results: list[Result], seconds: float) -> None:
         """The closing table, one sentence for each cell that is not done, and the totals."""
         from rich.table import Table
 
@@ -124,7 +123,7 @@ class Display:
         for result in results:
             if result.message:
                 self.say(f"{result.label} {result.state}: {result.message}")
-        self.say(f"{_totals(results)}, in {_duration(seconds)}. Leaderboard: {leaderboard}")
+        self.say(f"{_totals(results)}, in {_duration(seconds)}")
 
     def _table(self) -> Table:
         from rich.table import Table

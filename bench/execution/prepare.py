@@ -20,13 +20,13 @@ def prepare(
     the data set does not declare is no matter of this function. Raises BenchError for sources that are absent or bad.
     """
     streams = [name for name in definition.streams if needed is None or name in needed]
+    if not streams:
+        return
     if definition.generated:
         from bench.data.shapes import write_streams
 
-        print(f"{definition.name}: rendering the clips, unless they are in {home.cache / definition.name}", flush=True)
-        write_streams(home, definition.options, subset)
-        return
-    if not streams:
+        print(f"{definition.name}: streams {', '.join(streams)} are rendered unless they are in the cache", flush=True)
+        write_streams(home, definition.options, subset, name=definition.name, streams=streams)
         return
     from bench.features.importers import import_stream
 

@@ -64,7 +64,7 @@ def run(
     begun = time.monotonic()
     status = this.go(todo, spec, work, score) if todo else None
     results = [this.result(key) for key in jobs]
-    Display([]).results(results, time.monotonic() - begun, home.leaderboards / f"{this.dataset}.md")
+    Display([]).results(results, time.monotonic() - begun)
     if status is not None:
         return status
     return ALL_WELL if all(result.state == "done" for result in results) else SOME_FAILED

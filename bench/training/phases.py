@@ -142,7 +142,7 @@ class _Loop:
         if self.optimizer is None:
             self.optimizer = self._optimizer(settings)
         budget = self.budgets[self.at.phase]
-        patience = settings.get("patience")
+        patience = settings.get("patience") if self.phase.validate else None  # no scores, no gain to wait for
         while self.at.phase_captions < budget and not self._out_of_patience(patience):
             self._epoch(settings, budget)
         if self.phase.validate and self.at.best is not None:
@@ -189,12 +189,13 @@ class _Loop:
                 f"the loss of phase {self.phase.name!r} is {losses['loss'].item()} in epoch {self.at.epoch}, "
                 f"batch {self.at.batch}: lower train.learning_rate (now {settings['learning_rate']})"
             )
-        want = max(settings.get("accumulate") or 0, 0)
-        # The mean over the large batch: each small batch weighs by its captions, so uneven batches sum exactly.
-        scale = count / want if want else 1.0
-        (losses["loss"] * scale).backward()
+        want = settings.get("accumulate")
+        # Small batches add up the sums over their captions; the step divides by all captions that were added.
+        (losses["loss"] * count if want else losses["loss"]).backward()
         self.at.pending += count
-        if self.at.pending >= want:
+        if self.at.pending >= (want or 0):
+            if want:
+                _divide_gradients(self.phase.module, self.at.pending)
             _clip(self.phase.module, settings)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
@@ -211,6 +212,12 @@ class _Loop:
             self.at.best_score, self.at.best_epoch = score, self.at.epoch
             self.at.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
             self.run.selected(self.phase.name, self.at.epoch, score)
+
+
+def _divide_gradients(module: nn.Module, count: int) -> None:
+    for parameter in module.parameters():
+        if parameter.grad is not None:
+            parameter.grad /= count
 
 
 def _clip(module: nn.Module, settings: Mapping[str, Any]) -> None:

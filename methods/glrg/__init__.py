@@ -30,7 +30,15 @@ def build(settings: Mapping[str, Any], streams: Mapping[str, StreamInfo], vocabu
         sizes = {"words": LONG_WORDS, **sizes}
     if not sizes:
         raise ValueError(f"glrg with ranges={settings['ranges']} finds none of its streams {', '.join(wanted)}")
-    decoder = Decoder(len(vocabulary), sizes, settings["width"], settings["embedding"], settings["dropout"])
+    decoder = Decoder(
+        len(vocabulary),
+        sizes,
+        settings["width"],
+        settings["embedding"],
+        settings["dropout"],
+        settings["normalise"],
+        settings["feed"],
+    )
     model = GLRG(decoder, network)
 
     def phases(clips: Clips, run: Run) -> Sequence[Phase]:

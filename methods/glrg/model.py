@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from bench.method import BOS, Batch
 from bench.nn.decoding import Memory, State, WordEmbedding
@@ -44,32 +45,58 @@ class WordNetwork(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Fusion of the ranges (eq. 4) and the LSTM that F starts (eq. 5-7)."""
+    """Fusion of the ranges (eq. 4) and the LSTM that F starts (eq. 5-7).
 
-    def __init__(self, words: int, ranges: Mapping[str, int], width: int, embedding: int, dropout: float) -> None:
+    `feed`: `first`, F is the first input and no word stands beside it (eq. 6); `every`, F stands beside every word,
+    as in the authors' code.
+    """
+
+    def __init__(
+        self,
+        words: int,
+        ranges: Mapping[str, int],
+        width: int,
+        embedding: int,
+        dropout: float,
+        normalise: bool,
+        feed: str = "first",
+    ) -> None:
         super().__init__()
         self.width = width
+        self.normalise, self.feed = normalise, feed
         self.project = nn.ModuleDict({name: nn.Linear(size, width) for name, size in ranges.items()})  # phi of eq. 4
         # 3 d_f meets the embedding's width here, so that F can take a word's place at i = 1 (eq. 6).
         self.join = nn.Linear(width * len(ranges), embedding)
         self.embedding = WordEmbedding(words, embedding)
-        self.cell = SplitLSTMCell({"word": embedding}, width)
+        self.cell = SplitLSTMCell({"word": embedding, **({"clip": embedding} if feed == "every" else {})}, width)
         self.output = nn.Linear(width, words, bias=False)  # eq. 7 has no bias
         self.dropout = nn.Dropout(dropout)
 
     def fuse(self, scores: Mapping[str, Tensor]) -> Tensor:
         """F in the width of a word, [C, E], from the probabilities of each range [C, K]."""
-        parts = [torch.relu(phi(scores[name])) for name, phi in self.project.items()]
+        parts = [torch.relu(phi(self._level(scores[name]))) for name, phi in self.project.items()]
         return self.join(self.dropout(torch.cat(parts, dim=-1)))
+
+    def _level(self, scores_CK: Tensor) -> Tensor:
+        # Not in the paper: probabilities of some 1/1000 are too quiet for phi to learn from in a few epochs.
+        return functional.layer_norm(scores_CK, scores_CK.shape[-1:]) if self.normalise else scores_CK
+
+    def remember(self, fused_CE: Tensor) -> Memory:
+        """What a clip lends to its words: F itself, or its share of the gates of every word."""
+        return {"fused": fused_CE if self.feed == "first" else self.cell.part("clip", fused_CE)}
 
     def start(self, memory: Memory) -> State:
         zero = memory["fused"].new_zeros(memory["fused"].shape[0], self.width)
         return zero, zero
 
     def step(self, words_B: Tensor, state: State, memory: Memory) -> tuple[Tensor, State, None]:
-        first_B1 = (words_B == BOS).unsqueeze(-1)
-        input_BE = torch.where(first_B1, memory["fused"], self.embedding(words_B))  # eq. 6: F if i = 1
-        hidden_BH, cell_BH = self.cell(self.cell.part("word", input_BE), (state[0], state[1]))  # eq. 5
+        word_BE = self.embedding(words_B)
+        if self.feed == "first":
+            first_B1 = (words_B == BOS).unsqueeze(-1)
+            gates_B4H = self.cell.part("word", torch.where(first_B1, memory["fused"], word_BE))  # eq. 6: F if i = 1
+        else:
+            gates_B4H = self.cell.part("word", word_BE, memory["fused"])
+        hidden_BH, cell_BH = self.cell(gates_B4H, (state[0], state[1]))  # eq. 5
         return hidden_BH, (hidden_BH, cell_BH), None
 
     def logits(self, features_NH: Tensor) -> Tensor:
@@ -94,7 +121,7 @@ class GLRG(nn.Module):
         return scores
 
     def encode(self, batch: Batch) -> Memory:
-        return {"fused": self.decoder.fuse(self.ranges(batch))}
+        return self.decoder.remember(self.decoder.fuse(self.ranges(batch)))
 
     def start(self, memory: Memory) -> State:
         return self.decoder.start(memory)

@@ -62,7 +62,7 @@ def deadline() -> Iterator[None]:
         raise TimeoutError("hung")
 
     signal.signal(signal.SIGALRM, ring)
-    signal.alarm(40)
+    signal.alarm(60)
     yield
     signal.alarm(0)
 

@@ -24,7 +24,11 @@ def losses(bench: Bench) -> dict[str, float]:
     """Loss of each phase and epoch, `phase/epoch` -> value."""
     cell, _ = bench.run()
     with (cell.folder(bench.home) / "curves.csv").open(encoding="utf-8", newline="") as file:
-        return {f"{row['phase']}/{row['epoch']}": float(row["value"]) for row in csv.DictReader(file) if row["name"] == "loss"}
+        return {
+            f"{row['phase']}/{row['epoch']}": float(row["value"])
+            for row in csv.DictReader(file)
+            if row["name"] == "loss"
+        }
 
 
 @pytest.mark.parametrize("method", METHODS)

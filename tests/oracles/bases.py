@@ -9,7 +9,9 @@ import numpy as np
 from oracles.arithmetic import BOS, Parameters, Vector, affine, lstm, mean
 
 
-def mean_pool(p: Parameters, layers: Sequence[Parameters], frames: Sequence[Vector], words: Sequence[int]) -> list[Vector]:
+def mean_pool(
+    p: Parameters, layers: Sequence[Parameters], frames: Sequence[Vector], words: Sequence[int]
+) -> list[Vector]:
     """Logits of MP-LSTM: the mean frame beside the word in the first layer, each layer above reads the one below."""
     pooled = mean(frames)
     width = len(layers[0]["b_i"])

@@ -1,16 +1,24 @@
 """Yan et al., "GL-RG: Global-Local Representation Granularity for Video Captioning", eq. 4-8.
 
 Where the digest leaves the join of F with the embedding open, the method's card decides: one linear layer per range, ReLU,
-one linear layer to the width of a word.
+one linear layer to the width of a word; and, with normalise=true, each vector of probabilities standardised by itself.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from oracles.arithmetic import Parameters, Vector, affine, lstm
+
+
+def level(scores: Vector) -> Vector:
+    """A vector of probabilities, less its mean, over its deviation (variance + 1e-5 under the root)."""
+    mean = sum(float(x) for x in scores) / len(scores)
+    variance = sum((float(x) - mean) ** 2 for x in scores) / len(scores)
+    return np.array([(float(x) - mean) / math.sqrt(variance + 1e-5) for x in scores])
 
 
 def fuse(p: Parameters, scores: Mapping[str, Vector], order: Sequence[str]) -> Vector:

@@ -20,6 +20,7 @@ from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 from bench import BenchError
 from bench.evaluation import meteor, ptb
 from bench.evaluation.scorer import METRICS, Scorer
+from bench.evaluation.weights import leave_one_out
 
 REFERENCES = {
     "v1": ["A man is riding a horse.", "a person rides (slowly) on a horse", "Someone can't stop riding!"],
@@ -58,6 +59,19 @@ def test_scores_equal_pycocoevalcap(scorer: Scorer, jar: Path, monkeypatch: pyte
         assert scores.corpus[f"bleu{n + 1}"] == pytest.approx(corpus[n], abs=1e-12)
         np.testing.assert_allclose(list(scores.clips[f"bleu{n + 1}"].values()), clips[n], rtol=0, atol=1e-12)
     assert scores.percent()["cider"] == 100 * scores.corpus["cider"]
+
+
+def test_meteor_weights_are_scores_against_the_others_of_the_clip(
+    scorer: Scorer, jar: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(official_meteor, "__file__", str(jar.with_name("meteor.py")))
+    weights = leave_one_out(REFERENCES, "meteor")
+    official = official_meteor.Meteor()
+    for column in range(3):
+        others = {clip: texts[:column] + texts[column + 1 :] for clip, texts in REFERENCES.items()}
+        left_out = {clip: [texts[column]] for clip, texts in REFERENCES.items()}
+        expected = official.compute_score(others, left_out)[1]
+        np.testing.assert_allclose([weights[clip][column] for clip in REFERENCES], expected, rtol=0, atol=1e-12)
 
 
 def test_the_order_of_hypotheses_and_a_second_call_change_nothing(scorer: Scorer) -> None:

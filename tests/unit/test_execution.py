@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,17 +18,12 @@ from typing import Any
 import pytest
 
 from bench import BenchError
-from bench.execution import ui
-from bench.execution.display import Display
 from bench.execution.job import Job, state_of, train
 from bench.execution.locks import CellBusyError, cell_lock
-from bench.execution.progress import Position, Watcher, read_curves, read_position
-from bench.execution.provenance import provenance
 from bench.execution.ray_backend import Request, request_of
 from bench.execution.runner import run
-from bench.execution.tracking import Tracking, open_tracking
 from bench.home import Home
-from bench.records.schema import Failure, Provenance, Record
+from bench.records.schema import Failure, Record
 from bench.records.store import read_record, write_record
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -291,7 +284,6 @@ def test_lines_off_a_terminal_carry_no_escape_codes(home: Home, capsys: pytest.C
     assert "\x1b" not in printed
     assert "good seed 0: started" in printed
     assert re.search(r"good seed 0 +done +25\.0", printed)
-    assert str(home.leaderboards / "toy.md") in printed.replace("\n", "")
 
 
 # Locks, logs, signals ----------------------------------------------------------------------------------------------
@@ -412,143 +404,3 @@ def is_alive(pid: int) -> bool:
         return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
         return False
-
-
-# Progress ----------------------------------------------------------------------------------------------------------
-
-
-def tell(folder: Path, captions: int, epoch: int = 1) -> None:
-    told = {"phase": "base", "epoch": epoch, "captions": captions, "budget": 100, "values": {"loss": 3.25}}
-    (folder / "work").mkdir(parents=True, exist_ok=True)
-    (folder / "work" / "progress.json").write_text(json.dumps(told))
-
-
-def test_progress_of_an_earlier_attempt_is_not_shown(tmp_path: Path) -> None:
-    assert read_position(tmp_path, 0) is None
-    tell(tmp_path, 40)
-    found = read_position(tmp_path, time.time() - 10)
-    assert found == Position("base", 1, 40, 100, {"loss": 3.25})
-    assert read_position(tmp_path, time.time() + 10) is None
-    (tmp_path / "work" / "progress.json").write_text('{"phase": "ba')
-    assert read_position(tmp_path, 0) is None
-
-
-def test_curves_are_read_by_whole_lines_and_told_once(tmp_path: Path) -> None:
-    job = Job("k", "toy", str(tmp_path), str(tmp_path), {})
-    header = "phase,epoch,captions,seconds,name,value\n"
-    (tmp_path / "work").mkdir()
-    (tmp_path / "work" / "curves.csv").write_text(header + "base,1,50,2.5,loss,3.5\nbase,1,50,2.5,val_cider_tokens,1")
-    assert [row["name"] for row in read_curves(tmp_path)] == ["loss"]
-    told: list[Any] = []
-    watcher = Watcher(lambda *_: None, [lambda job, rows: told.extend(rows)])
-    with watcher:
-        watcher.add(job)
-        deadline = time.monotonic() + 10
-        while not told and time.monotonic() < deadline:
-            time.sleep(0.05)
-        (tmp_path / "curves.csv").write_text(header + "base,1,50,2.5,loss,3.5\nbase,2,100,5,loss,3.0\n")
-        watcher.remove(job)
-    assert [(row["epoch"], row["value"]) for row in told] == [(1, 3.5), (2, 3.0)]
-
-
-def test_each_epoch_is_one_plain_line(capsys: pytest.CaptureFixture[str]) -> None:
-    job = Job("k", "toy", "", "", {})
-    display = Display([job])
-    display.begin(job, "train")
-    for captions in (10, 20):
-        display.move(job, Position("base", 1, captions, 1000, {"loss": 3.5}, 90.0))
-    row = {"phase": "base", "epoch": 1, "captions": 20, "seconds": 1.5}
-    display.curves(job, [{**row, "name": "loss", "value": 3.25}, {**row, "name": "val_cider_tokens", "value": 12.34}])
-    lines = capsys.readouterr().out.splitlines()
-    assert lines == [
-        "toy: started",
-        "toy: base epoch 1, 20 of 1,000 captions, loss 3.250, val CIDEr 12.3, 90 s left",
-    ]
-
-
-# MLflow, provenance, user interface --------------------------------------------------------------------------------
-
-
-class FakeTracker:
-    def __init__(self) -> None:
-        self.calls: list[tuple[Any, ...]] = []
-
-    def start_parent(self, dataset: str, command: str) -> str:
-        self.calls.append(("parent", dataset))
-        return "parent"
-
-    def start_cell(self, cell: Any, parent: str) -> str:
-        self.calls.append(("cell", cell.name, parent))
-        return f"run of {cell.name}"
-
-    def log_epoch(self, run_id: str, rows: list[Any]) -> None:
-        self.calls.append(("epoch", run_id, len(rows)))
-
-    def finish(self, run_id: str, record: Any, folder: Path) -> None:
-        self.calls.append(("finish", run_id, record))
-
-    def end_parent(self, parent: str) -> None:
-        self.calls.append(("end", parent))
-
-
-def test_tracking_tells_all_in_order(tmp_path: Path) -> None:
-    tracker = FakeTracker()
-    warned: list[str] = []
-    tracking = Tracking(lambda: tracker, "toy", "bench run", warned.append)
-    cell, job = FakeCell("good"), Job("k", "toy", str(tmp_path), "", {})
-    tracking.start(job, cell)
-    tracking.curves(job, [{}, {}])
-    tracking.finish(job, "record")
-    tracking.close(stopped=False)
-    assert tracker.calls == [
-        ("parent", "toy"),
-        ("cell", "good", "parent"),
-        ("epoch", "run of good", 2),
-        ("finish", "run of good", "record"),
-        ("end", "parent"),
-    ]
-    assert not warned
-
-
-def test_a_broken_tracker_is_told_once_and_stops_nothing(tmp_path: Path) -> None:
-    def broken() -> Any:
-        raise OSError("database is locked")
-
-    warned: list[str] = []
-    tracking = Tracking(broken, "toy", "bench run", warned.append)
-    for _ in range(3):
-        tracking.curves(Job("k", "toy", "", "", {}), [{}])
-    tracking.close(stopped=False)
-    assert len(warned) == 1
-    assert "database is locked" in warned[0]
-
-
-def test_mlflow_can_be_off(home: Home) -> None:
-    before = set(sys.modules)
-    tracking = open_tracking("off", home, "toy", "bench run", print)
-    tracking.close(stopped=False)
-    assert "mlflow" not in set(sys.modules) - before
-
-
-def test_provenance_fits_the_record() -> None:
-    facts = provenance(2, "cpu")
-    assert Provenance.model_validate(facts).threads == 2
-    assert facts["host"] is None
-    assert facts["torch"]
-
-
-def test_a_port_in_use_is_a_sentence(home: Home) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        with pytest.raises(BenchError, match="another program has it"):
-            ui.serve(home, taken.getsockname()[1])
-    with pytest.raises(BenchError, match="1 to 65535"):
-        ui.serve(home, 0)
-
-
-def test_the_server_is_lean_and_local(home: Home) -> None:
-    command = ui.command_line(home, 5001)
-    assert command[command.index("--host") + 1] == "127.0.0.1"
-    assert command[command.index("--backend-store-uri") + 1].startswith("sqlite:////")
-    assert ui.lean_environment()["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"

@@ -25,9 +25,11 @@ SHAPES = {"frames": (4, FRAME), "words": (LONG,), "actions": (4,), "objects": (7
 RANGES = [("words",), ("actions",), ("objects", "words"), ("words", "actions", "objects")]
 
 
-def made(ranges: Sequence[str], dtype: torch.dtype = torch.float64, learn_words: bool = False) -> GLRG:
+def made(
+    ranges: Sequence[str], dtype: torch.dtype = torch.float64, learn_words: bool = False, normalise: bool = False
+) -> GLRG:
     network = WordNetwork(FRAME, WIDTH, LONG, 0.0, False) if learn_words else None
-    decoder = Decoder(WORDS, {name: SIZES[name] for name in ranges}, WIDTH, EMBEDDING, 0.0)
+    decoder = Decoder(WORDS, {name: SIZES[name] for name in ranges}, WIDTH, EMBEDDING, 0.0, normalise)
     model = GLRG(decoder, network).to(dtype)
     shake(model)
     return model
@@ -62,7 +64,10 @@ def scores_of(model: GLRG, batch: Batch, clip: int) -> dict[str, Vector]:
 
 def oracle_logits(model: GLRG, batch: Batch, clip: int, words: list[int]) -> list[Vector]:
     p = of_decoder(model.decoder)
-    return glrg.decode(p, glrg.fuse(p, scores_of(model, batch, clip), list(model.decoder.project)), words)
+    scores = scores_of(model, batch, clip)
+    if model.decoder.normalise:
+        scores = {name: glrg.level(value) for name, value in scores.items()}
+    return glrg.decode(p, glrg.fuse(p, scores, list(model.decoder.project)), words)
 
 
 def oracle_losses(model: GLRG, batch: Batch) -> list[float]:
@@ -74,10 +79,11 @@ def weights_of(batch: Batch) -> Tensor:
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("normalise", [False, True], ids=["raw", "levelled"])
 @pytest.mark.parametrize("ranges", RANGES, ids="+".join)
-def test_decoder_is_equations_4_to_7(ranges: tuple[str, ...], dtype: torch.dtype) -> None:
+def test_decoder_is_equations_4_to_7(ranges: tuple[str, ...], normalise: bool, dtype: torch.dtype) -> None:
     batch = one_batch(make_clips(shapes=SHAPES), dtype)
-    model = made(ranges, dtype)
+    model = made(ranges, dtype, normalise=normalise)
     forced = teacher_forcing(model, batch)
     for row, clip, words in captions_of(batch):
         np.testing.assert_allclose(
@@ -106,9 +112,10 @@ def test_discrepant_loss_with_weights_of_one_is_cross_entropy() -> None:
     assert torch.equal(discrepant_cross_entropy(losses, torch.ones(3)), cross_entropy(losses))
 
 
-def test_gradient_is_the_slope_of_equation_8() -> None:
+@pytest.mark.parametrize("normalise", [False, True], ids=["raw", "levelled"])
+def test_gradient_is_the_slope_of_equation_8(normalise: bool) -> None:
     batch = one_batch(make_clips((3, 2), ((2, 1), (3,)), SHAPES), torch.float64)
-    model = made(("words", "actions", "objects"))
+    model = made(("words", "actions", "objects"), normalise=normalise)
     weights = weights_of(batch)
     assert_gradient_of(
         model,

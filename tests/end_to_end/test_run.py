@@ -1,0 +1,110 @@
+"""From captions to page in one command, in Ray workers, with MLflow; then again, and nothing is left to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.conformance.corpus import write_corpus
+from bench.home import Home
+from bench.records.store import all_records
+
+SMALL = ["model.width=16", "model.embedding=12", "model.attention=8"]
+
+
+def bench(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "BENCH_HOME": str(home), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "bench", *words]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, cwd=home)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("home")
+    write_corpus(place, ["frames", "actions", "objects"])
+    return place
+
+
+@pytest.fixture(scope="module")
+def first(home: Path) -> subprocess.CompletedProcess[str]:
+    return bench(home, "run", "methods=salstm,recnet:global,glrg", "dataset=dataset.yaml", *SMALL)
+
+
+def test_three_methods_end_in_scored_records(home: Path, first: subprocess.CompletedProcess[str]) -> None:
+    assert first.returncode == 0, first.stdout[-1500:] + first.stderr[-1500:]
+    records = all_records(Home(home).results)
+    assert sorted(record.method for record in records) == ["glrg", "recnet", "salstm"]
+    for record in records:
+        assert record.state == "done"
+        assert set(record.scores["test"]) == {"bleu1", "bleu2", "bleu3", "bleu4", "meteor", "rouge_l", "cider"}
+        assert record.ledger is not None and record.ledger.captions >= 0.9 * (record.ledger.budget or 0)
+        assert record.selection is not None and record.selection.metric == "val_cider_tokens"
+
+
+def test_cells_ran_in_worker_processes(home: Path, first: subprocess.CompletedProcess[str]) -> None:
+    """The PID that each cell noted is neither this process nor the driver, and two cells ran side by side."""
+    told = [json.loads(path.read_text()) for path in home.glob("results/*/*/*/work/progress.json")]
+    assert len(told) == 3
+    assert os.getpid() not in {one["pid"] for one in told}
+    assert "\x1b[" not in first.stdout, "no escape codes off a terminal"
+
+
+def test_page_and_tracking_know_the_cells(home: Path, first: subprocess.CompletedProcess[str]) -> None:
+    page = (home / "leaderboards" / "tiny.md").read_text(encoding="utf-8")
+    for record in all_records(Home(home).results):
+        assert record.key in page
+    code = (
+        "import mlflow, sys\n"
+        "mlflow.set_tracking_uri(sys.argv[1])\n"
+        "runs = mlflow.search_runs(experiment_names=['bench/tiny', 'tiny'], output_format='list')\n"
+        "print(len([r for r in runs if r.data.tags.get('bench.key')]), len([r for r in runs if r.info.status == 'FINISHED']))"
+    )
+    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    uri = Home(home).mlflow_uri
+    done = subprocess.run(
+        [sys.executable, "-c", code, uri], capture_output=True, text=True, env=environment, timeout=120
+    )
+    assert done.stdout.split() == ["3", "4"], done.stderr[-800:]  # three cells below one parent
+
+
+def test_second_time_nothing_is_done(home: Path, first: subprocess.CompletedProcess[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in home.glob("results/**/record.json")}
+    again = bench(home, "run", "methods=salstm,recnet:global,glrg", "dataset=dataset.yaml", *SMALL)
+    assert again.returncode == 0
+    assert "done before" in again.stdout
+    assert {path: path.stat().st_mtime_ns for path in home.glob("results/**/record.json")} == before
+    check = bench(home, "leaderboard", "--check")
+    assert check.returncode == 0, check.stdout + check.stderr
+
+
+def test_own_predictions_score_the_same_from_outside(home: Path, first: subprocess.CompletedProcess[str]) -> None:
+    (record,) = [record for record in all_records(Home(home).results) if record.method == "salstm"]
+    predictions = home / "results" / "tiny" / "salstm" / record.key / "predictions.jsonl"
+    done = bench(home, "evaluate", str(predictions), "dataset=dataset.yaml", "split=test", "as=again")
+    assert done.returncode == 0, done.stderr
+    (outside,) = [record for record in all_records(Home(home).results) if record.external]
+    assert outside.scores == record.scores
+
+
+def test_failed_cell_is_a_record_and_exit_status_1(home: Path, first: subprocess.CompletedProcess[str]) -> None:
+    """A learning rate that blows the loss up fails one cell; the other one finishes."""
+    done = bench(
+        home,
+        "run",
+        "methods=mplstm",
+        "dataset=dataset.yaml",
+        "executor=inline",
+        "mlflow=off",
+        "train.learning_rate=1e30",
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    (record,) = [record for record in all_records(Home(home).results) if record.method == "mplstm"]
+    assert record.state == "failed" and record.failure is not None
+    assert "learning_rate" in record.failure.message
+    page = (home / "leaderboards" / "tiny.md").read_text(encoding="utf-8")
+    assert "FAILED" in page or "failed" in page

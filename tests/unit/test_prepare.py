@@ -1,0 +1,61 @@
+"""Preparing a data set: the streams that are needed, for the clips of every split rule."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bench import BenchError
+from bench.definition import DatasetDefinition
+from bench.execution.prepare import prepare
+from bench.features.cache import Cache
+from bench.home import Home
+from bench.registry import read_definition
+
+np = pytest.importorskip("numpy")
+
+YAML = """
+name: toy
+captions: [{format: jsonl, files: {captions: captions.jsonl}}]
+splits: {train: train.txt, val: val.txt, test: test.txt}
+split_variants: {wide: {first: [2, 1, 1]}}
+streams:
+  frames: {source: frames}
+  motion: {source: absent}
+"""
+
+
+@pytest.fixture
+def definition(tmp_path: Path) -> DatasetDefinition:
+    lines = [json.dumps({"clip": f"c{number}", "caption": "a dog runs"}) for number in range(1, 5)]
+    (tmp_path / "captions.jsonl").write_text("\n".join(lines))
+    for number, split in enumerate(("train", "val", "test"), start=1):
+        (tmp_path / f"{split}.txt").write_text(f"c{number}\n")
+    (tmp_path / "frames").mkdir()
+    for number in range(1, 5):
+        np.save(tmp_path / "frames" / f"c{number}.npy", np.ones((3, 2), np.float32))
+    (tmp_path / "dataset.yaml").write_text(YAML)
+    return read_definition(tmp_path / "dataset.yaml")
+
+
+def test_needed_streams_are_imported_once(
+    tmp_path: Path, definition: DatasetDefinition, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = Home(tmp_path / "home")
+    prepare(definition, home, needed={"frames", "a stream that the data set lacks"})
+    path = home.cache / "toy" / "frames.h5"
+    assert f"toy: stream frames is in {path}" in capsys.readouterr().out
+    cache = Cache(path)
+    assert sorted(cache.ids) == ["c1", "c2", "c3", "c4"], "c4 is in the wide split only"
+    cache.close()
+    before = path.stat().st_mtime_ns
+    prepare(definition, home, needed={"frames"})
+    assert path.stat().st_mtime_ns == before
+    assert not (home.cache / "toy" / "motion.h5").exists()
+
+
+def test_an_absent_source_is_a_sentence(tmp_path: Path, definition: DatasetDefinition) -> None:
+    with pytest.raises(BenchError, match="absent"):
+        prepare(definition, Home(tmp_path / "home"), needed={"motion"})
