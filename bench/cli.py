@@ -158,6 +158,7 @@ def plan(words: Sequence[str]) -> int:
         (
             item.cell.config["title"],
             f"{item.cell.method}:{item.cell.config['variant']}",
+            "+".join(item.cell.config["streams"]),
             item.cell.config["seed"],
             item.state,
             f"{item.budget:,}" if item.budget else "-",
@@ -165,7 +166,7 @@ def plan(words: Sequence[str]) -> int:
         )
         for item in found
     ]
-    print(columns(("method", "variant", "seed", "state", "captions", "why"), rows, right=("seed", "captions")))
+    print(columns(("method", "variant", "streams", "seed", "state", "captions", "why"), rows, right=("seed", "captions")))
     counts = {
         state: sum(item.state == state for item in found) for state in dict.fromkeys(item.state for item in found)
     }

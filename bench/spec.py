@@ -55,7 +55,9 @@ class Cell:
 
     @property
     def label(self) -> str:
-        return f"{self.method}:{self.config['variant']} seed {self.config['seed']}"
+        more = [stream for stream in self.config["streams"] if stream != "frames"]
+        streams = f" with {'+'.join(more)}" if more else ""
+        return f"{self.method}:{self.config['variant']}{streams} seed {self.config['seed']}"
 
     def folder(self, home: Home) -> Path:
         """Where the cell's record lies."""
@@ -106,21 +108,34 @@ def requested(spec: RunSpec, home: Home) -> list[Cell]:
     digests = {card.name: method_digest(_folder(entries[card.name])) for card, _ in chosen}
     unique: dict[str, Cell] = {}
     for card, name in chosen:
-        streams, absent = stream_fingerprints(card, definition, spec, home)
-        row = _row(card, name, spec, definition, absent)
-        for seed in spec.seeds:
-            config = {
-                **common,
-                **row,
-                "tokenizer_version": TOKENIZER_VERSIONS[row["text"]["tokenizer"]],
-                "streams": streams,
-                "absent_streams": absent,
-                "seed": seed,
-                "method_digest": digests[card.name],
-            }
-            cell = Cell(config, tuple(stream for stream, known in streams.items() if known is None))
-            unique.setdefault(cell.key, cell)
+        for reading in _readings(card, spec, definition):
+            streams, absent = stream_fingerprints(card, definition, reading, home)
+            row = _row(card, name, spec, definition, absent)
+            for seed in spec.seeds:
+                config = {
+                    **common,
+                    **row,
+                    "tokenizer_version": TOKENIZER_VERSIONS[row["text"]["tokenizer"]],
+                    "streams": streams,
+                    "absent_streams": absent,
+                    "seed": seed,
+                    "method_digest": digests[card.name],
+                }
+                cell = Cell(config, tuple(stream for stream, known in streams.items() if known is None))
+                unique.setdefault(cell.key, cell)
     return list(unique.values())
+
+
+def _readings(card: MethodCard, spec: RunSpec, definition: DatasetDefinition) -> list[RunSpec]:
+    """The request, and under the standard protocol its frames-only twin where a method reads more than `frames`.
+
+    Rows are ranked per stream set: without the twin such a method would stand in no table with the others.
+    """
+    wanted = {*card.streams.needs, *card.streams.uses} & definition.streams.keys()
+    alone = "frames" in wanted and len(wanted) > 1 and set(card.streams.needs) <= {"frames"}
+    if spec.protocol != "standard" or spec.streams is not None or not alone:
+        return [spec]
+    return [spec, spec.model_copy(update={"streams": ["frames"]})]
 
 
 def _folder(entry: MethodEntry) -> Path:

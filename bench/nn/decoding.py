@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bench.method import PAD, Batch
+from bench.method import BOS, PAD, Batch
 from bench.nn.deferred import deferred_weight_gradients
 
 Memory = dict[str, Tensor]
@@ -101,7 +101,9 @@ def teacher_forcing(captioner: Captioner, batch: Batch, sampling: float = 0.0) -
 
 @torch.no_grad()
 def _mixed(captioner: Captioner, words_B: Tensor, features_BR: Tensor, sampling: float) -> Tensor:
-    own_B = torch.distributions.Categorical(logits=captioner.logits(features_BR)).sample()
+    logits_BV = captioner.logits(features_BR)
+    logits_BV[:, [PAD, BOS]] = float("-inf")  # marks, not words: BOS would start a caption anew
+    own_B = torch.distributions.Categorical(logits=logits_BV).sample()
     take_B = torch.rand(words_B.shape, device=words_B.device) < sampling
     return torch.where(take_B, own_B, words_B)
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from oracles.arithmetic import Parameters, Vector, affine, lstm
+from oracles.arithmetic import BOS, Parameters, Vector, affine, lstm
 
 
 def level(scores: Vector) -> Vector:
@@ -28,14 +28,21 @@ def fuse(p: Parameters, scores: Mapping[str, Vector], order: Sequence[str]) -> V
     return affine(p["W_join"], np.array(joined), p["b_join"])
 
 
-def decode(p: Parameters, fused: Vector, words: Sequence[int]) -> list[Vector]:
-    """Logits x_1 .. x_{n+1}: eq. 5-7 with the truth fed back (xi = 1)."""
+def decode(p: Parameters, fused: Vector, words: Sequence[int], feed: str = "first") -> list[Vector]:
+    """Logits x_1 .. x_{n+1}: eq. 5-7 with the truth fed back (xi = 1).
+
+    With `feed` = every, F stands beside every word from BOS on, as the authors' code has it.
+    """
     width = len(p["b_i"])
     h, c = np.zeros(width), np.zeros(width)
     logits = []
-    for step in range(len(words) + 1):
-        phi = fused if step == 0 else p["E"][words[step - 1]]  # eq. 6: i = 1 is F itself
-        h, c = lstm(p, [phi], h, c)  # eq. 5
+    for step, previous in enumerate([BOS, *words]):
+        word = p["E"][previous]
+        if feed == "every":
+            inputs = [word, fused]
+        else:
+            inputs = [fused if step == 0 else word]  # eq. 6: i = 1 is F itself
+        h, c = lstm(p, inputs, h, c)  # eq. 5
         logits.append(affine(p["W_o"], h))  # eq. 7: no bias
     return logits
 

@@ -190,7 +190,7 @@ class TestPlan:
         world.add_record(cells(parse(words), world.home)[0])
         status, out, _ = bench("plan", *words)
         assert status == 0
-        assert re.search(r"^Toy-one \(words from frames\) +toy:one +0 +done +7,000 +CIDEr 31\.2$", out, re.M)
+        assert re.search(r"^Toy-one \(words from frames\) +toy:one +frames +0 +done +7,000 +CIDEr 31\.2$", out, re.M)
         assert out.endswith("4 cells: 1 done, 3 missing. Data set little.\n")
 
     def test_columns_are_aligned(self) -> None:

@@ -261,6 +261,12 @@ def test_glrg_learns_words_from_frames_then_leaves_them_alone() -> None:
     assert words[-1] < 0.5 * words[0]
 
 
+def test_glrg_takes_its_vector_once_under_the_paper_protocol() -> None:
+    """Eq. 6 as printed; beside every word, as the authors' code, under the standard one."""
+    assert settings_of("glrg", "dxe", paper=True)["feed"] == "first"
+    assert settings_of("glrg", "dxe")["feed"] == "every"
+
+
 def test_glrg_with_learned_words_depends_on_the_frames() -> None:
     clips = clips_for("glrg", ("frames",))
     model = build("glrg", "xe", clips, **SMALL)

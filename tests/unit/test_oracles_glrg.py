@@ -25,11 +25,18 @@ SHAPES = {"frames": (4, FRAME), "words": (LONG,), "actions": (4,), "objects": (7
 RANGES = [("words",), ("actions",), ("objects", "words"), ("words", "actions", "objects")]
 
 
+FEEDS = ["first", "every"]
+
+
 def made(
-    ranges: Sequence[str], dtype: torch.dtype = torch.float64, learn_words: bool = False, normalise: bool = False
+    ranges: Sequence[str],
+    dtype: torch.dtype = torch.float64,
+    learn_words: bool = False,
+    normalise: bool = False,
+    feed: str = "first",
 ) -> GLRG:
     network = WordNetwork(FRAME, WIDTH, LONG, 0.0, False) if learn_words else None
-    decoder = Decoder(WORDS, {name: SIZES[name] for name in ranges}, WIDTH, EMBEDDING, 0.0, normalise)
+    decoder = Decoder(WORDS, {name: SIZES[name] for name in ranges}, WIDTH, EMBEDDING, 0.0, normalise, feed)
     model = GLRG(decoder, network).to(dtype)
     shake(model)
     return model
@@ -41,7 +48,7 @@ def of_decoder(decoder: Decoder) -> Numbers:
         "b_join": numbers(decoder.join.bias),
         "E": numbers(decoder.embedding.weight),
         "W_o": numbers(decoder.output.weight),
-        **of_cell(decoder.cell, "word"),
+        **of_cell(decoder.cell, *(["word"] if decoder.feed == "first" else ["word", "clip"])),
     }
     for name, phi in decoder.project.items():
         found |= {f"phi_{name}": numbers(phi.weight), f"b_{name}": numbers(phi.bias)}
@@ -67,7 +74,7 @@ def oracle_logits(model: GLRG, batch: Batch, clip: int, words: list[int]) -> lis
     scores = scores_of(model, batch, clip)
     if model.decoder.normalise:
         scores = {name: glrg.level(value) for name, value in scores.items()}
-    return glrg.decode(p, glrg.fuse(p, scores, list(model.decoder.project)), words)
+    return glrg.decode(p, glrg.fuse(p, scores, list(model.decoder.project)), words, model.decoder.feed)
 
 
 def oracle_losses(model: GLRG, batch: Batch) -> list[float]:
@@ -79,11 +86,12 @@ def weights_of(batch: Batch) -> Tensor:
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("feed", FEEDS)
 @pytest.mark.parametrize("normalise", [False, True], ids=["raw", "levelled"])
 @pytest.mark.parametrize("ranges", RANGES, ids="+".join)
-def test_decoder_is_equations_4_to_7(ranges: tuple[str, ...], normalise: bool, dtype: torch.dtype) -> None:
+def test_decoder_is_equations_4_to_7(ranges: tuple[str, ...], normalise: bool, feed: str, dtype: torch.dtype) -> None:
     batch = one_batch(make_clips(shapes=SHAPES), dtype)
-    model = made(ranges, dtype, normalise=normalise)
+    model = made(ranges, dtype, normalise=normalise, feed=feed)
     forced = teacher_forcing(model, batch)
     for row, clip, words in captions_of(batch):
         np.testing.assert_allclose(
@@ -112,10 +120,11 @@ def test_discrepant_loss_with_weights_of_one_is_cross_entropy() -> None:
     assert torch.equal(discrepant_cross_entropy(losses, torch.ones(3)), cross_entropy(losses))
 
 
+@pytest.mark.parametrize("feed", FEEDS)
 @pytest.mark.parametrize("normalise", [False, True], ids=["raw", "levelled"])
-def test_gradient_is_the_slope_of_equation_8(normalise: bool) -> None:
+def test_gradient_is_the_slope_of_equation_8(normalise: bool, feed: str) -> None:
     batch = one_batch(make_clips((3, 2), ((2, 1), (3,)), SHAPES), torch.float64)
-    model = made(("words", "actions", "objects"), normalise=normalise)
+    model = made(("words", "actions", "objects"), normalise=normalise, feed=feed)
     weights = weights_of(batch)
     assert_gradient_of(
         model,
@@ -124,9 +133,10 @@ def test_gradient_is_the_slope_of_equation_8(normalise: bool) -> None:
     )
 
 
-def test_gradcheck_of_the_decoder() -> None:
+@pytest.mark.parametrize("feed", FEEDS)
+def test_gradcheck_of_the_decoder(feed: str) -> None:
     batch = one_batch(make_clips((2, 1), ((2,), (1, 0)), SHAPES), torch.float64)
-    model = made(("words", "actions"))
+    model = made(("words", "actions"), feed=feed)
 
     def compute(words: Tensor, actions: Tensor) -> Tensor:
         batch.streams |= {"words": words, "actions": actions}
@@ -185,9 +195,10 @@ def test_learned_words_enter_as_probabilities_and_stay_fixed() -> None:
     assert all(value.grad is not None for value in model.decoder.parameters())
 
 
-def test_padded_words_change_nothing() -> None:
+@pytest.mark.parametrize("feed", FEEDS)
+def test_padded_words_change_nothing(feed: str) -> None:
     batch = one_batch(make_clips(shapes=SHAPES))
-    model = made(("words", "actions", "objects"), torch.float32)
+    model = made(("words", "actions", "objects"), torch.float32, feed=feed)
     before = word_losses(model, teacher_forcing(model, batch))
     batch.words_BW = functional.pad(batch.words_BW, (0, 2), value=PAD)
     after = word_losses(model, teacher_forcing(model, batch))

@@ -91,11 +91,13 @@ class TestCells:
             "data/dataset.yaml", world.dataset.read_text().replace("frames.h5}", "frames.h5}\n  words: {}")
         )
         world.add_stream("words", "a" * 64)
-        config = one(world).config
-        assert config["streams"] == {"frames": "f" * 64, "words": "a" * 64}
-        assert (config["absent_streams"], config["title"]) == ([], "Toy-two")
-        twin = one(world, "streams=frames").config
-        assert (twin["absent_streams"], twin["title"]) == (["words"], "Toy-two (words from frames)")
+        whole, twin = ask(world)
+        assert whole.config["streams"] == {"frames": "f" * 64, "words": "a" * 64}
+        assert (whole.config["absent_streams"], whole.config["title"]) == ([], "Toy-two")
+        assert (twin.config["absent_streams"], twin.config["title"]) == (["words"], "Toy-two (words from frames)")
+        assert (whole.label, twin.label) == ("toy:two with words seed 0", "toy:two seed 0")
+        assert one(world, "streams=frames").key == twin.key
+        assert one(world, "streams=[frames,words]").key == whole.key
         with pytest.raises(BenchError, match=r"streams=words leaves out; add frames to it"):
             ask(world, "streams=words")
         with pytest.raises(BenchError, match=r'unknown stream "wods"; allowed: frames, words; did you mean'):
