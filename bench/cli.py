@@ -166,7 +166,9 @@ def plan(words: Sequence[str]) -> int:
         )
         for item in found
     ]
-    print(columns(("method", "variant", "streams", "seed", "state", "captions", "why"), rows, right=("seed", "captions")))
+    print(
+        columns(("method", "variant", "streams", "seed", "state", "captions", "why"), rows, right=("seed", "captions"))
+    )
     counts = {
         state: sum(item.state == state for item in found) for state in dict.fromkeys(item.state for item in found)
     }

@@ -15,6 +15,7 @@ from bench.card import MethodCard, Variant
 from bench.data.text import TOKENIZER_VERSIONS
 from bench.definition import DatasetDefinition
 from bench.digests import FileDigests, canonical, captions_digest
+from bench.evaluation.versions import outdated
 from bench.home import Home
 from bench.records.schema import Record
 from bench.records.store import RECORD, BadRecord, read_record
@@ -269,6 +270,8 @@ def _recorded(record: Record) -> tuple[State, str]:
         return "failed", f"{failure.stage}: {failure.type}: {failure.message}; --retry-failed runs it again"
     if record.state == "unscored":
         return "unscored", "trained and decoded: bench run scores it"
+    if old := outdated(record.signatures.get(record.split, {})):
+        return "unscored", f"scored by another version of {listing(old)}: bench run scores it again, without training"
     cider = record.scores.get(record.split, {}).get("cider")
     return "done", f"CIDEr {cider:.1f}" if cider is not None else "recorded"
 

@@ -25,7 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "execution": {"method", "nn", "training", "features", "data", "evaluation", "records", "spec"} | FRONT,
     "conformance": {"method", "nn", "training", "features", "data", "evaluation", "records", "spec", "execution"}
     | FRONT,
-    "spec": {"records", "data", "method"} | FRONT,
+    "spec": {"records", "data", "method", "evaluation"} | FRONT,
     "__main__": {"cli"},
     "cli": {
         "method",

@@ -23,7 +23,6 @@ from bench.evaluation.java import OPTIONS, JavaProgram, ScoringUnavailable, chec
 from bench.evaluation.ngrams import Floats
 from bench.evaluation.statistics import METEOR_STATISTICS
 
-VERSION = "meteor-1.5"
 JAR = ("meteor", "meteor-1.5.jar")
 TIMEOUT = 300.0  # seconds without an answer, the start included: an overloaded machine was seen to need 30
 WINDOW = (

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.evaluation.java import OPTIONS, ScoringUnavailable, check_java, find_jar, find_java, one_line, run_java
+from bench.evaluation.versions import PTB
 
-VERSION = "ptb-3.4.1"
 JAR = ("tokenizer", "stanford-corenlp-3.4.1.jar")
 PUNCTUATION = frozenset(
     ["''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-", ".", "?", "!", ",", ":", "-", "--", "...", ";"]
@@ -54,7 +54,7 @@ class PtbCache:
 
     def tokenize(self, texts: Sequence[str]) -> list[str]:
         """As `tokenize`, from the cache where these very texts were tokenized before."""
-        digest = _digest([VERSION, *(one_line(text) for text in texts)])
+        digest = _digest([PTB, *(one_line(text) for text in texts)])
         if digest not in self._kept:
             self._kept[digest] = self._from_file(digest, len(texts)) or self._make(digest, texts)
             while len(self._kept) > KEPT:

@@ -19,24 +19,16 @@ from bench import BenchError
 from bench.evaluation.bleu import TokenBleu
 from bench.evaluation.cider import TokenCider
 from bench.evaluation.java import ScoringUnavailable
-from bench.evaluation.meteor import VERSION as METEOR_VERSION
 from bench.evaluation.meteor import Meteor, Segment
 from bench.evaluation.ngrams import Floats, name_some
-from bench.evaluation.ptb import VERSION as PTB_VERSION
 from bench.evaluation.ptb import PtbCache, tokenize
 from bench.evaluation.rouge import TokenRouge, split
 from bench.evaluation.statistics import bleu, corpus_bleu, corpus_mean, corpus_meteor, meteor
+from bench.evaluation.versions import NAMES, PTB
 
 __all__ = ["METRICS", "Scorer", "Scores", "ScoringUnavailable", "digest"]
 
 METRICS = ("bleu1", "bleu2", "bleu3", "bleu4", "meteor", "rouge_l", "cider")
-NUMPY = "bench-1"  # raised by hand if a number of the numpy metrics ever changes
-_NAMES = {
-    **{f"bleu{n}": (f"BLEU-{n}", NUMPY) for n in range(1, 5)},
-    "meteor": ("METEOR", METEOR_VERSION),
-    "rouge_l": ("ROUGE-L", NUMPY),
-    "cider": ("CIDEr-D", NUMPY),
-}
 
 
 @dataclass(frozen=True)
@@ -61,8 +53,8 @@ class Scores:
 
     def signatures(self, split: str, scale: int = 100) -> dict[str, str]:
         """What each number is, by metric: two scores may be compared where these are equal. `scale`: 100 for `percent`."""
-        tail = f"tok:{PTB_VERSION}|split:{split}|refs:{self.references[:12]}|n:{len(self.ids)}|scale:{scale}"
-        return {metric: f"{name}|impl:{made_by}|{tail}" for metric, (name, made_by) in _NAMES.items()}
+        tail = f"tok:{PTB}|split:{split}|refs:{self.references[:12]}|n:{len(self.ids)}|scale:{scale}"
+        return {metric: f"{name}|impl:{made_by}|{tail}" for metric, (name, made_by) in NAMES.items()}
 
 
 def digest(references: Mapping[str, Sequence[str]]) -> str:

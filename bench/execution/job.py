@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import BenchError
+from bench.evaluation.versions import outdated
 from bench.execution.locks import CellBusyError, cell_lock
 from bench.home import Home
 from bench.records.schema import Failure, Record
@@ -49,14 +50,20 @@ class Outcome:
 
 
 def state_of(folder: Path) -> str:
-    """State told by the record in `folder`: done, unscored or failed; missing without one or with an unreadable one."""
+    """State told by the record in `folder`: done, unscored or failed; missing without one or with an unreadable one.
+
+    Scores of another metric or tokenizer version count for nothing: such a cell is unscored, its training is kept.
+    """
     path = folder / "record.json"
     if not path.is_file():
         return "missing"
     try:
-        return read_record(path).state
+        record = read_record(path)
     except BadRecord:
         return "missing"
+    if record.state == "done" and outdated(record.signatures.get(record.split, {})):
+        return "unscored"
+    return record.state
 
 
 def train(job: Job, work: Work | None = None, capture: bool = True) -> Outcome:

@@ -36,14 +36,12 @@ class _Anchor(torch.autograd.Function):
         return weight.view_as(weight)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, None]:
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor, None]:
         ledger: _Ledger = ctx.ledger
-        if not ledger.gradients:
-            return gradients[0], None
         total = torch.cat(ledger.gradients).T @ torch.cat(ledger.inputs)
         ledger.gradients.clear()
         ledger.inputs.clear()
-        return (total if gradients[0] is None else total + gradients[0]), None
+        return total, None
 
 
 class _Step(torch.autograd.Function):

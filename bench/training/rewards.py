@@ -17,7 +17,7 @@ def caption_weights(clips: Clips, metric: str, scale: str = "none") -> dict[str,
     weights = {
         ref.id: float(score) for clip, refs in references.items() for ref, score in zip(refs, scores[clip], strict=True)
     }
-    if scale == "mean":
-        mean = sum(weights.values()) / max(len(weights), 1)
+    mean = sum(weights.values()) / max(len(weights), 1)
+    if scale == "mean" and mean > 0:
         weights = {caption: weight / mean for caption, weight in weights.items()}
     return weights

@@ -38,7 +38,9 @@ def first(home: Path) -> subprocess.CompletedProcess[str]:
 def test_three_methods_end_in_scored_records(home: Path, first: subprocess.CompletedProcess[str]) -> None:
     assert first.returncode == 0, first.stdout[-1500:] + first.stderr[-1500:]
     records = all_records(Home(home).results)
-    assert sorted(record.method for record in records) == ["glrg", "recnet", "salstm"]
+    assert sorted(record.method for record in records) == ["glrg", "glrg", "recnet", "salstm"], (
+        "glrg has a frames-only twin"
+    )
     for record in records:
         assert record.state == "done"
         assert set(record.scores["test"]) == {"bleu1", "bleu2", "bleu3", "bleu4", "meteor", "rouge_l", "cider"}
@@ -49,7 +51,7 @@ def test_three_methods_end_in_scored_records(home: Path, first: subprocess.Compl
 def test_cells_ran_in_worker_processes(home: Path, first: subprocess.CompletedProcess[str]) -> None:
     """The PID that each cell noted is neither this process nor the driver, and two cells ran side by side."""
     told = [json.loads(path.read_text()) for path in home.glob("results/*/*/*/work/progress.json")]
-    assert len(told) == 3
+    assert len(told) == 4
     assert os.getpid() not in {one["pid"] for one in told}
     assert "\x1b[" not in first.stdout, "no escape codes off a terminal"
 
@@ -69,7 +71,7 @@ def test_page_and_tracking_know_the_cells(home: Path, first: subprocess.Complete
     done = subprocess.run(
         [sys.executable, "-c", code, uri], capture_output=True, text=True, env=environment, timeout=120
     )
-    assert done.stdout.split() == ["3", "4"], done.stderr[-800:]  # three cells below one parent
+    assert done.stdout.split() == ["4", "5"], done.stderr[-800:]  # four cells below one parent
 
 
 def test_second_time_nothing_is_done(home: Path, first: subprocess.CompletedProcess[str]) -> None:
@@ -108,3 +110,18 @@ def test_failed_cell_is_a_record_and_exit_status_1(home: Path, first: subprocess
     assert "learning_rate" in record.failure.message
     page = (home / "leaderboards" / "tiny.md").read_text(encoding="utf-8")
     assert "FAILED" in page or "failed" in page
+
+
+def test_another_metric_version_scores_again_and_trains_nothing(
+    home: Path, first: subprocess.CompletedProcess[str]
+) -> None:
+    path = next(home.glob("results/tiny/salstm/*/record.json"))
+    scored = path.read_text(encoding="utf-8")
+    path.write_text(scored.replace("impl:bench-1", "impl:bench-0"), encoding="utf-8")
+    words = ["methods=salstm", "dataset=dataset.yaml", *SMALL]
+    assert "scored by another version of bleu1" in bench(home, "plan", *words).stdout
+    weights = (path.parent / "checkpoint.safetensors").stat().st_mtime_ns
+    done = bench(home, "run", *words, "executor=inline", "mlflow=off")
+    assert done.returncode == 0, done.stderr
+    assert (path.parent / "checkpoint.safetensors").stat().st_mtime_ns == weights
+    assert json.loads(path.read_text())["scores"] == json.loads(scored)["scores"]
