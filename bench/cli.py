@@ -126,6 +126,7 @@ def version(words: Sequence[str]) -> int:
 
 
 def list_all(words: Sequence[str]) -> int:
+    """`bench list`: methods, data sets, feature caches and runs, each a table."""
     from bench import listings
 
     names = {
@@ -150,6 +151,7 @@ def list_all(words: Sequence[str]) -> int:
 
 
 def plan(words: Sequence[str]) -> int:
+    """`bench plan`: the cells of a request with their state and the reason; changes nothing."""
     from bench.spec import parse
     from bench.spec import plan as planned
 
@@ -178,6 +180,7 @@ def plan(words: Sequence[str]) -> int:
 
 
 def run(words: Sequence[str]) -> int:
+    """`bench run`: bring every cell of a request to a scored record, then the page up to date."""
     from bench.registry import dataset
     from bench.spec import cells, parse, requested
 
@@ -222,6 +225,7 @@ def features_list(words: Sequence[str]) -> int:
 
 
 def features_check(words: Sequence[str]) -> int:
+    """`bench features check`: damage in the caches of a data set; status 1 if there is any."""
     definition, streams, home = _streams(words)
     from bench.data.corpus import load_corpus
     from bench.features.check import check_cache
@@ -262,6 +266,7 @@ def _streams(words: Sequence[str]) -> tuple[DatasetDefinition, list[str], Home]:
 
 
 def evaluate(words: Sequence[str]) -> int:
+    """`bench evaluate`: score captions made anywhere; the record is marked external."""
     values, arguments = _take(words, ("dataset", "split", "splits", "as"), files=1, required=("dataset",))
     if not arguments.files:
         raise BenchError(
@@ -304,6 +309,7 @@ def _write_pages(home: Home, dataset: str | None, check: bool) -> int:
 
 
 def ui(words: Sequence[str]) -> int:
+    """`bench ui`: MLflow's pages on this machine, until Ctrl-C."""
     values, _ = _take(words, ("port",))
     port = values.get("port", "5000")
     if not port.isdecimal():

@@ -82,6 +82,7 @@ class Workbench:
         self.selection = {"metric": "val_cider_tokens", "value": score, "phase": phase, "epoch": epoch}
 
     def save_state(self, state: Mapping[str, Any]) -> None:
+        """Write the method's state and the counts of the harness, whole or not at all."""
         harness = {
             "captions": self.captions,
             "epochs": self.epochs,
@@ -93,6 +94,7 @@ class Workbench:
         write_whole(path, lambda aside: torch.save({"method": dict(state), "harness": harness}, aside))
 
     def load_state(self) -> dict[str, Any] | None:
+        """The method's last state; counts, selection and curves go on from it too."""
         path = self.work / "resume.pt"
         if not path.is_file():
             return None

@@ -59,6 +59,7 @@ class CaptionModel:
         return self.module.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take over saved weights; raises ValueError naming what does not fit."""
         own = self.module.state_dict()
         wrong = sorted(set(own) ^ set(state)) or [
             f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"

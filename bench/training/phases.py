@@ -90,6 +90,7 @@ class _Loop:
     # -- state -----------------------------------------------------------------------------------------------------
 
     def resume(self) -> None:
+        """Go on from the state that an earlier try left, if there is one."""
         state = self.run.load_state()
         if state is None:
             return
@@ -105,6 +106,7 @@ class _Loop:
         _set_generators(state["generators"], self.run.device)
 
     def save(self) -> None:
+        """Write all that the rest of the training depends on."""
         gradients = (
             {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None} if self.at.pending else {}
         )
@@ -138,6 +140,7 @@ class _Loop:
         return OPTIMIZERS[settings["optimizer"]](list(self.phase.module.parameters()), **options)
 
     def run_phase(self) -> None:
+        """Train one phase to the end of its budget or patience, then load its best weights."""
         settings = self._settings()
         if self.optimizer is None:
             self.optimizer = self._optimizer(settings)
