@@ -29,9 +29,9 @@ from bench.home import Home
 # Regenerate: python -m pytest tests/unit/test_shapes.py -k frozen, and copy what the failure prints. A change is a new
 # corpus: raise GENERATOR_VERSION as well.
 FROZEN = {
-    "captions": "",
-    "pixels": "",
-    "streams": "",
+    "captions": "fe6bcdd1c398f4e24416cdd5d7bdaa4a0526112bce5d1f866966382c89c23aa6",
+    "pixels": "8d554db4f50c040244d2973094dc65a2888ac87ed1104e897e3129add1f1e47d",
+    "streams": "fe042f933aafb323709ec0edd887761325e480918be12bf9b0ebfd5e0e5a65e4",
 }
 FROZEN_CLIPS = ("shape0000", "shape0007", "shape0423", "shape1399")
 
