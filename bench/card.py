@@ -94,11 +94,15 @@ class Setting(Strict):
 
 
 class Variant(Strict):
-    """One row of the paper: the settings that make it, and its own shares of the budget where they differ."""
+    """One row of the paper: the settings that make it, and its own shares of the budget where they differ.
+
+    `reads` names the streams of a row that leaves some of the card's out; null reads them all.
+    """
 
     title: str
     settings: dict[str, Any] = Field(default_factory=dict)
     phases: dict[str, float] | None = None
+    reads: list[str] | None = None
 
 
 class PaperProtocol(Strict):
@@ -161,6 +165,7 @@ class MethodCard(Strict):
             raise unknown("variant", self.default, self.variants, "default")
         for name, variant in self.variants.items():
             variant.settings = self.checked(variant.settings, f"variants.{name}.settings")
+            self._check_reads(name, variant)
         if self.protocol_paper:
             self.protocol_paper.settings = self.checked(self.protocol_paper.settings, "protocol_paper.settings")
         for name, values in self.search_space.items():
@@ -176,6 +181,23 @@ class MethodCard(Strict):
         for name, setting in self.settings.items():
             if setting.shared and name not in Model.model_fields:
                 raise unknown("shared setting", name, Model.model_fields, "settings")
+
+    def _check_reads(self, name: str, variant: Variant) -> None:
+        known = [*self.streams.needs, *self.streams.uses]
+        for stream in variant.reads or []:
+            if stream not in known:
+                raise unknown("stream", stream, known, f"variants.{name}.reads")
+        left = [stream for stream in self.streams.needs if variant.reads is not None and stream not in variant.reads]
+        if left:
+            raise BenchError(f"variants.{name}.reads leaves out {listing(left)}, which streams.needs names")
+
+    def reading(self, variant: str) -> MethodCard:
+        """This card with only the streams that `variant` reads."""
+        reads = self.variants[variant].reads
+        if reads is None:
+            return self
+        uses = [stream for stream in self.streams.uses if stream in reads]
+        return self.model_copy(update={"streams": Streams(needs=self.streams.needs, uses=uses)})
 
     def canonical(self, name: str, where: str) -> str:
         """The setting called `name`, also by its alias."""

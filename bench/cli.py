@@ -7,6 +7,7 @@ by Ctrl-C.
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -31,6 +32,8 @@ CLIPS_NAMED = 5  # clip ids spelled out after a finding; the rest is counted
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status. No mistake of the user's reaches them as a traceback."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a path or title that the terminal's encoding lacks is no failure
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status = _dispatch(words)
         sys.stdout.flush()
@@ -187,13 +190,16 @@ def run(words: Sequence[str]) -> int:
     spec, home = parse(words), find_home()
     needed = {stream for cell in requested(spec, home) for stream in cell.config["streams"]}
     definition = dataset(spec.dataset)
-    from bench.execution.prepare import prepare
+    from bench.execution.prepare import prepare, refuse_empty_splits
     from bench.execution.runner import run as run_cells
 
+    refuse_empty_splits(definition, home, spec.splits, spec.subset, spec.split)
     prepare(definition, home, spec.subset, needed)
     status = run_cells(cells(spec, home), home, spec)
     if status not in (WELL, FAILED):
         return status
+    if status == FAILED and not any((home.results / definition.name).glob("*/*/record.json")):
+        return status  # not even a record of the failure could be written: there is nothing to show on a page
     return max(status, _write_pages(home, definition.name, check=False))
 
 
@@ -290,7 +296,12 @@ def evaluate(words: Sequence[str]) -> int:
 
 def leaderboard(words: Sequence[str]) -> int:
     values, arguments = _take(words, ("dataset",), flags=("--check",))
-    return _write_pages(find_home(), values.get("dataset"), check="--check" in arguments.flags)
+    name = values.get("dataset")
+    if name and name.endswith((".yaml", ".yml")):  # as for the other commands; a name needs no definition any more
+        from bench.registry import dataset
+
+        name = dataset(name).name
+    return _write_pages(find_home(), name, check="--check" in arguments.flags)
 
 
 def _write_pages(home: Home, dataset: str | None, check: bool) -> int:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from bench import BenchError
-from bench.home import Home
+from bench.home import Home, data_folder
 from bench.sentences import listing, unknown
 from bench.settings import Model, Strict, Text, Train
 
@@ -95,7 +96,8 @@ class StreamSource(Strict):
     """Where a stream comes from and how it is read. `source` is None for streams that the data set makes itself.
 
     `frames`: keep this many equally spaced frames; `columns`: keep columns [start, stop); `ids`: a file or list of the
-    rows' clip ids, or the name of the id array inside the source; `l2`: scale each vector to length 1.
+    rows' clip ids, or the name of the id array inside the source; `l2`: scale each vector to length 1; `dtype`: how
+    values are stored, float16 unless told.
     """
 
     source: str | None = None
@@ -104,6 +106,7 @@ class StreamSource(Strict):
     columns: tuple[int, int] | None = None
     ids: str | list[str] | None = None
     l2: bool = False
+    dtype: Literal["float16", "float32"] | None = None
 
     @field_validator("columns", mode="before")
     @classmethod
@@ -134,6 +137,12 @@ class DatasetDefinition(Strict):
         if self._path is None:
             raise BenchError(f"data set {self.name} was not read from a file, so it has no folder")
         return self._path
+
+    @property
+    def called(self) -> str:
+        """What follows `dataset=` on a command line: the name of a shipped data set, the path of any other."""
+        shipped = self._path is None or self._path.parent.parent == data_folder("datasets").resolve()
+        return self.name if shipped else shlex.quote(str(self._path))
 
     @property
     def generated(self) -> bool:
@@ -182,5 +191,5 @@ class DatasetDefinition(Strict):
         where = f" Published at: {self.published_at}." if self.published_at else ""
         raise BenchError(
             f"the captions of data set {self.name} are not here: {'; or '.join(looked_for)}.{where} "
-            f"Put the files there or set BENCH_DATA (now {home.data}), then: bench data check dataset={self.name}"
+            f"Put the files there or set BENCH_DATA (now {home.data}), then: bench data check dataset={self.called}"
         )

@@ -16,6 +16,7 @@ from bench.sentences import from_pydantic, listing, unknown
 from bench.settings import GROUPS, Model, Search, Strict, Text, Train
 
 FLAGS = ("--retry-failed",)
+LARGEST_SEED = 2**32 - 1  # what every generator of random numbers takes
 
 
 class RunSpec(Strict):
@@ -54,6 +55,8 @@ class RunSpec(Strict):
     def _seeds_from_zero(cls, value: list[int]) -> list[int]:
         if min(value) < 0:
             raise ValueError(f"holds {min(value)}, but a seed must be at least 0")
+        if max(value) > LARGEST_SEED:
+            raise ValueError(f"holds {max(value)}, but a seed must be at most {LARGEST_SEED}")
         return value
 
     @field_validator("subset")

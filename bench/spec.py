@@ -109,8 +109,9 @@ def requested(spec: RunSpec, home: Home) -> list[Cell]:
     digests = {card.name: method_digest(_folder(entries[card.name])) for card, _ in chosen}
     unique: dict[str, Cell] = {}
     for card, name in chosen:
-        for reading in _readings(card, spec, definition):
-            streams, absent = stream_fingerprints(card, definition, reading, home)
+        narrow = card.reading(name)
+        for reading in _readings(narrow, spec, definition):
+            streams, absent = stream_fingerprints(narrow, definition, reading, home)
             row = _row(card, name, spec, definition, absent)
             for seed in spec.seeds:
                 config = {

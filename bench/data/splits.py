@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "val", "test")
 OFFICIAL = "official:"  # `official:val_1` in a list: the part that the caption files themselves call val_1
+LONGEST_RANGE = 1_000_000  # more clips than any data set has: a slip of the finger, which would fill the memory
 _RANGE = re.compile(r"(?P<name>.*?)(?P<first>\d+)\.\.(?P=name)(?P<last>\d+)")
 Splits = dict[str, tuple[str, ...]]
 
@@ -55,6 +56,8 @@ def expand(entry: str) -> list[str]:
     first, last = int(found["first"]), int(found["last"])
     if last < first:
         raise BenchError(f"the range {entry} ends before it begins")
+    if last - first >= LONGEST_RANGE:
+        raise BenchError(f"the range {entry} names {last - first + 1:,} ids: at most {LONGEST_RANGE:,} are allowed")
     return [f"{found['name']}{number}" for number in range(first, last + 1)]
 
 
@@ -189,7 +192,7 @@ def _named_clips(
 def published(definition: DatasetDefinition) -> str:
     """The end of a sentence about wrong files: where the right ones are, and the command that checks them."""
     where = f" Published at: {definition.published_at}." if definition.published_at else ""
-    return f"{where} Then: bench data check dataset={definition.name}"
+    return f"{where} Then: bench data check dataset={definition.called}"
 
 
 def source_part(definition: DatasetDefinition, source: Source, part: str) -> list[str]:

@@ -88,6 +88,8 @@ def build_vocabulary(captions_tokens: Iterable[Sequence[str]], min_count: int) -
         (word for word, count in counts.items() if count >= min_count), key=lambda word: (-counts[word], word)
     )
     if not words:
+        if not counts:
+            raise BenchError("the training captions hold no word, only punctuation: bench data check names the clips")
         raise BenchError(
             f"no word of the training captions comes {min_count} times "
             f"(different words in all: {len(counts):,}): lower text.min_count"

@@ -103,8 +103,8 @@ def check_vocabulary(size: int) -> None:
     """Raise VocabularyTooLargeError unless ids below `size` can be packed."""
     if size >= LIMIT:
         raise VocabularyTooLargeError(
-            f"the captions hold {size:,} distinct words and the n-gram tables at most {LIMIT - 1:,}: "
-            "score fewer clips at a time, or raise text.min_count where this happens in training"
+            f"the captions hold {size:,} distinct words and the n-gram tables of CIDEr and BLEU at most {LIMIT - 1:,}: "
+            "take fewer clips at a time, such as with subset=1000/100/300"
         )
 
 

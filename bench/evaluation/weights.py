@@ -30,7 +30,8 @@ def leave_one_out(captions: Captions, metric: str) -> dict[str, Floats]:
     lonely = [clip for clip, texts in captions.items() if len(texts) < 2]
     if lonely:
         raise BenchError(
-            f"a caption is weighted by the others of its clip, and {len(lonely)} clips have fewer than two: {name_some(lonely)}"
+            f"a caption is weighted by the others of its clip, and {len(lonely)} clips have fewer than two: "
+            f"{name_some(lonely)}; give them a second caption, or train without weights (glrg:xe)"
         )
     if not captions:
         return {}

@@ -25,6 +25,7 @@ import yaml
 from safetensors.torch import save_file
 
 from bench import BenchError
+from bench.evaluation.ngrams import VocabularyTooLargeError
 from bench.execution.inputs import corpus_of, gather
 from bench.execution.provenance import now, provenance
 from bench.execution.workbench import Workbench, write_whole
@@ -208,7 +209,10 @@ def score_cell(config: dict[str, Any], root: str, scorer: Any) -> None:
     references = {clip: [caption.text for caption in corpus.captions[clip]] for clip in ids}
     predictions = read_predictions(folder / PREDICTIONS, ids)
     started = time.monotonic()
-    scores = scorer.score(references, predictions)
+    try:
+        scores = scorer.score(references, predictions)
+    except VocabularyTooLargeError as error:
+        raise BenchError(f"data set {config['dataset']}, split {split}: {error}") from error
     _write_clip_scores(folder / "clip_scores.csv", ids, scores.clips)
     content = record.model_dump(by_alias=True)
     content["state"] = "done"

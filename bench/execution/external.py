@@ -26,6 +26,7 @@ from bench.spec import Cell
 
 METHOD = "external"  # the folder of such records, and the protocol under which no row of a method stands beside them
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
+_HALF = re.compile("[\ud800-\udfff]")
 FORMS = (
     'JSONL with {"clip": id, "caption": text} on each line, JSON with a list of such objects (also "image_id") or an '
     "object {id: text}, or CSV with the columns clip and caption"
@@ -145,24 +146,36 @@ def _jsonl(text: str) -> list[tuple[str, str]]:
 
 
 def _json(text: str) -> list[tuple[str, str]]:
-    content = _parsed(text, "the file")
-    if isinstance(content, dict):
-        return [_pair({"clip": clip, "caption": caption}, f"clip {clip}") for clip, caption in content.items()]
+    content = _parsed(text, "the file", pairs=True)
+    if isinstance(content, _Pairs):
+        return [_pair({"clip": clip, "caption": caption}, f"clip {clip}") for clip, caption in content]
     if not isinstance(content, list):
         raise ValueError("the file holds neither a list nor an object")
-    return [_pair(item, f"item {number}") for number, item in enumerate(content, start=1)]
+    items = (dict(item) if isinstance(item, _Pairs) else item for item in content)
+    return [_pair(item, f"item {number}") for number, item in enumerate(items, start=1)]
 
 
 def _csv(text: str) -> list[tuple[str, str]]:
     rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     if not {"clip", "caption"} <= set(rows.fieldnames or []):
         raise ValueError(f"the first line names the columns {', '.join(rows.fieldnames or []) or 'nothing'}")
-    return [_pair(row, f"line {rows.line_num}") for row in rows]
+    pairs = []
+    for row in rows:
+        if None in row:  # where DictReader puts what no column of the first line takes
+            raise ValueError(f"line {rows.line_num} has too many columns: a caption with commas needs quotes")
+        pairs.append(_pair(row, f"line {rows.line_num}"))
+    return pairs
 
 
-def _parsed(text: str, where: str) -> Any:
+class _Pairs(list[tuple[str, Any]]):
+    """An object of a JSON file with all its keys, also those that come twice."""
+
+
+def _parsed(text: str, where: str, pairs: bool = False) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_Pairs if pairs else None)
+    except RecursionError:
+        raise ValueError(f"{where} nests too deeply for captions") from None
     except ValueError as error:
         raise ValueError(f"{where} is no JSON ({error})") from None
 
@@ -172,5 +185,7 @@ def _pair(item: Any, where: str) -> tuple[str, str]:
     if isinstance(item, dict):
         clip, caption = item.get("clip", item.get("image_id")), item.get("caption")
         if isinstance(clip, str | int) and not isinstance(clip, bool) and isinstance(caption, str):
+            if _HALF.search(f"{clip}{caption}"):
+                raise ValueError(f"{where} has half of a surrogate pair, which no text file can hold")
             return str(clip), caption
     raise ValueError(f"{where} has no clip and caption")

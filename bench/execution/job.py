@@ -6,6 +6,7 @@ Nothing is raised for what goes wrong in a cell: a job ends in an `Outcome`, so 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 import traceback
@@ -21,6 +22,8 @@ from bench.home import Home
 from bench.records.schema import Failure, Record
 from bench.records.store import BadRecord, read_record, write_record
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+NO_MEMORY = ("can't allocate memory", "out of memory")  # how torch says it, on CPU and on GPU
 Work = Callable[[dict[str, Any], str], None]  # run_cell(config, root)
 Score = Callable[[dict[str, Any], str, Any], None]  # score_cell(config, root, scorer)
 
@@ -83,7 +86,7 @@ def train(job: Job, work: Work | None = None, capture: bool = True) -> Outcome:
     except CellBusyError as error:
         return Outcome("busy", str(error), os.getpid())
     except OSError as error:
-        return Outcome("failed", f"{folder}: {error}", os.getpid())
+        return Outcome("failed", _no_room(error, folder), os.getpid())
 
 
 def _train(job: Job, work: Work | None, log: Any) -> Outcome:
@@ -114,7 +117,18 @@ def sentence(error: BaseException) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, BenchError):
         return text
+    if isinstance(error, OSError) and error.errno in FULL:
+        return _no_room(error)
+    if isinstance(error, MemoryError) or any(words in text for words in NO_MEMORY):
+        return f"the memory does not suffice ({text}): lower train.captions, search.clips or model.width"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _no_room(error: OSError, folder: Path | None = None) -> str:
+    """The sentence for a file that could not be written: which one, why, and what to do."""
+    place = error.filename or folder
+    where = f"{place}: " if place else ""
+    return f"{where}{error.strerror or error}; make room there or set BENCH_HOME, and run the same command again"
 
 
 def record_failure(job: Job, kind: str, message: str) -> None:

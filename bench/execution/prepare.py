@@ -1,9 +1,10 @@
-"""Before any cell: the feature caches of a data set are there."""
+"""Before any cell: the clips that were asked for and the feature caches of a data set are there."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
+from bench import BenchError
 from bench.definition import DatasetDefinition
 from bench.home import Home
 
@@ -34,6 +35,30 @@ def prepare(
     for name in streams:
         path = import_stream(definition, name, home, ids)
         print(f"{definition.name}: stream {name} is in {path}", flush=True)
+
+
+def refuse_empty_splits(
+    definition: DatasetDefinition,
+    home: Home,
+    splits: str = "default",
+    subset: tuple[int, int, int] | None = None,
+    target: str = "test",
+) -> None:
+    """Raise BenchError where no cell could come to an end: train, val or `target` has no clips, `subset` wants too many.
+
+    Whatever else is wrong with the captions or with the split rule `splits` is said as well, before any stream is read.
+    """
+    from bench.data.corpus import load_corpus
+
+    found = load_corpus(definition, home, splits=splits, subset=subset).splits
+    empty = [split for split in dict.fromkeys(("train", "val", target)) if not found[split]]
+    if empty:
+        why = {"train": "to learn from", "val": "to choose the best epoch by"}
+        raise BenchError(
+            f"data set {definition.name}: split {empty[0]} has no clips, but `bench run` needs some "
+            f"{why.get(empty[0], 'to score')}; change splits in {definition.path}, "
+            f"then: bench data check dataset={definition.called}"
+        )
 
 
 def _all_clips(definition: DatasetDefinition, home: Home) -> list[str]:

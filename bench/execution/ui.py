@@ -30,7 +30,13 @@ def serve(home: Home, port: int = 5000) -> None:
     if not 1 <= port <= 65535:
         raise BenchError(f"port={port} is no port: use a number from 1 to 65535, such as port=5000")
     _check_free(port)
-    home.work.mkdir(parents=True, exist_ok=True)
+    try:
+        home.work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BenchError(
+            f"{home.work} cannot be made ({error.strerror}): make its folder writable, or choose another with "
+            "BENCH_HOME=FOLDER"
+        ) from error
     address = f"http://{HOST}:{port}"
     with contextlib.suppress(KeyboardInterrupt), _server(home, port) as process:
         _await_answer(process, f"{address}/health", _log(home))

@@ -14,6 +14,7 @@ import torch
 
 from bench import BenchError
 from bench.evaluation.cider import TokenCider
+from bench.evaluation.ngrams import VocabularyTooLargeError
 from bench.method import Clips, Method, Search
 from bench.records.store import write_atomically
 
@@ -40,10 +41,14 @@ class Workbench:
         self.work = work
         self._rows: list[dict[str, Any]] = []
         self._val: tuple[Clips, TokenCider] | None = None
+        self._dataset = config["dataset"]
 
     def lend_validation(self, clips: Clips, references: Mapping[str, list[tuple[str, ...]]]) -> None:
         """Give the validation clips and the tokens of their captions; the method sees neither."""
-        self._val = (clips, TokenCider(references))
+        try:
+            self._val = (clips, TokenCider(references))
+        except VocabularyTooLargeError as error:
+            raise BenchError(f"data set {self._dataset}, split val: {error}") from error
 
     @property
     def seconds(self) -> float:

@@ -191,8 +191,7 @@ def import_stream(
 
 def _called(definition: Any) -> str:
     """What follows `dataset=` on the command line: the name of a shipped data set, the path of any other."""
-    path = getattr(definition, "path", None)
-    return definition.name if path is None or path.parent.name == definition.name else str(path)
+    return str(getattr(definition, "called", definition.name))
 
 
 def _facts(files: Sequence[Path]) -> list[dict[str, Any]] | None:

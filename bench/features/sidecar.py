@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import BenchError
+from bench.home import data_folder
 
 if TYPE_CHECKING:
     from bench.home import Home
@@ -32,9 +33,16 @@ def sidecar_path(path: Path | str) -> Path:
 
 
 def command(verb: str, path: Path | str) -> str:
-    """The command that comes next for the cache at `path`, `verb` being import or check."""
+    """The command that comes next for the cache at `path`, `verb` being import or check.
+
+    A cache knows its data set's name but not its YAML file, by which all but the shipped ones are called.
+    """
     path = Path(path)
-    return f"`bench features {verb} dataset={path.parent.name} stream={path.stem}`"
+    name = path.parent.name
+    shipped = (data_folder("datasets") / name / "dataset.yaml").is_file()
+    dataset = name if shipped else "FILE.yaml"
+    whose = "" if shipped else f" (FILE.yaml: the definition of {name})"
+    return f"`bench features {verb} dataset={dataset} stream={path.stem}`{whose}"
 
 
 def remake(path: Path | str) -> str:

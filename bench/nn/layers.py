@@ -16,6 +16,19 @@ def masked_mean(values_CTD: Tensor, mask_CT: Tensor) -> Tensor:
     return (values_CTD * weight_CT1).sum(1) / weight_CT1.sum(1).clamp(min=1)
 
 
+def vector_mask(values: Tensor, mask_CT: Tensor | None) -> Tensor:
+    """Which vectors of a stream are real: [C, T] for values [C, T, D], [C, T, k] for regions [C, T, k, D].
+
+    A frame has up to k regions; those that were not found are vectors of zeros. A stream without time has no mask (None) and
+    no padding: all its vectors are real, [C] for values [C, D], [C, S] for places [C, S, D].
+    """
+    if mask_CT is None:
+        return torch.ones(values.shape[:-1], dtype=torch.bool, device=values.device)
+    if values.dim() == 3:
+        return mask_CT
+    return mask_CT.unsqueeze(-1) & (values != 0).any(-1)
+
+
 class FeatureNorm(nn.Module):
     """Standardise features with the mean and deviation of the training clips; part of the checkpoint.
 
@@ -33,7 +46,7 @@ class FeatureNorm(nn.Module):
 
     @torch.no_grad()
     def fit(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Measure over (values [C, T, D], mask [C, T]) pairs; accumulates in float64."""
+        """Measure over (values [C, T, D], mask [C, T]) pairs, or [C, T, k, D] and [C, T, k]; accumulates in float64."""
         count = 0.0
         total = torch.zeros_like(self.mean, dtype=torch.float64)
         square = torch.zeros_like(total)

@@ -76,4 +76,7 @@ def read_page(path: Path) -> str:
     try:
         return path.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise BenchError(f"cannot read the page {path}: {error}.") from error
+        why = error.strerror if isinstance(error, OSError) else f"it is not UTF-8 text (byte {error.start:,})"
+        raise BenchError(
+            f"cannot read the page {path}: {why}. Mend it or move it away, and run bench leaderboard again."
+        ) from error

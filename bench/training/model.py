@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from bench.method import Caption, Clips, Run, Search, Vocabulary
+from bench.method import Batch, Caption, Clips, Run, Search, Vocabulary
 from bench.nn.beam import beam_search
-from bench.nn.layers import FeatureNorm
+from bench.nn.layers import FeatureNorm, vector_mask
 from bench.training.phases import Phase, fit_phases
 
 
@@ -43,8 +43,11 @@ class CaptionModel:
         for module in self.module.modules():
             if isinstance(module, FeatureNorm):
                 stream = module.stream
-                batches = (batch.to(run.device) for batch in train.in_order(256))
-                module.fit((batch.streams[stream], batch.masks[stream]) for batch in batches)
+                # Regions are many vectors a frame: fewer clips at a time keep them within memory.
+                clips = 16 if len(train.streams[stream].shape) > 2 else 256
+                batches = (batch.to(run.device) for batch in train.in_order(clips))
+                measured = ((batch.streams[stream], batch.masks.get(stream)) for batch in batches)
+                module.fit((values, vector_mask(values, mask_CT)) for values, mask_CT in measured)
 
     def decode(self, clips: Clips, search: Search) -> list[Caption]:
         """Beam search, `search.clips` clips at a time."""
@@ -52,8 +55,12 @@ class CaptionModel:
         device = next(self.module.parameters()).device
         captions: list[Caption] = []
         for batch in clips.in_order(search.clips):
-            captions += beam_search(self.captioner, batch.to(device), self.vocabulary, search)
+            captions += self.caption(batch.to(device), search)
         return captions
+
+    def caption(self, batch: Batch, search: Search) -> list[Caption]:
+        """One caption for each clip of a batch; a method with more to tell of a clip adds to the traces here."""
+        return beam_search(self.captioner, batch, self.vocabulary, search)
 
     def state_dict(self) -> dict[str, Tensor]:
         return self.module.state_dict()

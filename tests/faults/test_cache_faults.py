@@ -174,7 +174,10 @@ def test_a_full_disk_is_a_sentence_and_the_work_is_kept(
 
     assert ended(in_child(small_disk)) == 7
     assert "the disk or quota is full while writing" in said.read_text()
-    assert "`bench features import dataset=tiny stream=frames`" in said.read_text()
+    assert (
+        "`bench features import dataset=FILE.yaml stream=frames` (FILE.yaml: the definition of tiny)"
+        in said.read_text()
+    )
     assert not path.exists()
     assert not sidecar_path(path).exists()
     write(path)
@@ -195,7 +198,10 @@ def test_truncation_is_found_at_any_length(path: Path) -> None:
         findings = check_cache(path)
         assert [finding.severity for finding in findings] == ["error"]
         assert f"{path} is truncated, damaged or no cache" in findings[0].message
-        assert "`bench features import dataset=tiny stream=frames`" in findings[0].message
+        assert (
+            "`bench features import dataset=FILE.yaml stream=frames` (FILE.yaml: the definition of tiny)"
+            in findings[0].message
+        )
         with pytest.raises(BenchError, match="truncated"):
             Cache(path).load(["vid0"])
 

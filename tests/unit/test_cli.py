@@ -211,6 +211,9 @@ class TestRun:
         def prepare(definition: Any, home: Any, subset: Any, needed: Any) -> None:
             seen["prepared"] = (definition.name, subset, set(needed))
 
+        def refuse(definition: Any, home: Any, *asked: Any) -> None:
+            seen["refused"] = asked
+
         def run(cells: Any, home: Any, spec: Any) -> int:
             seen["ran"] = [cell.label for cell in cells]
             return int(seen["status"])
@@ -220,6 +223,7 @@ class TestRun:
             return list(seen["changed"])
 
         monkeypatch.setattr(bench.execution.prepare, "prepare", prepare)
+        monkeypatch.setattr(bench.execution.prepare, "refuse_empty_splits", refuse)
         monkeypatch.setattr(bench.execution.runner, "run", run)
         monkeypatch.setattr(bench.reports.leaderboard, "write", write)
         return seen
@@ -227,12 +231,16 @@ class TestRun:
     def test_run(self, bench: Run, world: World, calls: dict[str, Any]) -> None:
         status, _, _ = bench("run", "methods=toy:*", f"dataset={world.dataset}", "subset=1/1/1")
         assert status == 0
+        assert calls["refused"] == ("default", (1, 1, 1), "test")
         assert calls["prepared"] == ("little", (1, 1, 1), {"frames"})
         assert calls["ran"] == ["toy:one seed 0", "toy:two seed 0"]
         assert calls["pages"] == ("little", False)
 
     def test_failed_cells_still_get_their_page(self, bench: Run, world: World, calls: dict[str, Any]) -> None:
         calls["status"] = 1
+        assert bench("run", "methods=toy", f"dataset={world.dataset}")[0] == 1
+        assert "pages" not in calls, "not even the failure could be written down, on a full disk for instance"
+        world.write("home/results/little/toy/0/record.json", "{}")
         assert bench("run", "methods=toy", f"dataset={world.dataset}")[0] == 1
         assert calls["pages"] == ("little", False)
 
@@ -249,6 +257,8 @@ class TestRun:
         assert calls["pages"] == ("little", True)
         assert "leaderboards/little.md is not what the records say" in out
         assert bench("leaderboard")[0] == 0
+        bench("leaderboard", f"dataset={world.dataset}")
+        assert calls["pages"] == ("little", False), "a data set may be named by its file, as everywhere"
 
 
 class TestWholeProcess:

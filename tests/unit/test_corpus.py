@@ -495,7 +495,7 @@ def test_wrong_counts_say_which_split_and_how_many(tmp_path: Path) -> None:
     assert "val has 1 caption, 0 were published: 1 too many" in sentence
     assert "test_videodatainfo.json" in sentence
     assert "Published at: the library" in sentence
-    assert "bench data check dataset=mine" in sentence
+    assert f"bench data check dataset={tmp_path}/dataset.yaml" in sentence
 
 
 def test_absent_files_say_which_where_from_and_what_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -577,3 +577,66 @@ def test_check_of_damaged_files_is_one_finding_under_all_rules(tmp_path: Path) -
     findings = check_dataset(definition, Home(tmp_path))
     assert [finding.severity for finding in findings] == ["error"]
     assert "line 1 is not JSON" in findings[0].message
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ('{"clip": "c1", "captions": "a man"}', "captions of clip c1 must be a list; one text is `caption`"),
+        ('{"clip": "c1", "captions": 5}', "captions of clip c1 must be a list"),
+        ('{"clip": null, "caption": "x"}', "clip id None: a clip id must be text or a whole number"),
+        ('{"clip": ["a"], "caption": "x"}', "clip id \\['a'\\]: a clip id must be text"),
+        ('{"clip": "a\\ud800", "caption": "x"}', "control characters are not allowed"),
+        ('{"clip": "new", "caption": "x", "start": NaN, "end": 1}', "start and end of clip new must be seconds"),
+        ("[" * 100_000, "nests too deeply"),
+    ],
+)
+def test_an_odd_line_is_named(tmp_path: Path, entry: str, words: str) -> None:
+    captions = ten(tmp_path)
+    with (tmp_path / "c.jsonl").open("a", encoding="utf-8") as file:
+        file.write(entry + "\n")
+    with pytest.raises(BenchError, match=f"line 11.*{words}"):
+        load(define(tmp_path, captions, splits={"first": [6, 2, 2]}))
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ('clip,"caption"x\n', "line 1 is not the header of a table"),
+        ("clip,caption\nc1,a man, running\n", "line 2 has too many columns: text with commas needs quotes"),
+    ],
+)
+def test_a_table_with_loose_quotes_is_refused(tmp_path: Path, table: str, words: str) -> None:
+    (tmp_path / "c.csv").write_text(table, encoding="utf-8")
+    captions = [{"format": "csv", "files": {"captions": "c.csv"}}]
+    with pytest.raises(BenchError, match=words):
+        load(define(tmp_path, captions, splits={"first": [1, 0, 0]}))
+
+
+def test_a_coco_image_may_have_no_split(tmp_path: Path) -> None:
+    content = {"images": [{"id": 1, "split": None}], "annotations": [{"id": 1, "image_id": 1, "caption": "a dog"}]}
+    (tmp_path / "c.json").write_text(json.dumps(content), encoding="utf-8")
+    captions = [{"format": "coco", "files": {"captions": "c.json"}}]
+    assert load(define(tmp_path, captions, splits={"first": [1, 0, 0]})).splits["train"] == ("1",)
+
+
+def test_activitynet_needs_an_object(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("[]", encoding="utf-8")
+    captions = [{"format": "activitynet", "files": dict.fromkeys(("train", "val_1", "val_2"), "a.json")}]
+    with pytest.raises(BenchError, match=r"a\.json is not in the layout of ActivityNet Captions"):
+        load(define(tmp_path, captions, splits={"first": [1, 0, 0]}))
+
+
+def test_a_range_that_would_fill_the_memory_is_refused() -> None:
+    with pytest.raises(BenchError, match=r"names 100,000,000 ids: at most 1,000,000"):
+        expand("video0..video99999999")
+
+
+def test_the_next_command_names_the_file_of_ones_own_data_set(tmp_path: Path) -> None:
+    definition = define(tmp_path, [{"format": "jsonl", "files": {"captions": "gone.jsonl"}}])
+    with pytest.raises(BenchError, match=rf"then: bench data check dataset={tmp_path}/dataset\.yaml$"):
+        load(definition)
+    assert dataset("msvd").called == "msvd"
+    blank = tmp_path / "with a blank"
+    blank.mkdir()
+    assert define(blank, [{"format": "jsonl"}]).called == f"'{blank}/dataset.yaml'"

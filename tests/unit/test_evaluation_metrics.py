@@ -200,3 +200,8 @@ def test_corpus_meteor_counts_no_chunk_of_a_perfect_segment() -> None:
     assert corpus_meteor(rows) == pytest.approx(meteor(total), abs=0)
     assert corpus_meteor(rows, [[2, 0], [1, 1]]).tolist() == [1.0, float(meteor(total))]
     assert meteor(np.zeros(23)) == 0.0
+
+
+def test_the_sentence_on_a_vocabulary_names_a_way_out() -> None:
+    with pytest.raises(VocabularyTooLargeError, match=r"of CIDEr and BLEU at most 65,534: .* subset="):
+        ClipTable({"a": [range(ngrams.LIMIT)]})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -18,7 +19,7 @@ from typing import Any
 import pytest
 
 from bench import BenchError
-from bench.execution.job import Job, state_of, train
+from bench.execution.job import Job, sentence, state_of, train
 from bench.execution.locks import CellBusyError, cell_lock
 from bench.execution.ray_backend import Request, request_of
 from bench.execution.runner import run
@@ -404,3 +405,18 @@ def is_alive(pid: int) -> bool:
         return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
         return False
+
+
+def test_a_full_disk_and_a_full_memory_are_sentences(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device", "/x/resume.pt")
+    again = "/x/resume.pt: No space left on device; make room there or set BENCH_HOME, and run the same command again"
+    assert sentence(full) == again
+    assert sentence(RuntimeError("can't allocate memory: 16 bytes")).startswith("the memory does not suffice (")
+
+    def nowhere(*_: object) -> None:
+        raise full
+
+    monkeypatch.setattr("bench.execution.job._log", nowhere)
+    cell = FakeCell("good")
+    outcome = train(Job(cell.key, "good", str(cell.folder(home)), str(home.root), cell.config))
+    assert (outcome.state, outcome.message) == ("failed", again)

@@ -165,3 +165,12 @@ def test_the_server_is_lean_and_local(home: Home) -> None:
     assert command[command.index("--host") + 1] == "127.0.0.1"
     assert command[command.index("--backend-store-uri") + 1].startswith("sqlite:////")
     assert ui.lean_environment()["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
+
+
+def test_a_home_that_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(BenchError, match=r"cannot be made .* BENCH_HOME=FOLDER"):
+        ui.serve(Home(tmp_path / "file" / "home"), port)

@@ -151,3 +151,25 @@ def test_bad_files_are_sentences(tmp_path: Path, name: str, text: str, message: 
 def test_an_absent_file_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(BenchError, match="cannot be read: No such file"):
         read_captions(tmp_path / "none.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("m.jsonl", '{"clip": "c3", "caption": "\\ud800"}', "line 1 has half of a surrogate pair"),
+        ("m.json", "[" * 100_000, "the file nests too deeply"),
+        ("m.csv", "clip,caption\nc3,a man, running\n", "line 2 has too many columns"),
+    ],
+)
+def test_what_no_caption_can_be_is_named(tmp_path: Path, name: str, text: str, message: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(BenchError, match=message):
+        read_captions(tmp_path / name)
+
+
+def test_an_object_with_a_clip_twice_keeps_both(tmp_path: Path) -> None:
+    path = tmp_path / "m.json"
+    path.write_text('{"c3": "a", "c3": "b"}')
+    assert read_captions(path) == [("c3", "a"), ("c3", "b")]
+    path.write_text('[{"image_id": 3, "caption": "a"}]')
+    assert read_captions(path) == [("3", "a")]

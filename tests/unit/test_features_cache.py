@@ -213,7 +213,9 @@ def test_absent_things_are_said_with_the_next_command(tmp_path: Path, cache_file
         read_sidecar(tmp_path / "msvd" / "frames.h5")
     with pytest.raises(BenchError, match="`bench features import dataset=msvd stream=frames` makes it"):
         Cache(tmp_path / "msvd" / "frames.h5").read("vid0")
-    with pytest.raises(BenchError, match=r"clip vid9 is not among the 5 clips .*`bench features check dataset=tiny"):
+    with pytest.raises(
+        BenchError, match=r"clip vid9 is not among the 5 clips .*`bench features check dataset=FILE.yaml"
+    ):
         Cache(cache_file).load(["vid0", "vid9"])
 
 

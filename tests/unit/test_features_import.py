@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from bench import BenchError
+from bench.definition import StreamSource
 from bench.features.cache import Cache
 from bench.features.check import check_cache
 from bench.features.importers import import_stream, source_ids
@@ -231,7 +232,7 @@ def test_all_clips_with_nan_are_named(tmp_path: Path, home: Home) -> None:
     assert "vid10: a value of 1e+05 is too large for float16, say dtype: float32" in sentence
     assert sentence.endswith("then `bench features import dataset=own stream=frames`")
     definition = define(tmp_path, "x.h5")
-    definition.path = tmp_path / "mine.yaml"  # a data set of one's own is called by its file
+    definition.called = str(tmp_path / "mine.yaml")  # a data set of one's own is called by its file
     assert f"dataset={tmp_path}/mine.yaml stream=frames`" in fails(definition, home)
 
 
@@ -268,3 +269,9 @@ def test_other_mistakes_are_sentences(tmp_path: Path, home: Home) -> None:
     (folder / "vid3.npy").write_bytes(b"")
     assert "1 clips of" in fails(define(tmp_path, "folder"), home)
     assert "(vid3: cannot be read: No data left in file)" in fails(define(tmp_path, "folder"), home)
+
+
+def test_the_definition_takes_the_storage_that_a_sentence_asks_for() -> None:
+    assert StreamSource(source="x.h5", dtype="float32").dtype == "float32"
+    with pytest.raises(ValueError, match="float16"):
+        StreamSource.model_validate({"source": "x.h5", "dtype": "int8"})

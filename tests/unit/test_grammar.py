@@ -83,6 +83,7 @@ REFUSED: list[tuple[list[str], str]] = [
     ([*BASE, "toy.lambda=0", "toy.weight=1"], f"{HERE}toy.weight is given twice, also as toy.lambda"),
     ([*BASE, "seeds=[0,0]"], f"{HERE}seeds names 0 twice"),
     ([*BASE, "seeds=-1"], f"{HERE}seeds holds -1, but a seed must be at least 0"),
+    ([*BASE, "seeds=4294967296"], f"{HERE}seeds holds 4294967296, but a seed must be at most 4294967295"),
     ([*BASE, "seeds=[]"], f"{HERE}seeds is [], but must be longer: at least 1"),
     ([*BASE, "seeds=0.5"], f"{HERE}seeds.0 is 0.5, but must be a whole number"),
     ([*BASE, "seeds=0,,1"], f"{HERE}'0,,1' has an empty entry between its commas"),

@@ -365,3 +365,12 @@ def test_many_records_are_quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     started = time.process_time()
     write(home)
     assert time.process_time() - started < 1.5  # the pace of 2,000 records in 10 s
+
+
+def test_a_page_that_is_no_text_is_named_with_a_way_out(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    put(home.results, *seeds([1.0]))
+    home.leaderboards.mkdir()
+    (home.leaderboards / "toy.md").write_bytes(b"\xff")
+    with pytest.raises(BenchError, match=r"toy\.md: it is not UTF-8 text .* run bench leaderboard again"):
+        write(home)

@@ -25,7 +25,8 @@ CARDS: dict[str, MethodCard] = {name: entry.card for name, entry in find_methods
 SIX = {"etenet", "glrg", "mplstm", "recnet", "s2vt", "salstm"}
 ROWS = [(name, variant) for name, card in CARDS.items() for variant in card.variants]
 PAPERS = [(name, variant) for name, variant in ROWS if CARDS[name].protocol_paper]
-SHAPES = {"frames": (4, 5), "words": (300,), "actions": (6,), "objects": (9,)}
+SHAPES = {"frames": (4, 5), "words": (300,), "actions": (6,), "objects": (9,), "spatial": (4, 6), "audio": (7,)}
+SHAPES |= {"regions": (4, 3, 7), "motion": (4, 6)}
 SIZES = ((3, 1), (2, 4), (2, 3))
 SMALL = {"width": 16, "embedding": 12, "attention": 8}
 
@@ -73,6 +74,7 @@ def phases_of(model: Any, name: str, variant: str, clips: CorpusClips) -> list[P
 def check_learning(model: Any, phase: Phase, batch: Batch) -> None:
     """One loss of this phase: finite, and a finite gradient that is not zero in every parameter that should learn."""
     model.module.train()
+    phase.loss(batch)  # an epoch before: a loss may compare with what the last epoch left behind
     model.module.zero_grad(set_to_none=True)
     losses = phase.loss(batch)
     assert all(torch.isfinite(value) and value.dim() == 0 for value in losses.values())

@@ -9,7 +9,7 @@ import pytest
 
 from bench import BenchError
 from bench.definition import DatasetDefinition
-from bench.execution.prepare import prepare
+from bench.execution.prepare import prepare, refuse_empty_splits
 from bench.features.cache import Cache
 from bench.home import Home
 from bench.registry import read_definition
@@ -59,3 +59,18 @@ def test_needed_streams_are_imported_once(
 def test_an_absent_source_is_a_sentence(tmp_path: Path, definition: DatasetDefinition) -> None:
     with pytest.raises(BenchError, match="absent"):
         prepare(definition, Home(tmp_path / "home"), needed={"motion"})
+
+
+def test_a_split_without_clips_is_told_before_training(tmp_path: Path, definition: DatasetDefinition) -> None:
+    home = Home(tmp_path / "home")
+    refuse_empty_splits(definition, home)
+    (tmp_path / "test.txt").write_text("")
+    refuse_empty_splits(definition, home, target="val")
+    with pytest.raises(BenchError, match=r"split test has no clips, .* to score; .* bench data check dataset=.*yaml$"):
+        refuse_empty_splits(definition, home)
+    (tmp_path / "val.txt").write_text("")
+    with pytest.raises(BenchError, match=r"split val has no clips, .* to choose the best epoch by"):
+        refuse_empty_splits(definition, home)
+    with pytest.raises(BenchError, match="subset asks for 9 clips of train, it has 1"):
+        refuse_empty_splits(definition, home, subset=(9, 1, 1))
+    assert not home.root.exists()

@@ -79,6 +79,10 @@ def test_the_five_papers_are_here_with_all_their_tables() -> None:
         ("etenet", "step1", "msrvtt", "test", "etenet table2", 46.8),
         ("glrg", "xe", "msvd", "test", "glrg table1", 94.3),
         ("glrg", "dxe", "msrvtt", "test", "glrg table1", 55.0),
+        ("hail", "ta_b1", "msrvtt", "test", "hail table1", 44.9),
+        ("hail", "ha", "msvd", "test", "hail table1", 82.9),
+        ("hail", "ha_il", "msvd", "test", "hail table2", 87.5),
+        ("hail", "ha_il", "msrvtt", "test", "hail table5", 47.7),
     ],
 )
 def test_a_variant_finds_its_printed_result(

@@ -71,3 +71,8 @@ def test_captions_that_spell_a_mark_do_not_take_its_id() -> None:
 def test_a_vocabulary_without_words_is_an_error() -> None:
     with pytest.raises(BenchError, match=r"comes 9 times \(different words in all: 1\).*min_count"):
         build_vocabulary([("a", "a")], 9)
+
+
+def test_captions_of_punctuation_alone_are_told_as_such() -> None:
+    with pytest.raises(BenchError, match="hold no word, only punctuation"):
+        build_vocabulary([(), ()], 1)

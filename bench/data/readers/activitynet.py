@@ -37,6 +37,8 @@ def read(files: Mapping[str, Path]) -> Source:
 
 def _read_part(source: Source, part: str, path: Path) -> None:
     videos = read_json(path, object_pairs_hook=unique_keys(path))
+    if not isinstance(videos, dict):
+        raise BenchError(f"{path} is not in the layout of ActivityNet Captions: expected an object with videos as keys")
     odd: dict[str, list[str]] = {"swap": [], "clip": [], "drop": []}
     marker = "val_2." if part == "val_2" else ""
     for video, entry in videos.items():

@@ -7,6 +7,7 @@ All take either one file (role `captions`), whose entries may name a split, or o
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from bench import BenchError
 from bench.data.findings import many, named
 from bench.data.readers.files import part_name, read_json, read_lines, read_rows
-from bench.data.source import Clip, Source
+from bench.data.source import Clip, Source, clean
 
 
 def _read_files(files: Mapping[str, Path], read_one: Callable[[Source, Path, str | None], None]) -> Source:
@@ -26,20 +27,39 @@ def _read_files(files: Mapping[str, Path], read_one: Callable[[Source, Path, str
 
 def _add(source: Source, path: Path, line: int, entry: Mapping[str, Any], role: str | None) -> str:
     """Make sure that the clip of an entry is known, in one part only; return its id."""
-    clip = str(entry["clip"]).strip()
-    if not clip:
-        raise BenchError(f"{path} line {line} has an empty clip id")
+    clip = _clip_id(entry["clip"], f"{path} line {line}")
     named_part = entry.get("split")
     part = role if role is not None else part_name(str(named_part), path) if named_part else None
     if clip not in source.clips:
         try:
-            start, end = (float(entry[key]) if entry.get(key) not in (None, "") else None for key in ("start", "end"))
+            start, end = (_seconds(entry.get(key)) for key in ("start", "end"))
         except (TypeError, ValueError):
             raise BenchError(f"{path} line {line}: start and end of clip {clip} must be seconds") from None
         source.add_clip(Clip(clip, str(entry.get("video") or clip), start, end), part)
     elif part is not None and source.part_of[clip] != part:
         raise BenchError(f"{path} line {line} puts clip {clip} into split {part}; an earlier line put it elsewhere")
     return clip
+
+
+def _clip_id(value: object, where: str) -> str:
+    """A clip id as text; a whole number may stand for it. Raises BenchError for what no file or list could name."""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise BenchError(f"{where} has the clip id {value!r}: a clip id must be text or a whole number")
+    clip = str(value).strip()
+    if not clip:
+        raise BenchError(f"{where} has an empty clip id")
+    if clean(clip) != clip:
+        raise BenchError(f"{where} has the clip id {clip!r}: control characters are not allowed in it")
+    return clip
+
+
+def _seconds(value: Any) -> float | None:
+    """A time in seconds; None where there is none. Raises ValueError or TypeError for what is no finite number."""
+    if value in (None, ""):
+        return None
+    if not math.isfinite(time := float(value)):
+        raise ValueError(value)
+    return time
 
 
 def read_jsonl(files: Mapping[str, Path]) -> Source:
@@ -54,6 +74,8 @@ def read_jsonl(files: Mapping[str, Path]) -> Source:
                 entry = json.loads(line)
             except json.JSONDecodeError as error:
                 raise BenchError(f"{path} line {number} is not JSON ({error.msg}): the file may be cut off") from error
+            except RecursionError as error:
+                raise BenchError(f"{path} line {number} nests too deeply for captions: it is damaged") from error
             if not isinstance(entry, dict) or "clip" not in entry or ("caption" in entry) == ("captions" in entry):
                 raise BenchError(f"{path} line {number} needs `clip` and either `caption` or `captions`")
             clip = _add(source, path, number, entry, role)
@@ -61,6 +83,8 @@ def read_jsonl(files: Mapping[str, Path]) -> Source:
             if "caption" in entry:
                 source.add_caption(clip, entry["caption"], None if name is None else str(name))
                 continue
+            if not isinstance(entry["captions"], list):
+                raise BenchError(f"{path} line {number}: captions of clip {clip} must be a list; one text is `caption`")
             for position, text in enumerate(entry["captions"]):
                 source.add_caption(clip, text, None if name is None else f"{name}#{position}")
 
@@ -87,8 +111,10 @@ def read_coco(files: Mapping[str, Path]) -> Source:
         content = read_json(path)
         try:
             for image in content["images"]:
-                clip, stem = str(image["id"]), Path(str(image.get("file_name", image["id"]))).stem
-                part = role if role is not None else part_name(image["split"], path) if "split" in image else None
+                clip = _clip_id(image["id"], f"{path}, images:")
+                stem = Path(str(image.get("file_name", clip))).stem
+                said = image.get("split")
+                part = role if role is not None else part_name(str(said), path) if said else None
                 source.add_clip(Clip(clip, stem), part)
                 if stem != clip:
                     source.aliases[stem] = clip

@@ -62,7 +62,10 @@ def read_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[
     """Rows of a comma-separated file that has at least `columns`, each with the number of its last line."""
     # newline="" leaves line breaks inside quotes to the csv module.
     rows = csv.DictReader(io.StringIO(decode(read_bytes(path), path), newline=""), strict=True)
-    found = rows.fieldnames or []
+    try:
+        found = rows.fieldnames or []
+    except csv.Error as error:
+        raise BenchError(f"{path} line 1 is not the header of a table ({error}): it names the columns") from error
     absent = [column for column in columns if column not in found]
     if absent:
         raise BenchError(f"{path} has no column {', '.join(absent)}: its header is {', '.join(found) or 'empty'}")
@@ -70,6 +73,8 @@ def read_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[
         for row in rows:
             if any(row[column] is None for column in columns):
                 raise BenchError(f"{path} line {rows.line_num} has too few columns: the file may be cut off")
+            if None in row:  # where DictReader puts what no column of the header takes
+                raise BenchError(f"{path} line {rows.line_num} has too many columns: text with commas needs quotes")
             yield rows.line_num, row
     except csv.Error as error:
         raise BenchError(f"{path} line {rows.line_num} is not a row of a table ({error}): cut off?") from error
@@ -97,6 +102,8 @@ def read_json(path: Path, **options: Any) -> Any:
         return json.loads(decode(content, path), **options)
     except json.JSONDecodeError as error:
         raise BenchError(f"{path} line {error.lineno} is not JSON ({error.msg}): the file may be cut off") from error
+    except RecursionError as error:
+        raise BenchError(f"{path} nests too deeply for captions: it is damaged, or another file") from error
 
 
 def unique_keys(path: Path) -> Any:

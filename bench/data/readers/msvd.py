@@ -121,7 +121,7 @@ def read_corpus_csv(files: Mapping[str, Path]) -> Source:
             continue
         try:
             start, end = int(float(row["Start"])), int(float(row["End"]))
-        except ValueError:
+        except (OverflowError, ValueError):
             raise BenchError(f"{path} line {number}: Start and End are {row['Start']!r} and {row['End']!r}") from None
         rows.append((None, f"{row['VideoID']}_{start}_{end}", row["Description"]))
     source = _source(files, rows)
