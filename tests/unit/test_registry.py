@@ -69,6 +69,12 @@ class TestCards:
             ("summary:", "sumary:", 'unknown key "sumary"; allowed: name, summary'),
             ("settings: {weight: 0.2}", "settings: {wight: 0.2}", 'variants.one.settings: unknown setting "wight"'),
             (
+                "{title: Toy-one,",
+                "{reads: [frames, wods], title: Toy-one,",
+                'variants.one.reads: unknown stream "wods"',
+            ),
+            ("{title: Toy-one,", "{reads: [words], title: Toy-one,", "variants.one.reads leaves out frames"),
+            (
                 "settings: {weight: 0.2}",
                 "settings: {weight: 2}",
                 "variants.one.settings.weight is 2, but must be at most 1",

@@ -104,6 +104,18 @@ class TestCells:
             ask(world, "streams=wods")
         assert path == world.dataset
 
+    def test_a_variant_asks_only_for_the_streams_that_it_reads(self, world: World) -> None:
+        world.add_method("toy", TOY.replace("title: Toy-one,", "title: Toy-one, reads: [frames],"))
+        world.write("data/dataset.yaml", world.dataset.read_text().replace("frames.h5}", "frames.h5}\n  words: {}"))
+        world.add_stream("words", "a" * 64)
+        (narrow,) = ask(world, methods="toy:one")
+        assert (narrow.config["streams"], narrow.config["absent_streams"]) == ({"frames": "f" * 64}, [])
+        assert (narrow.config["title"], narrow.label) == ("Toy-one", "toy:one seed 0")
+        assert [list(cell.config["streams"]) for cell in ask(world, methods="toy:two")] == [
+            ["frames", "words"],
+            ["frames"],
+        ]
+
 
 class TestPrecedence:
     """Command line, plan file, paper (protocol=paper), data set, card and engine, in this order."""
