@@ -272,7 +272,7 @@ def _streams(words: Sequence[str]) -> tuple[DatasetDefinition, list[str], Home]:
 
 
 def evaluate(words: Sequence[str]) -> int:
-    """`bench evaluate`: score captions made anywhere; the record is marked external."""
+    """`bench evaluate`: score captions made anywhere; the record is marked external and enters the page."""
     values, arguments = _take(words, ("dataset", "split", "splits", "as"), files=1, required=("dataset",))
     if not arguments.files:
         raise BenchError(
@@ -288,10 +288,11 @@ def evaluate(words: Sequence[str]) -> int:
     from bench.registry import dataset
 
     name, splits = values.get("as", path.stem), values.get("splits", "default")
-    record = score(path, dataset(values["dataset"]), split, name, find_home(), splits=splits)
+    home = find_home()
+    record = score(path, dataset(values["dataset"]), split, name, home, splits=splits)
     for metric, value in record.scores[split].items():
         print(f"{metric:8} {value:7.2f}   {record.signatures[split].get(metric, '')}")
-    return WELL
+    return _write_pages(home, record.dataset, check=False)
 
 
 def leaderboard(words: Sequence[str]) -> int:

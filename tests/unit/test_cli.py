@@ -322,4 +322,6 @@ class TestWholeProcess:
         captions = world.write("mine.jsonl", json.dumps({"clip": "c", "caption": "a cat"}))
         status, out, _ = bench("evaluate", str(captions), f"dataset={world.dataset}")
         assert (status, asked) == (0, ["test", "mine", "default"])
-        assert re.fullmatch(r"cider +31\.25 +CIDEr-D\n", out)
+        scores, *pages = out.splitlines()
+        assert re.fullmatch(r"cider +31\.25 +CIDEr-D", scores)
+        assert pages[0].endswith("leaderboards/little.md written"), "the row enters the page at once"
