@@ -27,7 +27,7 @@ from bench.streams import stream_fingerprints
 
 SCHEMA = 1
 # Raised by hand when shared code changes the numbers of a cell; a golden-loss test fails when that was forgotten.
-ENGINE = 1
+ENGINE = 2
 # Recorded, but not part of the key: they change where and how fast a cell runs, or how it is called.
 NOT_KEYED = ("dataset_path", "title", "threads", "device")
 

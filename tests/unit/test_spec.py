@@ -11,7 +11,7 @@ import pytest
 from small_world import PLAIN, TOY, World
 
 from bench import BenchError
-from bench.spec import Cell, Planned, cells, parse, plan, requested
+from bench.spec import ENGINE, Cell, Planned, cells, parse, plan, requested
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ class TestCells:
             "search": {"beam": 5, "max_words": 30, "length_rule": "none", "clips": 64},
             "text": {"tokenizer": "strip", "min_count": 2, "max_words": 30},
             "seed": 3,
-            "engine": 1,
+            "engine": ENGINE,
             "threads": 1,
             "device": "auto",
         }
@@ -246,7 +246,7 @@ class TestKeys:
         other = one(world).key
         assert other != before
         world.add_stream("frames")
-        monkeypatch.setattr("bench.spec.ENGINE", 2)
+        monkeypatch.setattr("bench.spec.ENGINE", ENGINE + 1)
         assert one(world).key not in (before, other)
 
     def test_digests_are_remembered_by_size_and_time(self, world: World) -> None:
@@ -402,7 +402,7 @@ class TestStates:
         world.add_record(one(world))
         world.add_stream("frames", "e" * 64)
         assert "the features of stream frames changed" in planned(world).why
-        monkeypatch.setattr("bench.spec.ENGINE", 2)
+        monkeypatch.setattr("bench.spec.ENGINE", ENGINE + 1)
         found = planned(world)
         assert found.state == "stale"
         assert "the engine changed and the features of stream frames changed since record " in found.why
