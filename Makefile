@@ -3,12 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types unit install clean
+.PHONY: demo test lint types pages unit install clean
 
 demo: install
 	$(BIN)/bench run 'methods=[recnet,etenet,glrg]' dataset=shapes
 
-test: install lint types unit
+test: install lint types pages unit
 
 lint: install
 	$(BIN)/ruff check .
@@ -16,6 +16,9 @@ lint: install
 
 types: install
 	$(BIN)/mypy
+
+pages: install
+	$(BIN)/bench leaderboard --check
 
 unit: install
 	$(BIN)/python -m pytest
