@@ -95,6 +95,7 @@ class _Watched:
         self.told: set[tuple[str, int, str]] = set()
 
     def position(self) -> Position | None:
+        """Where the cell stands now, with the time left once its speed is known."""
         found = read_position(Path(self.job.folder), self.since)
         if found is None:
             return None

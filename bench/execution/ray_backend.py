@@ -37,7 +37,7 @@ def start_ray() -> bool:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # a cell that asks for no GPU sees none
     os.environ.setdefault(
         "RAY_worker_niceness", "0"
-    )  # Ray's 15 lets any other program of the machine halve a cell's speed
+    )  # Ray's own 15 puts cells behind every other program of the machine
     import ray
 
     if ray.is_initialized():

@@ -1,9 +1,11 @@
 """Products inside a time loop whose weight gradient is one product after the loop.
 
 Autograd would add a full-sized weight gradient at every time step: T small products and T passes over the weight. The
-steps' inputs and output gradients can as well be laid under one another and multiplied once. The sum is the same;
-training a captioner on a CPU is about twice as fast. One graph serves one backward pass that reaches the weights: a pass that
-asks for input gradients only must not be followed by another one over the same graph.
+steps' inputs and output gradients can as well be laid under one another and multiplied once. The sum is the same; SA-LSTM
+trained on 167 captions per second of processor time instead of 143 (512 wide, one thread of a busy CPU).
+
+One graph serves one backward pass that reaches the weights: a pass that asks for input gradients only must not be followed by
+another one over the same graph.
 """
 
 from __future__ import annotations
