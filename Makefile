@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types pages unit install clean
+.PHONY: demo test lint types pages unit perf install clean
 
 demo: install
 	$(BIN)/bench run 'methods=[recnet,etenet,glrg]' dataset=shapes
@@ -22,6 +22,13 @@ pages: install
 
 unit: install
 	$(BIN)/python -m pytest
+
+# Ratios on this machine, printed beside their bars; nothing else should run meanwhile.
+perf: install
+	$(BIN)/python -m tests.perf.training
+	$(BIN)/python -m tests.perf.decoding
+	$(BIN)/python -m tests.perf.metrics
+	$(BIN)/python -m tests.perf.overhead
 
 install: $(VENV)/.installed
 

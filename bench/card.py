@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -41,28 +43,36 @@ _TYPES: dict[str, tuple[Any, str]] = {
     "bool": (bool, "true or false"),
     "str": (str, "text"),
     "choice": (str, ""),
+    "file": (str, "the path of a file"),
 }
 
 
 class Setting(Strict):
     """One setting of a method: type, range, default, second name. A default of null allows null.
 
-    `shared` settings are also set for all methods at once by `model.<name>=`.
+    `shared` settings are also set for all methods at once by `model.<name>=`. `of_loss` settings are those of the loss that
+    the card provides: with `loss=` they can be set for the methods that take it. A `file` is given by its path, or by one of
+    `choices` in its place; a configuration holds its content's digest instead (`sha256:...`).
     """
 
-    type: Literal["int", "float", "bool", "str", "choice"]
+    type: Literal["int", "float", "bool", "str", "choice", "file"]
     default: Any = None
     min: float | None = None
     max: float | None = None
     choices: list[str] = Field(default_factory=list)
     alias: str | None = None
     shared: bool = False
+    of_loss: bool = False
     help: str = ""
 
     @property
     def reads_text(self) -> bool:
         """Whether a value is taken as written (`on`, `010`) and not as a number or boolean."""
-        return self.type in ("str", "choice")
+        return self.type in ("str", "choice", "file")
+
+    def names_file(self, value: Any) -> bool:
+        """Whether `value` is the path of a file."""
+        return self.type == "file" and value is not None and value not in self.choices
 
     def check(self, name: str, value: Any) -> Any:
         """`value` as this setting's type; a sentence with the allowed values otherwise."""
@@ -83,7 +93,7 @@ class Setting(Strict):
 
     @model_validator(mode="after")
     def _default_fits(self) -> Setting:
-        if (self.type == "choice") != bool(self.choices):
+        if (self.type == "choice") != bool(self.choices) and self.type != "file":
             raise ValueError(f"has type {self.type} and choices {self.choices}: only a choice has choices")
         if self.default is not None:
             try:
@@ -93,16 +103,40 @@ class Setting(Strict):
         return self
 
 
+class Printed(Strict):
+    """The schedule printed for one row where it is not that of the card's others: `protocol=paper` keeps to it."""
+
+    epochs: int | None = Field(default=None, ge=1)
+    phases: dict[str, float] | None = None
+
+
 class Variant(Strict):
     """One row of the paper: the settings that make it, and its own shares of the budget where they differ.
 
-    `reads` names the streams of a row that leaves some of the card's out; null reads them all.
+    `reads` names the streams of a row that leaves some of the card's out; null reads them all. `needs` names streams that
+    this row needs beyond those of the card.
     """
 
     title: str
     settings: dict[str, Any] = Field(default_factory=dict)
     phases: dict[str, float] | None = None
     reads: list[str] | None = None
+    needs: list[str] = Field(default_factory=list)
+    printed: Printed = Printed()
+
+
+class Impossible(Strict):
+    """Values that cannot go together, each setting with one value or a list of them, and why."""
+
+    settings: dict[str, Any] = Field(min_length=1)
+    because: str
+
+    def applies(self, settings: dict[str, Any]) -> bool:
+        """Whether `settings` hold all of these values."""
+        return all(
+            settings[name] in (values if isinstance(values, list) else [values])
+            for name, values in self.settings.items()
+        )
 
 
 class PaperProtocol(Strict):
@@ -114,6 +148,23 @@ class PaperProtocol(Strict):
     search: Search = Search()
     frames: int | None = Field(default=None, ge=1)
     stream_shapes: dict[str, list[int]] = Field(default_factory=dict)
+
+
+PLAIN_LOSS = "cross_entropy"
+"""The loss of a request that names none: every method has it, none provides it."""
+
+
+class Provides(Strict):
+    """What other methods may borrow: `loss` is the name of the loss that `build_loss` of this method makes."""
+
+    loss: str | None = Field(default=None, pattern=r"^[a-z][a-z0-9_]*$")
+
+
+class Takes(Strict):
+    """What a method may borrow. `loss` says that it trains by the loss of its run, and with which of its own settings: the
+    values of each that allow it. `{}` is always, null is never."""
+
+    loss: dict[str, list[Any]] | None = None
 
 
 class OpenPoint(Strict):
@@ -135,18 +186,22 @@ class MethodCard(Strict):
     name_without: dict[str, str] = Field(default_factory=dict)
     resources: Resources = Resources()
     settings: dict[str, Setting] = Field(default_factory=dict)
+    impossible: list[Impossible] = Field(default_factory=list)
     variants: dict[str, Variant] = Field(min_length=1)
     default: str
     phases: dict[str, float] = Field(default_factory=lambda: {"train": 1.0})
     search_space: dict[str, list[Any]] = Field(default_factory=dict)
     protocol_paper: PaperProtocol | None = None
     open_points: list[OpenPoint] = Field(default_factory=list)
-    provides: dict[str, str] = Field(default_factory=dict)
+    provides: Provides = Provides()
+    takes: Takes = Takes()
 
     @field_validator("phases", "variants")
     @classmethod
     def _shares_sum_to_one(cls, value: Any, info: ValidationInfo) -> Any:
         named = {"": value} if info.field_name == "phases" else {name: one.phases for name, one in value.items()}
+        if info.field_name == "variants":
+            named |= {f"{name}.printed": one.printed.phases for name, one in value.items()}
         for name, phases in named.items():
             if phases is not None and (abs(sum(phases.values()) - 1) > 1e-6 or min(phases.values(), default=0) < 0):
                 raise ValueError(f"{name + ': phases ' if name else ''}must share the budget: parts >= 0 that sum to 1")
@@ -171,6 +226,18 @@ class MethodCard(Strict):
         for name, values in self.search_space.items():
             for value in values:
                 self.checked({name: value}, "search_space")
+        for rule in self.impossible:
+            for name, values in rule.settings.items():
+                for value in values if isinstance(values, list) else [values]:
+                    self.checked({name: value}, "impossible")
+        for name, values in (self.takes.loss or {}).items():
+            for value in values:
+                self.checked({name: value}, "takes.loss")
+        if self.provides.loss == PLAIN_LOSS:
+            raise BenchError(f"provides.loss is {PLAIN_LOSS}, which every method has; give this one its own name")
+        lent = [name for name, setting in self.settings.items() if setting.of_loss]
+        if lent and self.provides.loss is None:
+            raise BenchError(f"settings: {listing(lent)} is marked of_loss, but provides.loss names no loss")
         for stream in (*self.without, *self.name_without):
             if stream not in self.streams.uses:
                 raise unknown("stream", stream, self.streams.uses, "without and name_without speak of streams.uses")
@@ -193,11 +260,12 @@ class MethodCard(Strict):
 
     def reading(self, variant: str) -> MethodCard:
         """This card with only the streams that `variant` reads."""
-        reads = self.variants[variant].reads
-        if reads is None:
+        reads, more = self.variants[variant].reads, self.variants[variant].needs
+        if reads is None and not more:
             return self
-        uses = [stream for stream in self.streams.uses if stream in reads]
-        return self.model_copy(update={"streams": Streams(needs=self.streams.needs, uses=uses)})
+        uses = [stream for stream in self.streams.uses if (reads is None or stream in reads) and stream not in more]
+        needs = list(dict.fromkeys([*self.streams.needs, *more]))
+        return self.model_copy(update={"streams": Streams(needs=needs, uses=uses)})
 
     def canonical(self, name: str, where: str) -> str:
         """The setting called `name`, also by its alias."""
@@ -207,6 +275,23 @@ class MethodCard(Strict):
         names = [f"{s} ({d.alias})" if d.alias else s for s, d in self.settings.items()]
         plain = [*self.settings, *(d.alias for d in self.settings.values() if d.alias)]
         raise BenchError(f'{where}: unknown setting "{name}"; allowed: {listing(names)}{did_you_mean(name, plain)}')
+
+    def refuse_impossible(self, settings: dict[str, Any], variant: str) -> None:
+        """Raise BenchError where `settings` hold values that the card declares impossible together."""
+        for rule in self.impossible:
+            if rule.applies(settings):
+                given = listing([f"{name}={settings[name]}" for name in rule.settings])
+                raise BenchError(f"{self.name}:{variant} cannot have {given}: {rule.because}")
+
+    def told(self, name: str, value: Any) -> str:
+        """A setting as the name of a row tells it: `lambda=0.2`; of a file, its name without the folder."""
+        if self.settings[name].names_file(value):
+            value = Path(value).name
+        return f"{self.settings[name].alias or name}={f'{value:g}' if isinstance(value, float) else value}"
+
+    def takes_loss(self, settings: Mapping[str, Any]) -> bool:
+        """Whether this method, with `settings`, trains by the loss of its run."""
+        return self.takes.loss is not None and all(settings[name] in values for name, values in self.takes.loss.items())
 
     def checked(self, values: dict[str, Any], where: str) -> dict[str, Any]:
         """`values` by their canonical names, each checked against its type and range."""

@@ -10,7 +10,7 @@ import errno
 import io
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,9 +23,11 @@ from bench.sentences import listing, unknown
 if TYPE_CHECKING:
     from bench.data.findings import Finding
     from bench.definition import DatasetDefinition
+    from bench.registry import MethodEntry
 
 WELL, FAILED, USAGE, STOPPED = 0, 1, 2, 130
 CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+REPRODUCE_KEYS = ("scale", "seeds", "dataset", "protocol", "executor", "threads", "device", "mlflow")
 CLIPS_NAMED = 5  # clip ids spelled out after a finding; the rest is counted
 
 
@@ -49,8 +51,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in CANNOT_WRITE:
             raise
+        if error.filename is None and _output_is_full():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again at exit
+            return _say(f"the output cannot be written ({error.strerror}): send it where there is room", USAGE)
         place = error.filename or find_home().root
         return _say(f"{place}: {error.strerror}; free space there or make it writable, or set BENCH_HOME", USAGE)
+
+
+def _output_is_full() -> bool:
+    """Whether there is no room where our output goes: a line of its own is the only way to know."""
+    try:
+        os.write(sys.stdout.fileno(), b"\n")
+    except (OSError, ValueError):
+        return True
+    return False
 
 
 def _say(sentence: str, status: int) -> int:
@@ -188,12 +202,13 @@ def run(words: Sequence[str]) -> int:
     from bench.spec import cells, parse, requested
 
     spec, home = parse(words), find_home()
-    needed = {stream for cell in requested(spec, home) for stream in cell.config["streams"]}
+    asked = requested(spec, home)
+    needed = {stream for cell in asked for stream in cell.config["streams"]}
     definition = dataset(spec.dataset)
     from bench.execution.prepare import prepare, refuse_empty_splits
     from bench.execution.runner import run as run_cells
 
-    refuse_empty_splits(definition, home, spec.splits, spec.subset, spec.split)
+    refuse_empty_splits(definition, home, asked[0].config["splits"], spec.subset, spec.split)
     prepare(definition, home, spec.subset, needed)
     status = run_cells(cells(spec, home), home, spec)
     if status not in (WELL, FAILED):
@@ -253,22 +268,48 @@ def features_import(words: Sequence[str]) -> int:
     return WELL
 
 
+def features_extract(words: Sequence[str]) -> int:
+    """`bench features extract`: a stream from a folder of videos; status 1 if some clips could not be read."""
+    settings = ("videos", "frames", "encoder")
+    values, _ = _take(words, ("dataset", "stream", *settings), required=("dataset", "stream"))
+    from bench.execution.prepare import extract
+    from bench.registry import dataset
+
+    definition = dataset(values["dataset"])
+    told = {name: values[name] for name in settings if name in values}
+    path, failed = extract(definition, values["stream"], find_home(), told)
+    if failed:
+        return _say(failed, FAILED)
+    print(f"{definition.name}: stream {values['stream']} is in {path}")
+    return WELL
+
+
 def _streams(words: Sequence[str]) -> tuple[DatasetDefinition, list[str], Home]:
-    """The data set of a `features` command, and its streams or those that were named by `stream=`."""
+    """The data set of a `features` command, and its streams or those that were named by `stream=`.
+
+    Without `stream=`, streams that come from videos are left out until they are there: few methods read them.
+    """
+    from bench.features.sidecar import cache_path
     from bench.registry import dataset
 
     arguments = take_apart(words, ())
     check_keys(arguments.values, ("dataset", "stream"))
     if arguments.files or "dataset" not in arguments.values:
         raise BenchError("command line: dataset= is missing, such as dataset=msvd or dataset=my/dataset.yaml")
-    definition = dataset(arguments.values["dataset"].read(text=True))
-    named = arguments.values["stream"].listed(text=True) if "stream" in arguments.values else list(definition.streams)
+    definition, home = dataset(arguments.values["dataset"].read(text=True)), find_home()
+    named = [
+        name
+        for name, stream in definition.streams.items()
+        if stream.videos is None or cache_path(home, definition.name, name).is_file()
+    ]
+    if "stream" in arguments.values:
+        named = arguments.values["stream"].listed(text=True)
     for stream in named:
         if stream not in definition.streams:
             raise unknown("stream", stream, definition.streams, f"data set {definition.name}")
     if not named:
         raise BenchError(f"data set {definition.name} declares no streams: add them to {definition.path}")
-    return definition, named, find_home()
+    return definition, named, home
 
 
 def evaluate(words: Sequence[str]) -> int:
@@ -308,9 +349,10 @@ def leaderboard(words: Sequence[str]) -> int:
 def _write_pages(home: Home, dataset: str | None, check: bool) -> int:
     from bench.records.store import BadRecord
     from bench.reports.leaderboard import write
+    from bench.reproduction.pages import write as write_reproductions
 
     bad: list[BadRecord] = []
-    changed = write(home, dataset, check, bad)
+    changed = [*write(home, dataset, check, bad), *write_reproductions(home, check)]
     for error in bad:
         _say(str(error), FAILED)
     for path in changed:
@@ -318,6 +360,73 @@ def _write_pages(home: Home, dataset: str | None, check: bool) -> int:
     if not changed and not bad:
         print("leaderboards are up to date")
     return FAILED if bad or (check and changed) else WELL
+
+
+def reproduce_list(words: Sequence[str]) -> int:
+    """`bench reproduce list`: every target of every paper with its state; status 1 if a declaration is at fault."""
+    _take(words, ())
+    from bench.reproduction import listing as reproductions
+
+    rows, errors, reasons = reproductions.rows(find_home())
+    print(columns(reproductions.HEAD, rows, right=("cells",)))
+    for sentence in (*errors, *reasons):
+        print(sentence)
+    return FAILED if errors else WELL
+
+
+def reproduce(words: Sequence[str]) -> int:
+    """`bench reproduce`: run the cells of tables and figures that are missing, then write their pages."""
+    from bench.registry import find_methods
+    from bench.reproduction import ideas
+    from bench.reproduction.declaration import chosen, find_reproductions
+    from bench.reproduction.request import edition
+    from bench.reproduction.work import run as run_targets
+    from bench.request import FLAGS, parse
+
+    arguments = take_apart(words, FLAGS)
+    check_keys(arguments.values, REPRODUCE_KEYS)
+    if len(arguments.files) != 1:
+        raise BenchError(
+            "command line: name one target, such as bench reproduce recnet/table7 (see bench reproduce list)"
+        )
+    scale = arguments.values["scale"].read(text=True) if "scale" in arguments.values else "full"
+    if scale not in ("full", "small"):
+        raise unknown("scale", str(scale), ("full", "small"), "command line")
+    small, given = scale == "small", arguments.values.keys()
+    if small and given & {"dataset", "protocol"}:
+        raise BenchError(
+            "command line: scale=small has its own data set and protocol; leave dataset= and protocol= out"
+        )
+    entries = find_methods()
+    if ideas.is_asked(arguments.files[0]):
+        return _ideas(arguments.files[0], words, given, entries)
+    found = chosen(arguments.files[0], find_reproductions(entries))
+    # All but scale means what it means to `bench run`. Methods are those of each cell: any one will do to read the rest.
+    rest = [word for word in words if word not in arguments.files and not word.startswith("scale=")]
+    more = [f"methods={next(name for name, entry in entries.items() if entry.card)}"]
+    base = parse([*rest, *more, *([] if "dataset" in given else [f"dataset={found[0].parts[0].dataset}"])])
+    how = edition(small, base.dataset if "dataset" in given else None, base.protocol if "protocol" in given else None)
+    status, sentences = run_targets(found, how, base, find_home(), entries)
+    for sentence in sentences:
+        _say(sentence, status)
+    return status if status not in (WELL, FAILED) else max(status, _write_pages(find_home(), None, check=False))
+
+
+def _ideas(word: str, words: Sequence[str], given: Collection[str], entries: dict[str, MethodEntry]) -> int:
+    """`bench reproduce ideas`: the declared study, whose corpus, seeds and protocol are not for the command line to say."""
+    from bench.reproduction import ideas
+    from bench.request import parse
+
+    fixed = sorted(set(given) & {"scale", "seeds", "dataset", "protocol"})
+    if fixed:
+        raise BenchError(
+            f"command line: {fixed[0]} of {word} was fixed before the first comparison (datasets/ideas/study.yaml); leave "
+            f"{fixed[0]}= out"
+        )
+    name = next(name for name, entry in entries.items() if entry.card)  # any method: the study says which are run
+    base = parse([*(one for one in words if one != word), f"methods={name}", f"dataset={ideas.study().dataset}"])
+    status = ideas.run(word, base, find_home(), entries)
+    return status if status not in (WELL, FAILED) else max(status, _write_pages(find_home(), None, check=False))
 
 
 def ui(words: Sequence[str]) -> int:
@@ -340,8 +449,11 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "features list": features_list,
     "features check": features_check,
     "features import": features_import,
+    "features extract": features_extract,
     "evaluate": evaluate,
     "leaderboard": leaderboard,
+    "reproduce list": reproduce_list,
+    "reproduce": reproduce,
     "ui": ui,
     "version": version,
 }

@@ -97,16 +97,24 @@ class StreamSource(Strict):
 
     `frames`: keep this many equally spaced frames; `columns`: keep columns [start, stop); `ids`: a file or list of the
     rows' clip ids, or the name of the id array inside the source; `l2`: scale each vector to length 1; `dtype`: how
-    values are stored, float16 unless told.
+    values are stored, float16 unless told. `encoder` names the encoder that made the features, or for which pixels are
+    prepared. A stream `pixels` comes from `videos`, a folder: `frames` of each clip, by PyAV.
     """
 
     source: str | None = None
+    videos: str | None = None
+    encoder: str | None = None
     layout: str = "auto"
     frames: int | None = Field(default=None, ge=1)
     columns: tuple[int, int] | None = None
     ids: str | list[str] | None = None
     l2: bool = False
     dtype: Literal["float16", "float32"] | None = None
+
+    @property
+    def place(self) -> str | None:
+        """What the stream is read from: a file or folder of features, or a folder of videos."""
+        return self.source if self.source is not None else self.videos
 
     @field_validator("columns", mode="before")
     @classmethod
@@ -115,7 +123,11 @@ class StreamSource(Strict):
 
 
 class DatasetDefinition(Strict):
-    """A data set as `datasets/<name>/dataset.yaml` or a user's own YAML file declares it."""
+    """A data set as `datasets/<name>/dataset.yaml` or a user's own YAML file declares it.
+
+    `densevid` names the parts of the caption files whose events are the references of densevid's rules: cells of
+    protocol=paper that report on clips of the first part are scored by these rules as well.
+    """
 
     name: str = Field(pattern=r"^[a-z0-9_]+$")
     title: str = ""
@@ -125,6 +137,7 @@ class DatasetDefinition(Strict):
     split_variants: dict[str, SplitRule] = Field(default_factory=dict)
     subset: SubsetRule | None = None
     streams: dict[str, StreamSource] = Field(default_factory=dict)
+    densevid: list[str] = Field(default_factory=list)
     text: Text = Text()
     train: Train = Train()
     model: Model = Model()

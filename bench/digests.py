@@ -11,6 +11,7 @@ from typing import Any
 from bench import BenchError
 from bench.definition import DatasetDefinition
 from bench.home import Home
+from bench.records.keys import canonical
 from bench.records.store import CannotWrite, write_atomically
 
 
@@ -51,11 +52,6 @@ class FileDigests:
             with contextlib.suppress(CannotWrite):
                 write_atomically(self._path, json.dumps(self._known, indent=0, sort_keys=True) + "\n")
             self._changed = False
-
-
-def canonical(value: Any) -> str:
-    """JSON with sorted keys and no spaces: equal values give equal text."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def captions_digest(definition: DatasetDefinition, splits: str, home: Home, files: FileDigests | None = None) -> str:

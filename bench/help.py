@@ -9,9 +9,12 @@ bench: video-captioning papers side by side, under one protocol
   bench plan methods=[..] dataset=..               what would run, its state and why
   bench run methods=[..] dataset=..                train, decode, score and rank; skips what is done
   bench data check dataset=..                      captions, splits and streams of a data set
-  bench features list|check|import                 the feature cache
+  bench features list|check|import|extract         the feature cache
   bench evaluate captions.jsonl dataset=..         score captions made anywhere
   bench leaderboard [dataset=..] [--check]         regenerate the pages
+  bench reproduce list                             every table and figure of the papers, and how far it is here
+  bench reproduce PAPER[/TARGET] [scale=small]     make a table or figure again, printed numbers beside ours
+  bench reproduce ideas[/NAME]                     each paper's idea against its own control
   bench ui                                         MLflow's pages on this machine
   bench version
 
@@ -28,12 +31,15 @@ _REQUEST = """\
 
   seeds=[0,1,2]               one cell per variant and seed (default [0])
   split=test                  val or test
-  splits=default              a split variant of the data set
+  splits=default              a split variant of the data set (protocol=paper: its variant `paper`, if any)
   subset=300/50/150           the first clips of train, val and test
   streams=[frames]            leave out the other streams that a method could use
   protocol=standard           standard (all else equal) or paper (the printed setting)
-  train.K=V                   epochs, captions (batch), captions_per_clip, accumulate, learning_rate, optimizer, clip,
-                              clip_by, patience, weight_decay, scheduled_sampling, data_fraction
+  loss=cross_entropy          or the loss of a paper, for every method that takes one: information (of hail, with its
+                              hail.lambda and hail.gamma), discrepant (of glrg: glrg.seed_weight, glrg.weight_scale)
+  train.K=V                   epochs, captions (batch), captions_per_clip, accumulate, learning_rate, decay,
+                              decay_every, precision, optimizer, clip, clip_by, patience, weight_decay,
+                              scheduled_sampling, data_fraction
   model.K=V                   sizes shared by all methods: width, embedding, attention, dropout, normalise
   search.K=V                  beam, max_words, length_rule, clips
   text.K=V                    tokenizer, min_count, max_words
@@ -93,6 +99,15 @@ bench features import dataset=NAME or FILE.yaml [stream=NAME,..]
 Bring the streams that the data set's definition names into the cache, unless they are there and up to date.
 
 Example: bench features import dataset=my/dataset.yaml stream=frames""",
+    "features extract": """\
+bench features extract dataset=NAME or FILE.yaml stream=pixels [videos=FOLDER] [frames=16] [encoder=NAME]
+
+Decode videos and put equally spaced frames, as the encoder reads them, into the cache: what EtENet's second step trains
+from. A video is named by its clip. What the data set's definition says of the stream need not be said again. Stopped or
+failed clips are made up for by the same command; exit status 1 if there are clips that could not be read. Needs
+pip install "captionbench[extract]".
+
+Example: bench features extract dataset=msvd stream=pixels videos=/data/msvd/clips""",
     "evaluate": """\
 bench evaluate CAPTIONS.jsonl dataset=NAME or FILE.yaml [split=test] [splits=VARIANT] [as=NAME]
 
@@ -107,6 +122,32 @@ Write leaderboards/<dataset>.md from the records. With --check write nothing and
 the records say: for continuous integration.
 
 Example: bench leaderboard --check""",
+    "reproduce list": """\
+bench reproduce list
+
+Show every table and figure of the papers: data set, cells and their states, on the paper's own data and in small; below
+the table, why cells cannot run here. Exit status 1 if a declaration names what a card lacks.
+
+Example: bench reproduce list""",
+    "reproduce": """\
+bench reproduce PAPER/TARGET, PAPER, all or ideas [key=value ...]
+
+Run the cells of a table or figure that are missing (what is done is skipped, what was interrupted goes on), then write
+leaderboards/reproductions/PAPER/TARGET.md: the printed number beside ours, the difference, what was not comparable, and
+the pictures. Targets are declared in methods/PAPER/reproduce.yaml. Exit status: 0 all well, 1 some cells failed or
+cannot run here, 2 none can.
+
+  scale=small                 the same cells in small, on the embedded corpus shapes: no data needed, minutes per target
+  seeds=[0,1,2]               one cell per row and seed (default [0]); a verdict needs two or more
+  dataset=NAME or FILE.yaml   another data set than the paper's
+  protocol=paper              paper (the printed setting) or standard (all else equal)
+  executor=ray                ray, or inline for debugging
+  threads=1  device=auto  mlflow=URI  --retry-failed   as for bench run
+
+`ideas` (or ideas/NAME) is a study of its own: each paper's idea against its control, with corpus, seeds and settings of
+datasets/ideas/study.yaml, which were fixed before its first run. Its page: leaderboards/reproductions/ideas.md.
+
+Example: bench reproduce recnet/table7 scale=small""",
     "ui": """\
 bench ui [port=5000]
 

@@ -24,7 +24,8 @@ def methods(home: Home) -> Listing:
         variants = [card.default, *(name for name in card.variants if name != card.default)]
         streams = [*card.streams.needs, *(f"({stream})" for stream in card.streams.uses)]
         paper = f"{card.paper.venue or ''} {card.paper.year or ''}".strip() if card.paper else "-"
-        rows.append((entry.name, listing(variants), " ".join(streams), paper or "-", card.summary))
+        lends = f" (provides loss={card.provides.loss})" if card.provides.loss else ""
+        rows.append((entry.name, listing(variants), " ".join(streams), paper or "-", card.summary + lends))
     return ("method", "variants", "streams (optional)", "paper", "summary"), rows, ()
 
 
@@ -49,15 +50,16 @@ def _captions_here(definition: DatasetDefinition, home: Home) -> bool:
 
 
 def _streams(definition: DatasetDefinition, home: Home) -> str:
-    """Each stream with its state: cached, to import (its source is here), absent; or their number if all are alike."""
+    """Each stream with its state: cached, to import or to extract (its source is here), absent; or their number if all are
+    alike."""
     from bench.features.sidecar import cache_path, sidecar_path
 
     words = []
     for name, stream in definition.streams.items():
         if sidecar_path(cache_path(home, definition.name, name)).is_file():
             words.append(f"{name}: cached")
-        elif definition.generated or (stream.source and _exists(definition, stream.source, home)):
-            words.append(f"{name}: to import")
+        elif definition.generated or (stream.place and _exists(definition, stream.place, home)):
+            words.append(f"{name}: to {'import' if stream.videos is None else 'extract'}")
         else:
             words.append(f"{name}: absent")
     states = dict.fromkeys(word.partition(": ")[2] for word in words)
@@ -99,10 +101,12 @@ def runs(home: Home) -> Listing:
     for record in all_records(home.results, bad=bad):
         cider = record.scores.get(record.split, {}).get("cider")
         what = record.failure.message if record.failure else ""
+        name = f"{record.method}:{record.variant}" if record.variant else record.method
+        loss = record.config.get("loss")
         rows.append(
             (
                 record.dataset,
-                f"{record.method}:{record.variant}" if record.variant else record.method,
+                f"{name} loss={loss['name']}" if loss else name,
                 record.seed,
                 record.config["protocol"],
                 record.state,

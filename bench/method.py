@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
+    from torch import Tensor, nn
 
 PAD, BOS, EOS, UNK = 0, 1, 2, 3
 SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>")
@@ -62,14 +62,16 @@ class Vocabulary:
 class StreamInfo:
     """One feature stream as a method sees it before any value is read.
 
-    `shape` is per clip with the time axis padded: (T, D) for frames, (D,) for a vector, (T, k, D) for regions.
-    `timed` says that axis 0 is time and comes with a mask.
+    `shape` is per clip with the time axis padded: (T, D) for frames, (D,) for a vector, (T, k, D) for regions,
+    (T, 3, H, W) for pixels. `timed` says that axis 0 is time and comes with a mask. `encoder` names the encoder that made
+    the features, or for which the pixels were prepared; empty where that is not known.
     """
 
     name: str
     shape: tuple[int, ...]
     timed: bool
     fingerprint: str
+    encoder: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class Reference:
 class Batch:
     """Clip-major batch: features once per clip, captions beside them, longest caption first.
 
-    `streams[name]` is [C, *shape] float32; `masks[name]` is [C, T] bool, True on real frames (timed streams only);
+    `streams[name]` is [C, *shape] float32, uint8 for pixels; `masks[name]` is [C, T] bool, True on real frames (timed only);
     `words_BW` holds BOS w1 .. wn EOS PAD ..; `lengths_B` counts the predicted words, n + 1 with EOS;
     `clip_of_B` gives each caption's row in the streams. For decoding the caption part is empty (B = 0).
     """
@@ -141,6 +143,9 @@ class Clips(Protocol):
     def in_order(self, clips: int) -> Iterator[Batch]:
         """All clips in the order of `ids`, `clips` to a batch, without captions: for decoding."""
 
+    def reading(self, streams: Sequence[str]) -> Clips:
+        """The same clips, captions and orders with these streams only: what is not asked for is not read."""
+
 
 @dataclass(frozen=True)
 class Search:
@@ -171,17 +176,36 @@ class Caption:
         return " ".join(self.words)
 
 
+class WordLoss(Protocol):
+    """What a batch of captions costs, from the losses of their words: cross-entropy, or a paper's idea in its place.
+
+    A method whose card says `provides: {loss: NAME}` offers `build_loss(settings, clips) -> WordLoss` beside `build`. It is
+    called once, with the settings that the card marks `of_loss`, on the training clips, and depends on nothing else: a run
+    that resumes makes it again and saves nothing.
+    """
+
+    def __call__(self, losses_BW: Tensor, batch: Batch, targets_BW: Tensor) -> dict[str, Tensor]:
+        """Named scalars, means over the captions: `loss` is minimised, the others, detached, are rows of the curves.
+
+        `losses_BW` is -log p of every target word, zero on padding; `targets_BW` are their ids, EOS included, PAD behind.
+        """
+
+
 class Run(Protocol):
     """What the harness lends to `fit`: device, seed, settings, budget, and the only ways to report, validate and save.
 
     `budget` counts captions read or sampled over all phases; the harness counts them where `Clips.epoch` hands them out.
+    `loss` is what captions that are read cost: cross-entropy, or what `loss=NAME` asks for. Whoever trains by it says
+    `takes: {loss: {}}` in its card.
     """
 
     device: torch.device
     seed: int
     train: Mapping[str, Any]
     shares: Mapping[str, float]
+    search: Search
     budget: int
+    loss: WordLoss
 
     def tick(self, phase: str, epoch: int, values: Mapping[str, float]) -> None:
         """A sign of life after each batch: the means of the epoch so far. Cheap; written at most once a second."""
@@ -195,6 +219,14 @@ class Run(Protocol):
     def selected(self, phase: str, epoch: int, score: float) -> None:
         """The weights of this epoch are the best so far; the record names it."""
 
+    def encoder(self, name: str, weights: str = "pretrained") -> nn.Module:
+        """The encoder called `name` with its preprocessing: uint8 frames [N, 3, H, W] -> vectors [N, D], in eval mode.
+
+        `weights` is `pretrained`, the value of a setting of type `file`, `random` (tests), or `empty` where saved weights
+        follow. Whoever trains the encoder makes it a part of its own module, and so of its checkpoints; otherwise it is
+        never saved.
+        """
+
     def save_state(self, state: Mapping[str, Any]) -> None:
         """Write the resume state, atomically: tensors, numbers, strings, lists and dicts only."""
 
@@ -203,7 +235,11 @@ class Run(Protocol):
 
 
 class Method(Protocol):
-    """A paper behind one contract. `build(settings, streams, vocabulary)` in `methods/<name>/__init__.py` makes one."""
+    """A paper behind one contract. `build(settings, streams, vocabulary)` in `methods/<name>/__init__.py` makes one.
+
+    A method that decodes with an encoder also has `prepare(lend)`: whoever loads a checkpoint into a method that was not
+    fitted calls it before `load_state_dict`, with a function like `Run.encoder`.
+    """
 
     def fit(self, train: Clips, run: Run) -> None:
         """Train on `train` within the budget of `run`; leave the best weights loaded."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -186,10 +187,17 @@ def dataset(name_or_path: str, folder: Path | None = None) -> DatasetDefinition:
 def method_digest(folder: Path) -> str:
     """SHA-256 of what the code in `folder` says: the syntax trees of its `*.py` without docstrings and comments.
 
-    The trees are written out here, not by `ast.dump`, whose text differs between versions of Python.
+    The trees are written out here, not by `ast.dump`, whose text differs between versions of Python. Remembered as long as
+    the files stay as they are: a table of a paper asks for the same method many times.
     """
+    files = sorted(folder.rglob("*.py"))
+    return _digest_of(folder, tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in files))
+
+
+@functools.cache
+def _digest_of(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
     total = hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
+    for path, _, _ in files:
         try:
             tree = ast.parse(path.read_bytes(), filename=str(path))
         except SyntaxError as error:

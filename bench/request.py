@@ -10,7 +10,9 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator
 
 from bench import BenchError
+from bench.card import PLAIN_LOSS
 from bench.grammar import Value, plan_file, scalar, take_apart
+from bench.losses import lent_settings
 from bench.registry import MethodEntry, find_methods, method_entry
 from bench.sentences import from_pydantic, listing, unknown
 from bench.settings import GROUPS, Model, Search, Strict, Text, Train
@@ -30,6 +32,7 @@ class RunSpec(Strict):
     subset: tuple[int, int, int] | None = None
     streams: list[str] | None = None
     protocol: Literal["standard", "paper"] = "standard"
+    loss: str = PLAIN_LOSS
     seeds: list[int] = Field(default=[0], min_length=1)
     train: Train = Train()
     model: Model = Model()
@@ -177,8 +180,11 @@ def _check_names(spec: RunSpec, entries: dict[str, MethodEntry]) -> None:
     asked = {word.partition(":")[0] for word in spec.methods}
     for name in asked:
         method_entry(name, entries)
+    lent = lent_settings(spec.loss, entries)
     for name, settings in spec.overrides.items():
-        if name not in asked:
+        idle = [setting for setting in settings if name not in asked and setting not in lent.get(name, ())]
+        if idle:
+            allowed = f"; loss={spec.loss} reads {listing(lent[name])} of it" if name in lent else ""
             raise BenchError(
-                f"{name}.{next(iter(settings))} is set, but {name} is not among methods: {listing(spec.methods)}"
+                f"{name}.{idle[0]} is set, but {name} is not among methods: {listing(spec.methods)}{allowed}"
             )

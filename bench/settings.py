@@ -20,7 +20,9 @@ class Strict(BaseModel):
 class Train(Strict):
     """How a method trains. `captions` is the batch; `epochs` sets the budget of all phases together.
 
-    `accumulate`: step the optimizer once this many captions have added their gradients.
+    `accumulate`: step the optimizer once this many captions have added their gradients. `decay`: multiply the learning rates
+    of a phase by this factor every `decay_every` of its epochs. `precision`: in which numbers the products of a training step
+    are made; weights, losses and decoding are float32 with either.
     """
 
     epochs: int = Field(default=10, ge=1)
@@ -35,6 +37,9 @@ class Train(Strict):
     weight_decay: float = Field(default=0.0, ge=0)
     scheduled_sampling: float = Field(default=0.0, ge=0, le=1)
     data_fraction: float = Field(default=1.0, gt=0, le=1)
+    decay: float | None = Field(default=None, gt=0, le=1)
+    decay_every: int = Field(default=1, ge=1)
+    precision: Literal["float32", "bfloat16"] = "float32"
 
 
 class Model(Strict):

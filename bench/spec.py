@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,12 +10,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench import BenchError
-from bench.card import MethodCard, Variant
+from bench.card import MethodCard, Printed, Variant
 from bench.data.text import TOKENIZER_VERSIONS
 from bench.definition import DatasetDefinition
-from bench.digests import FileDigests, canonical, captions_digest
+from bench.digests import FileDigests, captions_digest
 from bench.evaluation.versions import outdated
 from bench.home import Home
+from bench.losses import LentLoss, lend
+from bench.records.keys import NOT_KEYED, cell_key
 from bench.records.schema import Record
 from bench.records.store import RECORD, BadRecord, read_record
 from bench.registry import MethodEntry, dataset, find_methods, method_digest, method_entry
@@ -28,8 +29,9 @@ from bench.streams import stream_fingerprints
 SCHEMA = 1
 # Raised by hand when shared code changes the numbers of a cell; a golden-loss test fails when that was forgotten.
 ENGINE = 2
-# Recorded, but not part of the key: they change where and how fast a cell runs, or how it is called.
-NOT_KEYED = ("dataset_path", "title", "threads", "device")
+# Shared settings that are younger than the first records. A configuration names them only where they differ from their
+# defaults, so that a cell keeps the key that it had before they came.
+ADDED = {"train": ("decay", "decay_every", "precision")}
 
 State = Literal["missing", "running", "done", "unscored", "failed", "stale"]
 
@@ -46,9 +48,8 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """The first 16 hexadecimal digits of the SHA-256 of what decides the result."""
-        keyed = {name: value for name, value in self.config.items() if name not in NOT_KEYED}
-        return hashlib.sha256(canonical(keyed).encode()).hexdigest()[:16]
+        """What names its folder: a digest of all that decides the result."""
+        return cell_key(self.config)
 
     @property
     def method(self) -> str:
@@ -58,20 +59,22 @@ class Cell:
     def label(self) -> str:
         more = [stream for stream in self.config["streams"] if stream != "frames"]
         streams = f" with {'+'.join(more)}" if more else ""
-        return f"{self.method}:{self.config['variant']}{streams} seed {self.config['seed']}"
+        loss = [f"loss={self.config['loss']['name']}"] if "loss" in self.config else []
+        changed = "".join(f" {one}" for one in [*loss, *self.config.get("changed", [])])
+        return f"{self.method}:{self.config['variant']}{streams}{changed} seed {self.config['seed']}"
 
     def folder(self, home: Home) -> Path:
         """Where the cell's record lies."""
         return home.results / str(self.config["dataset"]) / self.method / self.key
 
 
-def cells(spec: RunSpec, home: Home) -> list[Cell]:
-    """The cells of a request, in its order, each once.
+def cells(spec: RunSpec, home: Home, entries: dict[str, MethodEntry] | None = None) -> list[Cell]:
+    """The cells of a request, in its order, each once. `entries` are all methods, for callers that have found them already.
 
     Raises BenchError for what cannot run: an unknown name, absent captions, a stream that is missing, of a shape that
     the paper does not have, or not in the cache yet.
     """
-    found = requested(spec, home)
+    found = requested(spec, home, entries)
     for cell in found:
         if cell.pending:
             name = cell.config["dataset"]
@@ -86,25 +89,28 @@ def _not_cached(streams: Sequence[str], of: str = "") -> str:
     return f"stream {streams[0]}{of} is not" if len(streams) == 1 else f"streams {listing(streams)}{of} are not"
 
 
-def requested(spec: RunSpec, home: Home) -> list[Cell]:
+def requested(spec: RunSpec, home: Home, entries: dict[str, MethodEntry] | None = None) -> list[Cell]:
     """As `cells`, but streams that can still be imported are `pending` and their fingerprints null."""
     definition = dataset(spec.dataset)
-    entries = find_methods()
+    entries = find_methods() if entries is None else entries
     chosen = [pair for word in spec.methods for pair in variants(word, entries)]
     _check_shared(spec, [card for card, _ in chosen])
+    splits = _splits(spec, definition)
     files = FileDigests(home)
+    loss = lend(spec.loss, entries, spec.overrides, spec.protocol)
     common = {
         "schema": SCHEMA,
         "dataset": definition.name,
         "dataset_path": str(definition.path),
-        "splits": spec.splits,
+        "splits": splits,
         "subset": list(spec.subset) if spec.subset else None,
         "split": spec.split,
         "protocol": spec.protocol,
-        "captions_digest": captions_digest(definition, spec.splits, home, files),
+        "captions_digest": captions_digest(definition, splits, home, files),
         "engine": ENGINE,
         "threads": spec.threads,
         "device": spec.device,
+        **({"loss": loss.declared} if loss else {}),  # without the key it is cross-entropy
     }
     digests = {card.name: method_digest(_folder(entries[card.name])) for card, _ in chosen}
     unique: dict[str, Cell] = {}
@@ -112,7 +118,8 @@ def requested(spec: RunSpec, home: Home) -> list[Cell]:
         narrow = card.reading(name)
         for reading in _readings(narrow, spec, definition):
             streams, absent = stream_fingerprints(narrow, definition, reading, home)
-            row = _row(card, name, spec, definition, absent)
+            row = _row(card, name, spec, definition, absent, loss)
+            row |= _files(card, row["settings"], files)
             for seed in spec.seeds:
                 config = {
                     **common,
@@ -126,6 +133,23 @@ def requested(spec: RunSpec, home: Home) -> list[Cell]:
                 cell = Cell(config, tuple(stream for stream, known in streams.items() if known is None))
                 unique.setdefault(cell.key, cell)
     return list(unique.values())
+
+
+def _splits(spec: RunSpec, definition: DatasetDefinition) -> str:
+    """The split rule of a request: the one that it names; else, under protocol=paper, the data set's rule `paper` where it
+    has one, for a printed number belongs to its paper's lists; else `default`.
+
+    Raises BenchError for split=test of a rule whose val and test are one list: what it reports is validation.
+    """
+    unnamed = "splits" not in spec.model_fields_set
+    name = "paper" if unnamed and spec.protocol == "paper" and "paper" in definition.split_variants else spec.splits
+    lists = definition.split_rule(name).lists
+    if lists and lists["val"] == lists["test"] and spec.split == "test":
+        raise BenchError(
+            f"data set {definition.name} under splits={name} chooses the epoch on the clips that it reports: val and test are "
+            "one list; ask for split=val, and the page says so"
+        )
+    return name
 
 
 def _readings(card: MethodCard, spec: RunSpec, definition: DatasetDefinition) -> list[RunSpec]:
@@ -160,37 +184,60 @@ def variants(word: str, entries: dict[str, MethodEntry]) -> list[tuple[MethodCar
 
 
 def _row(
-    card: MethodCard, name: str, spec: RunSpec, definition: DatasetDefinition, absent: Sequence[str]
+    card: MethodCard,
+    name: str,
+    spec: RunSpec,
+    definition: DatasetDefinition,
+    absent: Sequence[str],
+    loss: LentLoss | None,
 ) -> dict[str, Any]:
     """The part of a configuration that is the same for all seeds of one variant."""
     variant = card.variants[name]
     settings, changed = _settings(card, variant, spec, definition)
-    notes = [*(card.name_without[stream] for stream in absent if stream in card.name_without), *changed]
+    card.refuse_impossible(settings, name)
+    if loss:
+        loss.check_taken(card, name, settings)
+    lost = [card.name_without[stream] for stream in absent if stream in card.name_without]
+    notes = [*lost, *(loss.notes if loss else []), *changed]
+    printed = variant.printed if spec.protocol == "paper" else Printed()
     return {
         "method": card.name,
         "variant": name,
         "title": f"{variant.title} ({', '.join(notes)})" if notes else variant.title,
+        "changed": changed,
         "settings": settings,
-        "phases": dict(variant.phases or card.phases),
-        "train": _group(Train, "train", card, spec, definition.train),
+        "phases": dict(printed.phases or variant.phases or card.phases),
+        "train": _group(Train, "train", card, spec, definition.train, printed.epochs),
         "search": _group(Search, "search", card, spec, None),
         "text": _group(Text, "text", card, spec, definition.text),
     }
 
 
 def _group(
-    model: type[Strict], name: str, card: MethodCard, spec: RunSpec, of_dataset: Strict | None
+    model: type[Strict],
+    name: str,
+    card: MethodCard,
+    spec: RunSpec,
+    of_dataset: Strict | None,
+    epochs: int | None = None,
 ) -> dict[str, Any]:
     """A group of shared settings: engine, then data set, then the paper (protocol=paper), then the request.
 
-    Under protocol=paper the paper's word is stronger than the data set's, or it would not be the paper's setting.
+    Under protocol=paper the paper's word is stronger than the data set's, or it would not be the paper's setting; `epochs`
+    is its word on the row alone.
     """
     merged = (of_dataset or model()).model_dump()
     if spec.protocol == "paper":
         assert card.protocol_paper is not None
         merged |= given(getattr(card.protocol_paper, name))
+    if epochs is not None:
+        merged["epochs"] = epochs
     merged |= given(getattr(spec, name))
-    return merged
+    return {
+        key: value
+        for key, value in merged.items()
+        if key not in ADDED.get(name, ()) or value != model.model_fields[key].default
+    }
 
 
 def _settings(
@@ -206,12 +253,19 @@ def _settings(
     settings |= variant.settings
     settings |= _shared(card, given(spec.model), "model")
     own = card.checked(spec.overrides.get(card.name, {}), card.name)
-    changed = [
-        f"{card.settings[name].alias or name}={value:g}" if isinstance(value, float) else f"{name}={value}"
-        for name, value in own.items()
-        if value != settings[name]
-    ]
+    changed = [card.told(name, value) for name, value in own.items() if value != settings[name]]
     return settings | own, changed
+
+
+def _files(card: MethodCard, settings: dict[str, Any], digests: FileDigests) -> dict[str, Any]:
+    """The `settings` with each file as `sha256:DIGEST` of its content, and `files`: where those lie on this machine."""
+    named = {name: value for name, value in settings.items() if card.settings[name].names_file(value)}
+    if not named:
+        return {}
+    paths = {name: Path(value).expanduser().resolve() for name, value in named.items()}
+    contents = {name: f"sha256:{digests.of(path)}" for name, path in paths.items()}
+    digests.save()
+    return {"settings": settings | contents, "files": {contents[name]: str(path) for name, path in paths.items()}}
 
 
 def _shared(card: MethodCard, values: dict[str, Any], where: str) -> dict[str, Any]:
@@ -238,11 +292,11 @@ class Planned:
     budget: int | None
 
 
-def plan(spec: RunSpec, home: Home) -> list[Planned]:
+def plan(spec: RunSpec, home: Home, entries: dict[str, MethodEntry] | None = None) -> list[Planned]:
     """What `bench run` would find for each cell of the request. Reads records and sidecars, changes nothing."""
     definition = dataset(spec.dataset)
     planned = []
-    for cell in requested(spec, home):
+    for cell in requested(spec, home, entries):
         state, why = _state(cell, home)
         planned.append(Planned(cell, state, why, _budget(cell, definition, spec, home)))
     return planned
@@ -290,6 +344,7 @@ def _position(folder: Path) -> str:
 _CHANGES = {
     "captions_digest": "the captions or the split lists changed",
     "method_digest": "the code of the method changed",
+    "loss.provider_digest": "the code of the loss changed",
     "engine": "the engine changed",
     "schema": "the form of a cell changed",
     "tokenizer_version": "the tokenizer changed",
@@ -353,7 +408,7 @@ def lock_holder(home: Home, key: str) -> str | None:
 
 def _budget(cell: Cell, definition: DatasetDefinition, spec: RunSpec, home: Home) -> int | None:
     """Training captions times epochs, where the definition tells how many captions the training split has."""
-    if spec.subset or spec.splits != "default" or definition.subset:
+    if spec.subset or cell.config["splits"] != "default" or definition.subset:
         return None
     source, _ = definition.caption_source(home)
     counts = source.counts.get("train")

@@ -56,11 +56,13 @@ def _cannot_be_had(stream: str, card: MethodCard, definition: DatasetDefinition,
 def _fingerprint(stream: str, card: MethodCard, definition: DatasetDefinition, spec: RunSpec, home: Home) -> str | None:
     cache = cache_path(home, definition.name, stream)
     if not sidecar_path(cache).is_file():
-        source = definition.streams[stream].source
+        source = definition.streams[stream].place
         if source is None and not definition.generated:
+            told, verb = ("videos", "extract") if stream == "pixels" else ("source", "import")
             raise BenchError(
-                f"stream {stream} of {definition.name} has no source: in {definition.path} and is not in the cache "
-                f"({cache}); name its file, then: bench features import dataset={spec.dataset} stream={stream}"
+                f"stream {stream} of {definition.name} has no {told}: in {definition.path} and is not in the cache "
+                f"({cache}); name its {'folder' if stream == 'pixels' else 'file'}, then: "
+                f"bench features {verb} dataset={spec.dataset} stream={stream}"
             )
         if source is not None and not definition.resolve(source, home).exists():
             raise BenchError(

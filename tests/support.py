@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from bench.data.clips import CorpusClips, StreamSource
-from bench.method import BOS, EOS, PAD, SPECIAL, Batch, Clips, Reference, StreamInfo, Vocabulary
+from bench.method import BOS, EOS, PAD, SPECIAL, Batch, Clips, Reference, Search, StreamInfo, Vocabulary, WordLoss
 from bench.nn.decoding import Captioner, Memory, State
+from bench.training import plain_loss
 
 torch.set_num_threads(1)  # small tensors: more threads only wait for each other
 
@@ -53,7 +54,8 @@ def make_clips(
 ) -> CorpusClips:
     """Clips c0, c1, ..: clip i has `lengths[i]` real time steps and a caption of each of `captions[i]` words.
 
-    `garbage` fills the padded time steps. Streams with two or more axes are timed.
+    `garbage` fills the padded time steps. Streams with two or more axes are timed. Where there are `pixels`, the `frames` are
+    what a `TinyEncoder` makes of them.
     """
     random = np.random.default_rng(seed)
     shapes = {"frames": (4, 5)} if shapes is None else shapes
@@ -68,15 +70,62 @@ def make_clips(
             made.append(Reference(f"{clip}#{number}", clip, " ".join(tokens), tokens, numbers))
         references[clip] = tuple(made)
     sources = {}
+    seen = _seen(len(ids), shapes, seed) if "pixels" in shapes else {}
     for name, shape in shapes.items():
         values = random.normal(size=(len(ids), *shape)).astype(dtype)
+        if name in seen:
+            values = seen[name].astype(np.uint8 if name == "pixels" else dtype)
         if len(shape) > 1:
             for row, length in enumerate(lengths):
-                values[row, length:] = garbage
+                values[row, length:] = min(garbage, 255) if name == "pixels" else garbage
         else:
             values = 1 / (1 + np.exp(-values))
-        sources[name] = stream_source(StreamInfo(name, shape, len(shape) > 1, "f" * 64), ids, values, lengths)
+        info = StreamInfo(name, shape, len(shape) > 1, "f" * 64, "tiny" if name == "pixels" else "")
+        sources[name] = stream_source(info, ids, values, lengths)
     return CorpusClips(ids, references, sources, vocabulary, seed, spend)
+
+
+def _seen(clips: int, shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, np.ndarray]:
+    """Pixels of so many clips, and the frames that an encoder makes of them."""
+    pixels = np.random.default_rng(seed + 1).integers(0, 256, (clips, *shapes["pixels"]), dtype=np.uint8)
+    with torch.no_grad():
+        frames = TinyEncoder(shapes["frames"][-1])(torch.from_numpy(pixels).flatten(0, 1))
+    return {"pixels": pixels, "frames": frames.numpy().reshape(clips, *shapes["frames"])}
+
+
+class TinyEncoder(nn.Module):
+    """uint8 frames [N, 3, H, W] -> [N, width]: two convolutions with batch normalisation; the same weights every time."""
+
+    def __init__(self, width: int = 5) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(11)
+            self.first, self.norm = nn.Conv2d(3, 4, 3, stride=2, bias=False), nn.BatchNorm2d(4)
+            self.second, self.out = nn.Conv2d(4, 6, 2), nn.Linear(6, width)
+            with torch.no_grad():
+                for part in (self.norm.weight, self.norm.bias, self.norm.running_mean):
+                    part.uniform_(-1, 1)
+        self.eval()
+
+    def forward(self, frames_NCYX: Tensor) -> Tensor:
+        x = frames_NCYX.to(self.first.weight.dtype) / 127.5 - 1
+        return self.out(torch.tanh(self.second(torch.tanh(self.norm(self.first(x))))).mean(dim=(2, 3)))
+
+
+def spoken(captions: dict[str, list[str]], seed: int = 0, shape: tuple[int, int] = (4, 6)) -> CorpusClips:
+    """Clips with given sentences, each with frames of its own; words in capitals are not in the vocabulary."""
+    words = dict.fromkeys(word for texts in captions.values() for text in texts for word in text.split())
+    vocabulary = Vocabulary((*SPECIAL, *(word for word in words if not word.isupper())))
+    clips = make_clips([shape[0]] * len(captions), [()] * len(captions), {"frames": shape}, seed=seed)
+    names = dict(zip(clips.ids, captions, strict=True))
+    references = {
+        clip: tuple(
+            Reference(f"{clip}#{number}", clip, text, tuple(text.split()), tuple(vocabulary.encode(text.split())))
+            for number, text in enumerate(captions[name])
+        )
+        for clip, name in names.items()
+    }
+    return CorpusClips(clips.ids, references, clips._sources, vocabulary)
 
 
 def stream_source(info: StreamInfo, ids: Sequence[str], values: np.ndarray, lengths: Sequence[int]) -> StreamSource:
@@ -128,12 +177,17 @@ class FakeRun:
         score: Callable[[Any], float] = lambda method: 0.0,
         die_at: int | None = None,
         saved: bytes | None = None,
+        loss: WordLoss = plain_loss,
+        encoder: Callable[[str, str], nn.Module] = lambda name, weights: TinyEncoder(),
     ) -> None:
         self.device = torch.device("cpu")
         self.seed = 0
         self.train = {**TRAIN, **(train or {})}
         self.shares = shares
+        self.search = Search(max_words=6)
         self.budget = budget
+        self.loss = loss
+        self.encoder = encoder
         self.score, self.die_at, self.saved = score, die_at, saved
         self.calls = 0
         self.reports: list[tuple[str, int, dict[str, float]]] = []

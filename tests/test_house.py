@@ -12,7 +12,18 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 # room -> rooms of the harness it may import. `root` (bench/__init__.py, home.py) is open to everybody.
-FRONT = {"registry", "card", "definition", "settings", "grammar", "sentences", "digests", "request", "streams"}
+FRONT = {
+    "registry",
+    "card",
+    "definition",
+    "settings",
+    "grammar",
+    "sentences",
+    "digests",
+    "request",
+    "streams",
+    "losses",
+}
 ALLOWED: dict[str, set[str]] = {
     "method": set(),
     "nn": {"method"},
@@ -39,11 +50,12 @@ ALLOWED: dict[str, set[str]] = {
         "conformance",
         "listings",
         "help",
+        "reproduction",
     }
     | FRONT,
     **{room: {"records", "features", "data", "method"} | FRONT for room in FRONT},
 }
-ALLOWED["listings"] = ALLOWED["cli"]
+ALLOWED["listings"] = ALLOWED["reproduction"] = ALLOWED["cli"]
 ALLOWED["help"] = set()
 # What a GPU box with torch, numpy, h5py, hdf5plugin, PyYAML and safetensors has: no more may be needed to train and decode.
 LIGHT_ROOMS = ("bench.nn", "bench.training", "bench.data.clips", "bench.features.cache")

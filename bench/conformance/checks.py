@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import importlib
 import json
 import math
 import os
@@ -15,16 +14,13 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from safetensors import safe_open
-from safetensors.torch import load_file
-
 from bench.conformance.corpus import SECRET, SHAPES, write_corpus
-from bench.execution.cell import CHECKPOINT, run_cell
+from bench.execution.cell import run_cell
+from bench.execution.checkpoint import CHECKPOINT, load
 from bench.execution.inputs import gather
 from bench.execution.prepare import prepare
 from bench.execution.workbench import Workbench
 from bench.home import Home
-from bench.method import Search, Vocabulary
 from bench.records.schema import Record
 from bench.records.store import PREDICTIONS, read_predictions, read_record
 from bench.registry import dataset, method_entry
@@ -34,15 +30,17 @@ SMALL = {"width": 16, "embedding": 12, "attention": 8, "dropout": 0.3}
 
 
 class Bench:
-    """One method, a tiny corpus, and the cells run on it so far (each runs once)."""
+    """One method, or one variant of it (`etenet:step2`), a tiny corpus, and the cells run on it so far (each runs once)."""
 
     def __init__(self, method: str, place: Path) -> None:
         self.method = method
         self.home = Home(place)
-        entry = method_entry(method)
+        name, _, variant = method.partition(":")
+        entry = method_entry(name)
         assert entry.card is not None
         self.card, self.module = entry.card, entry.module
-        streams = list(dict.fromkeys(["frames", *self.card.streams.needs, *self.card.streams.uses]))
+        more = self.card.variants[variant or self.card.default].needs
+        streams = list(dict.fromkeys(["frames", *self.card.streams.needs, *self.card.streams.uses, *more]))
         self.definition = write_corpus(place, [name for name in streams if name in SHAPES])
         prepare(dataset(str(self.definition)), self.home)
         self._records: dict[tuple[int, str], Record] = {}
@@ -117,13 +115,8 @@ def state_dict_is_whole(bench: Bench) -> None:
     cell, _ = bench.run()
     folder = cell.folder(bench.home)
     inputs = gather(cell.config, bench.home, lambda captions: None)
-    with safe_open(folder / CHECKPOINT, "pt") as file:
-        words = json.loads(file.metadata()["vocabulary"])
-    vocabulary = Vocabulary(tuple(words))
-    assert vocabulary.digest == inputs.vocabulary.digest
-    method = importlib.import_module(bench.module).build(cell.config["settings"], inputs.target.streams, vocabulary)
-    method.load_state_dict(load_file(folder / CHECKPOINT))
-    captions = method.decode(inputs.target, Search(**cell.config["search"]))
+    saved = load(folder / CHECKPOINT, vocabulary=inputs.vocabulary)
+    captions = saved.method.decode(inputs.target, saved.search)
     before = read_predictions(folder / PREDICTIONS, inputs.target.ids)
     assert {one.clip: one.text for one in captions} == before
 
@@ -227,6 +220,27 @@ def resumes_exactly(bench: Bench) -> None:
         assert again.weights_sha256 == whole.weights_sha256, f"stopped after checkpoint {stop}, other weights came out"
 
 
+class _Asked(BaseException):
+    """The loss of the run was asked for."""
+
+
+def trains_by_the_loss_of_its_run(bench: Bench) -> None:
+    """Where the card takes a loss, `fit` trains by the run's: no row may be named after a loss that taught it nothing."""
+    cell = bench.cell(3)
+    if not bench.card.takes_loss(cell.config["settings"]):
+        return
+
+    def ask(*_: Any) -> Any:
+        raise _Asked
+
+    try:
+        with mock.patch("bench.execution.cell.word_loss", lambda config, train: ask):
+            run_cell(cell.config, str(bench.home.root))
+    except _Asked:
+        return
+    raise AssertionError("the card says takes: loss, but fit never calls run.loss")
+
+
 CHECKS: dict[str, Callable[[Bench], None]] = {
     check.__name__: check
     for check in (
@@ -239,6 +253,7 @@ CHECKS: dict[str, Callable[[Bench], None]] = {
         keeps_to_the_budget,
         writes_only_its_folder,
         resumes_exactly,
+        trains_by_the_loss_of_its_run,
     )
 }
 """Every check by name."""

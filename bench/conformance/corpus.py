@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 import yaml
+
+from bench.features.encoders import load_encoder
 
 SECRET = "zyxwvunplanted"
 """A word that only test captions hold. Whoever can find it in what `fit` gets has seen the answers."""
@@ -23,7 +26,10 @@ SHAPES = {
     "words": (30,),
     "actions": (20,),
     "objects": (25,),
+    "pixels": (6, 3, 64, 64),
 }
+COLOURS = ((200, 40, 40), (40, 200, 40), (40, 40, 200), (200, 200, 40), (40, 200, 200))
+ENCODER = "shapes"  # makes the frames of a corpus with pixels: a method may go on from the ones to the others
 
 
 def write_corpus(folder: Path, streams: Sequence[str]) -> Path:
@@ -39,6 +45,7 @@ def write_corpus(folder: Path, streams: Sequence[str]) -> Path:
             texts = [f"{text} {SECRET}" for text in texts]
         lines += [json.dumps({"clip": clip, "caption": text}) for text in texts]
     (folder / "captions.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    seen = _paint(scenes) if "pixels" in streams else {}
     for name in streams:
         (folder / name).mkdir()
         shape = SHAPES.get(name, (6, 8))
@@ -46,7 +53,7 @@ def write_corpus(folder: Path, streams: Sequence[str]) -> Path:
             values = random.normal(0, 0.1, shape)
             values[..., noun] += 1.0
             values[..., len(NOUNS) + verb if shape[-1] > len(NOUNS) + len(VERBS) else verb] += 1.0
-            np.save(folder / name / f"{clip}.npy", values.astype(np.float32))
+            np.save(folder / name / f"{clip}.npy", seen[name][clip] if name in seen else values.astype(np.float32))
     for split in SIZES:
         own = [clip for clip in clips if clip.startswith(split)]
         (folder / f"{split}.txt").write_text("\n".join(own) + "\n", encoding="utf-8")
@@ -54,9 +61,25 @@ def write_corpus(folder: Path, streams: Sequence[str]) -> Path:
         "name": "tiny",
         "captions": [{"format": "jsonl", "files": {"captions": "captions.jsonl"}}],
         "splits": {split: f"{split}.txt" for split in SIZES},
-        "streams": {name: {"source": name} for name in streams},
+        "streams": {name: {"source": name, **({"encoder": ENCODER} if name in seen else {})} for name in streams},
         "train": {"epochs": 4, "captions": 8, "captions_per_clip": 2, "learning_rate": 0.01},
     }
     path = folder / "dataset.yaml"
     path.write_text(yaml.safe_dump(definition), encoding="utf-8")
     return path
+
+
+def _paint(scenes: Mapping[str, tuple[int, int]]) -> dict[str, dict[str, np.ndarray]]:
+    """`pixels` of every clip, six frames of 64 x 64 with a square on noise: its colour tells the noun, its path the verb; and
+    `frames`, what the encoder makes of them."""
+    random = np.random.default_rng(8)
+    encoder = load_encoder(ENCODER)
+    seen: dict[str, dict[str, np.ndarray]] = {"pixels": {}, "frames": {}}
+    for clip, (noun, verb) in scenes.items():
+        pixels = random.integers(90, 110, (6, 3, 64, 64), dtype=np.uint8)
+        for time in range(6):
+            row, column = 6 + 12 * verb, 6 + 8 * time
+            pixels[time, :, row : row + 10, column : column + 10] = np.array(COLOURS[noun])[:, None, None]
+        seen["pixels"][clip] = pixels
+        seen["frames"][clip] = encoder(torch.from_numpy(pixels)).detach().numpy()
+    return seen

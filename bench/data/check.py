@@ -60,9 +60,9 @@ def _repeated(corpus: Corpus) -> Iterable[Finding]:
 
 def _check_streams(definition: DatasetDefinition, home: Home) -> Iterable[Finding]:
     for name, stream in definition.streams.items():
-        if stream.source is None:
+        if stream.place is None:
             continue
-        path = definition.resolve(stream.source, home)
+        path = definition.resolve(stream.place, home)
         if not path.exists():
             yield Finding(
                 "warning", f"stream {name}: {path} is absent; methods that need {name} cannot run until it is there"

@@ -63,6 +63,14 @@ class CorpusClips:
         for start in range(0, len(self.ids), clips):
             yield self._batch([(clip, ()) for clip in self.ids[start : start + clips]])
 
+    def reading(self, streams: Sequence[str]) -> CorpusClips:
+        sources = {name: self._sources[name] for name in streams}
+        return CorpusClips(self.ids, self._references, sources, self.vocabulary, self._seed, self._spend)
+
+    def only(self, ids: Sequence[str]) -> CorpusClips:
+        """These clips alone, in this order."""
+        return CorpusClips(ids, self._references, self._sources, self.vocabulary, self._seed, self._spend)
+
     def _plan(self, order: int, captions: int, captions_per_clip: int) -> list[list[tuple[str, tuple[Reference, ...]]]]:
         random = np.random.default_rng([self._seed, order])
         groups = []
@@ -98,7 +106,10 @@ class CorpusClips:
         streams, masks = {}, {}
         for name, source in self._sources.items():
             values, lengths = source.read(clips)
-            streams[name] = torch.from_numpy(np.ascontiguousarray(values)).float()
+            tensor = torch.from_numpy(np.ascontiguousarray(values))
+            streams[name] = (
+                tensor if tensor.dtype == torch.uint8 else tensor.float()
+            )  # pixels: four times as large else
             if source.info.timed:
                 masks[name] = torch.arange(source.info.shape[0]) < torch.from_numpy(lengths.astype(np.int64)).unsqueeze(
                     1

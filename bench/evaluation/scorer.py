@@ -16,6 +16,7 @@ from types import TracebackType
 import numpy as np
 
 from bench import BenchError
+from bench.evaluation import densevid
 from bench.evaluation.bleu import TokenBleu
 from bench.evaluation.cider import TokenCider
 from bench.evaluation.java import ScoringUnavailable
@@ -104,6 +105,12 @@ class Scorer:
             empty=empty,
             warnings=_warnings(tables.cider, empty),
         )
+
+    def score_events(
+        self, captions: Sequence[densevid.Event], references: Sequence[densevid.Event]
+    ) -> densevid.EventScores:
+        """Scores of captioned events by densevid's rules, as `densevid.score`, with this scorer's METEOR process."""
+        return densevid.score(captions, references, self._meteor, self._java)
 
     def _read(self, references: Mapping[str, Sequence[str]]) -> _Tables:
         """Tables of the references, made once per set of them (the order of the clips counts here)."""

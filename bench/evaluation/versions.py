@@ -7,6 +7,8 @@ from collections.abc import Mapping
 NUMPY = "bench-1"  # raised by hand if a number of the numpy metrics ever changes
 METEOR = "meteor-1.5"
 PTB = "ptb-3.4.1"
+DENSEVID = "densevid_eval-2018"
+PREFIX = "densevid_"  # of a metric's name where events were scored by densevid's rules
 
 NAMES = {
     **{f"bleu{n}": (f"BLEU-{n}", NUMPY) for n in range(1, 5)},
@@ -18,11 +20,12 @@ NAMES = {
 
 
 def outdated(signatures: Mapping[str, str]) -> list[str]:
-    """Metrics whose signature names another implementation or tokenizer than this version's."""
+    """Metrics whose signature names another implementation, tokenizer or rules than this version's."""
     found = []
     for metric, signature in signatures.items():
         fields = dict(field.partition(":")[::2] for field in signature.split("|")[1:])
-        now = {"impl": NAMES[metric][1] if metric in NAMES else None, "tok": PTB}
+        known = NAMES.get(metric.removeprefix(PREFIX))
+        now = {"impl": known[1] if known else None, "tok": PTB, "rules": DENSEVID}
         if any(fields.get(name, version) != version for name, version in now.items()):
             found.append(metric)
     return found

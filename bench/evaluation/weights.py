@@ -31,7 +31,7 @@ def leave_one_out(captions: Captions, metric: str) -> dict[str, Floats]:
     if lonely:
         raise BenchError(
             f"a caption is weighted by the others of its clip, and {len(lonely)} clips have fewer than two: "
-            f"{name_some(lonely)}; give them a second caption, or train without weights (glrg:xe)"
+            f"{name_some(lonely)}; give them a second caption, or train without weights (glrg:xe, or no loss=discrepant)"
         )
     if not captions:
         return {}

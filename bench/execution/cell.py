@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import importlib
 import io
-import json
 import resource
 import shutil
 import sys
@@ -22,15 +20,17 @@ from typing import Any
 
 import torch
 import yaml
-from safetensors.torch import save_file
 
 from bench import BenchError
 from bench.evaluation.ngrams import VocabularyTooLargeError
+from bench.execution import checkpoint
+from bench.execution.checkpoint import CHECKPOINT, method_code
+from bench.execution.events import score_events
 from bench.execution.inputs import corpus_of, gather
 from bench.execution.provenance import now, provenance
-from bench.execution.workbench import Workbench, write_whole
+from bench.execution.workbench import Workbench
 from bench.home import Home
-from bench.method import Caption, Method, Vocabulary
+from bench.method import Caption, Clips, Method, Vocabulary, WordLoss
 from bench.records.schema import METRICS, Record
 from bench.records.store import (
     PREDICTIONS,
@@ -41,9 +41,7 @@ from bench.records.store import (
     write_predictions,
     write_record,
 )
-from bench.registry import method_entry
-
-CHECKPOINT = "checkpoint.safetensors"
+from bench.training import plain_loss
 
 
 def run_cell(config: dict[str, Any], root: str) -> None:
@@ -79,11 +77,13 @@ class _Bench:
         self.inputs = gather(config, home, lambda captions: self.run.spend(captions))
         self.run = Workbench(config, work, self.inputs.train.n_captions)
         self.run.lend_validation(self.inputs.val, self.inputs.val_references)
+        self.run.loss = word_loss(config, self.inputs.train)
 
     def build(self) -> Method:
         torch.manual_seed(self.config["seed"])
-        module = importlib.import_module(method_entry(self.config["method"]).module)
-        return module.build(self.config["settings"], self.inputs.target.streams, self.inputs.vocabulary)
+        return method_code(self.config["method"]).build(
+            self.config["settings"], self.inputs.target.streams, self.inputs.vocabulary
+        )
 
     def fit(self, method: Method) -> None:
         """Train; goes on from the resume state where an earlier try left one."""
@@ -99,6 +99,12 @@ class _Bench:
             wrong = sorted(set(asked) ^ set(given))[:5] or ["the order"]
             raise BenchError(f"decode must return one caption for each clip asked, in order; wrong: {', '.join(wrong)}")
         return captions, seconds
+
+
+def word_loss(config: Mapping[str, Any], train: Clips) -> WordLoss:
+    """The loss that a cell's declaration names, made on its training clips by the method that provides it."""
+    loss = config.get("loss")
+    return plain_loss if loss is None else method_code(loss["provider"]).build_loss(loss["settings"], train)
 
 
 @contextmanager
@@ -131,8 +137,7 @@ def _finish(
 ) -> None:
     run, vocabulary = bench.run, bench.inputs.vocabulary
     state = {name: value.detach().cpu().contiguous() for name, value in method.state_dict().items()}
-    metadata = {"config": json.dumps(config), "vocabulary": json.dumps(list(vocabulary.words))}
-    write_whole(folder / CHECKPOINT, lambda aside: save_file(state, aside, metadata=metadata))
+    checkpoint.save(folder / CHECKPOINT, state, config, vocabulary, bench.inputs.target.streams)
     write_predictions(
         folder / PREDICTIONS, [Prediction(c.clip, c.text, c.log_probability, c.alternatives) for c in captions]
     )
@@ -164,8 +169,8 @@ def _finish(
 
 
 def public(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The declaration as it may be published: without the path of a data set that ships with the package."""
-    return {name: value for name, value in config.items() if name != "dataset_path"}
+    """The declaration as it may be published: without the paths of this machine."""
+    return {name: value for name, value in config.items() if name not in ("dataset_path", "files")}
 
 
 def _vocabulary_facts(vocabulary: Vocabulary, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -197,7 +202,10 @@ def _peak_memory() -> float:
 
 
 def score_cell(config: dict[str, Any], root: str, scorer: Any) -> None:
-    """Score the predictions of an unscored cell against the references of its split; fills its record."""
+    """Score the predictions of an unscored cell against the references of its split; fills its record.
+
+    Events of a data set that declares densevid's rules are scored by them as well, under protocol=paper.
+    """
     from bench.spec import Cell
 
     home = Home(Path(root))
@@ -211,13 +219,15 @@ def score_cell(config: dict[str, Any], root: str, scorer: Any) -> None:
     started = time.monotonic()
     try:
         scores = scorer.score(references, predictions)
+        by_event, event_signatures = score_events(config, predictions, home, scorer)
     except VocabularyTooLargeError as error:
         raise BenchError(f"data set {config['dataset']}, split {split}: {error}") from error
     _write_clip_scores(folder / "clip_scores.csv", ids, scores.clips)
     content = record.model_dump(by_alias=True)
     content["state"] = "done"
-    content["scores"] = {split: {name: percent(value) for name, value in scores.corpus.items() if name in METRICS}}
-    content["signatures"] = {split: scores.signatures(split)}
+    corpus_scores = {name: value for name, value in scores.corpus.items() if name in METRICS} | by_event
+    content["scores"] = {split: {name: percent(value) for name, value in corpus_scores.items()}}
+    content["signatures"] = {split: scores.signatures(split) | event_signatures}
     if content["ledger"] is not None:
         content["ledger"]["score_seconds"] = round(time.monotonic() - started, 3)
     write_record(folder, Record.model_validate(content))

@@ -15,10 +15,11 @@ from typing import Any
 from bench import BenchError
 from bench.data.corpus import Corpus, load_corpus
 from bench.definition import DatasetDefinition
-from bench.digests import canonical, captions_digest
+from bench.digests import captions_digest
 from bench.execution.job import Job, Score, ScoringDesk, state_of
 from bench.execution.provenance import provenance
 from bench.home import Home
+from bench.records.keys import canonical
 from bench.records.schema import External, Provenance, Record
 from bench.records.store import PREDICTIONS, RECORD, Prediction, named, read_record, write_predictions, write_record
 from bench.sentences import unknown

@@ -18,6 +18,7 @@ from bench.method import Reference, StreamInfo, Vocabulary
 from bench.registry import dataset as find_dataset
 
 MEMORY_LIMIT = 4 * 2**30  # bytes of one stream of one split; beyond it clips are read one by one
+PIXEL_LIMIT = 2**28  # of pixels: a step spends far longer in the encoder than in reading its clips
 
 
 @dataclass
@@ -100,9 +101,9 @@ def _cache(config: Mapping[str, Any], name: str, mark: str, home: Home) -> Cache
 
 
 def _source(name: str, cache: Cache, ids: Sequence[str]) -> StreamSource:
-    info = StreamInfo(name, cache.shape, cache.timed, cache.fingerprint)
+    info = StreamInfo(name, cache.shape, cache.timed, cache.fingerprint, cache.encoder)
     size = len(ids) * int(np.prod(cache.shape)) * cache.dtype.itemsize
-    if size > MEMORY_LIMIT:
+    if size > (PIXEL_LIMIT if cache.dtype == np.uint8 else MEMORY_LIMIT):
         return StreamSource(info, cache.load)
     values, lengths = cache.load(ids)
     row = {clip: place for place, clip in enumerate(ids)}

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench import BenchError
 from bench.definition import DatasetDefinition
 from bench.home import Home
+
+if TYPE_CHECKING:
+    from bench.data.source import Clip
+
+PROGRESS = 50  # clips between two lines of progress
 
 
 def prepare(
@@ -30,11 +37,42 @@ def prepare(
         write_streams(home, definition.options, subset, name=definition.name, streams=streams)
         return
     from bench.features.importers import import_stream
+    from bench.features.sidecar import cache_path
 
-    ids = _all_clips(definition, home)
+    clips, _ = all_clips(definition, home)
     for name in streams:
-        path = import_stream(definition, name, home, ids)
+        source = definition.streams[name]
+        path = cache_path(home, definition.name, name)
+        if source.source is None and path.is_file():
+            pass  # `bench features extract` has made it, perhaps with other words than the definition's: used as it is
+        elif source.videos is not None:
+            path, failed = extract(definition, name, home)
+            if failed:
+                raise BenchError(failed)
+        else:
+            path = import_stream(definition, name, home, list(clips))
         print(f"{definition.name}: stream {name} is in {path}", flush=True)
+
+
+def extract(
+    definition: DatasetDefinition, stream: str, home: Home, told: Mapping[str, str] | None = None
+) -> tuple[Path, str]:
+    """Make the cache of a stream that comes from videos; `told` (videos, frames, encoder) is laid over its definition.
+
+    Returns its path, and a sentence on the clips that could not be read, empty if there are none. Raises BenchError where
+    nothing can be extracted at all.
+    """
+    from bench.features.extract import Extraction, extract_pixels, told_failures
+
+    extraction = Extraction.of(definition, stream, home, told)
+    clips, aliases = all_clips(definition, home)
+
+    def tell(left: int) -> None:
+        if left % PROGRESS == 0:
+            print(f"{definition.name}: stream {stream}: {left} clips left", flush=True)
+
+    path, failures = extract_pixels(extraction, clips, aliases, home, tell)
+    return path, told_failures(definition.name, failures, len(clips)) if failures else ""
 
 
 def refuse_empty_splits(
@@ -61,9 +99,15 @@ def refuse_empty_splits(
         )
 
 
-def _all_clips(definition: DatasetDefinition, home: Home) -> list[str]:
-    """Clips of the data set under every split rule: one cache, and with it one fingerprint, serves all of them."""
+def all_clips(definition: DatasetDefinition, home: Home) -> tuple[dict[str, Clip], dict[str, str]]:
+    """Clips of the data set under every split rule, and their other names: one cache, and with it one fingerprint, serves
+    all rules."""
     from bench.data.corpus import load_corpus
 
-    rules = ["default", *definition.split_variants]
-    return list(dict.fromkeys(clip for rule in rules for clip in load_corpus(definition, home, splits=rule).clips))
+    clips: dict[str, Clip] = {}
+    aliases: dict[str, str] = {}
+    for rule in ("default", *definition.split_variants):
+        corpus = load_corpus(definition, home, splits=rule)
+        clips |= {clip: one for clip, one in corpus.clips.items() if clip not in clips}
+        aliases |= corpus.aliases
+    return clips, aliases

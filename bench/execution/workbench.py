@@ -11,27 +11,35 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from bench import BenchError
 from bench.evaluation.cider import TokenCider
 from bench.evaluation.ngrams import VocabularyTooLargeError
-from bench.method import Clips, Method, Search
+from bench.method import Clips, Method, Search, WordLoss
 from bench.records.store import write_atomically
+from bench.settings import Train
+from bench.training import plain_loss
 
 CURVES = ("phase", "epoch", "captions", "seconds", "name", "value")
 
 
 class Workbench:
-    """`bench.method.Run` of one cell. `spend` is called by the training clips for every caption they hand out."""
+    """`bench.method.Run` of one cell. `spend` is called by the training clips for every caption they hand out.
+
+    `loss` is cross-entropy until the cell sets the one that its declaration names.
+    """
 
     def __init__(self, config: Mapping[str, Any], work: Path, captions: int) -> None:
         self.device = choose_device(config["device"])
         self.seed: int = config["seed"]
-        self.train: Mapping[str, Any] = config["train"]
+        # A configuration leaves out shared settings younger than the first records (see `bench.spec.ADDED`).
+        self.train: Mapping[str, Any] = Train().model_dump() | config["train"]
         self.shares: Mapping[str, float] = config["phases"]
         self.budget = config["train"]["epochs"] * captions
         self.slack = max(config["train"]["captions"], config["train"].get("accumulate") or 0) * len(self.shares)
         self.search = Search(**config["search"])
+        self.loss: WordLoss = plain_loss
         self.selection: dict[str, Any] | None = None
         self.captions = 0
         self.epochs = 0
@@ -42,6 +50,7 @@ class Workbench:
         self._rows: list[dict[str, Any]] = []
         self._val: tuple[Clips, TokenCider] | None = None
         self._dataset = config["dataset"]
+        self._files: Mapping[str, str] = config.get("files", {})
 
     def lend_validation(self, clips: Clips, references: Mapping[str, list[tuple[str, ...]]]) -> None:
         """Give the validation clips and the tokens of their captions; the method sees neither."""
@@ -54,6 +63,12 @@ class Workbench:
     def seconds(self) -> float:
         """Seconds of training, over all processes that worked on this cell."""
         return self._earlier + time.monotonic() - self._started
+
+    def encoder(self, name: str, weights: str = "pretrained") -> nn.Module:
+        """The encoder called `name`; a file of weights is found by its digest, wherever it lies on this machine."""
+        from bench.features.encoders import load_encoder
+
+        return load_encoder(name, weights, self._files).to(self.device)
 
     def spend(self, captions: int) -> None:
         """Count captions handed out. Raises BenchError where a method reads more than its budget."""

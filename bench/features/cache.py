@@ -363,6 +363,11 @@ class Cache:
     def fingerprint(self) -> str:
         return str(self._open().contents.fingerprint)
 
+    @property
+    def encoder(self) -> str:
+        """Name of the encoder that made the features, or for which the pixels were prepared; empty if not known."""
+        return str(self._open().contents.header["attributes"].get("encoder", {}).get("name", ""))
+
     def __len__(self) -> int:
         return len(self.ids)
 

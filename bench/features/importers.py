@@ -79,7 +79,7 @@ class Recipe:
             dtype=getattr(entry, "dtype", None),
             timed=getattr(entry, "timed", None),
             l2=bool(getattr(entry, "l2", False)),
-            encoder=dict(getattr(entry, "encoder", None) or {}),
+            encoder={"name": entry.encoder} if getattr(entry, "encoder", None) else {},
         )
         if recipe.dtype is not None and recipe.dtype not in DTYPES:
             raise BenchError(f"{where}: dtype is {recipe.dtype!r}, but must be one of {', '.join(DTYPES)}")
@@ -176,7 +176,7 @@ def import_stream(
     recipe = Recipe.of(definition, stream_name, home)
     target = cache_path(home, definition.name, stream_name)
     request = json.loads(canonical({"options": recipe.options(), "files": _facts(recipe.files)}))
-    if not force and _up_to_date(target, request, corpus_ids):
+    if not force and up_to_date(target, request, corpus_ids):
         return target
     source = recipe.open(corpus_ids)
     try:
@@ -207,7 +207,9 @@ def _facts(files: Sequence[Path]) -> list[dict[str, Any]] | None:
     return facts
 
 
-def _up_to_date(target: Path, request: dict[str, Any], corpus_ids: Sequence[str]) -> bool:
+def up_to_date(target: Path, request: dict[str, Any], corpus_ids: Sequence[str]) -> bool:
+    """Whether the cache was made by this request, `options` and `files`, and holds all clips; where the files are gone, a
+    cache made with the same options is."""
     if not target.is_file():
         return False
     try:

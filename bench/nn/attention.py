@@ -28,5 +28,5 @@ class AdditiveAttention(nn.Module):
         """Context [B, D] and weights [B, T]; masked positions get weight exactly 0."""
         energy_BTA = torch.tanh(keys_BTA + product(query_BH, self.query.weight).unsqueeze(1))
         score_BT = (energy_BTA @ self.score.weight.T).squeeze(-1).masked_fill(~mask_BT, float("-inf"))
-        weight_BT = torch.softmax(score_BT, dim=-1)
+        weight_BT = torch.softmax(score_BT, dim=-1, dtype=torch.promote_types(score_BT.dtype, torch.float32))
         return torch.bmm(weight_BT.unsqueeze(1), values_BTD).squeeze(1), weight_BT

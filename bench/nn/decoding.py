@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -116,11 +117,16 @@ def _pad_rows(value: Tensor, rows: int) -> Tensor:
     )
 
 
-def word_losses(captioner: Captioner, forced: Forced) -> Tensor:
-    """-log p of every target word, [B, W], zero on padding. The output layer sees real words only."""
-    losses_N = functional.cross_entropy(
-        captioner.logits(forced.features_BWR[forced.mask_BW]), forced.targets_BW[forced.mask_BW], reduction="none"
-    )
+def word_losses(captioner: Captioner, forced: Forced, never: Sequence[int] = ()) -> Tensor:
+    """-log p of every target word, [B, W], zero on padding. The output layer sees real words only.
+
+    Words of `never` have no part in p: a sampler that may not write them draws from the distribution of the others.
+    """
+    logits_NV = captioner.logits(forced.features_BWR[forced.mask_BW])
+    logits_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))  # -log p is no matter for bfloat16
+    if never:
+        logits_NV = logits_NV.index_fill(1, torch.tensor(never, device=logits_NV.device), float("-inf"))
+    losses_N = functional.cross_entropy(logits_NV, forced.targets_BW[forced.mask_BW], reduction="none")
     return torch.zeros_like(forced.mask_BW, dtype=losses_N.dtype).masked_scatter(forced.mask_BW, losses_N)
 
 

@@ -25,7 +25,13 @@ class _Ledger:
     def __init__(self, weight: Tensor) -> None:
         self.inputs: list[Tensor] = []
         self.gradients: list[Tensor] = []
-        self.anchor: Tensor = _Anchor.apply(weight, self)
+        # Under autocast the weight is rounded once for the whole loop, not at every step.
+        self.anchor: Tensor = _Anchor.apply(weight.to(_product_type(weight)), self)
+
+
+def _product_type(weight: Tensor) -> torch.dtype:
+    kind = weight.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
 
 
 class _Anchor(torch.autograd.Function):
@@ -51,10 +57,11 @@ class _Step(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, base: Tensor | None, x_ND: Tensor, weight: Tensor, ledger: _Ledger) -> Tensor:
+        x_ND = x_ND.to(weight.dtype)
         ctx.save_for_backward(x_ND, weight)
         ctx.ledger = ledger
         ctx.based = base is not None
-        return x_ND @ weight.T if base is None else torch.addmm(base, x_ND, weight.T)
+        return x_ND @ weight.T if base is None else torch.addmm(base.to(weight.dtype), x_ND, weight.T)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, None, None]:

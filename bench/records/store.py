@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from bench import BenchError
+from bench.records.keys import cell_key
 from bench.records.schema import SCHEMA, Record, reasons
 
 RECORD = "record.json"
@@ -138,6 +139,8 @@ def _check(path: Path, raw: Any) -> Record:
         raise BadRecord(path, reasons(error)) from error
     if path.parent.name != record.key:
         raise BadRecord(path, f"its key {record.key} is not the name of its folder {path.parent.name}")
+    if record.key != cell_key(record.config):
+        raise BadRecord(path, f"its config has the key {cell_key(record.config)}, so it is not the one that was run")
     return record
 
 

@@ -14,11 +14,12 @@ from functools import cached_property, reduce
 from statistics import fmean
 from typing import Any
 
+from bench.records.keys import NOT_KEYED
 from bench.records.schema import Record
 
 RANKED_BY = "cider"
 FRAMES = ("frames",)
-UNKEYED = ("seed", "dataset_path", "title", "threads", "device")  # do not tell one row from another
+UNKEYED = ("seed", *NOT_KEYED)  # do not tell one row from another
 NO_SIGNATURES = "{}"
 TERMS = ("protocol", "split", "splits", "subset", "captions_digest")
 
@@ -219,17 +220,26 @@ def _common_seeds(rows: Sequence[Row]) -> tuple[int, ...]:
 def _told_apart(rows: Sequence[Row]) -> list[Row]:
     """The rows, each with what tells it from those of the same name, as `key=value` parts."""
     by_name: dict[str, list[dict[str, Any]]] = {}
-    flats = [_flat(row.first.config) for row in rows]
+    flats = [_flat_row(row.first.config) for row in rows]
     for row, flat in zip(rows, flats, strict=True):
         by_name.setdefault(row.name, []).append(flat)
     differing = {
-        name: [key for key in sorted(set().union(*group)) if len({_canonical(flat.get(key)) for flat in group}) > 1]
+        name: [key for key in sorted(set().union(*group)) if len(_values(key, group)) > 1]
         for name, group in by_name.items()
     }
     return [
-        Row(row.records, ", ".join(_part(key, flat.get(key)) for key in differing[row.name]))
+        Row(row.records, ", ".join(_part(key, flat.get(key)) for key in differing[row.name] if _speaks_of(flat, key)))
         for row, flat in zip(rows, flats, strict=True)
     ]
+
+
+def _values(key: str, group: Sequence[Mapping[str, Any]]) -> set[str]:
+    return {_canonical(flat.get(key)) for flat in group if _speaks_of(flat, key)}
+
+
+def _speaks_of(flat: Mapping[str, Any], key: str) -> bool:
+    """Whether `key` can tell this row from others: what is said of a borrowed loss is said of the rows that have it."""
+    return key in flat or not key.startswith("loss.")
 
 
 def _part(key: str, value: Any) -> str:
@@ -247,3 +257,13 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + name] = value
     return flat
+
+
+def _flat_row(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration with its keys joined by dots; `loss` is its name, and what belongs to it stands below that name."""
+    loss = config.get("loss")
+    flat = _flat({name: value for name, value in config.items() if name != "loss"})
+    if loss is None:
+        return {**flat, "loss": "cross_entropy"}
+    below = {**loss["settings"], "provider_digest": loss["provider_digest"]}
+    return {**flat, "loss": loss["name"], **_flat(below, f"loss.{loss['name']}.")}

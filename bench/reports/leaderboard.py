@@ -10,11 +10,11 @@ from typing import Any
 
 from bench import BenchError
 from bench.home import Home
-from bench.records.schema import Record
+from bench.records.schema import DENSEVID, Record
 from bench.records.store import RECORD, BadRecord, all_records, cell_folder, record_paths, write_atomically
 from bench.reports.blocks import RANKED_BY, Block, Row, blocks
 from bench.reports.markdown import between_markers, clean, code, escape, has_markers, link, read_page, table
-from bench.reports.published import Published, family, published_value
+from bench.reports.published import Published, Scorer, family, published_value
 
 INDEX = "README.md"
 METRICS = {"bleu4": "B@4", "meteor": "M", "rouge_l": "R-L", "cider": "CIDEr"}
@@ -33,6 +33,7 @@ HEAD = (
     "state",
 )
 NUMBERS = ("#", *METRICS.values(), "budget")
+EVENT_HEAD = ("method", "variant", *METRICS.values(), "published CIDEr")
 
 HOW_TO_READ = (
     "Scores are in percent (CIDEr-D x 100), higher is better: mean ± standard deviation (n) over the seeds of a row, "
@@ -42,6 +43,13 @@ HOW_TO_READ = (
     "failed or unscored cell leaves the row without mean and rank, and its scores are listed one by one. The seeds "
     "link to their records. Budget counts the training captions that a cell may read or sample. Rows marked external "
     "hold captions made elsewhere and are never ranked."
+)
+
+BY_EVENTS = (
+    "The captions of the table above, scored as densevid_eval, the public code of the ActivityNet Captions challenge, "
+    "scores captions of annotated events: each against every reference event of its video that overlaps with its own by "
+    "at least 0.3, 0.5, 0.7 or 0.9, a video's pairs as one corpus, then the mean over videos and over these thresholds. "
+    "These numbers are not ranked, and not to be compared with those above."
 )
 
 
@@ -118,8 +126,32 @@ def _section(number: int, block: Block, dataset: str, home: Home) -> list[str]:
         _cells(row, rank, block, printed, home)
         for row, rank, printed in zip(block.rows, block.ranks, published, strict=True)
     ]
-    notes = [f"- {note}" for note in (*_notes(block), *_citations(block, published))]
-    return [escape(heading), escape(_shared(terms)), table(HEAD, rows, right=NUMBERS), "\n".join(notes)]
+    parts = [escape(heading), escape(_shared(terms)), table(HEAD, rows, right=NUMBERS)]
+    parts.append(_bullets([*_notes(block), *_citations(block, published)]))
+    if any(name.startswith(DENSEVID) for name in block.signatures):
+        parts += _events(number, block, dataset)
+    return parts
+
+
+def _events(number: int, block: Block, dataset: str) -> list[str]:
+    """The second table of a section, with the scores by densevid's rules."""
+    published = [_published(row, dataset, "densevid") for row in block.rows]
+    rows = [
+        [
+            escape(row.title),
+            escape(row.label),
+            *(_score(row, DENSEVID + metric) for metric in METRICS),
+            _printed(row, printed),
+        ]
+        for row, printed in zip(block.rows, published, strict=True)
+    ]
+    notes = [*_signatures(block, DENSEVID), *_citations(block, published)]
+    heading = f"### Table {number} by the rules of densevid\\_eval"
+    return [heading, BY_EVENTS, table(EVENT_HEAD, rows, right=list(METRICS.values())), _bullets(notes)]
+
+
+def _bullets(notes: Iterable[str]) -> str:
+    return "\n".join(f"- {note}" for note in notes)
 
 
 def _shared(terms: Any) -> str:
@@ -163,11 +195,15 @@ def _cells(row: Row, rank: int | None, block: Block, published: Published | None
 
 
 def _score(row: Row, metric: str) -> str:
-    """`24.10 ± 0.61 (3)` of a complete row; the scores one by one of a row with failed or unscored cells."""
     values = row.values(metric)
+    return spread(values, whole=row.complete and len(values) == len(row.records))
+
+
+def spread(values: Sequence[float], whole: bool) -> str:
+    """`24.10 ± 0.61 (3)` of a whole row; the scores one by one of a row with failed or unscored cells; or a dash."""
     if not values:
         return NOTHING
-    if not row.complete or len(values) < len(row.records):
+    if not whole:
         return " / ".join(f"{value:.2f}" for value in values)
     if len(values) == 1:
         return f"{values[0]:.2f} (1)"
@@ -212,11 +248,21 @@ def _seeds(seeds: Sequence[int]) -> str:
     return ("seed " if len(seeds) == 1 else "seeds ") + ", ".join(str(seed) for seed in seeds)
 
 
-def _published(row: Row, dataset: str) -> Published | None:
+def _published(row: Row, dataset: str, scorer: Scorer = "coco") -> Published | None:
     base = family(dataset)
     if base is None or row.external:
         return None
-    return published_value(row.first.method, row.first.variant, base, row.first.split)
+    config = row.first.config
+    loss, train = config.get("loss") or {}, config.get("train") or {}
+    return published_value(
+        row.first.method,
+        row.first.variant,
+        base,
+        row.first.split,
+        loss=loss.get("name"),
+        data_fraction=train.get("data_fraction", 1.0),
+        scorer=scorer,
+    )
 
 
 def _printed(row: Row, published: Published | None) -> str:
@@ -235,7 +281,7 @@ def _differences(row: Row, published: Published) -> list[str]:
         found.append(f"another data set ({row.first.dataset})")
     if config.get("subset"):
         found.append("a subset of the clips")
-    if config.get("splits") not in (None, "default", "official"):
+    if (config.get("splits") or "default") not in (published.table.splits, "official"):
         found.append(f"other split lists ({config['splits']})")
     if config["protocol"] != "paper":
         found.append(f"the {config['protocol']} protocol")
@@ -281,9 +327,20 @@ def _notes(block: Block) -> list[str]:
     selections = {record.selection.metric for row in block.rows for record in row.records if record.selection}
     if selections:
         chosen = ", ".join(escape(metric) for metric in sorted(selections))
-        notes.append(f"The epoch of every cell was chosen on the validation clips by {chosen}.")
-    notes += [f"{short}: {code(block.signatures[name])}" for name, short in METRICS.items() if name in block.signatures]
-    return notes
+        notes.append(f"The epoch of every cell was chosen {_chosen_on(block)} by {chosen}.")
+    return notes + _signatures(block)
+
+
+def _chosen_on(block: Block) -> str:
+    """Where epochs were chosen; a table of validation scores says that it is biased."""
+    if block.terms["split"] != "val":
+        return "on the validation clips"
+    return "on the split that is reported here (the scores are those of the best epoch on it, and so above fresh clips)"
+
+
+def _signatures(block: Block, prefix: str = "") -> list[str]:
+    signed = {short: block.signatures.get(prefix + name) for name, short in METRICS.items()}
+    return [f"{short}: {code(signature)}" for short, signature in signed.items() if signature]
 
 
 def _record_path(record: Record, home: Home) -> str:

@@ -14,6 +14,8 @@ from bench import BenchError
 from bench.home import data_folder
 from bench.records.schema import check_score, reasons
 
+Scorer = Literal["coco", "densevid"]
+
 
 class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
@@ -21,13 +23,15 @@ class Part(BaseModel):
 
 class Row(Part):
     """One system in one table. `variant` holds the settings that tell it from its neighbours, `variant_name` the
-    variant of this project whose printed result it is, `ref` the citation the paper gives for it."""
+    variant of this project whose printed result it is (trained by the borrowed `loss`, where there is one), `ref` the
+    citation the paper gives for it."""
 
     system: str
     own: bool
     role: Literal["proposed", "baseline_rerun", "cited"]
     method: str | None
     variant_name: str | None = None
+    loss: str | None = None
     variant: dict[str, Any]
     metrics: dict[str, float]
     ref: str | None = None
@@ -48,9 +52,18 @@ class Row(Part):
             raise ValueError(f"variant_name {self.variant_name!r} is no variant of method {self.method!r}")
         return self
 
+    @property
+    def data_fraction(self) -> float:
+        """The part of the training clips that it was trained on."""
+        return float(self.variant.get("data_fraction", 1.0))
+
 
 class Table(Part):
-    """One printed table, or the part of it that speaks of one data set (`printed_in` then names the whole)."""
+    """One printed table, or the part of it that speaks of one data set (`printed_in` then names the whole).
+
+    `splits` is the split rule of the data set's definition that gives the paper's lists, `scorer` by whose rules the
+    numbers were made: those of coco-caption over clips, or of densevid_eval over events.
+    """
 
     id: str
     printed_in: str | None = None
@@ -58,6 +71,8 @@ class Table(Part):
     dataset: str
     dataset_inferred: bool = False
     split: str
+    splits: str = "default"
+    scorer: Scorer = "coco"
     rows: tuple[Row, ...]
 
     @property
@@ -128,9 +143,20 @@ def load_paper(path: Path) -> Paper:
 
 
 def published_value(
-    method: str, variant: str | None, dataset: str, split: str, folder: Path | None = None
+    method: str,
+    variant: str | None,
+    dataset: str,
+    split: str,
+    folder: Path | None = None,
+    *,
+    loss: str | None = None,
+    data_fraction: float = 1.0,
+    scorer: Scorer = "coco",
 ) -> Published | None:
     """The printed result of one variant on one data set and split; None where no paper prints it.
+
+    `loss` is the borrowed loss that it was trained by, `data_fraction` the part of the training clips, `scorer` by whose
+    rules it was scored.
 
     Where several tables print it, the paper that proposes it comes first, then the earlier table.
     """
@@ -140,7 +166,9 @@ def published_value(
         for paper in load_papers(folder)
         for table in paper.tables
         for row in table.rows
-        if (table.dataset, table.split) == (dataset, split) and row.variant_name == name and row.metrics
+        if (table.dataset, table.split, table.scorer) == (dataset, split, scorer)
+        and (row.variant_name, row.loss, row.data_fraction) == (name, loss, data_fraction)
+        and row.metrics
     ]
     return min(found, key=lambda item: item.row.role != "proposed", default=None)
 

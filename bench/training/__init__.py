@@ -1,8 +1,25 @@
 """The training loop that methods share: phases, budget, exact resume, best weights, caption weights."""
 
 from bench.training.model import CaptionModel
-from bench.training.phases import Losses, Phase, fit_phases
-from bench.training.recipes import cross_entropy_phase
-from bench.training.rewards import caption_weights
+from bench.training.phases import Group, Losses, Phase, fit_phases
+from bench.training.recipes import base_phases, cross_entropy_phase, plain_loss
+from bench.training.reinforce import BASELINES, Baseline, Draw, reinforce_phase, self_critical_phase
+from bench.training.rewards import CaptionReward, caption_weights
 
-__all__ = ["CaptionModel", "Losses", "Phase", "caption_weights", "cross_entropy_phase", "fit_phases"]
+__all__ = [
+    "BASELINES",
+    "Baseline",
+    "CaptionModel",
+    "CaptionReward",
+    "Draw",
+    "Group",
+    "Losses",
+    "Phase",
+    "base_phases",
+    "caption_weights",
+    "cross_entropy_phase",
+    "fit_phases",
+    "plain_loss",
+    "reinforce_phase",
+    "self_critical_phase",
+]

@@ -32,6 +32,9 @@ class CaptionModel:
         self.vocabulary = vocabulary
         self.phases = phases
 
+    def prepare(self, lend: Callable[[str, str], nn.Module]) -> None:
+        """Remember who lends encoders, as `Run.encoder` does: for methods that decode with one."""
+
     def fit(self, train: Clips, run: Run) -> None:
         """Train by the phases; feature normalisers are measured on the training clips first."""
         self.module.to(run.device)
@@ -45,7 +48,7 @@ class CaptionModel:
                 stream = module.stream
                 # Regions are many vectors a frame: fewer clips at a time keep them within memory.
                 clips = 16 if len(train.streams[stream].shape) > 2 else 256
-                batches = (batch.to(run.device) for batch in train.in_order(clips))
+                batches = (batch.to(run.device) for batch in train.reading([stream]).in_order(clips))
                 measured = ((batch.streams[stream], batch.masks.get(stream)) for batch in batches)
                 module.fit((values, vector_mask(values, mask_CT)) for values, mask_CT in measured)
 

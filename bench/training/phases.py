@@ -31,12 +31,34 @@ ADADELTA = {"lr": 1.0, "rho": 0.95, "eps": 1e-6}  # Zeiler 2012; papers that use
 
 
 @dataclass(frozen=True)
+class Group:
+    """Part of what a phase trains, with a learning rate or weight decay of its own; None keeps that of the phase.
+
+    `module` is a module, all of which learns, or the parameters themselves. Gradients are clipped group by group.
+    """
+
+    module: nn.Module | Sequence[nn.Parameter]
+    learning_rate: float | None = None
+    weight_decay: float | None = None
+
+    def parameters(self) -> list[nn.Parameter]:
+        return list(self.module.parameters() if isinstance(self.module, nn.Module) else self.module)
+
+    def options(self) -> dict[str, Any]:
+        """What the optimizer is told of this group."""
+        own = {"lr": self.learning_rate, "weight_decay": self.weight_decay}
+        return {"params": self.parameters(), **{name: value for name, value in own.items() if value is not None}}
+
+
+@dataclass(frozen=True)
 class Phase:
     """One stage of a recipe.
 
-    `loss(batch)` gives the losses; `module` holds the parameters that learn, all others stay fixed. `share` is the part of
-    the caption budget. `train` overrides keys of the run's training settings (learning_rate, optimizer, patience, ...).
-    A phase with `validate=False` (pre-training of a part that cannot caption yet) ends with its last weights.
+    `loss(batch)` gives the losses; `module` holds the parameters that learn, all others stay fixed. With `groups`, exactly
+    their parameters learn, each group at its own rates. `share` is the part of the caption budget. `train` overrides keys
+    of the run's training settings (learning_rate, optimizer, patience, ...). A phase with `validate=False` (pre-training of
+    a part that cannot caption yet) ends with its last weights. `reads` names the streams of its batches; None is all.
+    `begin(epoch)` is told the number of each epoch, from 0 in every phase, before its first batch and after a resume.
     """
 
     name: str
@@ -45,6 +67,17 @@ class Phase:
     share: float
     train: Mapping[str, Any] = field(default_factory=dict)
     validate: bool = True
+    groups: Sequence[Group] = ()
+    reads: Sequence[str] | None = None
+    begin: Callable[[int], None] | None = None
+
+    def learning(self) -> Sequence[Group]:
+        """What the optimizer gets: `groups`, or all of `module` as one."""
+        return self.groups or [Group(self.module)]
+
+    def parameters(self) -> list[nn.Parameter]:
+        """All that learns."""
+        return [parameter for group in self.learning() for parameter in group.parameters()]
 
 
 @dataclass
@@ -83,6 +116,7 @@ class _Loop:
         self.method, self.model, self.phases, self.clips, self.run = method, model, phases, clips, run
         self.at = _Progress()
         self.optimizer: torch.optim.Optimizer | None = None
+        self.rates: list[float] = []  # of the optimizer's groups at the start of the phase
         self.saved = time.monotonic()
         total = sum(phase.share for phase in phases)
         self.budgets = [round(run.budget * phase.share / total) for phase in phases]
@@ -131,13 +165,25 @@ class _Loop:
         return {**self.run.train, **self.phase.train}
 
     def _optimizer(self, settings: Mapping[str, Any]) -> torch.optim.Optimizer:
-        learning = {id(p) for p in self.phase.module.parameters()}
+        learning = {id(p) for p in self.phase.parameters()}
         for p in self.model.parameters():
             p.requires_grad_(id(p) in learning)
         options: dict[str, Any] = {"lr": settings["learning_rate"], "weight_decay": settings["weight_decay"]}
         if settings["optimizer"] == "adadelta":
             options |= ADADELTA
-        return OPTIMIZERS[settings["optimizer"]](list(self.phase.module.parameters()), **options)
+        groups = [group.options() for group in self.phase.learning()]
+        optimizer = OPTIMIZERS[settings["optimizer"]](groups, **options)
+        self.rates = [group["lr"] for group in optimizer.param_groups]
+        return optimizer
+
+    def _decay_rates(self, settings: Mapping[str, Any]) -> None:
+        """The rates of this epoch: those of the phase's start, times `decay` for every `decay_every` epochs behind it."""
+        if settings.get("decay") is None:
+            return
+        assert self.optimizer is not None
+        factor = settings["decay"] ** (self.at.epoch // settings["decay_every"])
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * factor
 
     def run_phase(self) -> None:
         """Train one phase to the end of its budget or patience, then load its best weights."""
@@ -160,6 +206,9 @@ class _Loop:
 
     def _epoch(self, settings: Mapping[str, Any], budget: int) -> None:
         self.model.train()
+        self._decay_rates(settings)
+        if self.phase.begin is not None:
+            self.phase.begin(self.at.epoch)
         for batch in self._batches(settings):
             self._step(batch.to(self.run.device), settings)
             self.at.batch += 1
@@ -181,11 +230,14 @@ class _Loop:
     def _batches(self, settings: Mapping[str, Any]) -> Iterator[Batch]:
         # One number per (phase, epoch): 1,000 epochs are more than any schedule here has.
         order = self.at.phase * 1000 + self.at.epoch
-        return self.clips.epoch(order, settings["captions"], settings["captions_per_clip"], start=self.at.batch)
+        clips = self.clips if self.phase.reads is None else self.clips.reading(self.phase.reads)
+        return clips.epoch(order, settings["captions"], settings["captions_per_clip"], start=self.at.batch)
 
     def _step(self, batch: Batch, settings: Mapping[str, Any]) -> None:
         assert self.optimizer is not None
-        losses = self.phase.loss(batch)
+        low = settings.get("precision") == "bfloat16"
+        with torch.autocast(self.run.device.type, torch.bfloat16, enabled=low):
+            losses = self.phase.loss(batch)
         count = len(batch.caption_ids)
         if not torch.isfinite(losses["loss"]):
             raise FloatingPointError(
@@ -198,8 +250,9 @@ class _Loop:
         self.at.pending += count
         if self.at.pending >= (want or 0):
             if want:
-                _divide_gradients(self.phase.module, self.at.pending)
-            _clip(self.phase.module, settings)
+                _divide_gradients(self.phase.parameters(), self.at.pending)
+            for group in self.phase.learning():  # each by itself: a loud group does not silence a quiet one
+                _clip(group.parameters(), settings)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
             self.at.pending = 0
@@ -217,20 +270,20 @@ class _Loop:
             self.run.selected(self.phase.name, self.at.epoch, score)
 
 
-def _divide_gradients(module: nn.Module, count: int) -> None:
-    for parameter in module.parameters():
+def _divide_gradients(parameters: Sequence[nn.Parameter], count: int) -> None:
+    for parameter in parameters:
         if parameter.grad is not None:
             parameter.grad /= count
 
 
-def _clip(module: nn.Module, settings: Mapping[str, Any]) -> None:
+def _clip(parameters: Sequence[nn.Parameter], settings: Mapping[str, Any]) -> None:
     limit = settings["clip"]
     if not limit:
         return
     if settings["clip_by"] == "value":
-        nn.utils.clip_grad_value_(module.parameters(), limit)
+        nn.utils.clip_grad_value_(parameters, limit)
     else:
-        nn.utils.clip_grad_norm_(module.parameters(), limit)
+        nn.utils.clip_grad_norm_(parameters, limit)
 
 
 def _generators(device: torch.device) -> dict[str, Tensor]:

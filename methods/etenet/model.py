@@ -1,10 +1,15 @@
-"""EtENet's decoder: soft attention with a scalar gate, deep output layer, doubly stochastic attention.
+"""EtENet: a decoder with soft attention, a scalar gate, a deep output layer and doubly stochastic attention, and the encoder
+that is trained through it.
 
 Olivastri, Singh, Cuzzolin: "End-to-End Video Captioning", section 3. Equation numbers are the paper's.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
 
 from bench.method import Batch
 from bench.nn.attention import AdditiveAttention
@@ -64,6 +69,84 @@ class EtENetDecoder(nn.Module):
 
     def logits(self, features_NE: Tensor) -> Tensor:
         return self.output(self.dropout(features_NE))  # eq. 15, before the softmax
+
+
+class EndToEnd(nn.Module):
+    """Encoder phi and decoder psi as one captioner (eq. 1, 2).
+
+    In step 1 it reads cached features of the frozen encoder, in step 2 pixels. Which step it is in is a part of its weights.
+    An encoder that `learns` is as well; one that stays as it is, is not saved. Until `attach` there is none.
+    """
+
+    from_pixels: Tensor
+
+    def __init__(self, decoder: EtENetDecoder, learns: bool) -> None:
+        super().__init__()
+        self.decoder, self.learns = decoder, learns
+        self.register_buffer("from_pixels", torch.tensor(False))
+        self.encoder: nn.Module | None = None
+        self._lent: list[nn.Module] = []  # in a list, where nn.Module does not take it for a part of itself
+
+    def attach(self, encoder: nn.Module) -> None:
+        """Take the encoder: frames [N, 3, Y, X] uint8 -> [N, D]."""
+        encoder.requires_grad_(False).eval()  # the phase in which it learns says which of its parameters do
+        if self.learns:
+            self.encoder = encoder
+        else:
+            self._lent = [encoder]
+
+    @property
+    def phi(self) -> nn.Module | None:
+        """The encoder, wherever it is kept; None until there is one."""
+        return self._lent[0] if self._lent else self.encoder
+
+    def train(self, mode: bool = True) -> "EndToEnd":
+        """As every module, but for the encoder: the running statistics of its batch normalisation stay as they are."""
+        super().train(mode)
+        if self.encoder is not None:
+            self.encoder.eval()
+        return self
+
+    def trainable(self) -> list[nn.Parameter]:
+        """Section 4: all parameters of the encoder but the affine ones of batch normalisation."""
+        assert self.phi is not None
+        fixed = {id(p) for part in self.phi.modules() if isinstance(part, _BatchNorm) for p in part.parameters()}
+        return [parameter for parameter in self.phi.parameters() if id(parameter) not in fixed]
+
+    def look(self, pixels: Tensor, mask_CT: Tensor) -> Tensor:
+        """v_i = phi(x_i), eq. 1: [C, T, D] of pixels [C, T, 3, Y, X] uint8; zero on padded frames.
+
+        Activations are held for one clip at a time: where phi learns they are thrown away after the forward pass and computed
+        once more in the backward pass, so that memory grows neither with the batch nor with its number of frames.
+        """
+        phi = self.phi
+        assert phi is not None, "an encoder has to be attached first"
+        clips = [pixels[clip][mask_CT[clip]] for clip in range(len(pixels))]
+        if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in phi.parameters()):
+            # Nothing random happens in an encoder in eval mode: no generator needs to be set back.
+            vectors = [checkpoint(phi, clip, use_reentrant=False, preserve_rng_state=False) for clip in clips]
+        else:
+            with torch.no_grad():
+                vectors = [phi(clip) for clip in clips]
+        real_ND = torch.cat(vectors)
+        values_CTD = real_ND.new_zeros(*mask_CT.shape, real_ND.shape[-1])
+        return values_CTD.masked_scatter(mask_CT.unsqueeze(-1), real_ND)
+
+    def encode(self, batch: Batch) -> Memory:
+        if self.from_pixels:
+            mask_CT = batch.masks["pixels"]
+            frames_CTD = self.look(batch.streams["pixels"], mask_CT)
+            batch = replace(batch, streams={"frames": frames_CTD}, masks={"frames": mask_CT})
+        return self.decoder.encode(batch)
+
+    def start(self, memory: Memory) -> State:
+        return self.decoder.start(memory)
+
+    def step(self, words_B: Tensor, state: State, memory: Memory) -> tuple[Tensor, State, Tensor]:
+        return self.decoder.step(words_B, state, memory)
+
+    def logits(self, features_NE: Tensor) -> Tensor:
+        return self.decoder.logits(features_NE)
 
 
 def doubly_stochastic(attention_BWT: Tensor, frames_BT: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ the paper's.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +45,12 @@ class WordNetwork(nn.Module):
         return self.output(self.dropout(torch.cat([mean_CH, peak_CH], dim=-1)))
 
 
+def levelled(scores_CK: Tensor, normalise: bool) -> Tensor:
+    """The probabilities of one range as the fusion sees them, [C, K]: each vector standardised by itself, or as they are."""
+    # Not in the paper: probabilities of some 1/1000 are too quiet for phi to learn from in a few epochs.
+    return functional.layer_norm(scores_CK, scores_CK.shape[-1:]) if normalise else scores_CK
+
+
 class Decoder(nn.Module):
     """Fusion of the ranges (eq. 4) and the LSTM that F starts (eq. 5-7).
 
@@ -62,6 +69,7 @@ class Decoder(nn.Module):
         feed: str = "first",
     ) -> None:
         super().__init__()
+        self.reads = tuple(ranges)
         self.width = width
         self.normalise, self.feed = normalise, feed
         self.project = nn.ModuleDict({name: nn.Linear(size, width) for name, size in ranges.items()})  # phi of eq. 4
@@ -74,12 +82,8 @@ class Decoder(nn.Module):
 
     def fuse(self, scores: Mapping[str, Tensor]) -> Tensor:
         """F in the width of a word, [C, E], from the probabilities of each range [C, K]."""
-        parts = [torch.relu(phi(self._level(scores[name]))) for name, phi in self.project.items()]
+        parts = [torch.relu(phi(levelled(scores[name], self.normalise))) for name, phi in self.project.items()]
         return self.join(self.dropout(torch.cat(parts, dim=-1)))
-
-    def _level(self, scores_CK: Tensor) -> Tensor:
-        # Not in the paper: probabilities of some 1/1000 are too quiet for phi to learn from in a few epochs.
-        return functional.layer_norm(scores_CK, scores_CK.shape[-1:]) if self.normalise else scores_CK
 
     def remember(self, fused_CE: Tensor) -> Memory:
         """What a clip lends to its words: F itself, or its share of the gates of every word."""
@@ -104,15 +108,18 @@ class Decoder(nn.Module):
 
 
 class GLRG(nn.Module):
-    """The captioner: ranges read from their streams, the long range from frames where there is no `words` stream."""
+    """The captioner: ranges read from their streams, the long range from frames where there is no `words` stream.
 
-    def __init__(self, decoder: Decoder, word_network: WordNetwork | None) -> None:
+    `decoder` is the paper's, or the authors' network of the same form (`official.OfficialDecoder`).
+    """
+
+    def __init__(self, decoder: Any, word_network: WordNetwork | None) -> None:
         super().__init__()
         self.decoder, self.word_network = decoder, word_network
 
     def ranges(self, batch: Batch) -> dict[str, Tensor]:
         """Probabilities of each range, [C, K]. The encoders are frozen while captions are learned."""
-        scores = {name: batch.streams[name] for name in self.decoder.project if name in batch.streams}
+        scores = {name: batch.streams[name] for name in self.decoder.reads if name in batch.streams}
         if self.word_network is not None:
             self.word_network.eval()
             with torch.no_grad():
@@ -131,6 +138,18 @@ class GLRG(nn.Module):
 
     def logits(self, features_NH: Tensor) -> Tensor:
         return self.decoder.logits(features_NH)
+
+
+def chance_of_truth(schedule: str, epoch: int) -> float:
+    """The chance of xi = 1 in eq. 6, that a word's predecessor is the true one, in `epoch` of the seeding, from 0.
+
+    `paper`: up to 1, then down again, as the text has it; from 0 and by 0.05 an epoch, neither of which is printed. `usual`:
+    from 1 down to 0.75 at the same pace.
+    """
+    moved = 0.05 * epoch
+    if schedule == "paper":
+        return moved if moved <= 1 else max(2 - moved, 0.0)
+    return max(1 - moved, 0.75)
 
 
 def discrepant_cross_entropy(losses_BW: Tensor, weights_B: Tensor) -> Tensor:

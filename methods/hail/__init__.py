@@ -1,10 +1,14 @@
 """HA_IL behind the contract: hierarchical attention, trained by cross-entropy or by Information Loss."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from bench.method import Batch, Clips, Run, StreamInfo, Vocabulary
-from bench.nn.decoding import cross_entropy, teacher_forcing, word_losses
+import torch
+from torch import Tensor
+
+from bench.method import Batch, Caption, Clips, Run, Search, StreamInfo, Vocabulary, WordLoss
+from bench.nn.decoding import cross_entropy
 from bench.training import CaptionModel, Losses, Phase, cross_entropy_phase
 from methods.hail.information import information_loss, target_weights, word_weights
 from methods.hail.model import HierarchicalAttention
@@ -35,11 +39,26 @@ def build(settings: Mapping[str, Any], streams: Mapping[str, StreamInfo], vocabu
     )
 
     def phases(clips: Clips, run: Run) -> Sequence[Phase]:
-        if settings["loss"] == "cross_entropy":
-            return [cross_entropy_phase(model, run)]
-        return [_information_phase(model, settings, clips, run)]
+        own = build_loss(settings, clips) if settings["loss"] == "information" else None
+        return [cross_entropy_phase(model, run, loss=own)]
 
-    return CaptionModel(model, vocabulary, phases)
+    return RegionModel(model, vocabulary, phases)
+
+
+class RegionModel(CaptionModel):
+    """A `CaptionModel` whose captions tell where the object LSTM looked."""
+
+    module: HierarchicalAttention
+
+    @torch.inference_mode()
+    def caption(self, batch: Batch, search: Search) -> list[Caption]:
+        """Beam search; `traces` hold `region_attention`, alpha of eq. 2, [T, k], where there is an object LSTM."""
+        captions = super().caption(batch, search)
+        if self.module.objects is None:
+            return captions
+        _, alpha_CTk = self.module.objects(*self.module.vectors(batch, "regions"))
+        told = zip(captions, alpha_CTk.tolist(), strict=True)
+        return [replace(caption, traces={**caption.traces, "region_attention": alpha}) for caption, alpha in told]
 
 
 def _width(stream: StreamInfo) -> int:
@@ -53,18 +72,16 @@ def _width(stream: StreamInfo) -> int:
     return stream.shape[-1]
 
 
-def _information_phase(model: HierarchicalAttention, settings: Mapping[str, Any], clips: Clips, run: Run) -> Phase:
-    """Cross-entropy with every word weighed by what it tells of its clip (eq. 8).
+def build_loss(settings: Mapping[str, Any], clips: Clips) -> WordLoss:
+    """Information Loss for any captioner: every word weighed by what it tells of its clip (eq. 8).
 
     The weights are a function of the training captions, so a resumed run counts them again and saves nothing.
     """
     table = word_weights(clips, settings["information_weight"], settings["relevance_exponent"])
 
-    def losses(batch: Batch) -> Losses:
-        forced = teacher_forcing(model, batch, run.train["scheduled_sampling"])
-        losses_BW = word_losses(model, forced)
-        loss = information_loss(losses_BW, target_weights(table, batch, forced.targets_BW, len(clips.vocabulary)))
+    def losses(losses_BW: Tensor, batch: Batch, targets_BW: Tensor) -> Losses:
+        loss = information_loss(losses_BW, target_weights(table, batch, targets_BW, len(clips.vocabulary)))
         plain = cross_entropy(losses_BW).detach()
         return {"loss": loss, "cross_entropy": plain, "information_loss": loss.detach()}
 
-    return Phase("base", losses, model, run.shares["base"])
+    return losses

@@ -5,7 +5,7 @@ from typing import Any
 
 from bench.method import StreamInfo, Vocabulary
 from bench.nn.captioners import SoftAttention
-from bench.training import CaptionModel, cross_entropy_phase
+from bench.training import CaptionModel, base_phases
 
 
 def build(settings: Mapping[str, Any], streams: Mapping[str, StreamInfo], vocabulary: Vocabulary) -> CaptionModel:
@@ -19,4 +19,4 @@ def build(settings: Mapping[str, Any], streams: Mapping[str, StreamInfo], vocabu
         settings["attention"],
         settings["initial"],
     )
-    return CaptionModel(captioner, vocabulary, lambda clips, run: [cross_entropy_phase(captioner, run)])
+    return CaptionModel(captioner, vocabulary, lambda clips, run: base_phases(captioner, settings, clips, run))

@@ -7,6 +7,7 @@ Algorithm 2). Equation numbers are the paper's.
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -75,13 +76,16 @@ class Decoder(nn.Module):
         return torch.zeros_like(memory["video"]), memory["video"]
 
     def step(self, words_B: Tensor, state: State, memory: Memory) -> tuple[Tensor, State, Tensor]:
+        """The weights are those of the frames and, behind them, of the places: [B, T + S]."""
         hidden_BH, cell_BH = state
         query_BQ = torch.cat([memory["video"], hidden_BH], dim=-1) if self.encoded else hidden_BH
         seen_BD, weights_BT = self.temporal(query_BQ, memory["keys"], memory["frames"], memory["mask"])
         gates_B4H = self.cell.part("temporal", seen_BD, memory.get("audio_gates"))
         if self.spatial is not None:
-            place_BD, _ = self.spatial(query_BQ, memory["place_keys"], memory["places"], memory["place_mask"])
+            places = memory["place_keys"], memory["places"], memory["place_mask"]
+            place_BD, place_weights_BS = self.spatial(query_BQ, *places)
             gates_B4H = self.cell.part("spatial", place_BD, gates_B4H)
+            weights_BT = torch.cat([weights_BT, place_weights_BS], dim=-1)
         first_B1 = (words_B == BOS).unsqueeze(-1)
         word_BE = torch.where(first_B1, memory["entry"], self.embedding(words_B))  # t = 0: o_i in place of a word
         gates_B4H = self.cell.part("word", word_BE, gates_B4H)
@@ -133,7 +137,7 @@ class OnePass(nn.Module):
         return self.decoder.logits(features_NH)
 
 
-class _Told:
+class Told:
     """The decoder with a clip memory made beforehand, so that two steps share one encoder run."""
 
     def __init__(self, decoder: Decoder, memory: Memory) -> None:
@@ -146,6 +150,19 @@ class _Told:
 
 MIDDLE, REFOCUSED, FIXED = 0, 1, 2
 """Where the procedure stands: step 1 alone; two steps with key frames that learn; two steps with key frames that stay."""
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Clips that were watched twice: key frames [C], log alpha [C, T], and what the decoder reads in step 1 and step 2.
+
+    As long as step 1 alone has been trained, `second` is `first` and the key frames are the middle ones.
+    """
+
+    key: Tensor
+    log_weights: Tensor
+    first: Memory
+    second: Memory
 
 
 class VRE(OnePass):
@@ -170,18 +187,24 @@ class VRE(OnePass):
 
     def encode(self, batch: Batch) -> Memory:
         """The memory of step 2, or of step 1 as long as nothing else has been trained."""
-        if self.stage == MIDDLE:
-            return super().encode(batch)
+        return super().encode(batch) if self.stage == MIDDLE else self.watch(batch).second
+
+    def watch(self, batch: Batch) -> Watched:
+        """Both steps, with the key frames that this stage has for clips that were not trained on."""
         video = self.video(batch)
         hidden_CH, first_CH = self.encoder.first(video)
-        key_C = self.look(video)[1] if self.stage == FIXED else self.encoder.look(video, first_CH).argmax(1)
-        return self.decoder.remember(self.decoder.survey(video), self.encoder.second(video, hidden_CH, key_C))
+        log_weights_CT = self.find(video) if self.stage == FIXED else self.encoder.look(video, first_CH)
+        survey = self.decoder.survey(video)
+        first = self.decoder.remember(survey, first_CH)
+        if self.stage == MIDDLE:
+            return Watched(video.middle, log_weights_CT, first, first)
+        key_C = log_weights_CT.argmax(1)
+        second_CH = self.encoder.second(video, hidden_CH, key_C)
+        return Watched(key_C, log_weights_CT, first, self.decoder.remember(survey, second_CH))
 
-    def look(self, video: Video) -> tuple[Tensor, Tensor]:
-        """log alpha, [C, T], and key frames, [C], as this stage has them for clips that were not trained on."""
-        encoder = self.finder if self.stage == FIXED else self.encoder
-        log_weights_CT = encoder.look(video, encoder.first(video)[1])
-        return log_weights_CT, video.middle if self.stage == MIDDLE else log_weights_CT.argmax(1)
+    def find(self, video: Video) -> Tensor:
+        """log alpha of the finder, [C, T]."""
+        return self.finder.look(video, self.finder.first(video)[1])
 
     def joint_losses(self, batch: Batch, sampling: float, weight: float, form: str, feeding: str) -> dict[str, Tensor]:
         """L_all = L2 + L1 + beta LR+ (eq. 22). R_e is remembered for the next epoch.
@@ -226,7 +249,7 @@ class VRE(OnePass):
         return (one_B, two_B), memories
 
     def _told_losses(self, batch: Batch, memory: Memory, sampling: float) -> Tensor:
-        told = _Told(self.decoder, memory)
+        told = Told(self.decoder, memory)
         return word_losses(told, teacher_forcing(told, batch, sampling)).sum(1)
 
     @torch.no_grad()
@@ -238,7 +261,7 @@ class VRE(OnePass):
         self.stage.fill_(FIXED)
         for batch in clips.in_order(256):
             here = batch.to(self.stage.device)
-            self.key_frames.put(here.clip_ids, self.look(self.video(here))[1])
+            self.key_frames.put(here.clip_ids, self.find(self.video(here)).argmax(1))
         self.train(training)
 
     @torch.no_grad()

@@ -67,11 +67,37 @@ def rebuild_local(p: Parameters, hidden: Sequence[Vector], frames: int) -> list[
     return states
 
 
-def reconstruction(p: Parameters, hidden: Sequence[Vector], frames: Sequence[Vector], kind: str, norm: str) -> float:
-    """L_rec of one caption: `global` eq. 8, `local` eq. 12, `joint` eq. 13."""
+def rebuild_transposed(
+    p: Parameters, hidden: Sequence[Vector], alphas: Sequence[Sequence[float]], renormalise: bool
+) -> list[Vector]:
+    """Z with beta replaced by the transpose of alpha [word][frame] (Table 6)."""
+    z, m = np.zeros(len(p["b_i"])), np.zeros(len(p["b_i"]))
+    states = []
+    for frame in range(len(alphas[0])):
+        column = [alpha[frame] for alpha in alphas]
+        total = sum(column) if renormalise else 1.0
+        mu = weighted_sum([weight / total for weight in column], hidden)
+        z, m = lstm(p, [mu], z, m)
+        states.append(z)
+    return states
+
+
+def reconstruction(
+    p: Parameters,
+    hidden: Sequence[Vector],
+    frames: Sequence[Vector],
+    kind: str,
+    norm: str,
+    alphas: Sequence[Sequence[float]] = (),
+    word_weights: str = "attention",
+) -> float:
+    """L_rec of one caption: `global` eq. 8, `local` eq. 12, `joint` eq. 13; Table 6 reads the weights from `alphas`."""
     if kind == "global":
         return psi(mean(frames), mean(rebuild_global(p, hidden)), norm)
-    states = rebuild_local(p, hidden, len(frames))
+    if word_weights == "attention":
+        states = rebuild_local(p, hidden, len(frames))
+    else:
+        states = rebuild_transposed(p, hidden, alphas, renormalise=word_weights == "transposed")
     loss = 0.0
     for z, v in zip(states, frames, strict=True):
         loss += psi(z, v, norm) / len(frames)

@@ -83,8 +83,17 @@ def first_vector(parts: Mapping[str, Parameters], seen: Seen) -> Vector:
     return heard(parts["encoder"], h1, seen.sound)
 
 
-def decode(parts: Mapping[str, Parameters], seen: Seen, o: Vector | None, words: Sequence[int]) -> list[Vector]:
-    """Algorithm 2 for one step: logits of w_1 .. w_n and EOS. Without `o` (the row Vf + vs) zeros begin."""
+@dataclass(frozen=True)
+class Told:
+    """One word of Algorithm 2: its logits, and the weights of the frames and of the places (none without places)."""
+
+    logits: Vector
+    frames: list[float]
+    places: list[float]
+
+
+def tell(parts: Mapping[str, Parameters], seen: Seen, o: Vector | None, words: Sequence[int]) -> list[Told]:
+    """Algorithm 2 for one step, over w_1 .. w_n and EOS. Without `o` (the row Vf + vs) zeros begin."""
     p = parts["decoder"]
     width = len(p["b_i"])
     h = np.zeros(width)
@@ -93,18 +102,25 @@ def decode(parts: Mapping[str, Parameters], seen: Seen, o: Vector | None, words:
         entry = np.zeros(p["E"].shape[1])
     else:
         entry = affine(p["W_e"], o) if "W_e" in p else o
-    logits = []
+    told = []
     for t in range(len(words) + 1):
         query = h if o is None else np.concatenate([o, h])
-        inputs = [weighted_sum(attend(parts["temporal"], seen.frames, query), seen.frames)]
+        of_frames, of_places = attend(parts["temporal"], seen.frames, query), []
+        inputs = [weighted_sum(of_frames, seen.frames)]
         if seen.places is not None:
-            inputs.append(weighted_sum(attend(parts["spatial"], seen.places, query), seen.places))
+            of_places = attend(parts["spatial"], seen.places, query)
+            inputs.append(weighted_sum(of_places, seen.places))
         if seen.sound is not None:
             inputs.append(seen.sound)
         inputs.append(entry if t == 0 else p["E"][words[t - 1]])
         h, c = lstm(p, inputs, h, c)
-        logits.append(affine(p["W_x"], h, p["b_x"]))
-    return logits
+        told.append(Told(affine(p["W_x"], h, p["b_x"]), of_frames, of_places))
+    return told
+
+
+def decode(parts: Mapping[str, Parameters], seen: Seen, o: Vector | None, words: Sequence[int]) -> list[Vector]:
+    """Logits of w_1 .. w_n and EOS."""
+    return [one.logits for one in tell(parts, seen, o, words)]
 
 
 def refocus_loss(alpha_key: float, change: float, form: str) -> float:

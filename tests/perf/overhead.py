@@ -1,6 +1,6 @@
 """What the harness costs: processor time of a cell's training by the shared loop against the bare loop over the same batches.
 
-    python tests/perf/overhead.py
+    python -m tests.perf.overhead
 
 Both train salstm on one thread from the same weights over the same batches; the losses must be equal. The harness's part is
 progress, curves, checkpoints, budget and selection; decoding the validation clips is timed apart, since the bare loop has none.

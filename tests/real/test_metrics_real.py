@@ -111,3 +111,25 @@ def test_caption_weights_agree_in_the_first_and_last_column(real_data: Path, met
         scores = official.compute_score(references, hypotheses, **options)[1]  # type: ignore[attr-defined]
         expected = scores[3] if metric == "bleu4" else scores
         np.testing.assert_allclose([weights[clip][column] for clip in captions], expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("metric", "official"), [("cider", Cider()), ("rouge_l", Rouge()), ("bleu4", Bleu(4))])
+def test_caption_weights_agree_for_all_captions_of_clips_of_all_lengths(
+    real_data: Path, metric: str, official: object
+) -> None:
+    """MSVD has 21 to 81 captions a clip: a column that only some clips have is scored with the others left whole."""
+    captions = dict(list(msvd_test(real_data).items())[:12])
+    weights = leave_one_out(captions, metric)
+    options = {"verbose": 0} if metric == "bleu4" else {}
+    checked = 0
+    for column in range(max(map(len, captions.values()))):
+        held = [clip for clip, texts in captions.items() if column < len(texts)]
+        hypotheses = {clip: [captions[clip][column] if clip in held else ""] for clip in captions}
+        references = {clip: texts[:column] + texts[column + 1 :] for clip, texts in captions.items()}
+        scores = official.compute_score(references, hypotheses, **options)[1]  # type: ignore[attr-defined]
+        expected = dict(zip(captions, scores[3] if metric == "bleu4" else scores, strict=True))
+        for clip in held:
+            assert weights[clip][column] == pytest.approx(expected[clip], abs=1e-12), (clip, column)
+            checked += 1
+    assert checked == sum(map(len, captions.values()))
+    assert len({len(texts) for texts in captions.values()}) > 5

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
+from bench.records.keys import cell_key
 from bench.records.schema import Record
 from bench.records.store import cell_folder, write_record
 
@@ -44,7 +43,7 @@ def config(method: str = "salstm", variant: str = "xe", seed: int = 0, **changes
 
 def content(cfg: dict[str, Any], state: str = "done", **changes: Any) -> dict[str, Any]:
     """The fields of a record; `cider` sets that score, anything else replaces a field."""
-    key = hashlib.sha256(json.dumps(cfg, sort_keys=True).encode()).hexdigest()[:16]
+    key = cell_key(cfg)
     cider = changes.pop("cider", SCORES["cider"])
     split = cfg["split"]
     fields: dict[str, Any] = {"schema": 1, "key": key, "state": state, "config": cfg}

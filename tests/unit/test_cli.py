@@ -48,6 +48,21 @@ def bench(capsys: pytest.CaptureFixture[str]) -> Run:
     return run
 
 
+def test_output_without_room_is_a_sentence_about_the_output() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "bench", "list"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            timeout=60,
+        )
+    assert done.returncode == 2
+    assert "the output cannot be written" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 class TestHelp:
     def test_every_command_has_help_with_an_example(self, bench: Run) -> None:
         assert COMMANDS.keys() == HELP.keys()
@@ -86,7 +101,10 @@ class TestMistakes:
         ("words", "sentence"),
         [
             (["rnu"], 'unknown command "rnu"; allowed: list, plan, run, .*; did you mean "run"\\?'),
-            (["features"], '"features" is half a command; allowed: features list, features check, features import'),
+            (
+                ["features"],
+                '"features" is half a command; allowed: features list, .* features import, features extract',
+            ),
             (["features", "chekc"], 'unknown command "features chekc"; allowed: .*; did you mean "features check"\\?'),
             (
                 ["list", "method"],

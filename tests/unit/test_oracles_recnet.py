@@ -14,8 +14,9 @@ from symbols import Numbers, numbers, of_attention, of_cell, of_soft_attention
 from torch import Tensor, nn
 
 from bench.method import Batch
-from bench.nn.captioners import SoftAttention
+from bench.nn.captioners import S2VT, FrameCaptioner, SoftAttention
 from bench.nn.decoding import cross_entropy, teacher_forcing, word_losses
+from bench.nn.sampling import sample
 from methods.recnet import RecNet
 from methods.recnet.model import GlobalReconstructor, LocalReconstructor, Reconstructor, distance
 
@@ -26,9 +27,17 @@ NORMS = ["l2", "sqsum", "mse"]
 WEIGHT = 0.3
 
 
-def made(kind: str, norm: str = "l2", dtype: torch.dtype = torch.float64, normalise: bool = False) -> RecNet:
-    decoder = SoftAttention(WORDS, FRAME, WIDTH, EMBEDDING, 0.0, normalise, ATTENTION)
-    model = RecNet(decoder, Reconstructor(kind, WIDTH, FRAME, ATTENTION, norm), WEIGHT).to(dtype)
+def made(
+    kind: str,
+    norm: str = "l2",
+    dtype: torch.dtype = torch.float64,
+    normalise: bool = False,
+    word_weights: str = "attention",
+    base: type[FrameCaptioner] = SoftAttention,
+) -> RecNet:
+    sizes = (WORDS, FRAME, WIDTH, EMBEDDING, 0.0, normalise)
+    decoder = base(*sizes) if base is S2VT else base(*sizes, ATTENTION)
+    model = RecNet(decoder, Reconstructor(kind, WIDTH, FRAME, ATTENTION, norm, word_weights), WEIGHT).to(dtype)
     shake(model)
     return model
 
@@ -39,6 +48,8 @@ def of_reconstructor(reconstructor: Reconstructor) -> Numbers:
         return of_cell(rebuild.cell, "word", "mean")
     assert isinstance(rebuild, LocalReconstructor)
     names = ("w_b", "W_hr", "W_zr", "b_r")
+    if rebuild.attention is None:
+        return of_cell(rebuild.cell, "attended")
     return {**of_cell(rebuild.cell, "attended"), **of_attention(rebuild.attention, names)}
 
 
@@ -55,9 +66,10 @@ def oracle(model: RecNet, batch: Batch) -> tuple[float, float]:
     kind, norm = model.reconstructor.kind, model.reconstructor.norm
     for _, clip, words in captions_of(batch):
         frames = frames_of(model, batch, clip)
-        hidden, logits, _ = recnet.decode(of_soft_attention(model.decoder), frames, words)
+        hidden, logits, alphas = recnet.decode(of_soft_attention(model.decoder), frames, words)
         caption.append(caption_loss(logits, words))
-        rebuilt.append(recnet.reconstruction(of_reconstructor(model.reconstructor), hidden, frames, kind, norm))
+        symbols, weights = of_reconstructor(model.reconstructor), model.reconstructor.word_weights
+        rebuilt.append(recnet.reconstruction(symbols, hidden, frames, kind, norm, alphas, weights))
     return float(np.mean(caption)), float(np.mean(rebuilt))
 
 
@@ -74,6 +86,57 @@ def test_losses_are_the_papers(kind: str, norm: str, normalise: bool, dtype: tor
     caption, rebuilt = oracle(model, batch)
     own = [losses["cross_entropy"].item(), losses["reconstruction"].item(), losses["loss"].item()]
     assert own == pytest.approx([caption, rebuilt, caption + WEIGHT * rebuilt], rel=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("word_weights", ["transposed", "transposed_plain"])
+@pytest.mark.parametrize("kind", ["local", "joint"])
+def test_transposed_attention_is_table_6s(kind: str, word_weights: str, dtype: torch.dtype) -> None:
+    batch = one_batch(make_clips(garbage=1e3), dtype)
+    model = made(kind, dtype=dtype, word_weights=word_weights)
+    _, rebuilt = oracle(model, batch)
+    losses = model.losses(batch, 0.0)
+    assert losses["reconstruction"].item() == pytest.approx(rebuilt, rel=TOLERANCE[dtype])
+    if dtype == torch.float64:
+        assert_gradient_of(
+            model, lambda: model.losses(batch, 0.0)["loss"], lambda: float(np.dot([1.0, WEIGHT], oracle(model, batch)))
+        )
+    other = made(kind, dtype=dtype, word_weights="transposed_plain" if word_weights == "transposed" else "transposed")
+    assert other.losses(batch, 0.0)["reconstruction"].item() != pytest.approx(rebuilt, rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_reconstructor_reads_the_upper_states_of_s2vt(kind: str) -> None:
+    """The states under the output layer are rebuilt from; the frames are those that the lower LSTM reads."""
+    batch = one_batch(make_clips(garbage=1e3), torch.float64)
+    model = made(kind, base=S2VT)
+    forced = teacher_forcing(model.decoder, batch)
+    expected = []
+    for row, clip, words in captions_of(batch):
+        hidden = list(numbers(forced.hidden_BWH[row, : len(words) + 1]))
+        symbols = of_reconstructor(model.reconstructor)
+        expected.append(recnet.reconstruction(symbols, hidden, frames_of(model, batch, clip), kind, "l2"))
+    assert model.losses(batch, 0.0)["reconstruction"].item() == pytest.approx(np.mean(expected), rel=1e-10)
+    assert torch.equal(forced.hidden_BWH, forced.features_BWR), "S2VT's output layer reads its upper hidden state"
+
+
+@pytest.mark.parametrize("base", [SoftAttention, S2VT])
+def test_drawn_captions_are_reconstructed_from_too(base: type[FrameCaptioner]) -> None:
+    """Under RL, L_rec of eq. 22 is that of the caption that was drawn."""
+    clips = make_clips(garbage=1e3)
+    batch = one_batch(clips, torch.float64)
+    model = made("local", base=base)
+    torch.manual_seed(0)
+    drawn = sample(model.decoder, batch, 5).batch
+    forced = teacher_forcing(model.decoder, drawn)
+    found = model.beside(drawn, forced)
+    expected = []
+    for row, clip in enumerate(drawn.clip_of_B.tolist()):
+        hidden = list(numbers(forced.hidden_BWH[row, : int(drawn.lengths_B[row])]))
+        symbols = of_reconstructor(model.reconstructor)
+        expected.append(recnet.reconstruction(symbols, hidden, frames_of(model, batch, clip), "local", "l2"))
+    assert found["reconstruction"].item() == pytest.approx(np.mean(expected), rel=1e-10)
+    assert found["loss"].item() == pytest.approx(WEIGHT * np.mean(expected), rel=1e-10)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -74,9 +74,12 @@ def test_the_five_papers_are_here_with_all_their_tables() -> None:
         ("recnet", "local", "msrvtt", "test", "recnet table1", 42.7),
         ("recnet", "local", "msvd", "test", "recnet table3", 80.3),  # not the 78.9 of half the data
         ("recnet", "joint", "msvd", "test", "recnet table7", 81.8),
-        ("recnet", "local", "activitynet", "val", "recnet table5", 35.52),
+        ("salstm", "xe", "msrvtt", "val", "recnet table2", 41.5),
+        ("recnet", "global", "msrvtt", "val", "recnet table2", 42.7),
         ("etenet", "step1", "msvd", "test", "etenet table1", 83.5),
         ("etenet", "step1", "msrvtt", "test", "etenet table2", 46.8),
+        ("etenet", "step2", "msvd", "test", "etenet table1", 86.6),
+        ("etenet", "step2", "msrvtt", "test", "etenet table2", 47.6),
         ("glrg", "xe", "msvd", "test", "glrg table1", 94.3),
         ("glrg", "dxe", "msrvtt", "test", "glrg table1", 55.0),
         ("hail", "ta_b1", "msrvtt", "test", "hail table1", 44.9),
@@ -94,23 +97,51 @@ def test_a_variant_finds_its_printed_result(
     assert found.row.role != "cited"
 
 
+@pytest.mark.parametrize(
+    ("name", "how", "citation", "cider"),
+    [
+        ("s2vt:xe", {"loss": "information"}, "hail table2", 73.2),
+        ("salstm:xe", {"data_fraction": 0.5}, "recnet table4", 72.2),
+        ("recnet:local", {"data_fraction": 0.5}, "recnet table4", 78.9),
+    ],
+)
+def test_another_loss_or_half_of_the_clips_has_its_own_printed_result(
+    name: str, how: dict[str, Any], citation: str, cider: float
+) -> None:
+    method, _, variant = name.partition(":")
+    found = published_value(method, variant, "msvd", "test", **how)
+    assert found is not None
+    assert (found.citation, found.row.metrics["cider"]) == (citation, cider)
+
+
+def test_events_were_scored_by_the_rules_of_densevid() -> None:
+    found = published_value("recnet", "local", "activitynet", "val", scorer="densevid")
+    assert found is not None
+    assert (found.citation, found.row.metrics["cider"], found.table.splits) == ("recnet table5", 35.52, "paper")
+    assert published_value("recnet", "local", "activitynet", "val") is None
+
+
 def test_what_no_paper_prints_is_not_found() -> None:
+    assert published_value("salstm", "xe", "msvd", "test", loss="information") is None
+    assert published_value("salstm", "xe", "msvd", "test", data_fraction=0.25) is None
     assert published_value("mplstm", "xe", "msrvtt", "test") is None
     assert published_value("recnet", "local", "shapes", "test") is None
-    assert published_value("recnet", "local", "msrvtt", "val") is None  # C3D features there, another experiment
+    assert published_value("recnet", "local", "msrvtt", "val") is None
+    assert published_value("recnet", "local", "activitynet", "test", scorer="densevid") is None
     assert published_value("recnet", None, "msrvtt", "test") is None
 
 
 def test_one_variant_is_printed_with_one_value_but_for_the_known_slip() -> None:
-    printed: dict[tuple[str, str, str, str], set[float]] = {}
+    printed: dict[tuple[object, ...], set[float]] = {}
     for paper in load_papers():
         for table in paper.tables:
             for row in table.rows:
                 if row.variant_name:
+                    made = (row.variant_name, row.loss, row.data_fraction, table.dataset, table.split)
                     for metric, value in row.metrics.items():
-                        printed.setdefault((row.variant_name, table.dataset, table.split, metric), set()).add(value)
+                        printed.setdefault((*made, metric), set()).add(value)
     assert {place: values for place, values in printed.items() if len(values) > 1} == {
-        ("recnet:local", "msrvtt", "test", "cider"): {42.3, 42.7}
+        ("recnet:local", None, 1.0, "msrvtt", "test", "cider"): {42.3, 42.7}
     }
 
 

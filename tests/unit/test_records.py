@@ -66,6 +66,7 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"config": config(dataset="../toy")}, "config.dataset"),
     ({"config": config(seed=True)}, "config.seed"),  # type: ignore[arg-type]
     ({"config": {"method": "salstm"}}, "config.dataset"),
+    ({"config": config(train={"epochs": 3, "captions": 64, "data_fraction": 1.0})}, "its config has the key"),
 ]
 
 
@@ -94,7 +95,7 @@ def test_numbers_that_are_not_finite_cannot_be_recorded() -> None:
     with pytest.raises(ValidationError):
         record(made={"cider": float("nan")})
     with pytest.raises(ValidationError):
-        record(settings={"weight": float("inf")})
+        Record.model_validate(content(config()) | {"config": config(settings={"weight": float("inf")})})
 
 
 def test_a_record_is_checked_when_written(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from pycocoevalcap.cider.cider import Cider
 from bench import BenchError
 from bench.data.shapes import Options, corpus_digest, render_clip, shapes_corpus, truth, write_streams
 from bench.data.shapes.chance import Dice
-from bench.data.shapes.language import PER_CLIP, PLANTED
+from bench.data.shapes.language import PLANTED
+from bench.data.shapes.options import MOST_CAPTIONS
 from bench.data.shapes.render import render
 from bench.data.shapes.scene import ACTIONS, COLOUR_NAMES, FRAMES, ONE_WAY, SHAPES, TRINKETS, corner_centre, draw_scene
 from bench.data.shapes.store import features_of
@@ -80,7 +81,7 @@ def test_splits_and_ids(corpus) -> None:
     assert corpus.splits["test"][0] == "shape1100"
     assert list(corpus.clips) == [f"shape{number:04d}" for number in range(1400)]
     captions = [caption for rows in corpus.captions.values() for caption in rows]
-    assert len({caption.id for caption in captions}) == len(captions) == 1400 * PER_CLIP
+    assert len({caption.id for caption in captions}) == len(captions) == 1400 * MOST_CAPTIONS
     assert all(caption.text == " ".join(caption.text.lower().split()) for caption in captions)
     assert max(len(caption.text.split()) for caption in captions) <= 30
 
@@ -110,6 +111,15 @@ def test_seeds_give_other_corpora() -> None:
     assert len({corpus_digest(), corpus_digest({"seed": 1}), corpus_digest({"size": [5, 1, 1]})}) == 3
 
 
+def test_fewer_captions_are_the_first_ones() -> None:
+    """The same clips and pixels, the first captions of each; the corpus has a digest of its own."""
+    whole, few = shapes_corpus({}, (3, 1, 1)), shapes_corpus({"captions": 5}, (3, 1, 1))
+    assert few.captions == {clip: captions[:5] for clip, captions in whole.captions.items()}
+    assert truth("shape0001", {"captions": 5}).captions == truth("shape0001").captions[:5]
+    assert len({corpus_digest(), corpus_digest({"captions": 5}), corpus_digest({"captions": 6})}) == 3
+    assert corpus_digest({"captions": 20}) == corpus_digest()
+
+
 @pytest.mark.parametrize(
     ("options", "subset", "says"),
     [
@@ -117,6 +127,7 @@ def test_seeds_give_other_corpora() -> None:
         ({"seed": "0"}, None, "options.seed"),
         ({"size": [5, 0, 1]}, None, "options.size"),
         ({"size": [20_000, 1, 1]}, None, "at most 10000"),
+        ({"captions": 21}, None, "options.captions of shapes is 21; it must be a whole number from 1 to 20"),
         ({}, (1001, 1, 1), "1001 train clips"),
         ({}, (3, 2), "subset of shapes"),
     ],
@@ -146,7 +157,7 @@ def test_lists_are_long_tailed(truths) -> None:
 def test_a_fixed_share_of_captions_is_bad_and_known(corpus, truths) -> None:
     for one in truths:
         kinds = Counter(caption.kind for caption in one.captions)
-        assert kinds == {**PLANTED, "good": PER_CLIP - sum(PLANTED.values())}
+        assert kinds == {**PLANTED, "good": MOST_CAPTIONS - sum(PLANTED.values())}
         assert [caption.text for caption in one.captions] == [caption.text for caption in corpus.captions[one.clip]]
 
 

@@ -11,7 +11,9 @@ import pytest
 from small_world import PLAIN, TOY, World
 
 from bench import BenchError
-from bench.spec import ENGINE, Cell, Planned, cells, parse, plan, requested
+from bench.spec import ADDED, ENGINE, Cell, Planned, cells, parse, plan, requested
+
+RECORDS = Path(__file__).resolve().parents[2] / "results"
 
 
 @pytest.fixture
@@ -48,10 +50,21 @@ class TestCells:
         ]
         assert len({cell.key for cell in found}) == 6
 
+    def test_a_label_tells_cells_of_a_sweep_apart(self, world: World) -> None:
+        assert one(world, "toy.lambda=0.5").label == "toy:two lambda=0.5 seed 0"
+        assert one(world, "toy.weight=0.1").label == "toy:two seed 0", "the default is no change"
+
     def test_the_default_variant_and_unknown_ones(self, world: World) -> None:
         assert one(world).config["variant"] == "two"
         with pytest.raises(BenchError, match=r'method toy: unknown variant "tow"; allowed: one, two, \*; did you mean'):
             ask(world, methods="toy:tow")
+
+    def test_settings_that_cannot_go_together_are_refused(self, world: World) -> None:
+        rule = "impossible: [{settings: {weight: [0.4, 0.5], width: 9}, because: a wide one needs less weight}]\n"
+        world.add_method("toy", TOY.replace("default: two", f"{rule}default: two"))
+        assert one(world, "toy.weight=0.5").config["settings"]["weight"] == 0.5
+        with pytest.raises(BenchError, match=r"toy:two cannot have weight=0.5, width=9: a wide one needs less weight"):
+            ask(world, "toy.lambda=0.5", "model.width=9")
 
     def test_a_configuration_is_plain_json_and_says_everything(self, world: World) -> None:
         config = one(world, "seeds=3", "subset=1/1/1").config
@@ -132,6 +145,17 @@ class TestPrecedence:
         assert self.train(world, plan_file, "protocol=paper")["epochs"] == 3
         assert self.train(world, plan_file, "train.epochs=1")["epochs"] == 1
 
+    def test_a_row_may_have_a_printed_schedule_of_its_own(self, world: World) -> None:
+        row = "{title: Toy-two, settings: {}, printed: {epochs: 500, phases: {base: 0.6, more: 0.4}}"
+        world.add_method("toy", TOY.replace("{title: Toy-two, settings: {}", row))
+        assert one(world).config["phases"] == {"base": 0.25, "more": 0.75}
+        assert self.train(world)["epochs"] == 7
+        assert one(world, "protocol=paper").config["phases"] == {"base": 0.6, "more": 0.4}
+        assert self.train(world, "protocol=paper")["epochs"] == 500
+        assert self.train(world, "protocol=paper", "train.epochs=2")["epochs"] == 2
+        other = one(world, "protocol=paper", methods="toy:one").config
+        assert (other["train"]["epochs"], other["phases"]) == (300, {"base": 1.0})
+
     def test_text_and_sizes(self, world: World) -> None:
         paper = one(world, "protocol=paper").config
         assert paper["text"] == {"tokenizer": "treebank", "min_count": 2, "max_words": 30}
@@ -165,6 +189,60 @@ class TestPrecedence:
 class TestKeys:
     """A key changes with what decides the result, and with nothing else."""
 
+    def test_settings_younger_than_the_first_records_are_named_only_where_they_say_something(
+        self, world: World
+    ) -> None:
+        """Cells that were asked for before such a setting came keep their keys: the committed records know none of them."""
+        train = one(world).config["train"]
+        assert not set(ADDED["train"]) & set(train)
+        assert one(world, "train.decay=0.8", "train.decay_every=30").config["train"] == train | {
+            "decay": 0.8,
+            "decay_every": 30,
+        }
+        assert one(world, "train.decay=0.8").config["train"] == train | {"decay": 0.8}
+        written = [
+            json.loads(path.read_text())["config"]["train"] for path in RECORDS.glob("msrvtt1000/*/*/record.json")
+        ]
+        assert written
+        assert all(set(one) - set(ADDED["train"]) == set(train) for one in written)
+
+    def test_a_file_counts_by_its_content(self, world: World) -> None:
+        setting = "  weights: {type: file, choices: [pretrained, random], default: pretrained}\n  width:"
+        world.add_method("toy", TOY.replace("  width:", setting, 1))
+        assert one(world).config["settings"]["weights"] == "pretrained"
+        assert "files" not in one(world).config
+        first, copy = world.write("a/one.safetensors", "abc"), world.write("b/two.safetensors", "abc")
+        cell = one(world, f"toy.weights={first}")
+        digest = (
+            "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # of abc, as FIPS 180 prints it
+        )
+        assert cell.config["settings"]["weights"] == digest
+        assert cell.config["files"] == {digest: str(first)}
+        assert cell.config["title"] == "Toy-two (words from frames, weights=one.safetensors)", (
+            "no folder of this machine"
+        )
+        assert cell.key == one(world, f"toy.weights={copy}").key != one(world, "toy.weights=random").key
+        copy.write_text("abd")
+        assert cell.key != one(world, f"toy.weights={copy}").key
+        with pytest.raises(BenchError, match=r"gone\.safetensors cannot be read: No such file"):
+            ask(world, "toy.weights=gone.safetensors")
+
+    def test_a_row_may_need_more_streams_than_its_card(self, world: World) -> None:
+        world.add_method("toy", TOY.replace("title: Toy-one,", "title: Toy-one, needs: [pixels],"))
+        with pytest.raises(
+            BenchError, match=r"toy under protocol=standard reads the stream pixels, which data set little"
+        ):
+            ask(world, methods="toy:one")
+        world.write("data/dataset.yaml", world.dataset.read_text().replace("frames.h5}", "frames.h5}\n  pixels: {}"))
+        with pytest.raises(
+            BenchError, match=r"pixels of little has no videos: .* name its folder, then: bench features ext"
+        ):
+            ask(world, methods="toy:one")
+        world.add_stream("pixels", "b" * 64)
+        (cell,) = ask(world, methods="toy:one")
+        assert cell.config["streams"] == {"frames": "f" * 64, "pixels": "b" * 64}
+        assert one(world).config["streams"] == {"frames": "f" * 64}
+
     @pytest.mark.parametrize(
         "words",
         [
@@ -175,6 +253,7 @@ class TestKeys:
             ["protocol=paper"],
             ["train.epochs=8"],
             ["train.learning_rate=1e-3"],
+            ["train.decay=0.8"],
             ["model.width=256"],
             ["search.beam=1"],
             ["text.min_count=3"],
@@ -195,6 +274,7 @@ class TestKeys:
             ["mlflow=off"],
             ["--retry-failed"],
             ["train.epochs=7"],
+            ["train.decay=null", "train.decay_every=1"],
             ["toy.lambda=0.1"],
             ["streams=frames"],
             ["seeds=0"],

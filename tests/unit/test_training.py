@@ -6,6 +6,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from bench.data.clips import CorpusClips
 from bench.method import BOS, EOS, PAD, Batch, Search
 from bench.nn.captioners import MeanPool, SoftAttention
 from bench.nn.decoding import teacher_forcing
-from bench.training import CaptionModel, Losses, Phase, cross_entropy_phase, fit_phases, phases
+from bench.training import CaptionModel, Group, Losses, Phase, cross_entropy_phase, fit_phases, phases
 
 SIZES = [(2, 1, 3), (1, 2), (3, 0, 1, 2), (2,), (1, 1, 2), (3, 3)]  # 15 captions of 6 clips
 CAPTIONS = 15
@@ -360,6 +361,127 @@ def test_clipping_is_by_norm_or_by_value_or_not_at_all(clip_by: str, limit: floa
         torch.testing.assert_close(before - value.detach(), step, rtol=1e-5, atol=1e-9)
 
 
+# -- optimizer groups and decay -----------------------------------------------------------------------------------------
+
+
+def apart(model: Linear, rate: float = 0.25, decay: float = 0.5) -> list[Phase]:
+    """The first part learns at a rate and weight decay of its own; the bias of the second is in no group."""
+    groups = [Group([model.second.weight]), Group(model.first, learning_rate=rate, weight_decay=decay)]
+    return [Phase("apart", model.loss, model, 1.0, groups=groups, validate=False)]
+
+
+def test_each_group_steps_at_its_own_rate_and_decay() -> None:
+    """Plain descent, one batch of all captions: w - rate (gradient + decay w), by hand."""
+    model = made(dropout=False)
+    start = {name: value.detach().clone() for name, value in model.named_parameters()}
+    model.loss(one_batch(clips_of()))["loss"].backward()
+    gradients = {name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None}
+    model.zero_grad()
+    train = {"optimizer": "sgd", "learning_rate": 0.01, "weight_decay": 0.1, "clip": None, "captions": 100}
+    fit(model, apart(model), FakeRun(CAPTIONS, {}, {**train, "captions_per_clip": 100}))
+    rates = {"first": (0.25, 0.5), "second": (0.01, 0.1)}
+    for name, value in model.named_parameters():
+        rate, decay = rates[name.partition(".")[0]]
+        step = rate * (gradients[name] + decay * start[name])
+        expected = start[name] if name == "second.bias" else start[name] - step
+        torch.testing.assert_close(value.detach(), expected, rtol=1e-5, atol=1e-8)
+
+
+def test_one_group_of_everything_is_no_group() -> None:
+    alone, grouped = made(), made()
+    torch.manual_seed(0)
+    fit(alone, one_phase(alone), FakeRun(3 * CAPTIONS, {}))
+    torch.manual_seed(0)
+    fit(grouped, [Phase("only", grouped.loss, grouped, 1.0, groups=[Group(grouped)])], FakeRun(3 * CAPTIONS, {}))
+    assert digest(alone.state_dict()) == digest(grouped.state_dict())
+
+
+def test_each_group_is_clipped_by_itself() -> None:
+    """The gradient of one group is a thousand times as long; the other still makes a step of its own length, 1."""
+
+    class Loud(Linear):
+        def loss(self, batch: Batch) -> Losses:
+            return {"loss": 1000 * self.first.weight.sum() + self.second.weight.sum()}
+
+    torch.manual_seed(0)
+    model = Loud()
+    start = model.second.weight.detach().clone()
+    train = {"optimizer": "sgd", "learning_rate": 1.0, "clip": 1.0, "captions": 100, "captions_per_clip": 100}
+    groups = [Group(model.first), Group(model.second)]
+    fit(model, [Phase("only", model.loss, model, 1.0, groups=groups)], FakeRun(CAPTIONS, {}, train))
+    assert (model.second.weight.detach() - start).norm().item() == pytest.approx(1.0, rel=1e-4)
+
+
+def rates_of(train: dict[str, Any], plan: Callable[[Linear], list[Phase]], epochs: int) -> list[list[float]]:
+    """Learning rates of the optimizer's groups in each epoch."""
+    model, found = made(), []
+    run = FakeRun(epochs * CAPTIONS, {}, train)
+    loop = phases._Loop(model, model, plan(model), clips_of(), run)  # type: ignore[arg-type]
+    original = run.report
+
+    def report(*row: Any) -> None:
+        assert loop.optimizer is not None
+        found.append([group["lr"] for group in loop.optimizer.param_groups])
+        original(*row)
+
+    run.report = report  # type: ignore[method-assign]
+    while loop.at.phase < len(loop.phases):
+        loop.run_phase()
+    return found
+
+
+def test_rates_decay_every_so_many_epochs_and_start_anew_with_a_phase() -> None:
+    """HA_IL: times 0.8 every 30 epochs; here every 2."""
+    train = {"learning_rate": 1.0, "decay": 0.8, "decay_every": 2}
+    once = [1.0, 1.0, 0.8, 0.8, 0.8**2]
+    found = rates_of(train, lambda model: one_phase(model) + one_phase(model), 10)
+    assert found == [[pytest.approx(rate)] for rate in once + once]
+    found = rates_of(train, apart, 3)
+    assert found == [pytest.approx([1.0, 0.25]), pytest.approx([1.0, 0.25]), pytest.approx([0.8, 0.2])]
+    assert rates_of({"learning_rate": 1.0, "decay": None, "decay_every": 1}, one_phase, 2) == [[1.0], [1.0]]
+
+
+def test_a_phase_reads_the_streams_it_names() -> None:
+    model, seen = made(), []
+
+    def loss(batch: Batch) -> Losses:
+        seen.append((tuple(batch.streams), tuple(batch.masks), batch.caption_ids))
+        return model.loss(batch)
+
+    clips = make_clips((4, 2, 3, 1, 4, 2), SIZES, {"frames": (4, 5), "words": (3,)})
+    plan = [Phase("some", loss, model, 1.0, reads=["frames"]), Phase("all", loss, model, 1.0)]
+    fit(model, plan, FakeRun(2 * CAPTIONS, {}), clips)
+    half = len(seen) // 2
+    assert {streams for streams, _, _ in seen[:half]} == {("frames",)}
+    assert {streams for streams, _, _ in seen[half:]} == {("frames", "words")}
+    whole = [batch.caption_ids for batch in clips.epoch(0, 4, 2)]
+    assert [captions for _, _, captions in seen[:half]] == whole, (
+        "fewer streams, but the order of the captions is the same"
+    )
+
+
+def test_a_phase_is_told_of_each_epoch_and_again_after_a_resume() -> None:
+    def run_through(die_at: int | None = None, saved: bytes | None = None) -> tuple[list[str], FakeRun]:
+        model, told = made(), []
+
+        def loss(batch: Batch) -> Losses:
+            told.append("batch")
+            return model.loss(batch)
+
+        plan = [Phase(name, loss, model, 1.0, begin=lambda epoch: told.append(f"epoch {epoch}")) for name in "ab"]
+        run = FakeRun(4 * CAPTIONS, {}, die_at=die_at, saved=saved)
+        with suppress(DiedError):
+            fit(model, plan, run)
+        return told, run
+
+    whole, _ = run_through()
+    assert [word for word in whole if word != "batch"] == ["epoch 0", "epoch 1"] * 2
+    assert whole[0] == "epoch 0" and whole.count("batch") == 4 * 4
+    _, dead = run_through(die_at=9)  # in the second epoch, after the first was saved
+    again, _ = run_through(saved=dead.saved)
+    assert [word for word in again if word != "batch"] == ["epoch 1", "epoch 0", "epoch 1"]
+
+
 # -- exact resume -------------------------------------------------------------------------------------------------------
 
 
@@ -421,6 +543,27 @@ def test_a_run_that_dies_again_and_again_ends_with_the_same_weights(monkeypatch:
     assert deaths > 5
 
 
+def grouped_phases(model: Linear) -> list[Phase]:
+    """As EtENet's: one part alone, then both, each at its own rate."""
+    groups = [Group(model.first, learning_rate=0.01, weight_decay=1e-3), Group(model.second)]
+    return [Phase("alone", model.loss, model.second, 0.4), Phase("both", model.loss, model, 0.6, groups=groups)]
+
+
+@pytest.mark.parametrize("accumulate", [None, 7])
+def test_groups_and_decayed_rates_resume_exactly(accumulate: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(phases, "SAVE_SECONDS", -1.0)
+    train = {"decay": 0.5, "decay_every": 2, "accumulate": accumulate}
+    whole = FakeRun(RESUMED, {}, train, weight_score)
+    expected = fitted(whole, grouped_phases)
+    assert expected != fitted(FakeRun(RESUMED, {}, {"accumulate": accumulate}, weight_score), grouped_phases)
+    for death in range(0, whole.calls, 3):
+        first = FakeRun(RESUMED, {}, train, weight_score, die_at=death)
+        with pytest.raises(DiedError):
+            fitted(first, grouped_phases)
+        second = FakeRun(RESUMED, {}, train, weight_score, saved=first.saved)
+        assert fitted(second, grouped_phases) == expected, f"died at call {death}"
+
+
 def test_a_finished_run_that_is_asked_again_trains_nothing() -> None:
     run = FakeRun(2 * CAPTIONS, {}, score=weight_score)
     expected = fitted(run)
@@ -432,11 +575,14 @@ def test_a_finished_run_that_is_asked_again_trains_nothing() -> None:
     assert spent == []
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("death", [3, 9, 15, 20])
-def test_a_captioner_with_dropout_and_sampling_resumes_exactly(death: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_captioner_with_dropout_and_sampling_resumes_exactly(
+    death: int, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The real thing: CaptionModel, normalised features, dropout, scheduled sampling, validation by decoding."""
     monkeypatch.setattr(phases, "SAVE_SECONDS", -1.0)
-    train = {"scheduled_sampling": 0.4, "captions": 6}
+    train = {"scheduled_sampling": 0.4, "captions": 6, "precision": precision}
 
     def score(method: CaptionModel) -> float:
         captions = method.decode(make_clips((4, 2), ((), ()), seed=9), Search(beam=2, max_words=4))
@@ -454,6 +600,8 @@ def test_a_captioner_with_dropout_and_sampling_resumes_exactly(death: int, monke
     with pytest.raises(DiedError):
         attempt(first)
     assert attempt(FakeRun(3 * CAPTIONS, {"base": 1.0}, train, score, saved=first.saved)) == expected
+    other = {**train, "precision": "float32" if precision == "bfloat16" else "bfloat16"}
+    assert attempt(FakeRun(3 * CAPTIONS, {"base": 1.0}, other, score)) != expected, "precision changes the weights"
 
 
 def captioner_model(dropout: float = 0.5) -> CaptionModel:

@@ -1,78 +1,28 @@
-"""What VRE's procedure does: key frames that follow the reward, rewards by caption id, phases, checkpoints."""
+"""What VRE's procedure does: rewards by caption id, five steps in their order, checkpoints, what a caption tells."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from oracles import vre
+from oracles.arithmetic import log_softmax
 from support import DiedError, FakeRun, digest, one_batch, shake
 from symbols import numbers
-from test_oracles_vre import BETA, clips_with, made, opened, oracle_both
-from torch import Tensor, nn
+from test_oracles_vre import BETA, clips_with, made, of_encoder, of_model, opened, oracle_both, seen_of
+from torch import Tensor
 
 from bench.data.clips import CorpusClips
-from bench.method import Search
+from bench.method import EOS, Batch, Caption, Search
+from bench.nn.beam import NEVER, beam_search
+from bench.nn.sampling import sample
+from bench.training import CaptionReward, phases
 from methods.vre import build
-from methods.vre.encoder import ProductAttention, refocus_loss
-from methods.vre.model import FIXED, MIDDLE, REFOCUSED
+from methods.vre.model import FIXED, MIDDLE, REFOCUSED, VRE, Told
 from methods.vre.tables import Table
-
-# -- LR+ on planted events ------------------------------------------------------------------------------------------------
-
-
-class Refocusing(nn.Module):
-    """The refocusing module over clips of one planted frame each, paid as long as the paper's story is true:
-    captions from the planted frame get better from epoch to epoch, captions from any other frame get worse."""
-
-    def __init__(self, clips: int = 12, frames: int = 6, width: int = 8) -> None:
-        super().__init__()
-        self.attention = ProductAttention(width, 4, 8)
-        generator = torch.Generator().manual_seed(3)
-        self.event = torch.randint(frames, (clips,), generator=generator)
-        self.frames = 0.5 * torch.randn(clips, frames, width, generator=generator)
-        self.frames[torch.arange(clips), self.event] += torch.linspace(-2, 2, width)
-        self.query = 1 + 0.3 * torch.randn(clips, 4, generator=generator)
-        self.rewards = Table(float("nan"))
-        self.names = [f"caption {clip}" for clip in range(clips)]
-        self.rewards.open(self.names)
-
-    def look(self) -> Tensor:
-        mask = torch.ones(self.frames.shape[:2], dtype=torch.bool)
-        return self.attention.log_weights(self.query, self.attention.keys(self.frames), mask)
-
-    def train_for(self, epochs: int, form: str) -> float:
-        """The share of clips whose key frame is the planted one after `epochs`."""
-        optimizer = torch.optim.Adam(self.parameters(), lr=0.01)
-        for _ in range(epochs):
-            log_weights = self.look()
-            key = log_weights.argmax(1)
-            before = self.rewards.find(self.names).nan_to_num(0.0)
-            reward = before + torch.where(key == self.event, 0.1, -0.1)
-            change = self.rewards.replace(self.names, reward).nan_to_num(0.0)
-            optimizer.zero_grad()
-            refocus_loss(log_weights, key, change, form).mean().backward()
-            optimizer.step()
-        return float((self.look().argmax(1) == self.event).float().mean())
-
-
-def found_event(seed: int, form: str, epochs: int) -> float:
-    torch.manual_seed(seed)
-    return Refocusing().train_for(epochs, form)
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_lr_plus_moves_the_key_frame_to_a_planted_event(seed: int) -> None:
-    assert found_event(seed, "corrected", 0) < 0.5
-    assert found_event(seed, "corrected", 100) == 1.0
-
-
-@pytest.mark.parametrize("seed", [0, 4, 5])
-def test_lr_plus_as_printed_stays_where_it_is_not_paid(seed: int) -> None:
-    """No clip starts at its event, so every reward falls: the printed sign holds on to the frames that it should leave."""
-    assert found_event(seed, "printed", 0) == found_event(seed, "printed", 100) == 0.0
-
 
 # -- the reward of the epoch before ---------------------------------------------------------------------------------------
 
@@ -162,6 +112,8 @@ SETTINGS: dict[str, Any] = {
     "refocus_weight": 0.03,
     "refocus_loss": "corrected",
     "reward_feeding": "same",
+    "reinforce_rate": 0.01,
+    "reward_end": True,
     "retrain_from": "joint",
     "width": 8,
     "embedding": 8,
@@ -170,6 +122,7 @@ SETTINGS: dict[str, Any] = {
     "normalise": True,
 }
 SHARES = {"warm_up": 0.2, "joint": 0.4, "retrain": 0.4}
+WITH_RL = {"warm_up": 0.15, "joint": 0.35, "retrain": 0.25, "reinforce": 0.25}
 
 
 def fitted(run: FakeRun, clips: CorpusClips, **settings: Any) -> Any:
@@ -180,28 +133,113 @@ def fitted(run: FakeRun, clips: CorpusClips, **settings: Any) -> Any:
 
 
 def test_the_five_steps_in_their_order() -> None:
-    """Step 1 alone, then both, then both with key frames that stay; what is decoded follows."""
+    """Step 1 alone, then both, then both with key frames that stay, then the decoder alone; what is decoded follows."""
     clips = clips_with("frames", "audio")
-    seen: list[tuple[int, str]] = []
+    seen: list[tuple[int, dict[str, str]]] = []
+    parts = ("encoder.refocus", "encoder", "finder", "key_frames", "decoder")
 
     def score(method: Any) -> float:
-        seen.append((int(method.module.stage), digest(method.module.encoder.refocus.state_dict())))
+        module = method.module
+        digests = {name: digest(module.get_submodule(name).state_dict()) for name in parts}
+        seen.append((int(module.stage), digests))
         return float(len(seen))
 
-    run = FakeRun(6 * 20, SHARES, score=score)
+    run = FakeRun(6 * 20, WITH_RL, score=score)
     model = fitted(run, clips)
-    assert [run.epochs(name) for name in SHARES] == [4, 8, 8]
-    assert [stage for stage, _ in seen] == [MIDDLE] * 4 + [REFOCUSED] * 8 + [FIXED] * 8
-    refocus = [weights for _, weights in seen]
-    assert len(set(refocus[:5])) == 1, "neither the warm-up nor the first joint epoch moves the refocusing module"
-    assert len(set(refocus[4:12])) == 8
-    assert len(set(refocus[11:])) == 1
+    assert [run.epochs(name) for name in WITH_RL] == [3, 7, 5, 5]
+    assert [stage for stage, _ in seen] == [MIDDLE] * 3 + [REFOCUSED] * 7 + [FIXED] * 10
+
+    def versions(name: str, first: int, last: int) -> int:
+        return len({digests[name] for _, digests in seen[first:last]})
+
+    assert versions("encoder.refocus", 0, 4) == 1, (
+        "neither warm-up nor the first joint epoch moves the refocusing module"
+    )
+    assert versions("encoder.refocus", 3, 10) == 7
+    assert versions("encoder.refocus", 9, 20) == 1
+    assert versions("encoder", 10, 15) == 5
+    assert versions("encoder", 14, 20) == 1, "reinforcement moves the decoder alone"
+    assert versions("decoder", 14, 20) == 6
+    assert versions("finder", 10, 20) == versions("key_frames", 10, 20) == 1
     module = model.module
-    assert digest(module.finder.refocus.state_dict()) == refocus[11]
+    assert digest(module.finder.refocus.state_dict()) == seen[9][1]["encoder.refocus"]
     keys = module.key_frames.find(clips.ids)
     assert (keys >= 0).all() and (keys < torch.tensor([4, 2, 3])).all()
     told = [caption.traces["key_frame"] for caption in model.decode(clips, Search(beam=2, max_words=4))]
     assert told == keys.tolist(), "the finder says the same of training clips as the store"
+
+
+def paid_model(clips: CorpusClips, run: FakeRun) -> tuple[Any, Any]:
+    """A model whose every weight is random, the finder's others than the encoder's, and its phase of reinforcement."""
+    model = build({**SETTINGS, "dropout": 0.5}, clips.streams, clips.vocabulary)
+    shake(model.module.double())
+    *_, phase = model.phases(clips, run)
+    model.module.stage.fill_(FIXED)
+    return model.module, phase
+
+
+def oracle_of(model: VRE, batch: Batch, clip: int) -> tuple[Any, vre.Seen, vre.Watched]:
+    """Symbols, streams and both steps of one clip, its key frame found by the finder."""
+    parts, seen = of_model(model), seen_of(model, batch, clip)
+    key = vre.watch(of_encoder(model.finder), seen).key
+    return parts, seen, vre.watch(parts, seen, key)
+
+
+def next_log_p(parts: Any, seen: vre.Seen, o: Any, words: Sequence[int]) -> list[list[float]]:
+    """For each word after each prefix of `words`, its log-probability among the words that may be written."""
+    found = []
+    for x in vre.decode(parts, seen, o, words):
+        allowed = [value if word not in NEVER else -1e300 for word, value in enumerate(x.tolist())]
+        found.append(log_softmax(allowed))
+    return found
+
+
+def test_reinforcement_pays_the_captions_of_step_2_by_cider_and_rouge() -> None:
+    """-(r - b) log p of drawn captions, b from the greedy caption of the clip; no dropout, key frames of the finder."""
+    clips = clips_with("frames", "spatial", "audio")
+    batch, run = one_batch(clips, torch.float64), FakeRun(6, WITH_RL)
+    model, phase = paid_model(clips, run)
+    torch.manual_seed(5)
+    found = phase.loss(batch)
+    torch.manual_seed(5)
+    drawn = sample(model, batch, run.search.max_words)
+    rewards = sum(CaptionReward.of_clips(clips, [metric])(drawn) for metric in ("cider", "rouge_l"))
+    captions = drawn.captions(ended=True)
+    terms = []
+    for row, clip in enumerate(drawn.batch.clip_of_B.tolist()):
+        parts, seen, watched = oracle_of(model, batch, clip)
+        likeliest: list[int] = []
+        while len(likeliest) < run.search.max_words and EOS not in likeliest:
+            last = next_log_p(parts, seen, watched.second, likeliest)[-1]
+            likeliest.append(max(range(len(last)), key=lambda word: last[word]))
+        log_p = next_log_p(parts, seen, watched.second, captions[row][:-1])
+        told = sum(log_p[place][word] for place, word in enumerate(captions[row]))
+        terms.append(-(rewards[row] - reward_of(clips, batch.clip_ids[clip], likeliest)) * told)
+    assert np.ptp(rewards) > 0.1
+    assert found["loss"].item() == pytest.approx(np.mean(terms), rel=1e-9)
+    assert found["reward"].item() == pytest.approx(rewards.mean(), rel=1e-6)
+
+
+def reward_of(clips: CorpusClips, clip: str, words: Sequence[int]) -> float:
+    """CIDEr-D and ROUGE-L of one caption, the end mark a word."""
+
+    class One:
+        def captions(self, ended: bool) -> list[tuple[int, ...]]:
+            return [tuple(words)]
+
+        def clips(self) -> list[str]:
+            return [clip]
+
+    return sum(float(CaptionReward.of_clips(clips, [metric])(One())[0]) for metric in ("cider", "rouge_l"))  # type: ignore[arg-type]
+
+
+def test_reinforcement_raises_the_reward() -> None:
+    clips = clips_with("frames", captions=((3, 4, 2) * 4, (2, 5, 3) * 4, (4, 4, 3) * 4))
+    train = {"captions": 18, "captions_per_clip": 6, "learning_rate": 0.01}
+    run = FakeRun(36 * 25, {"warm_up": 0.1, "joint": 0.1, "retrain": 0.1, "reinforce": 0.7}, train)
+    fitted(run, clips, reinforce_rate=0.03)
+    rewards = [values["reward"] for phase, _, values in run.reports if phase == "reinforce"]
+    assert np.mean(rewards[-5:]) > 1.2 * np.mean(rewards[:5])
 
 
 def test_retraining_leaves_finder_and_store_alone_and_may_start_anew() -> None:
@@ -224,24 +262,94 @@ def test_retraining_leaves_finder_and_store_alone_and_may_start_anew() -> None:
     assert found["joint"][1] != found["scratch"][1]
 
 
+class Mortal(CorpusClips):
+    """Clips in batches of one, whose reader may die once, after `dies_after` of them, while key frames are collected."""
+
+    dies_after: int | None = None
+
+    def in_order(self, clips: int) -> Iterator[Batch]:
+        for place, batch in enumerate(super().in_order(1)):
+            if place == self.dies_after and self.collecting():
+                raise DiedError
+            yield batch
+
+    collecting = staticmethod(lambda: False)
+
+
+def mortal(clips: CorpusClips) -> Mortal:
+    references = {clip: clips.references(clip) for clip in clips.ids}
+    return Mortal(clips.ids, references, clips._sources, clips.vocabulary)
+
+
+def by_weights(method: Any) -> float:
+    """A score that depends on every weight: a resumed run that differs anywhere selects otherwise or ends otherwise."""
+    return -float(sum(value.detach().abs().sum() for value in method.module.parameters()))
+
+
+def short_run(die_at: int | None = None, saved: bytes | None = None) -> FakeRun:
+    return FakeRun(6 * 7, WITH_RL, {"scheduled_sampling": 0.3}, by_weights, die_at, saved)
+
+
 @pytest.mark.parametrize("start", ["joint", "scratch"])
-def test_killed_anywhere_it_ends_with_the_same_weights_keys_and_rewards(start: str) -> None:
+def test_killed_at_any_moment_it_ends_with_the_same_weights_keys_and_rewards(
+    start: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a state saved after every batch, so that every phase is also taken up in the middle of an epoch."""
+    monkeypatch.setattr(phases, "SAVE_SECONDS", -1.0)
     clips = clips_with("frames", "audio")
-
-    def score(method: Any) -> float:
-        return -float(sum(value.detach().abs().sum() for value in method.module.parameters()))
-
-    def run(die_at: int | None = None, saved: bytes | None = None) -> FakeRun:
-        return FakeRun(6 * 8, SHARES, {"scheduled_sampling": 0.3}, score, die_at, saved)
-
-    whole = run()
+    whole = short_run()
     expected = digest(fitted(whole, clips, retrain_from=start).state_dict())
-    for die_at in range(3, whole.calls, 7):
-        dead = run(die_at)
+    died_in = set()
+    # A batch makes three calls and an epoch some more: steps of 4 and 7 come upon every kind of moment.
+    for die_at in range(1, whole.calls, 4 if start == "joint" else 7):
+        dead = short_run(die_at)
         with pytest.raises(DiedError):
             fitted(dead, clips, retrain_from=start)
+        died_in.add(dead.ticks[-1][0] if dead.ticks else "start")
         torch.manual_seed(99)
-        assert digest(fitted(run(saved=dead.saved), clips, retrain_from=start).state_dict()) == expected
+        assert digest(fitted(short_run(saved=dead.saved), clips, retrain_from=start).state_dict()) == expected, die_at
+    assert died_in >= set(WITH_RL)
+
+
+@pytest.mark.parametrize("clip", [0, 1, 2])
+def test_killed_while_key_frames_are_collected_it_collects_them_again(clip: int) -> None:
+    clips = mortal(clips_with("frames"))
+    expected = digest(fitted(short_run(), clips).state_dict())
+    torch.manual_seed(0)
+    model = build(SETTINGS, clips.streams, clips.vocabulary)
+    clips.dies_after, clips.collecting = clip, lambda: bool(model.module.stage == FIXED)  # type: ignore[method-assign]
+    dead = short_run()
+    with pytest.raises(DiedError):
+        model.fit(clips, dead)
+    keys = model.module.key_frames.find(clips.ids).tolist()
+    assert [key >= 0 for key in keys] == [place < clip for place in range(3)], "it died between two clips"
+    assert {phase for phase, _ in dead.ticks} == {"warm_up", "joint"}
+    clips.dies_after = None
+    torch.manual_seed(99)
+    assert digest(fitted(short_run(saved=dead.saved), clips).state_dict()) == expected
+
+
+def test_the_state_holds_keys_and_rewards_by_name_and_the_weights_that_find_unseen_key_frames() -> None:
+    """A fresh model grows tables of the right size and tells of unseen clips what the trained one told."""
+    clips, unseen = clips_with("frames"), clips_with("frames", seed=8)
+    model = fitted(FakeRun(6 * 10, WITH_RL), clips)
+    module = model.module
+    fresh = build(SETTINGS, clips.streams, clips.vocabulary)
+    assert len(fresh.module.rewards.marks) == len(fresh.module.key_frames.marks) == 0
+    fresh.load_state_dict(model.state_dict())
+    captions = [reference.id for clip in clips.ids for reference in clips.references(clip)]
+    assert fresh.module.rewards.find(captions).tolist() == module.rewards.find(captions).tolist()
+    assert len(set(module.rewards.find(captions).tolist())) == len(captions)
+    assert fresh.module.key_frames.find(clips.ids).tolist() == module.key_frames.find(clips.ids).tolist()
+
+    def told(one: Any) -> list[Caption]:
+        return one.decode(unseen, Search(beam=2, max_words=4))
+
+    assert told(fresh) == told(model)
+    module.encoder.refocus.score.weight.data.neg_()
+    assert told(model) == told(fresh), "unseen key frames are the finder's, whatever became of the encoder"
+    module.finder.refocus.score.weight.data.neg_()
+    assert [one.traces["refocusing"] for one in told(model)] != [one.traces["refocusing"] for one in told(fresh)]
 
 
 def test_a_checkpoint_carries_its_tables_and_one_that_does_not_fit_changes_nothing() -> None:
@@ -264,6 +372,65 @@ def test_a_checkpoint_carries_its_tables_and_one_that_does_not_fit_changes_nothi
     assert digest(fresh.state_dict()) == before
     fresh.load_state_dict(state)
     assert digest(fresh.state_dict()) == digest(state)
+
+
+# -- what a caption tells -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reads", [("frames",), ("frames", "spatial", "audio")], ids="+".join)
+@pytest.mark.parametrize("encoder", ["none", "kbigru", "vre"])
+def test_captions_tell_where_the_decoder_looked_at_every_word(encoder: str, reads: tuple[str, ...]) -> None:
+    """The weights of Algorithm 2 along the written words; rows of one pass say nothing of key frames."""
+    clips = clips_with(*reads)
+    model = build({**SETTINGS, "encoder": encoder}, clips.streams, clips.vocabulary)
+    shake(model.module.double())
+    if encoder == "vre":
+        model.module.stage.fill_(FIXED)
+    model.module.decoder.output.bias.data[EOS] -= 2  # captions of several words
+    (batch,) = clips.in_order(10)
+    batch.streams = {name: value.double() for name, value in batch.streams.items()}
+    model.module.eval()
+    captions = model.caption(batch, Search(beam=2, max_words=5))
+    assert max(len(caption.words) for caption in captions) > 1
+    for clip, caption in enumerate(captions):
+        if encoder == "vre":
+            parts, seen, watched = oracle_of(model.module, batch, clip)
+            o = watched.second
+        else:
+            parts, seen = of_model(model.module), seen_of(model.module, batch, clip)
+            o = None if encoder == "none" else vre.first_vector(parts, seen)
+        expected = vre.tell(parts, seen, o, clips.vocabulary.encode(caption.words))[: len(caption.words)]
+        attention = [row[: len(seen.frames)] for row in caption.traces["attention"]]
+        np.testing.assert_allclose(attention, [one.frames for one in expected], atol=1e-10)
+        assert ("spatial_attention" in caption.traces) == ("spatial" in reads)
+        if "spatial" in reads:
+            places = [row[: len(seen.places or ())] for row in caption.traces["spatial_attention"]]
+            np.testing.assert_allclose(places, [one.places for one in expected], atol=1e-10)
+        assert ("key_frame" in caption.traces) == ("first_caption" in caption.traces) == (encoder == "vre")
+
+
+@pytest.mark.parametrize("stage", [MIDDLE, REFOCUSED, FIXED])
+def test_captions_tell_the_key_frame_the_weights_and_what_step_1_would_say(stage: int) -> None:
+    clips = clips_with("frames", "audio")
+    model = build(SETTINGS, clips.streams, clips.vocabulary)
+    module = model.module
+    shake(module)
+    module.stage.fill_(stage)
+    module.eval()
+    (batch,) = clips.in_order(10)
+    captions = model.caption(batch, Search(beam=1, max_words=5))
+    watched = module.watch(batch)
+    once = beam_search(Told(module.decoder, watched.first), batch, clips.vocabulary, Search(beam=1, max_words=5))
+    for clip, (caption, step_1) in enumerate(zip(captions, once, strict=True)):
+        assert caption.traces["first_caption"] == step_1.text
+        seen = seen_of(module, batch, clip)
+        finder = module.finder if stage == FIXED else module.encoder
+        alpha = vre.watch(of_encoder(finder), seen).alpha
+        assert caption.traces["refocusing"] == pytest.approx(alpha, abs=1e-5)
+        middle = len(seen.frames) // 2
+        assert caption.traces["key_frame"] == (middle if stage == MIDDLE else int(np.argmax(alpha)))
+    texts = [caption.text for caption in captions]
+    assert (texts == [one.text for one in once]) == (stage == MIDDLE)
 
 
 def test_two_passes_need_the_phases_of_two_passes() -> None:

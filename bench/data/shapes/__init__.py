@@ -59,7 +59,8 @@ def shapes_corpus(
 ) -> Corpus:
     """Clips, captions and splits; `subset` = (train, val, test) keeps the first n clips of each split.
 
-    Caption ids are `shape0000#0` .. `#19`. Raises BenchError for unknown options and impossible sizes.
+    Caption ids are `shape0000#0` .. `#19`, fewer with the option `captions`. Raises BenchError for unknown options and
+    impossible values.
     """
     chosen = Options.read(options)
     splits = chosen.splits(subset)
@@ -119,4 +120,4 @@ def _scene(options: Options, clip: str) -> Scene:
 
 
 def _captions(options: Options, clip: str, scene: Scene) -> list[PlantedCaption]:
-    return write_captions(scene, Dice(options.seed, clip_number(clip), "captions"))
+    return write_captions(scene, Dice(options.seed, clip_number(clip), "captions"))[: options.captions]

@@ -8,9 +8,9 @@ from typing import TypeVar
 
 from bench.data.shapes import words
 from bench.data.shapes.chance import Dice
+from bench.data.shapes.options import MOST_CAPTIONS
 from bench.data.shapes.scene import PAIRED, Scene, Thing, Trinket, draw_scene
 
-PER_CLIP = 20
 PLANTED = {"vague": 2, "poor": 1, "wrong": 2}
 """Bad captions per clip: `vague` fits any clip, `poor` is broken English, `wrong` tells of another scene."""
 
@@ -42,7 +42,7 @@ def with_article(noun: str) -> str:
 def write_captions(scene: Scene, dice: Dice) -> list[PlantedCaption]:
     """The 20 captions of a clip, bad ones at random positions."""
     kinds = [kind for kind, count in PLANTED.items() for _ in range(count)]
-    kinds += ["good"] * (PER_CLIP - len(kinds))
+    kinds += ["good"] * (MOST_CAPTIONS - len(kinds))
     return [PlantedCaption(_write(scene, kind, dice), kind) for kind in dice.shuffled(kinds)]
 
 

@@ -1,4 +1,4 @@
-"""What can be chosen about the corpus: a seed and the sizes of its splits."""
+"""What can be chosen about the corpus: a seed, the sizes of its splits, captions per clip."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ GENERATOR_VERSION = "1"
 SPLITS = ("train", "val", "test")
 DEFAULT_SIZE = (1000, 100, 300)
 MOST_CLIPS = 10_000  # clip ids carry four digits
+MOST_CAPTIONS = 20  # written for every clip; fewer are the first of them
 
 
 @dataclass(frozen=True)
 class Options:
-    """Seed and clips per split. A clip depends on the seed and its own number, never on the sizes."""
+    """Seed, clips per split, captions per clip. A clip depends on the seed and its own number, never on the others."""
 
     seed: int = 0
     size: tuple[int, int, int] = DEFAULT_SIZE
+    captions: int = MOST_CAPTIONS
 
     @classmethod
     def read(cls, given: Mapping[str, Any] | Options | None) -> Options:
@@ -30,13 +32,18 @@ class Options:
         if isinstance(given, Options):
             return given
         given = dict(given or {})
-        unknown = sorted(set(given) - {"seed", "size"})
+        unknown = sorted(set(given) - {"seed", "size", "captions"})
         if unknown:
-            raise BenchError(f"options of shapes: unknown key {', '.join(unknown)}; known are seed and size.")
+            raise BenchError(f"options of shapes: unknown key {', '.join(unknown)}; known are seed, size and captions.")
         seed, size = given.get("seed", 0), tuple(given.get("size", DEFAULT_SIZE))
+        captions = given.get("captions", MOST_CAPTIONS)
         if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
             raise BenchError(f"options.seed of shapes is {seed!r}; it must be a whole number from 0 on.")
-        return cls(seed, _three(size, "options.size of shapes", "[1000, 100, 300]"))
+        if not isinstance(captions, int) or isinstance(captions, bool) or not 1 <= captions <= MOST_CAPTIONS:
+            raise BenchError(
+                f"options.captions of shapes is {captions!r}; it must be a whole number from 1 to {MOST_CAPTIONS}."
+            )
+        return cls(seed, _three(size, "options.size of shapes", "[1000, 100, 300]"), captions)
 
     @property
     def clips(self) -> int:
@@ -81,4 +88,7 @@ def clip_number(clip: str) -> int:
 def corpus_digest(options: Mapping[str, Any] | Options | None = None) -> str:
     """SHA-256 that stands for the captions and pixels: the generator's declared version, seed and sizes."""
     chosen = Options.read(options)
-    return hashlib.sha256(f"shapes {GENERATOR_VERSION} {chosen.seed} {list(chosen.size)}".encode()).hexdigest()
+    told = f"shapes {GENERATOR_VERSION} {chosen.seed} {list(chosen.size)}"
+    if chosen.captions != MOST_CAPTIONS:
+        told += f" {chosen.captions} captions"
+    return hashlib.sha256(told.encode()).hexdigest()

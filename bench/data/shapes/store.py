@@ -56,7 +56,7 @@ def features_of(clip: str, options: Options) -> dict[str, Array]:
     """Every stream of one clip, made alone."""
     number = clip_number(clip)
     scene = draw_scene(Dice(options.seed, number, "scene"), f"{options.seed}/{number}")
-    return extract(render(scene), _constants())
+    return extract(render(scene), constants())
 
 
 def encoder(options: Options) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def _up_to_date(path: Path, made_by: dict[str, Any]) -> bool:
 
 
 @lru_cache(maxsize=1)
-def _constants() -> dict[str, tuple[Array, Array]]:
+def constants() -> dict[str, tuple[Array, Array]]:
     """Means and scales from clips that are in no corpus: their keys are names, those of corpora are numbers."""
     keys = [f"calibration {number}" for number in range(CALIBRATION_CLIPS)]
     return constants_of([render(draw_scene(Dice(key, "scene"), key)) for key in keys])

@@ -81,9 +81,9 @@ def measure(pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.int64]]:
     cells_CTYX = _pool(colours_CTYX, 4)  # 16 x 16 cells of 4 x 4 pixels, as many as the maps have
     salient_TYX = _salience(colours_CTYX, cells_CTYX)
     coarse_TYX = _pool(salient_TYX, 2).astype(np.int64)  # 0 .. 1020
-    edges_CTYX = _layer(colours_CTYX - 128, _filters("edges", 24, 3, 5), 6)
-    maps_CTYX = _layer(edges_CTYX, _filters("maps", 64, 24, 3), 6)
-    outlines_CTYX = _layer(salient_TYX[None], _filters("outlines", 64, 1, 7), 7)  # 32 x 32
+    edges_CTYX = _layer(colours_CTYX - 128, fixed_filters("edges", 24, 3, 5), 6)
+    maps_CTYX = _layer(edges_CTYX, fixed_filters("maps", 64, 24, 3), 6)
+    outlines_CTYX = _layer(salient_TYX[None], fixed_filters("outlines", 64, 1, 7), 7)  # 32 x 32
     parts = (
         _pool(colours_CTYX, 16),
         _pool(salient_TYX[None], 16),
@@ -111,7 +111,7 @@ def _motion(coarse_TYX: NDArray[np.int64]) -> NDArray[np.int64]:
     """[T - 1, 128]: size of the change on an 8 x 8 grid (64), answers of 64 filters that see two frames at once."""
     change = np.diff(coarse_TYX, axis=0)
     pairs_CTYX = np.stack([coarse_TYX[:-1] // 4, coarse_TYX[1:] // 4]).astype(np.float32)
-    answers_CTYX = _layer(pairs_CTYX, _filters("pairs", 64, 2, 5), 5)
+    answers_CTYX = _layer(pairs_CTYX, fixed_filters("pairs", 64, 2, 5), 5)
     size = _pool(np.abs(change)[None].astype(np.float32), 4)[0].reshape(len(change), 64)
     return np.concatenate([size, answers_CTYX.sum(axis=(2, 3)).T], axis=1).astype(np.int64)
 
@@ -138,6 +138,12 @@ def _regions(cells_CTYX: Floats, salient_TYX: Floats, outlines_CTYX: Floats) -> 
         parts.append(np.concatenate([answers, windows[every, best_T], mean, middle, place], axis=1))
         left_TN = np.where(near_NN[best_T], -1, left_TN)
     return np.stack(parts, axis=1).astype(np.int64)
+
+
+def region_boxes(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Where the regions of a clip lie, [T, 8, 4]: left, top, right, bottom in pixels, some over the edge of the frame."""
+    cells_TkP = measure(pixels)["regions"][..., -2:] * 4  # a patch reaches one cell of 4 x 4 pixels around its own
+    return np.concatenate([cells_TkP - 4, cells_TkP + 8], axis=-1)
 
 
 def _tone(coarse_TYX: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -206,7 +212,7 @@ def _neighbours() -> NDArray[np.bool_]:
 
 
 @lru_cache(maxsize=8)
-def _filters(name: str, outputs: int, inputs: int, size: int) -> Floats:
+def fixed_filters(name: str, outputs: int, inputs: int, size: int) -> Floats:
     """Fixed random filters [outputs, inputs, size, size], whole numbers -3 .. 3."""
     return _small_numbers((outputs, inputs, size, size), name).astype(np.float32)
 

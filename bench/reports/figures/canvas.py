@@ -1,0 +1,158 @@
+"""What all figures share: colours, sizes, text that no caption can break, and SVG whose bytes depend on its content alone."""
+
+from __future__ import annotations
+
+import io
+import re
+import unicodedata
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from bench.reports.markdown import clean
+
+WIDTH = 8.5  # inches: 816 px, the column of a Markdown page
+INK, QUIET, PAPER = "#1a1a1a", "#6b6b6b", "#ffffff"
+ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PURPLE = (
+    "#e69f00",
+    "#56b4e9",
+    "#009e73",
+    "#f0e442",
+    "#0072b2",
+    "#d55e00",
+    "#cc79a7",
+)
+"""Okabe and Ito's colours, told apart by eyes of every kind."""
+CYCLE = (BLUE, RED, GREEN, PURPLE, ORANGE, SKY, INK)
+MARKERS = "osD^vPX"
+"""Colour never tells alone: each curve has a marker of its own as well."""
+CHARACTER = 0.62  # width of a wide-running letter in ems: DejaVu's small letters have 0.61 at most but for m and w
+SMALL, NORMAL = 8.5, 9.5  # points
+
+_STYLE: dict[str, Any] = {
+    "svg.fonttype": "none",  # text stays text: it can be searched and read aloud, and the reader's fonts have every script
+    "svg.hashsalt": "captionbench",
+    "font.family": ["DejaVu Sans", "sans-serif"],
+    "font.size": NORMAL,
+    "axes.titlesize": NORMAL,
+    "axes.labelsize": NORMAL,
+    "xtick.labelsize": SMALL,
+    "ytick.labelsize": SMALL,
+    "legend.fontsize": SMALL,
+    "legend.frameon": False,
+    "text.parse_math": False,  # a dollar in a caption is a dollar
+    "text.usetex": False,
+    "text.color": INK,
+    "axes.edgecolor": QUIET,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.facecolor": PAPER,
+    "figure.facecolor": PAPER,
+    "savefig.facecolor": PAPER,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": False,
+    "image.interpolation": "none",  # frames are stored with their own pixels
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure: the SVG, and what it shows in words for those who cannot see it."""
+
+    svg: str
+    alt: str
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The house's settings on top of matplotlib's own defaults: a user's matplotlibrc changes no figure."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        parameters: Any = mpl.rcParams  # its keys are a type of their own, another one in each version
+        parameters.update(_STYLE)
+        yield
+
+
+def sheet(height: float, width: float = WIDTH) -> Figure:
+    """An empty figure in inches, with no global state behind it. Call it inside `style`."""
+    figure = Figure(figsize=(width, height))
+    FigureCanvasSVG(figure)
+    return figure
+
+
+def place(figure: Figure, left: float, top: float, width: float, height: float, **options: Any) -> Axes:
+    """Axes at a place in inches, `top` counted from the upper edge."""
+    wide, high = figure.get_size_inches()
+    return figure.add_axes((left / wide, 1 - (top + height) / high, width / wide, height / high), **options)
+
+
+def write(figure: Figure, x: float, y: float, text: str, **options: Any) -> None:
+    """Text at a place in inches from the upper left; `y` is its upper edge."""
+    wide, high = figure.get_size_inches()
+    options = {"va": "top", "ha": "left", **options}
+    figure.text(x / wide, 1 - y / high, plain(text), **options)
+
+
+def finish(figure: Figure, title: str, alt: str) -> Picture:
+    """The picture of a figure: no date, no version, no random ids in it."""
+    out = io.StringIO()
+    with warnings.catch_warnings():
+        # Letters that the measuring font lacks are drawn by the reader's fonts.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Title": plain(title)})
+    return Picture(out.getvalue(), plain(alt))
+
+
+_NO_XML = re.compile("[\ufffe\uffff]")
+
+
+def plain(text: str) -> str:
+    """`text` on one line, as `clean` leaves it and without the two other characters that XML cannot hold."""
+    return " ".join(clean(_NO_XML.sub("", text)).split())
+
+
+def cells(text: str) -> int:
+    """Columns that a text takes: two for a wide letter (Chinese, Japanese, Korean), none for an accent that joins one."""
+    return sum(
+        0 if unicodedata.combining(letter) else 2 if unicodedata.east_asian_width(letter) in "WF" else 1
+        for letter in text
+    )
+
+
+def wrap(text: str, inches: float, size: float = SMALL) -> list[str]:
+    """`text` in lines that fit `inches` at a font size in points; at least one, and no word too long for a line."""
+    room = max(int(inches * 72 / (size * CHARACTER)), 4)
+    lines = [""]
+    for word in plain(text).split():
+        joined = f"{lines[-1]} {word}".strip()
+        if cells(joined) <= room:
+            lines[-1] = joined
+            continue
+        if lines[-1]:
+            lines.append("")
+        for letter in word:
+            if cells(lines[-1] + letter) > room:
+                lines.append("")
+            lines[-1] += letter
+    return lines
+
+
+def short(text: str, most: int) -> str:
+    """`text` on one line of at most `most` characters."""
+    line = plain(text)
+    return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
+def listed(items: Sequence[str]) -> str:
+    """`a, b and c`, for alt texts."""
+    return " and ".join(filter(None, [", ".join(items[:-1]), *items[-1:]]))

@@ -1,0 +1,114 @@
+"""`bench reproduce list`: every target, how far it is, and what stands in the way."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from bench import BenchError
+from bench.home import Home
+from bench.registry import MethodEntry, dataset, find_methods
+from bench.reports.figures import FIGURES
+from bench.reproduction import ideas
+from bench.reproduction.declaration import Reproduction, find_reproductions, trouble
+from bench.reproduction.request import Edition, edition, request
+from bench.request import RunSpec
+from bench.sentences import listing, unknown
+from bench.spec import plan
+
+HEAD = ("target", "what", "data set", "cells", "state", "scale=small")
+
+
+def rows(home: Home) -> tuple[list[Sequence[object]], list[str], list[str]]:
+    """One row per target; then the errors of the declarations, and why cells cannot run, each once and numbered."""
+    entries = find_methods()
+    found: list[Sequence[object]] = []
+    errors: list[str] = []
+    reasons: dict[str, int] = {}
+    for one in find_reproductions(entries).values():
+        errors += [f"{one.full}: {sentence}" for sentence in problems(one, entries)]
+        datasets = dict.fromkeys(part.dataset for part in one.parts)
+        states = [_state(one, asked, home, entries, reasons) for asked in (edition(), edition(small=True))]
+        found.append((one.full, one.target.title, listing(datasets), len(list(one.cells())), *states))
+    if ideas.declaration().is_file():
+        found += _ideas(home, entries)
+    return found, errors, [f"[{number}] {sentence}" for sentence, number in reasons.items()]
+
+
+def _ideas(home: Home, entries: dict[str, MethodEntry]) -> list[Sequence[object]]:
+    """The comparisons of the study, which has one size only."""
+    declared = ideas.study()
+    base = RunSpec(methods=["none"], dataset=declared.dataset)
+    found: list[Sequence[object]] = []
+    for name, pair in declared.pairs.items():
+        try:
+            specs = [spec for _, spec in ideas.requests(declared, name, base, entries)]
+            states, cannot = _planned(specs, home, entries)
+        except BenchError as error:  # a method that is not installed
+            states, cannot = {}, [str(error)]
+        counts = [f"{count} {state}" for state, count in Counter(states.values()).items()]
+        cells = len(declared.seeds) * len(ideas.SIDES)
+        found.append((f"{ideas.NAME}/{name}", pair.question, declared.dataset, cells, listing([*counts, *cannot]), "-"))
+    return found
+
+
+def problems(one: Reproduction, entries: dict[str, MethodEntry]) -> list[str]:
+    """What a target declares and cards or figures lack."""
+    found = [sentence for cell in one.target.cells if (sentence := trouble(cell, entries))]
+    for drawn in one.target.draw:
+        if drawn.figure and drawn.figure not in FIGURES:
+            found.append(str(unknown("figure", drawn.figure, FIGURES)))
+    return list(dict.fromkeys(found))
+
+
+def _state(
+    one: Reproduction, asked: Edition, home: Home, entries: dict[str, MethodEntry], reasons: dict[str, int]
+) -> str:
+    """`4 done, 2 cannot run [1]` for one edition of a target; sentences that are new get the next number in `reasons`."""
+    base = RunSpec(methods=["any"], dataset="any")  # each cell brings its own
+    sound = [(part, cell) for part, cell in one.cells() if not trouble(cell, entries)]
+    wrong = len(list(one.cells())) - len(sound)
+    states, cannot = _planned([request(*pair, asked, base, entries) for pair in sound], home, entries)
+    if not one.target.cells:  # a figure of the captions alone
+        cannot = [why for part in one.parts if (why := _no_captions(asked.dataset or part.dataset, home))]
+    numbers = dict.fromkeys(str(reasons.setdefault(sentence, len(reasons) + 1)) for sentence in cannot)
+    counts = [f"{count} {state}" for state, count in Counter(states.values()).items()]
+    counts += [f"{len(cannot)} cannot run [{listing(numbers)}]"] if cannot else []
+    counts += [f"{wrong} in error"] if wrong else []
+    return listing(counts) if counts else "needs no cells"
+
+
+def _planned(specs: Sequence[RunSpec], home: Home, entries: dict[str, MethodEntry]) -> tuple[dict[str, str], list[str]]:
+    """States by key of all cells, and the sentences of those that cannot run. Requests that differ in the method alone are
+    planned as one, which is faster; where one of them cannot run, each is planned by itself."""
+    groups: dict[str, list[RunSpec]] = {}
+    for spec in specs:
+        groups.setdefault(spec.model_dump_json(exclude={"methods"}, exclude_unset=True), []).append(spec)
+    states: dict[str, str] = {}
+    cannot: list[str] = []
+    for group in groups.values():
+        if absent := _no_captions(group[0].dataset, home):
+            cannot += [absent] * len(group)
+            continue
+        names = dict.fromkeys(name for spec in group for name in spec.methods)
+        try:
+            together = group[0].model_copy(update={"methods": list(names)})
+            states |= {item.cell.key: item.state for item in plan(together, home, entries)}
+        except BenchError as error:
+            if len(group) == 1:
+                cannot.append(str(error))
+                continue
+            for spec in group:
+                alone, why = _planned([spec], home, entries)
+                states |= alone
+                cannot += why
+    return states, cannot
+
+
+def _no_captions(name: str, home: Home) -> str | None:
+    """The sentence that says which files of a data set are not here, or None."""
+    try:
+        dataset(name).caption_source(home)
+    except BenchError as error:
+        return str(error)
+    return None

@@ -1,0 +1,101 @@
+"""Beam search over many clips at once against one hypothesis at a time.
+
+    python -m tests.perf.decoding [--threads 2] [--clips 670]
+
+The captioner has first learned ten captions of seven words in the mean by heart, so that clips leave the batch as early as in
+earnest.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+from torch import nn
+
+from bench.method import BOS, EOS, Batch, Search
+from bench.nn.beam import NEVER, beam_search
+from bench.nn.captioners import SoftAttention
+from bench.nn.decoding import Memory, State, cross_entropy, teacher_forcing, word_losses
+from tests.perf.generated import MSVD, WORDS, teachable, vocabulary
+from tests.perf.training import operations, product_rate, seconds, soft_attention
+
+LESSONS = 80  # steps after which the captions are known
+PLAIN_CLIPS = 10  # the slow way is timed on these
+
+
+@torch.inference_mode()
+def plain_beam(captioner: SoftAttention, one: Batch, search: Search) -> list[tuple[int, ...]]:
+    """Words of the best caption of every clip: every hypothesis by itself, every word a call, scores in lists."""
+    memory_C = captioner.encode(one)
+    best = []
+    for clip in range(len(one.clip_ids)):
+        memory: Memory = {name: value[clip : clip + 1] for name, value in memory_C.items()}
+        beams: list[tuple[tuple[int, ...], float, State]] = [((), 0.0, captioner.start(memory))]
+        for word in range(search.max_words + 1):
+            grown: list[tuple[tuple[int, ...], float, State]] = []
+            for words, score, state in beams:
+                if words and words[-1] == EOS:
+                    grown.append((words, score, state))
+                    continue
+                last = torch.tensor([words[-1] if words else BOS])
+                features, after, _ = captioner.step(last, state, memory)
+                log_p = torch.log_softmax(captioner.logits(features), -1)[0]
+                log_p[list(NEVER)] = float("-inf")
+                if word == search.max_words:
+                    grown.append(((*words, EOS), score + log_p[EOS].item(), after))
+                    continue
+                values, ids = log_p.topk(search.beam)
+                pairs = zip(values.tolist(), ids.tolist(), strict=True)
+                grown += [((*words, one_word), score + value, after) for value, one_word in pairs]
+            beams = sorted(grown, key=lambda hypothesis: -hypothesis[1])[: search.beam]
+            if all(words[-1] == EOS for words, _, _ in beams):
+                break
+        best.append(beams[0][0][:-1])
+    return best
+
+
+def taught(
+    words: int = WORDS, width: int = 512, frames: int = 1536, steps: int = 28, lessons: int = LESSONS
+) -> SoftAttention:
+    """A captioner that knows the captions of `teachable` clips of [steps, frames] features."""
+    torch.manual_seed(0)
+    made = soft_attention(width, words, frames)
+    optimizer = torch.optim.Adam(made.parameters(), lr=3e-3)
+    for lesson in range(lessons):
+        one = teachable({"frames": (steps, frames)}, 40, words, seed=lesson)
+        optimizer.zero_grad(set_to_none=True)
+        cross_entropy(word_losses(made, teacher_forcing(made, one))).backward()
+        nn.utils.clip_grad_norm_(made.parameters(), 5.0)
+        optimizer.step()
+    return made.eval()
+
+
+def main() -> None:
+    """Print the ratio, and the share of the product rate."""
+    parser = argparse.ArgumentParser(description="beam search in batches against one hypothesis at a time")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--clips", type=int, default=670)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    captioner, search = taught(steps=MSVD["frames"][0]), Search(beam=5)
+    every = [teachable(MSVD, 64, seed=1000 + number) for number in range(-(-given.clips // 64))]
+    few = teachable(MSVD, PLAIN_CLIPS, seed=999)
+    words = vocabulary(WORDS - 4)
+    found = [len(caption.words) for one in every for caption in beam_search(captioner, one, words, search)]
+    print(f"captions of {sum(found) / len(found):.1f} words in the mean")
+
+    def batched() -> None:
+        for one in every:
+            beam_search(captioner, one, words, search)
+
+    taken = seconds({"plain": lambda: plain_beam(captioner, few, search), "batched": batched}, repeats=3)
+    clips = 64 * len(every)
+    slow, fast = taken["plain"] / PLAIN_CLIPS, taken["batched"] / clips
+    share = operations(batched) / taken["batched"] / product_rate(False)
+    print(f"one at a time {slow * 1e3:.1f} ms a clip, {clips} clips in batches {fast * 1e3:.2f} ms a clip")
+    print(f"ratio {slow / fast:.1f} (bar 20), share of the product rate {share:.2f} (bar 0.4)")
+
+
+if __name__ == "__main__":
+    main()

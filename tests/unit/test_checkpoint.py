@@ -1,0 +1,211 @@
+"""Checkpoints of a real cell: they caption as the cell did, and what does not belong to them is refused with both values."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from small_world import World
+from torch import Tensor
+
+import bench
+from bench import BenchError
+from bench.conformance.corpus import write_corpus
+from bench.execution.cell import run_cell
+from bench.execution.checkpoint import CHECKPOINT, load
+from bench.execution.inputs import gather
+from bench.execution.prepare import prepare
+from bench.method import SPECIAL, Vocabulary
+from bench.records.store import PREDICTIONS, read_predictions, read_record
+from bench.registry import dataset, method_digest
+from bench.spec import ENGINE, Cell, cells, parse
+
+METHODS = Path(__file__).resolve().parents[2] / "methods"
+Change = Callable[[dict[str, Tensor], dict[str, str]], None]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """The small world with a real method in its own folder: its code can be changed here."""
+    with pytest.MonkeyPatch.context() as patch:
+        world = World(tmp_path_factory.mktemp("world"), patch)
+        for name in ("mplstm", "salstm"):
+            shutil.copytree(METHODS / name, world.methods / name, ignore=shutil.ignore_patterns("__pycache__"))
+        yield world
+
+
+@pytest.fixture(scope="module")
+def cell(world: World) -> Cell:
+    """A finished cell of a tiny corpus."""
+    definition = write_corpus(world.home.root, ["frames"])
+    prepare(dataset(str(definition)), world.home)
+    words = ["methods=mplstm", f"dataset={definition}", "model.width=8", "model.embedding=6", "train.epochs=1"]
+    (found,) = cells(parse(words), world.home)
+    run_cell(found.config, str(world.home.root))
+    return found
+
+
+@pytest.fixture
+def checkpoint(world: World, cell: Cell) -> Path:
+    return cell.folder(world.home) / CHECKPOINT
+
+
+@pytest.fixture
+def changed(checkpoint: Path, tmp_path: Path) -> Callable[[Change], Path]:
+    """The checkpoint once more, with its weights and metadata changed."""
+
+    def write(change: Change) -> Path:
+        with safe_open(checkpoint, framework="pt") as file:
+            state, metadata = {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata())  # noqa: SIM118
+        change(state, metadata)
+        save_file(state, tmp_path / CHECKPOINT, metadata=metadata)
+        return tmp_path / CHECKPOINT
+
+    return write
+
+
+def declare(**values: object) -> Change:
+    """Other values in the declaration."""
+    return lambda state, metadata: metadata.update(config=json.dumps({**json.loads(metadata["config"]), **values}))
+
+
+def refusal(path: Path, **asked: object) -> str:
+    with pytest.raises(BenchError) as caught:
+        load(path, **asked)  # type: ignore[arg-type]
+    sentence = str(caught.value)
+    assert str(path) in sentence
+    assert "\n" not in sentence
+    return sentence
+
+
+def test_a_loaded_method_captions_as_its_cell_did(world: World, cell: Cell, checkpoint: Path) -> None:
+    inputs = gather(cell.config, world.home, lambda captions: None)
+    found = load(checkpoint, method="mplstm:xe", vocabulary=inputs.vocabulary)
+    said = {one.clip: one.text for one in found.method.decode(inputs.target, found.search)}
+    assert said == read_predictions(checkpoint.with_name(PREDICTIONS), inputs.target.ids)
+    assert found.config == cell.config
+    assert found.streams == dict(inputs.target.streams)
+    vocabulary = read_record(checkpoint.with_name("record.json")).vocabulary
+    assert vocabulary is not None and found.vocabulary.digest == vocabulary.sha256
+    assert load(str(checkpoint), method="mplstm").vocabulary == found.vocabulary
+
+
+def test_bench_load_is_this_and_import_bench_stays_light() -> None:
+    assert bench.load is load
+    with pytest.raises(AttributeError, match="'bench' has no attribute 'lode'"):
+        bench.lode  # noqa: B018
+    code = (
+        "import sys, bench\n"
+        "assert not {'torch', 'numpy', 'pydantic', 'safetensors'} & sys.modules.keys(), 'import bench is heavy'\n"
+        "bench.load\n"
+        "assert 'torch' in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_another_method_or_variant(checkpoint: Path) -> None:
+    assert "is a checkpoint of mplstm:xe, not of salstm" in refusal(checkpoint, method="salstm")
+    assert "is a checkpoint of mplstm:xe, not of mplstm:rl" in refusal(checkpoint, method="mplstm:rl")
+
+
+def test_another_vocabulary(checkpoint: Path) -> None:
+    mine = load(checkpoint).vocabulary
+    more = Vocabulary((*mine.words, "zebra"))
+    turned = Vocabulary((*SPECIAL, *reversed(mine.words[4:])))
+    for other in (more, turned):
+        sentence = refusal(checkpoint, vocabulary=other)
+        assert f"{len(mine)} words (digest {mine.digest[:12]})" in sentence
+        assert f"{len(other)} (digest {other.digest[:12]})" in sentence
+
+
+def test_another_version_of_the_method(world: World, checkpoint: Path) -> None:
+    code = world.methods / "mplstm" / "__init__.py"
+    before, then = code.read_text(encoding="utf-8"), method_digest(code.parent)
+    try:
+        code.write_text(before + "\n# a comment is no other version\n", encoding="utf-8")
+        load(checkpoint)
+        code.write_text(before + "\nLAYERS = 3\n", encoding="utf-8")
+        sentence = refusal(checkpoint)
+        assert f"another code of mplstm ({then[:12]})" in sentence
+        assert f"({method_digest(code.parent)[:12]})" in sentence
+        assert "train it again with bench run" in sentence
+    finally:
+        code.write_text(before, encoding="utf-8")
+
+
+def test_another_engine(changed: Callable[[Change], Path]) -> None:
+    assert f"another engine (1) than this version's ({ENGINE})" in refusal(changed(declare(engine=1)))
+
+
+def test_a_method_that_is_not_here(changed: Callable[[Change], Path]) -> None:
+    with pytest.raises(BenchError, match=r'unknown method "mplsm"; allowed: .*did you mean "mplstm"'):
+        load(changed(declare(method="mplsm")))
+
+
+def test_weights_of_other_shapes_and_names(changed: Callable[[Change], Path]) -> None:
+    def wide(state: dict[str, Tensor], metadata: dict[str, str]) -> None:
+        config = json.loads(metadata["config"])
+        config["settings"]["width"] = 9
+        metadata["config"] = json.dumps(config)
+
+    sentence = refusal(changed(wide))
+    assert "do not fit mplstm:xe as it is built now" in sentence
+    assert "(32, 8) instead of (36, 9)" in sentence
+
+    def renamed(state: dict[str, Tensor], metadata: dict[str, str]) -> None:
+        state["strange.weight"] = state.pop(sorted(state)[0])
+
+    sentence = refusal(changed(renamed))
+    assert "only the checkpoint has strange.weight; only the method has " in sentence
+
+    def many(state: dict[str, Tensor], metadata: dict[str, str]) -> None:
+        state |= {f"more.{number}": torch.zeros(1) for number in range(7)}
+
+    assert "only the checkpoint has more.0, more.1, more.2, more.3, more.4 and 2 more" in refusal(changed(many))
+
+
+def test_a_file_that_is_absent_or_damaged(checkpoint: Path, tmp_path: Path) -> None:
+    assert "there is no checkpoint" in refusal(tmp_path / "nothing.safetensors")
+    assert "there is no checkpoint" in refusal(tmp_path)
+    whole = checkpoint.read_bytes()
+    for size in (0, 5, 400, len(whole) - 1):
+        cut = tmp_path / f"{size}.safetensors"
+        cut.write_bytes(whole[:size])
+        assert "is no whole checkpoint" in refusal(cut)
+    text = tmp_path / "text.safetensors"
+    text.write_text("not at all" * 9)
+    assert "is no whole checkpoint" in refusal(text)
+    if os.geteuid() != 0:
+        text.chmod(0)
+        assert "is no whole checkpoint" in refusal(text)
+
+
+@pytest.mark.parametrize("part", ["config", "vocabulary", "streams"])
+def test_metadata_that_lacks_a_part_or_cannot_be_read(changed: Callable[[Change], Path], part: str) -> None:
+    assert f"its metadata lacks {part}" in refusal(changed(lambda state, metadata: metadata.pop(part) and None))
+    for text in ("{", "[1]", "null", '{"a": 1}'):
+        path = changed(lambda state, metadata, text=text: metadata.update({part: text}))  # type: ignore[misc]
+        assert "cannot be read" in refusal(path)
+
+
+def test_weights_without_metadata(checkpoint: Path, tmp_path: Path) -> None:
+    save_file({"weight": torch.zeros(2)}, tmp_path / CHECKPOINT)
+    assert "its metadata lacks config, vocabulary, streams" in refusal(tmp_path / CHECKPOINT)
+
+
+def test_a_method_is_built_for_the_streams_of_its_training(changed: Callable[[Change], Path], checkpoint: Path) -> None:
+    """What a data set offers now does not matter: the metadata tells the shapes."""
+    before = load(checkpoint).streams["frames"]
+    told = {"frames": {"name": "frames", "shape": [6, 13], "timed": True, "fingerprint": before.fingerprint}}
+    sentence = refusal(changed(lambda state, metadata: metadata.update(streams=json.dumps(told))))
+    assert "(12,) instead of (13,)" in sentence

@@ -1,0 +1,197 @@
+"""Encoders: the embedded corpus's own, networks of timm, files of weights and everything that can be wrong with them."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from bench import BenchError
+from bench.data.shapes.options import Options
+from bench.data.shapes.store import features_of
+from bench.features.encoders import ENCODERS, Encoder, load_encoder, load_weights, spec_of
+
+
+def frames(encoder: Encoder, clip: str, dtype: torch.dtype) -> tuple[np.ndarray, np.ndarray]:
+    """What the encoder makes of a clip of the embedded corpus, rounded as it is stored, and what is stored."""
+    streams = features_of(clip, Options.read(None))
+    vectors = encoder.to(dtype)(torch.from_numpy(streams["pixels"]))
+    return vectors.detach().half().numpy(), streams["frames"]
+
+
+@pytest.mark.parametrize("clip", ["shape0000", "shape0007", "shape1300"])
+def test_the_encoder_of_shapes_makes_its_frames(clip: str) -> None:
+    """To the last bit in float64, where the stream is standardised too; float32 may round the other way in its last place."""
+    made, stored = frames(load_encoder("shapes"), clip, torch.float64)
+    np.testing.assert_array_equal(made, stored)
+    made, stored = frames(load_encoder("shapes"), clip, torch.float32)
+    np.testing.assert_allclose(made.astype(np.float32), stored.astype(np.float32), rtol=1e-3, atol=1e-7)
+
+
+def test_every_filter_of_shapes_has_a_gradient() -> None:
+    encoder = load_encoder("shapes")
+    encoder(torch.from_numpy(features_of("shape0000", Options.read(None))["pixels"])).square().sum().backward()
+    for name, value in encoder.named_parameters():
+        assert value.grad is not None
+        assert (value.grad.flatten(1).abs().sum(1) > 0).float().mean() > 0.9, name
+    assert {name for name, _ in encoder.named_parameters()} == {
+        f"network.{layer}.weight" for layer in ("edges", "maps", "outlines")
+    }
+
+
+def test_a_filter_moves_its_feature_by_its_gradient() -> None:
+    """Rounding down makes steps of what is smooth, so that the gradient is right on the whole only: here to a third."""
+    pixels = torch.from_numpy(features_of("shape0003", Options.read(None))["pixels"])
+    encoder = load_encoder("shapes").double()
+    weight = encoder.network.get_parameter("outlines.weight")
+
+    def total() -> Tensor:
+        return encoder(pixels)[:, -64:].sum()  # the sums of the outline maps
+
+    before = total()
+    before.backward()
+    assert weight.grad is not None
+    step = 1e-3 * weight.grad / weight.grad.norm()
+    with torch.no_grad():
+        weight += step
+    assert (total() - before).item() == pytest.approx(float((weight.grad * step).sum()), rel=0.33)
+
+
+def test_random_weights_are_the_same_every_time_and_draw_nothing_from_the_training() -> None:
+    before = torch.random.get_rng_state()
+    one, other = load_encoder("shapes", "random"), load_encoder("shapes", "random")
+    assert torch.equal(torch.random.get_rng_state(), before)
+    for name, value in one.state_dict().items():
+        assert torch.equal(value, other.state_dict()[name])
+    assert not torch.equal(
+        one.network.get_parameter("maps.weight"), load_encoder("shapes").network.get_parameter("maps.weight")
+    )
+
+
+def test_pixels_of_another_size_are_refused_with_both() -> None:
+    with pytest.raises(
+        BenchError, match=r"the pixels are 3x32x64, but encoder shapes reads 3x64x64: .* encoder=shapes"
+    ):
+        load_encoder("shapes")(torch.zeros(1, 3, 32, 64, dtype=torch.uint8))
+
+
+def test_an_unknown_encoder_is_refused_with_all_there_are() -> None:
+    with pytest.raises(
+        BenchError, match=r"no encoder 'shape'; the encoders are inception_resnet_v2, mobilenetv2_100, shapes"
+    ):
+        spec_of("shape")
+
+
+def test_the_printed_preprocessing_of_etenet() -> None:
+    """Resized to 314, centre of 299, mean and deviation 0.5; vectors of 1536."""
+    spec = spec_of("inception_resnet_v2")
+    scale = spec.preprocessing
+    assert (scale.resize, scale.crop, scale.size, spec.width) == (314, 299, (299, 299), 1536)
+    assert [(x - scale.mean) / scale.deviation for x in (0, 127.5, 255)] == [-1, 0, 1]
+
+
+# -- files of weights ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> tuple[Path, dict[str, Tensor]]:
+    state = {name: value.clone() for name, value in load_encoder("shapes", "random").network.state_dict().items()}
+    save_file(state, tmp_path / "w.safetensors")
+    return tmp_path / "w.safetensors", state
+
+
+def named(path: Path) -> tuple[str, dict[str, str]]:
+    digest = f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+    return digest, {digest: str(path)}
+
+
+def test_a_file_is_found_by_its_content(weights: tuple[Path, dict[str, Tensor]]) -> None:
+    path, state = weights
+    digest, files = named(path)
+    for loaded in (load_encoder("shapes", digest, files), load_encoder("shapes", str(path))):
+        for name, value in loaded.network.state_dict().items():
+            assert torch.equal(value, state[name])
+    with pytest.raises(BenchError, match=rf"the file of weights {digest} is not known on this machine"):
+        load_encoder("shapes", digest)
+    save_file({**state, "mean": state["mean"] + 1}, path)
+    with pytest.raises(
+        BenchError, match=rf"w\.safetensors has changed since it was named: it has sha256:\w+, not {digest}"
+    ):
+        load_encoder("shapes", digest, files)
+    path.unlink()
+    with pytest.raises(BenchError, match=r"w\.safetensors is gone: put it back"):
+        load_encoder("shapes", digest, files)
+
+
+def refused(path: Path, sentence: str) -> None:
+    network = load_encoder("shapes").network
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    with pytest.raises(BenchError, match=sentence):
+        load_weights(network, path, ENCODERS["shapes"])
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name]), "a refused file changes nothing"
+
+
+def test_weights_of_another_network_are_refused_by_key(weights: tuple[Path, dict[str, Tensor]]) -> None:
+    path, state = weights
+    own = dict(state)
+    del own["maps.weight"]
+    save_file({**own, "conv.weight": torch.zeros(1)}, path)
+    refused(path, r"holds no weights of encoder shapes: it lacks maps\.weight; has besides conv\.weight$")
+    save_file({**state, "maps.weight": torch.zeros(2, 2)}, path)
+    refused(path, r"holds no weights of encoder shapes: it has in another shape maps\.weight$")
+    save_file({f"layer{number}": torch.zeros(1) for number in range(9)}, path)
+    refused(path, r"has besides layer0, layer1, layer2, layer3, layer4, layer5 and 3 more")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(weights: tuple[Path, dict[str, Tensor]], value: float) -> None:
+    path, state = weights
+    broken = state["edges.weight"].clone()
+    broken[3, 1, 0, 2] = value
+    save_file({**state, "edges.weight": broken}, path)
+    refused(path, r"has NaN or infinite values in edges\.weight; take a sound copy")
+
+
+def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "w.safetensors").write_bytes(b"not weights")
+    refused(tmp_path / "w.safetensors", r"w\.safetensors cannot be read as a safetensors file")
+    refused(tmp_path / "gone.safetensors", r"gone\.safetensors cannot be read as a safetensors file")
+
+
+# -- timm ---------------------------------------------------------------------------------------------------------------
+
+
+def test_without_timm_a_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(
+        BenchError, match=r'of timm, which is not installed \(.*\): pip install "captionbench\[extract\]"'
+    ):
+        load_encoder("mobilenetv2_100", "random")
+
+
+def test_mobilenet_reads_224_and_takes_a_file_with_a_classifier(tmp_path: Path) -> None:
+    try:
+        encoder = load_encoder("mobilenetv2_100", "random")
+    except BenchError as error:
+        pytest.skip(str(error))
+    with torch.inference_mode():
+        assert encoder(torch.zeros(1, 3, 224, 224, dtype=torch.uint8)).shape == (1, ENCODERS["mobilenetv2_100"].width)
+    head = {"classifier.weight": torch.zeros(1000, 1280), "classifier.bias": torch.zeros(1000)}
+    halved = {name: v.half() if v.is_floating_point() else v for name, v in encoder.network.state_dict().items()}
+    save_file({**halved, **head}, tmp_path / "w.safetensors")
+    loaded = load_encoder("mobilenetv2_100", str(tmp_path / "w.safetensors"))
+    assert not loaded.training
+    own, stored = loaded.network.state_dict(), load_file(tmp_path / "w.safetensors")
+    assert own["conv_stem.weight"].dtype == torch.float32
+    assert torch.equal(own["conv_stem.weight"], stored["conv_stem.weight"].float())
+    padding = [type(part).__name__ for part in loaded.network.modules() if "Same" in type(part).__name__]
+    assert len(padding) == 5, "the five convolutions with a stride pad as TensorFlow does"
+    with pytest.raises(BenchError, match=r"mobilenetv2_100 has no weights to download: .* name a file of weights"):
+        load_encoder("mobilenetv2_100")

@@ -1,0 +1,261 @@
+"""Drawing captions, rewarding them, and the policy gradient against enumeration of a two-word language."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from pycocoevalcap.cider.cider import Cider
+from support import DiedError, FakeRun, Toy, digest, make_clips, one_batch, vocabulary_of
+from torch import Tensor
+
+from bench.data.clips import CorpusClips
+from bench.method import BOS, EOS, PAD, Batch, Search
+from bench.nn.beam import NEVER, beam_search
+from bench.nn.captioners import SoftAttention
+from bench.nn.decoding import teacher_forcing, word_losses
+from bench.nn.sampling import Sampled, greedy, sample
+from bench.training import BASELINES, CaptionModel, CaptionReward, Phase, reinforce_phase
+from bench.training.reinforce import Baseline, Draw
+
+WORDS = 2
+MAX_WORDS = 2
+LANGUAGE = [
+    *((*words, EOS) for length in range(MAX_WORDS) for words in itertools.product((4, 5), repeat=length)),
+    *itertools.product((4, 5), repeat=MAX_WORDS),
+]
+"""Every caption that can be drawn: shorter ones end, the longest are cut before their end."""
+
+
+def toy(dtype: torch.dtype = torch.float64) -> Toy:
+    torch.manual_seed(3)
+    return Toy(4 + WORDS, 5, 3, spread=0.8).to(dtype)
+
+
+def world(captions: int = 6, seed: int = 0) -> tuple[CorpusClips, Batch]:
+    clips = make_clips((4, 3), [[1] * captions, [2] * captions], words=WORDS, seed=seed)
+    return clips, one_batch(clips, torch.float64)
+
+
+def language_batch(batch: Batch) -> Batch:
+    """Every caption of the language for the first clip of the batch, longest first."""
+    rows = sorted(LANGUAGE, key=len, reverse=True)
+    words = torch.full((len(rows), MAX_WORDS + 1), PAD)
+    words[:, 0] = BOS
+    for row, caption in enumerate(rows):
+        words[row, 1 : len(caption) + 1] = torch.tensor(caption)
+    lengths = torch.tensor([len(caption) for caption in rows])
+    names = tuple(map(str, range(len(rows))))
+    return Batch(batch.clip_ids, batch.streams, batch.masks, names, torch.zeros(len(rows), dtype=int), words, lengths)
+
+
+def log_p(captioner: Toy, batch: Batch) -> Tensor:
+    return -word_losses(captioner, teacher_forcing(captioner, batch), NEVER).sum(1)
+
+
+def test_probabilities_are_those_of_the_words_that_may_be_written() -> None:
+    """Against plain loops over a prefix; and they sum to one over the language."""
+    captioner = toy()
+    _, batch = world()
+    found = log_p(captioner, language_batch(batch))
+    step = captioner.next_log_p(batch.streams["frames"][0].numpy())
+    allowed = [number for number in range(4 + WORDS) if number not in NEVER]
+    expected = []
+    for caption in sorted(LANGUAGE, key=len, reverse=True):
+        total = 0.0
+        for place, word in enumerate(caption):
+            raw = step(caption[:place])
+            total += raw[word] - math.log(sum(math.exp(raw[one]) for one in allowed))
+        expected.append(total)
+    assert found.tolist() == pytest.approx(expected, abs=1e-12)
+    assert found.exp().sum().item() == pytest.approx(1.0, abs=1e-12)
+
+
+def test_captions_are_drawn_as_often_as_they_are_likely() -> None:
+    captioner = toy()
+    _, batch = world(captions=4_000)
+    torch.manual_seed(0)
+    drawn = sample(captioner, batch, MAX_WORDS)
+    seen = Counter(
+        c for c, clip in zip(drawn.captions(ended=True), drawn.clips(), strict=True) if clip == batch.clip_ids[0]
+    )
+    likely = log_p(captioner, language_batch(batch)).exp().tolist()
+    for caption, p in zip(sorted(LANGUAGE, key=len, reverse=True), likely, strict=True):
+        error = math.sqrt(4_000 * p * (1 - p))
+        assert abs(seen[caption] - 4_000 * p) < 4 * error, (caption, p)
+    assert min(likely) > 0.005, "a caption that is hardly ever drawn checks nothing"
+
+
+def test_drawn_captions_keep_their_slots_and_their_order() -> None:
+    _, batch = world()
+    drawn = sample(toy(), batch, MAX_WORDS).batch
+    assert sorted(drawn.caption_ids) == sorted(batch.caption_ids)
+    clip_of = dict(zip(batch.caption_ids, batch.clip_of_B.tolist(), strict=True))
+    assert [clip_of[name] for name in drawn.caption_ids] == drawn.clip_of_B.tolist()
+    assert drawn.lengths_B.tolist() == sorted(drawn.lengths_B.tolist(), reverse=True)
+    assert drawn.lengths_B.tolist() == (drawn.words_BW[:, 1:] != PAD).sum(1).tolist()
+
+
+def test_greedy_is_a_beam_of_one() -> None:
+    _, batch = world()
+    captioner = toy()
+    found = greedy(captioner, batch, 9)
+    vocabulary = vocabulary_of(WORDS)
+    texts = dict(zip(found.clips(), (" ".join(vocabulary.decode(c)) for c in found.captions(False)), strict=True))
+    beams = beam_search(captioner, batch, vocabulary, Search(beam=1, max_words=9))
+    assert texts == {caption.clip: caption.text for caption in beams}
+
+
+# -- rewards -----------------------------------------------------------------------------------------------------------
+
+
+def reference_cider(references: dict[str, list[str]], clip: str, caption: str) -> float:
+    """pycocoevalcap over all training clips, so that its document frequencies are theirs."""
+    given = {name: [caption if name == clip else texts[0]] for name, texts in references.items()}
+    _, scores = Cider().compute_score(references, given)
+    return float(scores[list(references).index(clip)])
+
+
+@pytest.mark.parametrize("end_mark", [True, False])
+def test_reward_is_cider_of_the_training_captions(end_mark: bool) -> None:
+    clips = make_clips((4, 3, 2), [[3, 5, 4], [2, 6], [4, 4, 4, 1]], words=9, seed=5)
+    torch.manual_seed(1)
+    drawn = sample(Toy(4 + 9, 5, 3), one_batch(clips), 6)
+    found = CaptionReward.of_clips(clips, end_mark=end_mark)(drawn)
+    mark = " <eos>" if end_mark else ""
+    references = {clip: [one.text + mark for one in clips.references(clip)] for clip in clips.ids}
+    words = clips.vocabulary.words
+    expected = [
+        reference_cider(references, clip, " ".join(words[word] for word in caption))
+        for clip, caption in zip(drawn.clips(), drawn.captions(ended=end_mark), strict=True)
+    ]
+    assert found.tolist() == pytest.approx(expected, abs=1e-9)
+    assert max(expected) > 0.1
+
+
+def test_reward_adds_up_metrics() -> None:
+    clips = make_clips((4, 3, 2), [[3, 5, 4], [2, 6], [4, 4, 4, 1]], words=9, seed=5)
+    drawn = sample(Toy(4 + 9, 5, 3), one_batch(clips), 6)
+    parts = [CaptionReward.of_clips(clips, [name])(drawn) for name in ("cider", "rouge_l", "bleu4")]
+    together = CaptionReward.of_clips(clips, ["cider", "rouge_l", "bleu4"])(drawn)
+    assert together.tolist() == pytest.approx(sum(parts).tolist(), abs=1e-12)
+    assert all(np.ptp(part) > 0 for part in parts)
+
+
+# -- the gradient ------------------------------------------------------------------------------------------------------
+
+VALUE = {caption: 3.0 + math.sin(2.0 + number) for number, caption in enumerate(LANGUAGE)}
+"""A reward far from zero: what a baseline is for."""
+
+
+class TableReward(CaptionReward):
+    """A reward that is a table, so that expectations can be enumerated."""
+
+    def __init__(self) -> None:
+        pass
+
+    def __call__(self, sampled: Sampled) -> np.ndarray:
+        return np.array([VALUE[caption] for caption in sampled.captions(ended=True)])
+
+
+def flat_gradient(captioner: Toy, loss: Tensor) -> Tensor:
+    captioner.zero_grad(set_to_none=True)
+    loss.backward()
+    return torch.cat([p.grad.flatten() for p in captioner.parameters() if p.grad is not None])
+
+
+def estimates(baseline: Baseline, captioner: Toy, batch: Batch, draws: int) -> Tensor:
+    run = FakeRun(1, {"reinforce": 1.0})
+    run.search = Search(max_words=MAX_WORDS)
+    phase = reinforce_phase(captioner, run, TableReward(), baseline)
+    torch.manual_seed(11)
+    return torch.stack([flat_gradient(captioner, phase.loss(batch)["loss"]) for _ in range(draws)])
+
+
+@pytest.fixture(scope="module")
+def gradients() -> dict[str, Tensor]:
+    captioner = toy()
+    clips = make_clips((4,), [[1] * 4], words=WORDS)
+    batch = one_batch(clips, torch.float64)
+    return {name: estimates(baseline, captioner, batch, 2500) for name, baseline in BASELINES.items()}
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_policy_gradient_is_unbiased(gradients: dict[str, Tensor], name: str) -> None:
+    """Its mean over many draws is the gradient of -E[r(S)], enumerated, within the error of the mean."""
+    captioner = toy()
+    batch = one_batch(make_clips((4,), [[1] * 4], words=WORDS), torch.float64)
+    every = language_batch(batch)
+    values = torch.tensor([VALUE[caption] for caption in sorted(LANGUAGE, key=len, reverse=True)])
+    exact = flat_gradient(captioner, -(log_p(captioner, every).exp() * values).sum())
+    found = gradients[name]
+    error = found.std(0) / math.sqrt(len(found))
+    assert ((found.mean(0) - exact).abs() <= 3 * error + 1e-12).double().mean() > 0.98
+    along = exact / exact.norm()  # one number with a tight error: the slope in the direction of the exact gradient
+    slopes = found @ along
+    assert abs(slopes.mean() - exact.norm()) < 3 * slopes.std() / math.sqrt(len(slopes))
+    assert exact.norm() > 5 * slopes.std() / math.sqrt(len(slopes)), "the direction must be distinguishable from zero"
+
+
+def test_the_gradient_without_a_baseline_is_the_noisiest(gradients: dict[str, Tensor]) -> None:
+    noise = {name: found.var(0).sum().item() for name, found in gradients.items()}
+    assert noise["none"] > 2 * max(noise["greedy"], noise["others"]), noise
+
+
+def test_a_lone_caption_is_measured_against_other_clips() -> None:
+    _, batch = world(captions=1)
+    drawn = sample(toy(), batch, MAX_WORDS)
+    draw = Draw(toy(), batch, drawn, np.array([1.0, 5.0]), TableReward(), MAX_WORDS)
+    assert BASELINES["others"](draw).tolist() == [5.0, 1.0]
+
+
+# -- in the loop -------------------------------------------------------------------------------------------------------
+
+
+def reinforced(run: FakeRun, baseline: str = "greedy", rate: float = 0.02) -> tuple[CaptionModel, CorpusClips]:
+    clips = make_clips((4, 2, 3), ((3, 3, 2), (2, 4, 4), (5, 3, 3)), words=5, seed=2)
+    torch.manual_seed(0)
+    captioner = SoftAttention(len(clips.vocabulary), 5, 12, 6, 0.5, True, 4)
+
+    def phases(clips: object, run: FakeRun) -> list[Phase]:
+        reward = CaptionReward.of_clips(clips)  # type: ignore[arg-type]
+        return [reinforce_phase(captioner, run, reward, BASELINES[baseline], train={"learning_rate": rate})]
+
+    return CaptionModel(captioner, clips.vocabulary, phases), clips
+
+
+def fitted(run: FakeRun, make: Callable[..., tuple[CaptionModel, CorpusClips]] = reinforced) -> CaptionModel:
+    model, clips = make(run)
+    model.fit(clips, run)  # type: ignore[arg-type]
+    return model
+
+
+@pytest.mark.parametrize("baseline", ["greedy", "others"])
+def test_reward_rises(baseline: str) -> None:
+    run = FakeRun(9 * 60, {"reinforce": 1.0}, {"captions_per_clip": 3, "captions": 9})
+    model, clips = reinforced(run, baseline)
+    model.fit(clips, run)  # type: ignore[arg-type]
+    rewards = [values["reward"] for _, _, values in run.reports]
+    assert np.mean(rewards[-10:]) > 2 * np.mean(rewards[:5])
+
+
+def test_resume_inside_reinforcement_is_exact() -> None:
+    """The draws go on where the dead process stopped, so the weights end bit for bit the same."""
+    torch.manual_seed(5)
+    whole = FakeRun(60, {"reinforce": 1.0}, score=lambda method: 1.0)
+    expected = digest(fitted(whole).state_dict())
+    assert expected != digest(reinforced(whole)[0].state_dict())
+    for die_at in range(3, whole.calls, 7):
+        torch.manual_seed(5)
+        first = FakeRun(60, {"reinforce": 1.0}, score=lambda method: 1.0, die_at=die_at)
+        with pytest.raises(DiedError):
+            fitted(first)
+        second = FakeRun(60, {"reinforce": 1.0}, score=lambda method: 1.0, saved=first.saved)
+        if first.saved is not None:
+            torch.manual_seed(99)
+            assert digest(fitted(second).state_dict()) == expected, die_at
