@@ -117,7 +117,7 @@ def requested(spec: RunSpec, home: Home, entries: dict[str, MethodEntry] | None 
     for card, name in chosen:
         narrow = card.reading(name)
         for reading in _readings(narrow, spec, definition):
-            streams, absent = stream_fingerprints(narrow, definition, reading, home)
+            streams, absent = stream_fingerprints(f"{card.name}:{name}", narrow, definition, reading, home)
             row = _row(card, name, spec, definition, absent, loss)
             row |= _files(card, row["settings"], files)
             for seed in spec.seeds:

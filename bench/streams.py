@@ -12,10 +12,10 @@ from bench.sentences import listing, unknown
 
 
 def stream_fingerprints(
-    card: MethodCard, definition: DatasetDefinition, spec: RunSpec, home: Home
+    row: str, card: MethodCard, definition: DatasetDefinition, spec: RunSpec, home: Home
 ) -> tuple[dict[str, str | None], list[str]]:
-    """Fingerprints of the streams that a method reads here, null where still to be imported, and the wanted ones that
-    are absent. Raises BenchError for a stream that is needed and cannot be had."""
+    """Fingerprints of the streams that `row` (`glrg:xe`, whose card this is) reads here, null where still to be imported,
+    and the wanted ones that are absent. Raises BenchError for a stream that is needed and cannot be had."""
     for stream in spec.streams or []:
         if stream not in definition.streams:
             raise unknown("stream", stream, definition.streams, f"data set {definition.name}")
@@ -24,11 +24,11 @@ def stream_fingerprints(
     needed = wanted if spec.protocol == "paper" else card.streams.needs
     for stream in needed:
         if stream not in here:
-            raise _cannot_be_had(stream, card, definition, spec)
+            raise _cannot_be_had(stream, row, definition, spec)
     used = [stream for stream in wanted if stream in here]
     if not used:
         raise BenchError(
-            f"{card.name} reads {listing(wanted)}, and data set {definition.name} has none of these "
+            f"{row} reads {listing(wanted)}, and data set {definition.name} has none of these "
             f"(it has {listing(definition.streams)})"
         )
     absent = [stream for stream in wanted if stream not in here]
@@ -43,8 +43,8 @@ def _wanted(card: MethodCard, spec: RunSpec) -> list[str]:
     return list(dict.fromkeys([*card.streams.needs, *uses]))
 
 
-def _cannot_be_had(stream: str, card: MethodCard, definition: DatasetDefinition, spec: RunSpec) -> BenchError:
-    start = f"{card.name} under protocol={spec.protocol} reads the stream {stream}, which"
+def _cannot_be_had(stream: str, row: str, definition: DatasetDefinition, spec: RunSpec) -> BenchError:
+    start = f"{row} under protocol={spec.protocol} reads the stream {stream}, which"
     if stream in definition.streams:
         return BenchError(f"{start} streams={','.join(spec.streams or [])} leaves out; add {stream} to it")
     return BenchError(

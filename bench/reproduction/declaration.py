@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, model_validator
 
@@ -108,11 +108,8 @@ class Target(Strict):
 
 
 class Habit(Strict):
-    """What the paper did on one data set and its card, which speaks of all of them, cannot say: the split variant, rules of
-    scoring other than COCO over clips, and settings that are printed for this data set alone."""
+    """Settings that a paper prints for one data set alone; its card speaks of all of them."""
 
-    splits: str | None = None
-    scorer: Literal["coco", "densevid"] = "coco"
     text: Text = Text()
     train: Train = Train()
 
@@ -127,11 +124,15 @@ class Declarations(Strict):
 
 @dataclass(frozen=True)
 class Part:
-    """A target on one data set: a figure, or the part of a printed table that speaks of it (`table7_msvd`)."""
+    """A target on one data set: a figure, or the part of a printed table that speaks of it (`table7_msvd`).
+
+    `splits` is the split rule of the data set that gives the paper's lists.
+    """
 
     id: str
     dataset: str
     split: str
+    splits: str
     habit: Habit
     cells: tuple[DeclaredCell, ...]
     table: Table | None = None
@@ -193,7 +194,10 @@ def _parts(path: Path, paper: Paper, name: str, target: Target, declared: Declar
     where, habits = f"{path}: targets.{name}", declared.habits
     if target.table is None:
         assert target.dataset is not None
-        yield Part("", target.dataset, target.split, habits.get(target.dataset, Habit()), tuple(target.cells))
+        place = target.dataset
+        # A figure says nothing of its lists: those of the paper's tables on the same data set.
+        splits = next((table.splits for table in paper.tables if table.dataset == place), "default")
+        yield Part("", place, target.split, splits, habits.get(place, Habit()), tuple(target.cells))
         return
     tables = {table.id: table for table in paper.tables if table.printed == target.table}
     if not tables:
@@ -203,7 +207,8 @@ def _parts(path: Path, paper: Paper, name: str, target: Target, declared: Declar
             _check_row(f"{where}: {cell.run}", cell, part, number, tables)
     for part, table in tables.items():
         answers = tuple(cell for cell in target.cells if part in cell.prints or cell.control)
-        yield Part(part, table.dataset, table.split, habits.get(table.dataset, Habit()), answers, table)
+        habit = habits.get(table.dataset, Habit())
+        yield Part(part, table.dataset, table.split, table.splits, habit, answers, table)
 
 
 def _check_row(where: str, cell: DeclaredCell, part: str, number: int, tables: Mapping[str, Table]) -> None:

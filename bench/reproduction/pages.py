@@ -97,8 +97,9 @@ def _block(one: Reproduction, part: Part, section: asked.Section, home: Home) ->
         lines.append(Line(row.system, row.metrics) if cell is None else _line(part, cell, section, home))
     lines += [_line(part, cell, section, home) for cell in part.cells if cell.control]
     table = part.table
-    splits, scorer = part.habit.splits or "default", part.habit.scorer
-    return Block(table.about, table.dataset, table.split, splits, scorer, tuple(lines), tuple(one.target.differs))
+    return Block(
+        table.about, table.dataset, table.split, table.splits, table.scorer, tuple(lines), tuple(one.target.differs)
+    )
 
 
 def _line(part: Part, cell: DeclaredCell, section: asked.Section, home: Home) -> Line:

@@ -55,8 +55,8 @@ def edition(small: bool = False, dataset: str | None = None, protocol: Protocol 
 def request(part: Part, cell: DeclaredCell, asked: Edition, base: RunSpec, entries: dict[str, MethodEntry]) -> RunSpec:
     """The request that runs one declared cell; seeds, executor and the like are those of `base`.
 
-    Split and habits are the paper's on its own data set; of any other it is the test split. Raises BenchError for what the
-    method's card lacks.
+    Split, lists and habits are the paper's on its own data set; of any other it is the test split. Raises BenchError for
+    what the method's card lacks.
     """
     place = asked.dataset or part.dataset
     own = place == part.dataset
@@ -75,8 +75,8 @@ def request(part: Part, cell: DeclaredCell, asked: Edition, base: RunSpec, entri
     if asked.protocol == "standard":
         # By name: with streams unnamed, a method that can do with `frames` alone is run a second time without the rest.
         update["streams"] = list(dataset(place).streams)
-    if own and part.habit.splits:
-        update["splits"] = part.habit.splits
+    if own and part.splits != "default":  # unnamed, it is the data set's own rule
+        update["splits"] = part.splits
     if own and asked.protocol == "paper":
         update["text"] = part.habit.text
         update["train"] = Train.model_validate({**given(part.habit.train), **given(cell.train)})

@@ -152,7 +152,7 @@ class TestDeclarations:
     def test_splits_that_are_named_exist(self, found: dict[str, Reproduction]) -> None:
         for one in found.values():
             for part in one.parts:
-                dataset(part.dataset).split_rule(part.habit.splits or "default")
+                dataset(part.dataset).split_rule(part.splits)
 
 
 def declare(world: World, **changes: Any) -> Path:

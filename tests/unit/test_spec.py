@@ -230,7 +230,7 @@ class TestKeys:
     def test_a_row_may_need_more_streams_than_its_card(self, world: World) -> None:
         world.add_method("toy", TOY.replace("title: Toy-one,", "title: Toy-one, needs: [pixels],"))
         with pytest.raises(
-            BenchError, match=r"toy under protocol=standard reads the stream pixels, which data set little"
+            BenchError, match=r"toy:one under protocol=standard reads the stream pixels, which data set little"
         ):
             ask(world, methods="toy:one")
         world.write("data/dataset.yaml", world.dataset.read_text().replace("frames.h5}", "frames.h5}\n  pixels: {}"))
@@ -361,13 +361,13 @@ class TestStreams:
     def test_a_needed_stream_that_the_data_set_lacks(self, world: World) -> None:
         world.add_method("plain", PLAIN + "streams: {needs: [audio]}\n")
         with pytest.raises(
-            BenchError, match=r"plain under protocol=standard reads the stream audio, which data set little"
+            BenchError, match=r"plain:\w+ under protocol=standard reads the stream audio, which data set little"
         ):
             ask(world, methods="plain")
 
     def test_a_method_left_without_any_stream(self, world: World) -> None:
         world.add_method("plain", PLAIN + "streams: {uses: [audio, regions]}\n")
-        with pytest.raises(BenchError, match=r"plain reads audio, regions, and data set little has none of these"):
+        with pytest.raises(BenchError, match=r"plain:\w+ reads audio, regions, and data set little has none of these"):
             ask(world, methods="plain")
 
     def test_absent_captions(self, world: World) -> None:
