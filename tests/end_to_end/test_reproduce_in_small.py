@@ -103,6 +103,12 @@ def test_pages_are_made_again_from_what_is_committed(run: Bench, home: Path) -> 
     assert run("leaderboard")[0] == 0
     assert {path.relative_to(place): path.read_bytes() for path in place.rglob("*") if path.is_file()} == before
     assert run("leaderboard", "--check")[0] == 0
+    picture = next(place.rglob("*.svg"))
+    picture.write_text(picture.read_text(encoding="utf-8") + "<!-- another library -->\n", encoding="utf-8")
+    assert run("leaderboard", "--check")[0] == 0
+    picture.unlink()
+    status, out = run("leaderboard", "--check")
+    assert (status, f"{picture.name} is not" in out) == (1, True)
     path = next(home.glob("results/shapes/recnet/*/record.json"))
     path.write_text(json.dumps(json.loads(path.read_text()) | {"state": "unscored", "scores": {}, "signatures": {}}))
     status, out = run("leaderboard", "--check")
