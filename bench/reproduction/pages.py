@@ -26,7 +26,8 @@ def write(home: Home, check: bool = False) -> list[Path]:
     """Bring the pages of all targets that were asked for up to date; returns the files that changed, or would with `check`.
 
     `check` asks of a picture only that it is there: its bytes are those of one version of the drawing library, and its
-    numbers stand in the records and on the page. Raises BenchError: a damaged file of what was asked for, a page that lost its markers.
+    numbers stand in the records and on the page.
+    Raises BenchError: a damaged file of what was asked for, a page that lost its markers.
     """
     names = asked.targets(home)
     if not names:
