@@ -23,12 +23,9 @@ pages: install
 unit: install
 	$(BIN)/python -m pytest
 
-# Ratios on this machine, printed beside their bars; nothing else should run meanwhile.
+# Speed and memory beside their bars, with a JSON file and a picture in tests/perf/results; nothing else should run meanwhile.
 perf: install
-	$(BIN)/python -m tests.perf.training
-	$(BIN)/python -m tests.perf.decoding
-	$(BIN)/python -m tests.perf.metrics
-	$(BIN)/python -m tests.perf.overhead
+	$(BIN)/python -m tests.perf
 
 install: $(VENV)/.installed
 

@@ -1,14 +1,12 @@
 """Beam search over many clips at once against one hypothesis at a time.
 
-    python -m tests.perf.decoding [--threads 2] [--clips 670]
-
 The captioner has first learned ten captions of seven words in the mean by heart, so that clips leave the batch as early as in
 earnest.
 """
 
 from __future__ import annotations
 
-import argparse
+from statistics import fmean
 
 import torch
 from torch import nn
@@ -18,7 +16,9 @@ from bench.nn.beam import NEVER, beam_search
 from bench.nn.captioners import SoftAttention
 from bench.nn.decoding import Memory, State, cross_entropy, teacher_forcing, word_losses
 from tests.perf.generated import MSVD, WORDS, teachable, vocabulary
-from tests.perf.training import operations, product_rate, seconds, soft_attention
+from tests.perf.rows import Row
+from tests.perf.timing import operations, product_rate, seconds
+from tests.perf.training import soft_attention
 
 LESSONS = 80  # steps after which the captions are known
 PLAIN_CLIPS = 10  # the slow way is timed on these
@@ -71,31 +71,24 @@ def taught(
     return made.eval()
 
 
-def main() -> None:
-    """Print the ratio, and the share of the product rate."""
-    parser = argparse.ArgumentParser(description="beam search in batches against one hypothesis at a time")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--clips", type=int, default=670)
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
+def rows(threads: int, clips: int = 670) -> list[Row]:
+    """Beam search over all clips: the ratio, and the share of the product rate."""
     captioner, search = taught(steps=MSVD["frames"][0]), Search(beam=5)
-    every = [teachable(MSVD, 64, seed=1000 + number) for number in range(-(-given.clips // 64))]
+    every = [teachable(MSVD, 64, seed=1000 + number) for number in range(-(-clips // 64))]
     few = teachable(MSVD, PLAIN_CLIPS, seed=999)
     words = vocabulary(WORDS - 4)
     found = [len(caption.words) for one in every for caption in beam_search(captioner, one, words, search)]
-    print(f"captions of {sum(found) / len(found):.1f} words in the mean")
 
     def batched() -> None:
         for one in every:
             beam_search(captioner, one, words, search)
 
     taken = seconds({"plain": lambda: plain_beam(captioner, few, search), "batched": batched}, repeats=3)
-    clips = 64 * len(every)
-    slow, fast = taken["plain"] / PLAIN_CLIPS, taken["batched"] / clips
-    share = operations(batched) / taken["batched"] / product_rate(False)
-    print(f"one at a time {slow * 1e3:.1f} ms a clip, {clips} clips in batches {fast * 1e3:.2f} ms a clip")
-    print(f"ratio {slow / fast:.1f} (bar 20), share of the product rate {share:.2f} (bar 0.4)")
-
-
-if __name__ == "__main__":
-    main()
+    slow, fast = taken["plain"] / PLAIN_CLIPS, taken["batched"] / (64 * len(every))
+    share = 100 * operations(batched) / taken["batched"] / product_rate()
+    what = f"beam 5 over {64 * len(every)} clips"
+    behind = {"plain ms a clip": slow * 1e3, "batched ms a clip": fast * 1e3, "words a caption": fmean(found)}
+    return [
+        Row(what, "one hypothesis at a time", slow / fast, 20, details=behind),
+        Row(what, "the product rate", share, 40, "%"),
+    ]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 
-from bench.method import BOS, EOS, PAD, SPECIAL, Batch, StreamInfo, Vocabulary
+from bench.data.clips import CorpusClips, StreamSource
+from bench.method import BOS, EOS, PAD, SPECIAL, Batch, Reference, StreamInfo, Vocabulary
 
 WORDS = 12_000
 MSVD = {"frames": (28, 1536)}
 GLRG = {"words": (300,), "actions": (400,), "objects": (1000,)}
+HAIL = {"regions": (40, 16, 2048), "frames": (40, 2048), "motion": (40, 4096)}
+VRE = {"frames": (20, 2048), "spatial": (49, 2048)}  # MSVD has no sound
 LONGEST = 30
 KINDS = 10
 
@@ -36,6 +39,40 @@ def batch(
     texts = [random.integers(len(SPECIAL), words, length).tolist() for length in lengths]
     values = {name: random.normal(size=(clips, *shape)) for name, shape in shapes.items()}
     return _joined(values, texts, random.permutation(np.repeat(np.arange(clips), per_clip)))
+
+
+def references(ids: Sequence[str], each: int, words: int = WORDS) -> dict[str, tuple[Reference, ...]]:
+    """`each` captions of seven words in the mean for every clip."""
+    random = np.random.default_rng(0)
+
+    def reference(clip: str, number: int) -> Reference:
+        caption = tuple(random.integers(len(SPECIAL), words, size=random.poisson(6) + 1).tolist())
+        return Reference(f"{clip}#{number}", clip, "", tuple(f"w{word - len(SPECIAL)}" for word in caption), caption)
+
+    return {clip: tuple(reference(clip, number) for number in range(each)) for clip in ids}
+
+
+def corpus(
+    clips: int,
+    captions: int = 10,
+    words: int = WORDS,
+    shapes: Mapping[str, tuple[int, ...]] = MSVD,
+    spend: Callable[[int], None] | None = None,
+) -> CorpusClips:
+    """Training clips with random features in memory, of float16 as a cache holds them."""
+    random = np.random.default_rng(0)
+    ids = [f"clip{number}" for number in range(clips)]
+    row = {clip: number for number, clip in enumerate(ids)}
+
+    def source(info: StreamInfo) -> StreamSource:
+        values = random.normal(size=(clips, *info.shape)).astype(np.float16)
+        length = info.shape[0] if info.timed else 1
+        return StreamSource(info, lambda some: (values[[row[clip] for clip in some]], np.full(len(some), length)))
+
+    sources = {name: source(info) for name, info in streams(shapes).items()}
+    return CorpusClips(
+        ids, references(ids, captions, words), sources, vocabulary(words - len(SPECIAL)), seed=0, spend=spend
+    )
 
 
 def teachable(shapes: Mapping[str, tuple[int, ...]], clips: int, words: int = WORDS, seed: int = 0) -> Batch:

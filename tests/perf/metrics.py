@@ -1,15 +1,13 @@
 """Rewards, caption weights and evaluation against pycocoevalcap, on captions of the embedded corpus.
 
-    python -m tests.perf.metrics
-
 Rewards: 64 clips x 5 drawn captions against all references of their clips. Caption weights: leave-one-out scores of 1,200 clips
-with 17 captions each; pycocoevalcap is timed on `COLUMNS` of the 17 columns and the rest is reckoned. Evaluation: 670 clips, all
-metrics; ours with the references' tokens kept and METEOR running, pycocoevalcap afresh.
+with 17 captions each; pycocoevalcap is timed on `COLUMNS` of the 17 columns and the rest is reckoned. Evaluation: all metrics;
+ours with the references' tokens kept and METEOR running, pycocoevalcap afresh. Resamples: all metrics of 1,000 bootstrap samples
+of the clips from the statistics of one scoring, against scoring a sample again (one is timed, and the rest is reckoned).
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import time
@@ -23,16 +21,20 @@ from pycocoevalcap.rouge.rouge import Rouge
 from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
 from bench.data.shapes import shapes_corpus
+from bench.evaluation import statistics
 from bench.evaluation.bleu import TokenBleu
 from bench.evaluation.cider import TokenCider
 from bench.evaluation.rouge import TokenRouge
-from bench.evaluation.scorer import Scorer
+from bench.evaluation.scorer import Scorer, Scores
 from bench.evaluation.weights import leave_one_out
-from tests.perf.training import seconds
+from tests.perf.rows import Row
+from tests.perf.timing import seconds
 
 CLIPS, CAPTIONS = 1200, 17
 REWARDED, DRAWN = 64, 5
 COLUMNS = 3
+RESAMPLES = 1000
+MSRVTT = 2990  # test clips
 
 
 def captions(clips: int, each: int) -> dict[str, list[str]]:
@@ -47,8 +49,8 @@ def quietly(call: Callable[[], object]) -> object:
         return call()
 
 
-def rewards() -> dict[str, float]:
-    """Ratios of the three metrics over one step's captions."""
+def rewards() -> list[Row]:
+    """The three metrics over one step's captions."""
     references = captions(CLIPS, CAPTIONS)
     random = np.random.default_rng(0)
     names = list(references)
@@ -59,20 +61,22 @@ def rewards() -> dict[str, float]:
     given = {number: references[clip] for number, clip in enumerate(clips)}
     told = {number: [text] for number, text in enumerate(drawn)}
     cider, bleu, rouge = TokenCider(tables), TokenBleu(tables), TokenRouge(tables)
-    ways: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
-        "cider": (lambda: cider.score_many(clips, tokens), lambda: Cider().compute_score(given, told)),
-        "bleu4": (lambda: bleu.score_many(clips, tokens), lambda: Bleu(4).compute_score(given, told, verbose=0)),
-        "rouge_l": (lambda: rouge.score_many(clips, tokens), lambda: Rouge().compute_score(given, told)),
+    ways: dict[str, tuple[float, Callable[[], object], Callable[[], object]]] = {
+        "CIDEr-D": (50, lambda: cider.score_many(clips, tokens), lambda: Cider().compute_score(given, told)),
+        "BLEU-4": (20, lambda: bleu.score_many(clips, tokens), lambda: Bleu(4).compute_score(given, told, verbose=0)),
+        "ROUGE-L": (10, lambda: rouge.score_many(clips, tokens), lambda: Rouge().compute_score(given, told)),
     }
-    found = {}
-    for name, (own, theirs) in ways.items():
+    found = []
+    for name, (bar, own, theirs) in ways.items():
         taken = seconds({"own": own, "theirs": lambda theirs=theirs: quietly(theirs)})  # type: ignore[misc]
-        found[name] = taken["theirs"] / taken["own"]
+        behind = {"own ms": taken["own"] * 1e3, "theirs ms": taken["theirs"] * 1e3}
+        what = f"{name} reward, {REWARDED} clips x {DRAWN}"
+        found.append(Row(what, "pycocoevalcap", taken["theirs"] / taken["own"], bar, details=behind))
     return found
 
 
-def weights() -> float:
-    """Ratio over CIDEr, BLEU-4 and ROUGE-L weights of all captions."""
+def weights() -> list[Row]:
+    """CIDEr, BLEU-4 and ROUGE-L weights of all captions."""
     references = captions(CLIPS, CAPTIONS)
     begun = time.perf_counter()
     for metric in ("cider", "bleu4", "rouge_l"):
@@ -86,13 +90,13 @@ def weights() -> float:
             quietly(lambda scorer=scorer, given=given, told=told: scorer.compute_score(given, told))  # type: ignore[misc]
         quietly(lambda given=given, told=told: Bleu(4).compute_score(given, told, verbose=0))  # type: ignore[misc]
     theirs = (time.perf_counter() - begun) * CAPTIONS / COLUMNS
-    print(f"weights: ours {own:.2f} s, pycocoevalcap {theirs:.1f} s (reckoned from {COLUMNS} of {CAPTIONS} columns)")
-    return theirs / own
+    behind = {"own s": own, "theirs s": theirs}
+    return [Row(f"caption weights, {CLIPS} clips x {CAPTIONS}", "pycocoevalcap", theirs / own, 20, details=behind)]
 
 
-def evaluation(clips: int = 670, each: int = 20) -> float:
-    """Ratio of a full evaluation, references known and METEOR warm, against pycocoevalcap afresh."""
-    every = captions(clips, each)
+def evaluation(clips: int, each: int, bar: float) -> list[Row]:
+    """A full evaluation, references known and METEOR warm, against pycocoevalcap afresh, with equal scores; then resamples."""
+    every = captions(clips, each + 1)
     references = {clip: texts[1:] for clip, texts in every.items()}
     hypotheses = {clip: texts[0] for clip, texts in every.items()}
     with Scorer() as scorer:
@@ -106,24 +110,41 @@ def evaluation(clips: int = 670, each: int = 20) -> float:
     told = tokenizer.tokenize({clip: [{"caption": text}] for clip, text in hypotheses.items()})
     scores = [
         quietly(lambda scorer=scorer: scorer.compute_score(given, told)) for scorer in (Cider(), Rouge(), Meteor())
-    ]  # type: ignore[misc]
+    ]
     fours = quietly(lambda: Bleu(4).compute_score(given, told, verbose=0))
     fresh = time.perf_counter() - begun
     for metric, (score, _) in zip(("cider", "rouge_l", "meteor"), scores, strict=True):  # type: ignore[misc]
         assert abs(own.corpus[metric] - score) < 1e-9, metric
     assert abs(own.corpus["bleu4"] - fours[0][3]) < 1e-9  # type: ignore[index]
-    print(f"evaluation of {clips} clips: ours warm {warm:.2f} s, pycocoevalcap {fresh:.1f} s")
-    return fresh / warm
+    behind = {"own s": warm, "theirs s": fresh}
+    return [
+        Row(f"full evaluation, {clips} clips x {each}", "pycocoevalcap afresh", fresh / warm, bar, details=behind),
+        *(resamples(own, warm) if clips == MSRVTT else []),
+    ]
 
 
-def main() -> None:
-    """Print the ratios beside the bars."""
-    argparse.ArgumentParser(description="rewards, caption weights and evaluation against pycocoevalcap").parse_args()
-    for (name, ratio), bar in zip(rewards().items(), (50, 20, 10), strict=True):
-        print(f"reward {name}: {ratio:.0f}x (bar {bar}x)")
-    print(f"caption weights: {weights():.0f}x (bar 20x)")
-    print(f"full evaluation: {evaluation():.1f}x (bar 3x)")
+def resamples(scores: Scores, rescoring: float) -> list[Row]:
+    """All metrics of 1,000 bootstrap samples of the clips; `rescoring` is the seconds of one evaluation."""
+    random = np.random.default_rng(0)
+    means = [np.array([scores.clips[metric][clip] for clip in scores.ids]) for metric in ("cider", "rouge_l")]
+
+    def draw() -> None:
+        clips = len(scores.ids)
+        drawn = random.multinomial(clips, np.full(clips, 1 / clips), size=RESAMPLES).astype(np.float64)
+        statistics.corpus_bleu(scores.statistics["bleu"], drawn)
+        statistics.corpus_meteor(scores.statistics["meteor"], drawn)
+        for clip_scores in means:
+            statistics.corpus_mean(clip_scores, drawn)
+
+    own = seconds({"own": draw})["own"]
+    what = f"{RESAMPLES:,} resamples of {len(scores.ids):,} clips"
+    behind = {"own s": own, "rescoring s": rescoring * RESAMPLES}
+    return [
+        Row(what, "rescoring", rescoring * RESAMPLES / own, 30, details=behind),
+        Row(what, "the clock", own, 1.0, "s", at_most=True),
+    ]
 
 
-if __name__ == "__main__":
-    main()
+def rows(threads: int) -> list[Row]:
+    """Everything but training and decoding."""
+    return [*rewards(), *weights(), *evaluation(670, 20, bar=3), *evaluation(MSRVTT, 20, bar=2)]

@@ -1,7 +1,5 @@
 """What the harness costs: processor time of a cell's training by the shared loop against the bare loop over the same batches.
 
-    python -m tests.perf.overhead
-
 Both train salstm on one thread from the same weights over the same batches; the losses must be equal. The harness's part is
 progress, curves, checkpoints, budget and selection; decoding the validation clips is timed apart, since the bare loop has none.
 """
@@ -10,22 +8,23 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
-from bench.data.clips import CorpusClips, StreamSource
+from bench.data.clips import CorpusClips
 from bench.execution.workbench import Workbench
-from bench.method import SPECIAL, Reference, StreamInfo, Vocabulary
 from bench.nn.decoding import cross_entropy, teacher_forcing, word_losses
-from bench.registry import method_entry
 from bench.training import CaptionModel
 from methods.salstm import build
+from tests.perf.generated import corpus
+from tests.perf.rows import Row
 
 CLIPS, CAPTIONS, FRAMES, WIDTH, WORDS, EPOCHS = 150, 10, 28, 512, 3000, 2
+PAIRS = 3
 SETTINGS = {"width": 384, "embedding": 384, "attention": 384, "dropout": 0.5, "normalise": True, "initial": "zeros"}
 TRAIN = {
     "epochs": EPOCHS,
@@ -42,22 +41,9 @@ TRAIN = {
 CONFIG = {"device": "cpu", "seed": 0, "train": TRAIN, "phases": {"base": 1.0}, "search": {"beam": 5, "max_words": 30}}
 
 
-def corpus(clips: int, spend: Any = None) -> CorpusClips:
-    """Random features and captions of MSVD's lengths (mean 7 words)."""
-    random = np.random.default_rng(0)
-    vocabulary = Vocabulary((*SPECIAL, *(f"w{number}" for number in range(WORDS))))
-    values = random.normal(size=(clips, FRAMES, WIDTH)).astype(np.float16)
-    ids = [f"clip{number}" for number in range(clips)]
-    row = {clip: number for number, clip in enumerate(ids)}
-
-    def reference(clip: str, number: int) -> Reference:
-        words = tuple(random.integers(4, WORDS + 4, size=random.poisson(6) + 1).tolist())
-        return Reference(f"{clip}#{number}", clip, "", tuple(f"w{word - 4}" for word in words), words)
-
-    references = {clip: tuple(reference(clip, number) for number in range(CAPTIONS)) for clip in ids}
-    info = StreamInfo("frames", (FRAMES, WIDTH), True, "random")
-    source = StreamSource(info, lambda some: (values[[row[clip] for clip in some]], np.full(len(some), FRAMES)))
-    return CorpusClips(ids, references, {"frames": source}, vocabulary, seed=0, spend=spend)
+def made(clips: int, spend: Callable[[int], None] | None = None) -> CorpusClips:
+    """Clips of the size that this comparison takes."""
+    return corpus(clips, CAPTIONS, WORDS, {"frames": (FRAMES, WIDTH)}, spend)
 
 
 def fresh(clips: CorpusClips) -> CaptionModel:
@@ -90,9 +76,9 @@ def bare(clips: CorpusClips) -> tuple[float, float]:
 def harness() -> tuple[float, float, float]:
     """Processor seconds of the shared loop without and of the validation decoding in it, and the last epoch's loss."""
     place = Path(tempfile.mkdtemp())
-    clips = corpus(CLIPS, lambda captions: run.spend(captions))
+    clips = made(CLIPS, lambda captions: run.spend(captions))
     run = Workbench(CONFIG, place, clips.n_captions)
-    val = corpus(10)
+    val = made(10)
     run.lend_validation(val, {clip: [ref.tokens for ref in val.references(clip)] for clip in val.ids})
     spent = [0.0]
     validate = run.validate
@@ -113,21 +99,18 @@ def harness() -> tuple[float, float, float]:
     return time.process_time() - started - spent[0], spent[0], losses[-1]
 
 
-def main() -> None:
-    """Print the ratio, the median of three pairs."""
-    assert method_entry("salstm").card
+def rows(threads: int) -> list[Row]:
+    """The cost in percent of the bare loop, the median of three pairs, on one thread."""
     torch.set_num_threads(1)
-    clips = corpus(CLIPS)
-    bare(corpus(20))  # warm up
-    ratios = []
-    for _ in range(3):
+    clips = made(CLIPS)
+    bare(made(20))  # warm up
+    pairs = []
+    for _ in range(PAIRS):
         plain, expected = bare(clips)
         shared, decoding, loss = harness()
         assert abs(loss - expected) <= 1e-5 * expected, f"the two loops do not train alike: {loss} and {expected}"
-        ratios.append(shared / plain)
-        print(f"bare {plain:.2f} s, shared loop {shared:.2f} s ({shared / plain:.3f}x), validation {decoding:.2f} s")
-    print(f"overhead of the harness: {100 * (sorted(ratios)[1] - 1):.1f} % (bar: 5 %)")
-
-
-if __name__ == "__main__":
-    main()
+        pairs.append((shared / plain, plain, shared, decoding))
+    torch.set_num_threads(threads)
+    ratio, plain, shared, decoding = sorted(pairs)[PAIRS // 2]
+    behind = {"bare CPU s": plain, "shared CPU s": shared, "validation s": decoding}
+    return [Row("overhead of the harness", "the bare loop", 100 * (ratio - 1), 5, "%", at_most=True, details=behind)]

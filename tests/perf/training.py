@@ -1,7 +1,5 @@
 """Captions per second of a training step: the engine against the published way, and against the machine's matrix products.
 
-    python -m tests.perf.training [--threads 2] [--captions 64]
-
 One step is loss, backward, clipping and Adam over one batch of MSVD's shape: 28 x 1536 features, 12,000 words, captions of
 seven words in the mean. One warm-up, median of five; the ways take turns, so that a busy moment meets them all. The products of
 a step are counted by torch and set against the rate of a large square product measured in the same run.
@@ -9,29 +7,31 @@ a step are counted by torch and set against the rate of a large square product m
 
 from __future__ import annotations
 
-import argparse
-import statistics
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from bench.method import Batch
 from bench.nn.captioners import SoftAttention
 from bench.nn.decoding import cross_entropy, teacher_forcing, word_losses
 from methods.glrg.model import GLRG, Decoder
+from methods.hail.model import HierarchicalAttention
 from methods.recnet import RecNet
 from methods.recnet.model import Reconstructor
+from methods.vre.encoder import Encoder
+from methods.vre.model import VRE
+from methods.vre.model import Decoder as TwoStepDecoder
 from tests.perf.generated import GLRG as GLRG_STREAMS
+from tests.perf.generated import HAIL as HAIL_STREAMS
 from tests.perf.generated import MSVD, WORDS, batch
-from tests.perf.plain import PlainGLRG, PlainRecNetLocal, PlainSoftAttention
+from tests.perf.generated import VRE as VRE_STREAMS
+from tests.perf.plain import PlainGLRG, PlainHAIL, PlainRecNetLocal, PlainSoftAttention, PlainVRE
+from tests.perf.rows import Row
+from tests.perf.timing import operations, product_rate, seconds
 
-REPEATS = 5
 WIDTH = 512
-SQUARE = 2048  # side of the matrices whose product tells the machine's rate
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,58 @@ def glrg(width: int = WIDTH, words: int = WORDS, streams: Mapping[str, tuple[int
     )
 
 
-PAIRS: dict[str, Callable[[], Pair]] = {"salstm": salstm, "recnet:local": recnet, "glrg": glrg}
+def hail(width: int = WIDTH, words: int = WORDS, streams: Mapping[str, tuple[int, ...]] = HAIL_STREAMS) -> Pair:
+    widths = {name: shape[-1] for name, shape in streams.items()}
+    engine = HierarchicalAttention(words, widths, "hierarchical", width, width, width, 0.0, False)
+    return Pair(
+        engine,
+        lambda one: cross_entropy(word_losses(engine, teacher_forcing(engine, one))),
+        PlainHAIL(engine),
+        streams,
+    )
+
+
+def vre(
+    width: int = WIDTH,
+    words: int = WORDS,
+    streams: Mapping[str, tuple[int, ...]] = VRE_STREAMS,
+    captions: int = 64,
+) -> Pair:
+    """The joint phase with the card's defaults. `captions` is the most that a batch may hold: R is remembered for each."""
+    frames, spatial = streams["frames"][1], streams["spatial"][1]
+    audio = streams["audio"][0] if "audio" in streams else 0
+    engine = VRE(
+        {},
+        Encoder(frames, audio, width, width, passes=2),
+        TwoStepDecoder(words, frames, spatial, audio, width, width, width, 0.0, encoded=True),
+    )
+    engine.rewards.open(f"caption{number}" for number in range(captions))
+    weight = 0.03
+    return Pair(
+        engine,
+        lambda one: engine.joint_losses(one, 0.0, weight, "corrected", "same")["loss"],
+        PlainVRE(engine, weight),
+        streams,
+    )
+
+
+PAIRS: dict[str, Callable[[], Pair]] = {
+    "salstm": salstm,
+    "recnet:local": recnet,
+    "glrg": glrg,
+    "hail": hail,
+    "vre": vre,
+}
+
+
+BARS: dict[str, tuple[dict[str, float], float | None]] = {
+    "salstm": ({"fp32": 8, "bf16": 15}, 50),
+    "recnet:local": ({"fp32": 8, "bf16": 15}, 50),
+    "glrg": ({}, 50),  # no attention to save
+    "hail": ({"fp32": 5}, None),
+    "vre": ({"fp32": 5}, None),
+}
+"""Least ratios by precision, and the least share of the product rate in percent."""
 
 
 def step_of(module: nn.Module, loss: Callable[[Batch], Tensor], one: Batch, low: bool = False) -> Callable[[], float]:
@@ -97,65 +148,29 @@ def step_of(module: nn.Module, loss: Callable[[Batch], Tensor], one: Batch, low:
     return step
 
 
-def seconds(steps: Mapping[str, Callable[[], object]], repeats: int = REPEATS) -> dict[str, float]:
-    """Median seconds of each, one warm-up before, in turns."""
-    taken: dict[str, list[float]] = {name: [] for name in steps}
-    for round_ in range(repeats + 1):
-        for name, step in steps.items():
-            begun = time.perf_counter()
-            step()
-            if round_:
-                taken[name].append(time.perf_counter() - begun)
-    return {name: statistics.median(times) for name, times in taken.items()}
-
-
-def product_rate(low: bool) -> float:
-    """Floating-point operations per second of a large square product."""
-    kind = torch.bfloat16 if low else torch.float32
-    a, b = torch.randn(SQUARE, SQUARE, dtype=kind), torch.randn(SQUARE, SQUARE, dtype=kind)
-    return 2 * SQUARE**3 / seconds({"product": lambda: a @ b})["product"]
-
-
-def operations(step: Callable[[], object]) -> int:
-    """Floating-point operations of the products of one step."""
-    with FlopCounterMode(display=False) as counter:
-        step()
-    return int(counter.get_total_flops())
-
-
-def measure(name: str, captions: int) -> dict[str, float]:
-    """The figures of one method: captions per second of each way, ratios, shares of the product rate."""
-    torch.manual_seed(0)
-    pair = PAIRS[name]()
-    one = batch(pair.streams, captions)
-    steps = {
-        "plain": step_of(pair.plain, pair.plain.loss, one),  # type: ignore[arg-type]
-        "fp32": step_of(pair.engine, pair.loss, one),
-        "bf16": step_of(pair.engine, pair.loss, one, low=True),
-    }
-    taken = seconds(steps)
-    rates = {"fp32": product_rate(False), "bf16": product_rate(True)}
-    work = operations(steps["fp32"])
-    return {
-        **{f"{way}_captions_per_second": captions / value for way, value in taken.items()},
-        **{f"{way}_ratio": taken["plain"] / taken[way] for way in rates},
-        **{f"{way}_share_of_product_rate": work / taken[way] / rates[way] for way in rates},
-        **{f"{way}_product_gflops": rate / 1e9 for way, rate in rates.items()},
-        "step_gflop": work / 1e9,
-    }
-
-
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description="training steps of the engine against the published way")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--captions", type=int, default=64)
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
-    for name in PAIRS:
-        found = measure(name, given.captions)
-        print(name, ", ".join(f"{key} {value:.3g}" for key, value in found.items()), flush=True)
-
-
-if __name__ == "__main__":
-    main()
+def rows(threads: int, captions: int = 64) -> list[Row]:
+    """Every method that has a plain reference against it, in fp32 and bfloat16, and its share of the product rate."""
+    found = []
+    rates = {"fp32": product_rate(), "bf16": product_rate(low=True)}
+    for name, make in PAIRS.items():
+        torch.manual_seed(0)
+        pair = make()
+        one = batch(pair.streams, captions)
+        steps = {
+            "plain": step_of(pair.plain, pair.plain.loss, one),  # type: ignore[arg-type]
+            "fp32": step_of(pair.engine, pair.loss, one),
+            "bf16": step_of(pair.engine, pair.loss, one, low=True),
+        }
+        taken = seconds(steps)
+        work = operations(steps["fp32"])
+        per_second = {way: captions / value for way, value in taken.items()}
+        ratio_bars, share_bar = BARS[name]
+        for way, rate in rates.items():
+            ratio = taken["plain"] / taken[way]
+            behind = {"plain captions/s": per_second["plain"], "engine captions/s": per_second[way]}
+            found.append(Row(f"{name} step, {way}", "the published way", ratio, ratio_bars.get(way), details=behind))
+            share = 100 * work / taken[way] / rate
+            detail = {"GFLOP a step": work / 1e9, "product GFLOP/s": rate / 1e9}
+            bar = share_bar if way == "fp32" else None
+            found.append(Row(f"{name} step, {way}", "the product rate", share, bar, "%", details=detail))
+    return found
