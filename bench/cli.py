@@ -18,6 +18,7 @@ from bench import BenchError, __version__
 from bench.grammar import Arguments, check_keys, take_apart
 from bench.help import HELP, OVERVIEW
 from bench.home import Home, find_home
+from bench.reports.terminal import columns
 from bench.sentences import listing, unknown
 
 if TYPE_CHECKING:
@@ -27,7 +28,15 @@ if TYPE_CHECKING:
 
 WELL, FAILED, USAGE, STOPPED = 0, 1, 2, 130
 CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
-REPRODUCE_KEYS = ("scale", "seeds", "dataset", "protocol", "executor", "threads", "device", "mlflow")
+PLACING = (
+    "executor",
+    "executor.address",
+    "max_concurrent",
+    "resources.cpus",
+    "resources.gpus",
+    "resources.accelerator_type",
+)
+REPRODUCE_KEYS = ("scale", "seeds", "dataset", "protocol", *PLACING, "threads", "device", "mlflow")
 CLIPS_NAMED = 5  # clip ids spelled out after a finding; the rest is counted
 
 
@@ -122,20 +131,6 @@ def _take(
     return values, arguments
 
 
-def columns(head: Sequence[str], rows: Sequence[Sequence[object]], right: Sequence[str] = ()) -> str:
-    """A plain table, columns padded to their widest entry; those in `right` are set flush right."""
-    table = [list(head), *([str(cell) for cell in row] for row in rows)]
-    widths = [max(len(row[number]) for row in table) for number in range(len(head))]
-    lines = [
-        "  ".join(
-            cell.rjust(width) if name in right else cell.ljust(width)
-            for cell, width, name in zip(row, widths, head, strict=True)
-        ).rstrip()
-        for row in table
-    ]
-    return "\n".join(lines)
-
-
 def version(words: Sequence[str]) -> int:
     _take(words, ())
     print(f"bench {__version__}")
@@ -216,6 +211,20 @@ def run(words: Sequence[str]) -> int:
     if status == FAILED and not any((home.results / definition.name).glob("*/*/record.json")):
         return status  # not even a record of the failure could be written: there is nothing to show on a page
     return max(status, _write_pages(home, definition.name, check=False))
+
+
+def tune(words: Sequence[str]) -> int:
+    """`bench tune`: search on validation clips, then the chosen points over the seeds, then the pages."""
+    from bench.registry import dataset, find_methods
+    from bench.tuning.request import parse
+
+    spec, home = parse(words), find_home()
+    from bench.tuning.command import tune as tune_methods
+
+    status = tune_methods(spec, home, find_methods())
+    if status not in (WELL, FAILED):
+        return status
+    return max(status, _write_pages(home, dataset(spec.run.dataset).name, check=False))
 
 
 def data_check(words: Sequence[str]) -> int:
@@ -336,23 +345,95 @@ def evaluate(words: Sequence[str]) -> int:
     return _write_pages(home, record.dataset, check=False)
 
 
+def compare(words: Sequence[str]) -> int:
+    """`bench compare`: two rows or records on the same clips, with what chance makes of their difference."""
+    keys = ("dataset", "split", "protocol")
+    values, arguments = _take(words, keys, files=2, flags=("--seeds",))
+    if len(arguments.files) != 2:
+        raise BenchError(
+            "command line: name two rows or records, such as bench compare recnet:local salstm dataset=msvd"
+        )
+    from bench.execution.clipwise import gather
+    from bench.reports.compare import Side, check, render
+    from bench.reports.named import find_row
+
+    home = find_home()
+    name, seeds = _name_of(values.get("dataset")), "--seeds" in arguments.flags
+    first, second = (
+        find_row(word, home, name, values.get("split"), values.get("protocol"), seeds) for word in arguments.files
+    )
+    check(first, second)
+    found = gather([*first.records, *second.records], home, values.get("dataset"))
+    a, b = (Side(row, tuple(found.cells[record.key] for record in row.records)) for row in (first, second))
+    print(render(a, b, found.references, found.notes))
+    return WELL
+
+
+def _name_of(dataset: str | None) -> str | None:
+    """The name of a data set that is given by its name or its file; a name needs no definition any more."""
+    if dataset and dataset.endswith((".yaml", ".yml")):
+        from bench.registry import dataset as definition
+
+        return definition(dataset).name
+    return dataset
+
+
+def show(words: Sequence[str]) -> int:
+    """`bench show`: one record as a page."""
+    values, arguments = _take(words, ("dataset",), files=1)
+    if not arguments.files:
+        raise BenchError("command line: name a record, such as bench show 402034cc (bench list runs has the keys)")
+    from bench.execution.clipwise import gather
+    from bench.registry import find_methods
+    from bench.reports.named import find_record
+    from bench.reports.show import render
+    from bench.spec import defaults
+
+    home = find_home()
+    record = find_record(arguments.files[0], home, _name_of(values.get("dataset")))
+    entry = find_methods().get(record.method)
+    usual = defaults(entry.card) if entry and entry.card else None
+    if record.state != "done":
+        print(render(record, home, usual, None, {}, ()))
+        return WELL
+    found = gather([record], home, values.get("dataset"), counted=False)
+    print(render(record, home, usual, found.cells[record.key], found.references, found.notes))
+    return WELL
+
+
+def export_csv(words: Sequence[str]) -> int:
+    """`bench export csv`: one line for each cell; status 1 if a record was refused and is not in the table."""
+    values, _ = _take(words, ("dataset", "path"))
+    from bench.records.store import BadRecord, write_atomically
+    from bench.reports.export import cells, table
+
+    bad: list[BadRecord] = []
+    records = cells(find_home(), _name_of(values.get("dataset")), bad)
+    text = table(records)
+    for error in bad:
+        _say(str(error), FAILED)
+    if "path" in values:
+        path = Path(values["path"]).expanduser()
+        write_atomically(path, text)
+        print(f"{path} written: {len(records)} cell{'s' if len(records) != 1 else ''}")
+    else:
+        print(text, end="")
+    return FAILED if bad else WELL
+
+
 def leaderboard(words: Sequence[str]) -> int:
     values, arguments = _take(words, ("dataset",), flags=("--check",))
-    name = values.get("dataset")
-    if name and name.endswith((".yaml", ".yml")):  # as for the other commands; a name needs no definition any more
-        from bench.registry import dataset
-
-        name = dataset(name).name
-    return _write_pages(find_home(), name, check="--check" in arguments.flags)
+    return _write_pages(find_home(), _name_of(values.get("dataset")), check="--check" in arguments.flags)
 
 
 def _write_pages(home: Home, dataset: str | None, check: bool) -> int:
     from bench.records.store import BadRecord
     from bench.reports.leaderboard import write
     from bench.reproduction.pages import write as write_reproductions
+    from bench.tuning.pages import write as write_searches
 
     bad: list[BadRecord] = []
-    changed = [*write(home, dataset, check, bad), *write_reproductions(home, check)]
+    changed = [*write(home, dataset, check, bad), *write_reproductions(home, check), *write_searches(home, check)]
     for error in bad:
         _say(str(error), FAILED)
     for path in changed:
@@ -445,12 +526,16 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "list": list_all,
     "plan": plan,
     "run": run,
+    "tune": tune,
     "data check": data_check,
     "features list": features_list,
     "features check": features_check,
     "features import": features_import,
     "features extract": features_extract,
     "evaluate": evaluate,
+    "compare": compare,
+    "show": show,
+    "export csv": export_csv,
     "leaderboard": leaderboard,
     "reproduce list": reproduce_list,
     "reproduce": reproduce,

@@ -8,9 +8,13 @@ bench: video-captioning papers side by side, under one protocol
   bench list [methods|datasets|features|runs]      what is there
   bench plan methods=[..] dataset=..               what would run, its state and why
   bench run methods=[..] dataset=..                train, decode, score and rank; skips what is done
+  bench tune methods=[..] dataset=..               search settings on validation clips, then train the chosen ones
   bench data check dataset=..                      captions, splits and streams of a data set
   bench features list|check|import|extract         the feature cache
   bench evaluate captions.jsonl dataset=..         score captions made anywhere
+  bench compare A B [dataset=..]                   two rows or records: differences, intervals, clips won and lost
+  bench show RUN                                   one record as a page
+  bench export csv [dataset=..] [path=..]          all records as a table
   bench leaderboard [dataset=..] [--check]         regenerate the pages
   bench reproduce list                             every table and figure of the papers, and how far it is here
   bench reproduce PAPER[/TARGET] [scale=small]     make a table or figure again, printed numbers beside ours
@@ -45,6 +49,9 @@ _REQUEST = """\
   text.K=V                    tokenizer, min_count, max_words
   METHOD.K=V                  a method's own setting or its alias, as its card names it: recnet.lambda=0.2
   executor=ray                ray, or inline for debugging
+  executor.address=local      a Ray of this command's own; auto or HOST:PORT for a cluster (deploy/README.md)
+  max_concurrent=N            at most so many cells at once
+  resources.K=V               what a cell asks of a node in place of its card: cpus, gpus (0.5), accelerator_type
   threads=1  device=auto      processors of one cell; auto, cpu, cuda or cuda:0
   mlflow=URI                  another tracking server, or off
   --retry-failed              run failed cells again"""
@@ -73,6 +80,24 @@ interrupted goes on. Exit status: 0 all well, 1 some cells failed, 2 the request
 {_REQUEST}
 
 Example: bench run methods=[salstm,recnet:global] dataset=msvd seeds=[0,1,2] recnet.lambda=0.2 train.epochs=5""",
+    "tune": f"""\
+bench tune [PLAN.yaml] key=value ...
+
+Search the settings that the cards name (lambda, gamma, beta, ..) by Ray Tune, one search for each row and as many
+trials for each, on validation clips alone; then train the chosen settings anew over the seeds, which is what the
+leaderboard shows. Trials and cells that are done are kept, what was interrupted goes on.
+
+  search=grid                 grid, random, or optuna (pip install "captionbench[optuna]")
+  scheduler=fifo              fifo: every trial has its whole budget; asha: the worse half is stopped, first after a
+                              quarter of the last phase
+  trials=N                    points for each row (without it, the whole grid)
+  tune_seed=0                 draws the points, and trains the trials
+  space.METHOD.K=[..]         other values than the card's, or {{min: .., max: .., log: true}}; also of
+                              train.K, such as space.salstm.train.learning_rate={{min: 1e-4, max: 1e-3, log: true}}
+
+{_REQUEST}
+
+Example: bench tune methods=[recnet,vre] dataset=msvd trials=6 seeds=[0,1,2]""",
     "data check": """\
 bench data check dataset=NAME or FILE.yaml
 
@@ -115,6 +140,35 @@ Score captions made anywhere and record them as an external row called NAME (def
 clip: {"clip": "vid1301", "caption": "a man is singing"}.
 
 Example: bench evaluate predictions.jsonl dataset=msvd split=test as=my_model""",
+    "compare": """\
+bench compare A B [dataset=NAME or FILE.yaml] [split=..] [protocol=..] [--seeds]
+
+Put two rows or records beside each other: the means of each metric, their difference with its 95 % interval and p
+value, what differs in the configurations, and the clips that A wins and loses most, with captions and references.
+
+A and B are rows, such as recnet:local or external:my_model, with all their seeds; or records, by the first digits of
+a key (bench list runs) or the folder of a cell. With --seeds a record stands for all seeds of its settings. dataset=,
+split= and protocol= tell rows of one name apart. The two must share data set, split and metric signatures. References
+are shown where the captions of the data set are on this machine; cells scored by earlier versions need them, and
+Java, for the intervals of BLEU and METEOR.
+
+Example: bench compare recnet:local salstm dataset=msrvtt1000""",
+    "show": """\
+bench show RUN [dataset=NAME or FILE.yaml]
+
+Show one record: scores and signatures, settings that are not the defaults, budget and cost, files, how to load the
+checkpoint, its best and worst clips. RUN is the first digits of a key (bench list runs), the folder of a cell, or a row
+of a single seed, such as recnet:local.
+
+Example: bench show 402034cc""",
+    "export csv": """\
+bench export csv [dataset=NAME or FILE.yaml] [path=FILE.csv]
+
+Write one line for each cell, in the order of their folders: key, state, scores, cost, provenance, and every setting as
+a column of its own. Without path= it goes to the terminal. Exit status 1 if a record was refused and is not in the
+table.
+
+Example: bench export csv dataset=msvd path=msvd.csv""",
     "leaderboard": """\
 bench leaderboard [dataset=NAME] [--check]
 
@@ -142,6 +196,9 @@ cannot run here, 2 none can.
   dataset=NAME or FILE.yaml   another data set than the paper's
   protocol=paper              paper (the printed setting) or standard (all else equal)
   executor=ray                ray, or inline for debugging
+  executor.address=local      a Ray of this command's own; auto or HOST:PORT for a cluster (deploy/README.md)
+  max_concurrent=N            at most so many cells at once
+  resources.K=V               what a cell asks of a node in place of its card: cpus, gpus (0.5), accelerator_type
   threads=1  device=auto  mlflow=URI  --retry-failed   as for bench run
 
 `ideas` (or ideas/NAME) is a study of its own: each paper's idea against its control, with corpus, seeds and settings of

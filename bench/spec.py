@@ -23,7 +23,7 @@ from bench.records.store import RECORD, BadRecord, read_record
 from bench.registry import MethodEntry, dataset, find_methods, method_digest, method_entry
 from bench.request import RunSpec, parse
 from bench.sentences import listing, unknown
-from bench.settings import Search, Strict, Text, Train, given
+from bench.settings import GROUPS, Search, Strict, Text, Train, given
 from bench.streams import stream_fingerprints
 
 SCHEMA = 1
@@ -64,7 +64,9 @@ class Cell:
         return f"{self.method}:{self.config['variant']}{streams}{changed} seed {self.config['seed']}"
 
     def folder(self, home: Home) -> Path:
-        """Where the cell's record lies."""
+        """Where the cell's record lies; the trial of a search has no record, and its files may be thrown away."""
+        if "tuning" in self.config:
+            return home.work / "tune" / str(self.config["tuning"]) / self.key
         return home.results / str(self.config["dataset"]) / self.method / self.key
 
 
@@ -282,6 +284,15 @@ def _check_shared(spec: RunSpec, cards: list[MethodCard]) -> None:
             raise BenchError(f"model.{name} is set, but none of the methods {listing(names)} has such a setting")
 
 
+def defaults(card: MethodCard) -> dict[str, Any]:
+    """The groups of a cell's configuration as card and engine have them, when neither data set nor request says anything."""
+    return {
+        "settings": {name: setting.default for name, setting in card.settings.items()},
+        "phases": dict(card.phases),
+        **{name: GROUPS[name]().model_dump() for name in ("train", "search", "text")},
+    }
+
+
 @dataclass(frozen=True)
 class Planned:
     """What a cell's state is and why. `budget` counts the training captions it will read, None where unknown."""
@@ -418,4 +429,4 @@ def _budget(cell: Cell, definition: DatasetDefinition, spec: RunSpec, home: Home
     return round(counts.captions * train["data_fraction"]) * int(train["epochs"])
 
 
-__all__ = ["ENGINE", "Cell", "Planned", "RunSpec", "cells", "parse", "plan", "requested"]
+__all__ = ["ENGINE", "Cell", "Planned", "RunSpec", "cells", "defaults", "parse", "plan", "requested"]

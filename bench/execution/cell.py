@@ -6,9 +6,7 @@ predictions, curves, configuration and checkpoint are moved into place and an `u
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import resource
 import shutil
 import sys
@@ -31,6 +29,7 @@ from bench.execution.provenance import now, provenance
 from bench.execution.workbench import Workbench
 from bench.home import Home
 from bench.method import Caption, Clips, Method, Vocabulary, WordLoss
+from bench.records.clips import SCORES, STATISTICS, write_scores, write_statistics
 from bench.records.schema import METRICS, Record
 from bench.records.store import (
     PREDICTIONS,
@@ -61,7 +60,7 @@ def run_cell(config: dict[str, Any], root: str) -> None:
     with _failures(folder, cell.key, config, stage):
         torch.use_deterministic_algorithms(True, warn_only=True)
         _forget_unfinished(folder)
-        bench = _Bench(config, work, home)
+        bench = Fitting(config, work, home)
         method = bench.build()
         bench.fit(method)
         stage["name"] = "decode"
@@ -69,13 +68,15 @@ def run_cell(config: dict[str, Any], root: str) -> None:
         _finish(folder, cell.key, config, bench, method, captions, seconds, started)
 
 
-class _Bench:
+class Fitting:
     """Inputs and workbench of one cell, tied together: the clips' meter counts into the run."""
 
-    def __init__(self, config: Mapping[str, Any], work: Path, home: Home) -> None:
+    def __init__(
+        self, config: Mapping[str, Any], work: Path, home: Home, workbench: type[Workbench] = Workbench
+    ) -> None:
         self.config = config
         self.inputs = gather(config, home, lambda captions: self.run.spend(captions))
-        self.run = Workbench(config, work, self.inputs.train.n_captions)
+        self.run = workbench(config, work, self.inputs.train.n_captions)
         self.run.lend_validation(self.inputs.val, self.inputs.val_references)
         self.run.loss = word_loss(config, self.inputs.train)
 
@@ -129,7 +130,7 @@ def _finish(
     folder: Path,
     key: str,
     config: dict[str, Any],
-    bench: _Bench,
+    bench: Fitting,
     method: Method,
     captions: list[Caption],
     decode_seconds: float,
@@ -222,7 +223,8 @@ def score_cell(config: dict[str, Any], root: str, scorer: Any) -> None:
         by_event, event_signatures = score_events(config, predictions, home, scorer)
     except VocabularyTooLargeError as error:
         raise BenchError(f"data set {config['dataset']}, split {split}: {error}") from error
-    _write_clip_scores(folder / "clip_scores.csv", ids, scores.clips)
+    write_scores(folder / SCORES, ids, scores.clips)
+    write_statistics(folder / STATISTICS, ids, scores.statistics)
     content = record.model_dump(by_alias=True)
     content["state"] = "done"
     corpus_scores = {name: value for name, value in scores.corpus.items() if name in METRICS} | by_event
@@ -236,12 +238,3 @@ def score_cell(config: dict[str, Any], root: str, scorer: Any) -> None:
 def percent(value: float) -> float:
     """A score on the papers' scale of 100, to nine digits behind the point: enough to compare, free of rounding noise."""
     return round(100.0 * float(value), 9)
-
-
-def _write_clip_scores(path: Path, ids: tuple[str, ...], clips: Mapping[str, Mapping[str, float]]) -> None:
-    names = [name for name in METRICS if name in clips]
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["clip", *names])
-    rows.writerows([clip, *(f"{100.0 * clips[name][clip]:.6f}" for name in names)] for clip in ids)
-    write_atomically(path, text.getvalue())

@@ -7,7 +7,6 @@ A trace that speaks of the same cells and was asked with the same arguments is l
 
 from __future__ import annotations
 
-import csv
 import importlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +25,7 @@ from bench.features.cache import Cache, choose_frames
 from bench.features.sidecar import cache_path
 from bench.home import Home
 from bench.method import Caption
+from bench.records.clips import SCORES, read_scores
 from bench.records.shown import Frames, Shown, Trace, asked, read_trace, write_trace
 from bench.records.store import PREDICTIONS, read_predictions
 from bench.registry import dataset, method_entry
@@ -126,12 +126,10 @@ def _trace(figure: str, find: Callable[[_Scene], Found]) -> Callable[[Drawing, H
 def _chosen(scene: _Scene, count: int) -> tuple[list[str], list[str], str]:
     """Clips at even distances from the best to the worst of the last cell: their ids, their places in words, the rule."""
     name, cell = list(scene.cells.items())[-1]
-    path = cell.folder / "clip_scores.csv"
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            scores = {row["clip"]: float(row["cider"]) for row in csv.DictReader(file)}
-    except (OSError, KeyError, ValueError) as error:
-        raise BenchError(f"{path} cannot be read as scores of clips: {error}") from error
+    ids, by_metric = read_scores(cell.folder / SCORES)
+    if "cider" not in by_metric:
+        raise BenchError(f"{cell.folder / SCORES} has no CIDEr by which clips could be chosen")
+    scores = dict(zip(ids, by_metric["cider"].tolist(), strict=True))
     order = sorted(scores, key=lambda clip: (-scores[clip], clip))
     places = _spread(len(order), count)
     told = [f"CIDEr-D {scores[order[place]]:.0f}, rank {place + 1} of {len(order)}" for place in places]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.method import BOS, PAD, Batch
-from bench.nn.deferred import deferred_weight_gradients
+from bench.nn.deferred import deferred_weight_gradients, first_rows
 
 Memory = dict[str, Tensor]
 """All that one clip lends to its words, computed once: every tensor has the clips (or their copies) as first axis."""
@@ -43,7 +43,7 @@ def expand(memory: Memory, rows: Tensor) -> Memory:
 
 def head(memory: Memory, count: int) -> Memory:
     """The first `count` rows, without a copy."""
-    return {name: value[:count] for name, value in memory.items()}
+    return {name: first_rows(value, count) for name, value in memory.items()}
 
 
 @dataclass
@@ -84,7 +84,7 @@ def teacher_forcing(captioner: Captioner, batch: Batch, sampling: float = 0.0) -
             words_B = inputs_BW[:count, word]
             if sampling > 0 and word > 0:
                 words_B = _mixed(captioner, words_B, features[-1][:count], sampling)
-            state = tuple(part[:count] for part in state)
+            state = tuple(part if count == part.shape[0] else part[:count] for part in state)
             features_BR, state, weights_BT = captioner.step(words_B, state, head(memory, count))
             features.append(_pad_rows(features_BR, total))
             hidden.append(_pad_rows(state[0], total))

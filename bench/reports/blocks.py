@@ -220,7 +220,7 @@ def _common_seeds(rows: Sequence[Row]) -> tuple[int, ...]:
 def _told_apart(rows: Sequence[Row]) -> list[Row]:
     """The rows, each with what tells it from those of the same name, as `key=value` parts."""
     by_name: dict[str, list[dict[str, Any]]] = {}
-    flats = [_flat_row(row.first.config) for row in rows]
+    flats = [flat_config(row.first.config) for row in rows]
     for row, flat in zip(rows, flats, strict=True):
         by_name.setdefault(row.name, []).append(flat)
     differing = {
@@ -259,7 +259,7 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _flat_row(config: Mapping[str, Any]) -> dict[str, Any]:
+def flat_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration with its keys joined by dots; `loss` is its name, and what belongs to it stands below that name."""
     loss = config.get("loss")
     flat = _flat({name: value for name, value in config.items() if name != "loss"})
