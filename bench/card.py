@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from bench import BenchError
-from bench.sentences import did_you_mean, listing, unknown
+from bench.sentences import did_you_mean, from_pydantic, listing, unknown
 from bench.settings import Model, Search, Strict, Text, Train
 
 
@@ -31,10 +31,22 @@ class Streams(Strict):
 
 
 class Resources(Strict):
-    """What one cell asks of Ray; fractions are allowed."""
+    """What one cell asks of a node: processors, GPUs (a share that divides one, such as 0.5 or 0.25, or whole ones) and the kind
+    of GPU by Ray's name (`H100`, `A100`)."""
 
     cpus: float = Field(default=1, ge=0)
     gpus: float = Field(default=0, ge=0)
+    accelerator_type: str | None = None
+
+    @field_validator("gpus")
+    @classmethod
+    def _shares_divide_one(cls, value: float) -> float:
+        parts = 1 / value if 0 < value < 1 else value
+        if abs(parts - round(parts)) > 1e-9:
+            raise ValueError(
+                f"is {value:g}, but a share of a GPU must divide one (0.5, 0.25, 0.2), and more must be whole"
+            )
+        return value
 
 
 _TYPES: dict[str, tuple[Any, str]] = {
@@ -101,6 +113,26 @@ class Setting(Strict):
             except BenchError as error:
                 raise ValueError(str(error)) from None
         return self
+
+
+class Interval(Strict):
+    """All numbers from `min` to `max`, evenly or, with `log`, evenly in their logarithm."""
+
+    min: float
+    max: float
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Interval:
+        if not self.min < self.max:
+            raise ValueError(f"min is {self.min:g} and max {self.max:g}: the first must be less")
+        if self.log and self.min <= 0:
+            raise ValueError(f"min is {self.min:g}, which has no logarithm")
+        return self
+
+
+Choices = list[Any] | Interval
+TRAIN = "train."
 
 
 class Printed(Strict):
@@ -190,7 +222,7 @@ class MethodCard(Strict):
     variants: dict[str, Variant] = Field(min_length=1)
     default: str
     phases: dict[str, float] = Field(default_factory=lambda: {"train": 1.0})
-    search_space: dict[str, list[Any]] = Field(default_factory=dict)
+    search_space: dict[str, Choices] = Field(default_factory=dict)
     protocol_paper: PaperProtocol | None = None
     open_points: list[OpenPoint] = Field(default_factory=list)
     provides: Provides = Provides()
@@ -223,9 +255,7 @@ class MethodCard(Strict):
             self._check_reads(name, variant)
         if self.protocol_paper:
             self.protocol_paper.settings = self.checked(self.protocol_paper.settings, "protocol_paper.settings")
-        for name, values in self.search_space.items():
-            for value in values:
-                self.checked({name: value}, "search_space")
+        self.search_space = self.space(self.search_space, "search_space")
         for rule in self.impossible:
             for name, values in rule.settings.items():
                 for value in values if isinstance(values, list) else [values]:
@@ -275,6 +305,51 @@ class MethodCard(Strict):
         names = [f"{s} ({d.alias})" if d.alias else s for s, d in self.settings.items()]
         plain = [*self.settings, *(d.alias for d in self.settings.values() if d.alias)]
         raise BenchError(f'{where}: unknown setting "{name}"; allowed: {listing(names)}{did_you_mean(name, plain)}')
+
+    def space(self, given: Mapping[str, Any], where: str) -> dict[str, Choices]:
+        """What `bench tune` may search, by canonical name: a setting, or one of training (`train.learning_rate`).
+
+        Each is a list of values or an interval, `{min, max, log}`. Raises BenchError for what the settings refuse.
+        """
+        space: dict[str, Choices] = {}
+        for name, choices in given.items():
+            canonical = name if name.startswith(TRAIN) else self.canonical(name, where)
+            if canonical in space:
+                raise BenchError(f"{where}: {canonical} is given twice")
+            space[canonical] = self._choices(canonical, choices, f"{where}.{name}")
+        return space
+
+    def _choices(self, name: str, choices: Any, where: str) -> Choices:
+        if isinstance(choices, Mapping):
+            try:
+                choices = Interval.model_validate(choices)
+            except ValidationError as error:
+                raise from_pydantic(error, Interval, where) from None
+        if isinstance(choices, Interval):
+            if not isinstance(self.parameter(name, choices.min, where), float):
+                raise BenchError(f"{where} is an interval, but {name} takes no fractions: give a list of values")
+            self.parameter(name, choices.max, where)
+            return choices
+        if not isinstance(choices, list) or not choices:
+            raise BenchError(
+                f"{where} is {choices!r}, but must be a list of values, or {{min: .., max: .., log: true}}"
+            )
+        values = [self.parameter(name, value, where) for value in choices]
+        if twice := [value for value in values if values.count(value) > 1]:
+            raise BenchError(f"{where} holds {twice[0]!r} twice")
+        return values
+
+    def parameter(self, name: str, value: Any, where: str) -> Any:
+        """`value` as the type of a setting or of `train.<key>`; a sentence with what is allowed otherwise."""
+        if not name.startswith(TRAIN):
+            return self.settings[name].check(where, value)
+        key = name.removeprefix(TRAIN)
+        if key not in Train.model_fields:
+            raise unknown("setting", key, Train.model_fields, f"{where}: train")
+        try:
+            return getattr(Train.model_validate({key: value}), key)
+        except ValidationError as error:
+            raise from_pydantic(error, Train, where) from None
 
     def refuse_impossible(self, settings: dict[str, Any], variant: str) -> None:
         """Raise BenchError where `settings` hold values that the card declares impossible together."""

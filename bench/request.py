@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator
 
 from bench import BenchError
-from bench.card import PLAIN_LOSS
+from bench.card import PLAIN_LOSS, Resources
 from bench.grammar import Value, plan_file, scalar, take_apart
 from bench.losses import lent_settings
 from bench.registry import MethodEntry, find_methods, method_entry
@@ -39,6 +39,9 @@ class RunSpec(Strict):
     search: Search = Search()
     text: Text = Text()
     executor: Literal["ray", "inline"] = "ray"
+    address: str = Field(default="local", pattern=r"^(local|auto|(ray://)?[A-Za-z0-9_.-]+:[0-9]+)$")
+    max_concurrent: int | None = Field(default=None, ge=1)
+    resources: Resources = Resources()
     threads: int = Field(default=1, ge=1)
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")
     mlflow: str | None = None
@@ -72,6 +75,7 @@ class RunSpec(Strict):
 
 KEYS = [name for name in RunSpec.model_fields if name != "overrides"]
 LISTS = ("methods", "seeds", "streams")
+OTHER_NAMES = {"executor.address": "address", "executor.max_concurrent": "max_concurrent"}
 
 
 def parse(argv: Sequence[str]) -> RunSpec:
@@ -79,6 +83,12 @@ def parse(argv: Sequence[str]) -> RunSpec:
 
     Raises BenchError, one sentence, for anything that is not understood; nothing is ignored.
     """
+    layers, flags = written(argv)
+    return read(layers, flags, find_methods())
+
+
+def written(argv: Sequence[str]) -> tuple[list[dict[str, Value]], frozenset[str]]:
+    """The values of a plan file and of the command line as they were written, the weaker first, and the flags."""
     arguments = take_apart(argv, FLAGS)
     if len(arguments.files) > 1:
         raise BenchError(f"one plan file at a time: {listing(arguments.files)}; keys are written key=value")
@@ -87,19 +97,30 @@ def parse(argv: Sequence[str]) -> RunSpec:
         if not arguments.files[0].endswith((".yaml", ".yml")):
             raise BenchError(f"{arguments.files[0]!r} is neither key=value nor a plan file (.yaml)")
         layers.insert(0, plan_file(Path(arguments.files[0])))
-    entries = find_methods()
+    return layers, arguments.flags
+
+
+def read(
+    layers: Sequence[dict[str, Value]],
+    flags: frozenset[str],
+    entries: dict[str, MethodEntry],
+    others: Sequence[str] = (),
+) -> RunSpec:
+    """The request in `layers`, later ones being stronger. `others` are keys of the command that were read apart."""
     values: dict[str, Value] = {}
     overrides: dict[str, dict[str, Any]] = {}
     for layer in layers:
-        for key, value in layer.items():
+        for written_key, value in layer.items():
+            key = OTHER_NAMES.get(written_key, written_key)
             head, _, rest = key.partition(".")
             if head in KEYS:
                 values[key] = value
             elif head in entries:
                 _override(overrides.setdefault(head, {}), entries, head, rest, value, layer)
             else:
-                raise unknown("key", head, [*KEYS, *(name for name, e in entries.items() if e.card)], value.where)
-    spec = _checked(values, overrides, arguments.flags)
+                allowed = [*KEYS, *others, *(name for name, entry in entries.items() if entry.card)]
+                raise unknown("key", head, allowed, value.where)
+    spec = _checked(values, overrides, flags)
     _check_names(spec, entries)
     return spec
 

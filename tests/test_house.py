@@ -51,11 +51,12 @@ ALLOWED: dict[str, set[str]] = {
         "listings",
         "help",
         "reproduction",
+        "tuning",
     }
     | FRONT,
     **{room: {"records", "features", "data", "method"} | FRONT for room in FRONT},
 }
-ALLOWED["listings"] = ALLOWED["reproduction"] = ALLOWED["cli"]
+ALLOWED["listings"] = ALLOWED["reproduction"] = ALLOWED["tuning"] = ALLOWED["cli"]
 ALLOWED["help"] = set()
 # What a GPU box with torch, numpy, h5py, hdf5plugin, PyYAML and safetensors has: no more may be needed to train and decode.
 LIGHT_ROOMS = ("bench.nn", "bench.training", "bench.data.clips", "bench.features.cache")

@@ -19,6 +19,10 @@ class InlineBackend:
         """One job at a time."""
         return not self._waiting
 
+    def widen(self, job: Job) -> bool:
+        """There is nothing wider than this process."""
+        return False
+
     def submit(self, kind: str, job: Job) -> None:
         """Take a job of kind `train` or `score`."""
         self._waiting.append((kind, job))

@@ -38,6 +38,13 @@ def corpus_of(config: Mapping[str, Any], home: Home) -> Corpus:
     return load_corpus(definition, home, splits=config["splits"], subset=config["subset"])
 
 
+def budget_of(config: Mapping[str, Any], home: Home) -> int:
+    """Training captions that a cell may read: those of its training clips, once for every epoch."""
+    corpus = corpus_of(config, home)
+    clips = _fraction(corpus.splits["train"], config["train"]["data_fraction"])
+    return int(config["train"]["epochs"]) * sum(len(corpus.captions[clip]) for clip in clips)
+
+
 def gather(config: Mapping[str, Any], home: Home, spend: Callable[[int], None]) -> Inputs:
     """Load what `fit` and `decode` need. References of the test split do not outlive this function."""
     corpus = corpus_of(config, home)

@@ -18,6 +18,7 @@ from typing import Any
 from bench import BenchError
 from bench.evaluation.versions import outdated
 from bench.execution.locks import CellBusyError, cell_lock
+from bench.execution.provenance import GPU_SHARE
 from bench.home import Home
 from bench.records.schema import Failure, Record
 from bench.records.store import BadRecord, read_record, write_record
@@ -30,13 +31,18 @@ Score = Callable[[dict[str, Any], str, Any], None]  # score_cell(config, root, s
 
 @dataclass(frozen=True)
 class Job:
-    """One cell as plain data: what crosses into a worker process. `folder` is the cell's, `root` the home's."""
+    """One cell as plain data: what crosses into a worker process. `folder` is the cell's, `root` the home's.
+
+    `gpus` is its share of a GPU once it is placed; `again` says that it ran out of a smaller share before.
+    """
 
     key: str
     label: str
     folder: str
     root: str
     config: dict[str, Any]
+    gpus: float = 0.0
+    again: bool = False
 
     @property
     def threads(self) -> int:
@@ -50,6 +56,7 @@ class Outcome:
     state: str
     message: str = ""
     pid: int = 0
+    out_of_memory: bool = False
 
 
 def state_of(folder: Path) -> str:
@@ -93,6 +100,7 @@ def _train(job: Job, work: Work | None, log: Any) -> Outcome:
     folder = Path(job.folder)
     try:
         _use_threads(job.threads)
+        _use_share(job)
         if work is None:
             from bench.execution.cell import run_cell
 
@@ -103,7 +111,7 @@ def _train(job: Job, work: Work | None, log: Any) -> Outcome:
         log.flush()
         message = sentence(error)
         record_failure(job, type(error).__name__, message)
-        return Outcome("failed", message, os.getpid())
+        return Outcome("failed", message, os.getpid(), _is_memory(error))
     state = state_of(folder)
     if state not in ("done", "unscored"):
         message = f"the cell ended without a finished record in {folder}"
@@ -119,9 +127,13 @@ def sentence(error: BaseException) -> str:
         return text
     if isinstance(error, OSError) and error.errno in FULL:
         return _no_room(error)
-    if isinstance(error, MemoryError) or any(words in text for words in NO_MEMORY):
+    if _is_memory(error):
         return f"the memory does not suffice ({text}): lower train.captions, search.clips or model.width"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _is_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY)
 
 
 def _no_room(error: OSError, folder: Path | None = None) -> str:
@@ -150,6 +162,16 @@ def _use_threads(threads: int) -> None:
         os.environ[name] = str(threads)
     if "torch" in sys.modules:  # a worker that is used again
         sys.modules["torch"].set_num_threads(threads)
+
+
+def _use_share(job: Job) -> None:
+    """Keep to a share of a GPU: two cells on one would otherwise take what they find. Records read of it in the environment."""
+    os.environ[GPU_SHARE] = f"{job.gpus:g}{' again' if job.again else ''}"
+    if 0 < job.gpus < 1:
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.set_per_process_memory_fraction(job.gpus)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import platform
 import shutil
 import subprocess
@@ -15,6 +16,9 @@ from bench import __version__
 from bench.home import CHECKOUT, is_checkout
 
 # What a result is made from; results and pages themselves change with every run and make nothing dirty.
+GPU_SHARE = (
+    "BENCH_GPU_SHARE"  # set for a cell by whoever placed it: its share, and `again` after a smaller one was too small
+)
 CODE = ("bench", "methods", "datasets", "pyproject.toml")
 
 
@@ -32,6 +36,7 @@ def provenance(threads: int, device: str) -> dict[str, Any]:
     """
     commit, dirty = git_state(CHECKOUT)
     moment = now()
+    share, _, again = os.environ.get(GPU_SHARE, "").partition(" ")
     return {
         "bench": __version__,
         "git": commit,
@@ -45,6 +50,7 @@ def provenance(threads: int, device: str) -> dict[str, Any]:
         "started": moment,
         "finished": moment,
         "threads": threads,
+        **({"gpu_share": float(share), "memory_ran_out": bool(again)} if float(share or 0) else {}),
     }
 
 

@@ -3,90 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import signal
-from dataclasses import dataclass
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from bench import BenchError
+from bench.card import Resources
+from bench.execution.cluster import RETRIES, check_nodes, connect, nodes, request_of
 from bench.execution.job import Job, Outcome, Score, ScoringDesk, Work, record_failure, train
+from bench.home import Home
 
-# A worker that dies, by the kernel's memory killer for instance, is replaced this often; the cell then goes on from its
-# last checkpoint. A cell that kills its process every time must end all the same.
-RETRIES = 3
-OBJECT_STORE_BYTES = 100 * 2**20  # jobs and outcomes are a few kilobytes; Ray would set aside a third of the memory
 POLL_SECONDS = 0.5  # how often a waiting driver gets the chance to see a signal
-
-
-@dataclass(frozen=True)
-class Request:
-    """What one cell asks of a node."""
-
-    cpus: float
-    gpus: float
-
-
-def start_ray() -> bool:
-    """Start a Ray of this command's own; False where this process is connected to one already.
-
-    `address="local"` keeps clear of whatever cluster an earlier `ray start` left on this machine.
-    """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_task_oom_retries", str(RETRIES))  # Ray's own default is to retry for ever
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # a cell that asks for no GPU sees none
-    os.environ.setdefault(
-        "RAY_worker_niceness", "0"
-    )  # Ray's own 15 puts cells behind every other program of the machine
-    import ray
-
-    if ray.is_initialized():
-        return False
-    try:
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            object_store_memory=OBJECT_STORE_BYTES,
-        )
-    except (RuntimeError, OSError, ConnectionError, TimeoutError) as error:
-        reason = str(error).strip().splitlines()
-        raise BenchError(
-            f"Ray does not start on this machine ({reason[0] if reason else type(error).__name__}): "
-            "free memory and space in the temporary folder, or run the cells in this process with executor=inline"
-        ) from error
-    return True
-
-
-def largest_node() -> Request:
-    """Processors and GPUs of the largest single node: no cell can have more, whatever the cluster adds up to."""
-    import ray
-
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return Request(max(node.get("CPU", 0.0) for node in nodes), max(node.get("GPU", 0.0) for node in nodes))
-
-
-def request_of(job: Job, card: Request, node: Request) -> Request:
-    """What `job` asks for: its threads, and on a node with GPUs its card's share of one unless `device=cpu`.
-
-    A card that names no GPU still gets a whole one under `device=auto` or `device=cuda`, so that its timing is that of
-    a GPU of its own. Raises BenchError for what no node can give; Ray would wait for ever.
-    """
-    device = str(job.config.get("device") or "auto")
-    cpus = max(float(job.threads), card.cpus)
-    gpus = (card.gpus or 1.0) if device.startswith("cuda") or (device == "auto" and node.gpus) else 0.0
-    if gpus > node.gpus:
-        raise BenchError(
-            f"{job.label} asks for {gpus:g} GPUs and the largest node of this Ray has {node.gpus:g}: "
-            "use device=cpu, or device=auto, which takes a GPU only where there is one"
-        )
-    if cpus > node.cpus:
-        raise BenchError(
-            f"{job.label} asks for {cpus:g} processors and the largest node of this Ray has {node.cpus:g}: "
-            f"use threads={int(node.cpus)} or fewer, or executor=inline"
-        )
-    return Request(cpus, gpus)
 
 
 def train_in_worker(job: Job, work: Work | None) -> Outcome:
@@ -103,14 +32,21 @@ class RayBackend:
     """Places jobs on Ray. No more cells are handed over than fit at once, so that a thousand waiting cost nothing."""
 
     def __init__(
-        self, jobs: list[Job], cards: dict[str, Request], work: Work | None = None, score: Score | None = None
+        self,
+        jobs: list[Job],
+        cards: dict[str, Resources],
+        work: Work | None = None,
+        score: Score | None = None,
+        address: str = "local",
+        most: int | None = None,
     ) -> None:
-        self._owns_ray = start_ray()
+        self._owns_ray = connect(address)
         import ray
 
         try:
-            node = largest_node()
-            self._requests = {job.key: request_of(job, cards[job.key], node) for job in jobs}
+            check_nodes(jobs, Home(Path(jobs[0].root)))
+            having = nodes()
+            self._requests = {job.key: request_of(job, cards[job.key], having) for job in jobs}
         except BenchError:
             self._shut_down()
             raise
@@ -121,6 +57,8 @@ class RayBackend:
         )  # one function for all: Ray uses its workers again
         self._desk: Any = None
         self._running: dict[Any, tuple[str, Job]] = {}
+        self._most = most
+        self._again: set[str] = set()  # cells that ran out of their share of a GPU
 
     @staticmethod
     def _capacity() -> tuple[float, float]:
@@ -131,8 +69,19 @@ class RayBackend:
 
     def has_room(self, job: Job) -> bool:
         """Whether the job would start at once."""
+        if self._most is not None and sum(kind == "train" for kind, _ in self._running.values()) >= self._most:
+            return False
         request = self._requests[job.key]
         return request.cpus <= self._free_cpus and request.gpus <= self._free_gpus
+
+    def widen(self, job: Job) -> bool:
+        """Give a job that ran out of memory a whole GPU, once; False where it had one or none."""
+        request = self._requests[job.key]
+        if not 0 < request.gpus < 1:
+            return False
+        self._requests[job.key] = replace(request, gpus=1.0)
+        self._again.add(job.key)
+        return True
 
     def submit(self, kind: str, job: Job) -> None:
         """Hand over a job of kind `train` or `score`."""
@@ -148,8 +97,9 @@ class RayBackend:
         request = self._requests[job.key]
         self._free_cpus -= request.cpus
         self._free_gpus -= request.gpus
-        placed = self._train.options(num_cpus=request.cpus, num_gpus=request.gpus, name=job.label)
-        self._running[placed.remote(job, self._work)] = (kind, job)
+        placed = self._train.options(**request.options(), name=job.label)
+        given = replace(job, gpus=request.gpus, again=job.key in self._again)
+        self._running[placed.remote(given, self._work)] = (kind, job)
 
     def wait(self) -> list[tuple[str, Job, Outcome]]:
         """Jobs that have ended, after at most half a second; an empty list when none has."""

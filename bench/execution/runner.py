@@ -21,12 +21,13 @@ from bench.execution.display import Display, Result
 from bench.execution.inline import InlineBackend
 from bench.execution.job import Job, Outcome, Score, Work, state_of
 from bench.execution.progress import Watcher
-from bench.execution.ray_backend import RayBackend, Request
+from bench.execution.ray_backend import RayBackend
 from bench.execution.tracking import NoTracking, Tracking, open_tracking
 from bench.home import Home
 from bench.records.schema import Record
 from bench.records.store import BadRecord, read_record
 from bench.registry import find_methods
+from bench.settings import given
 
 if TYPE_CHECKING:
     from bench.spec import Cell, RunSpec
@@ -39,6 +40,8 @@ class Backend(Protocol):
     """Where jobs run: `InlineBackend` or `RayBackend`."""
 
     def has_room(self, job: Job) -> bool: ...
+
+    def widen(self, job: Job) -> bool: ...
 
     def submit(self, kind: str, job: Job) -> None: ...
 
@@ -95,15 +98,11 @@ def _check_writable(home: Home) -> None:
             ) from error
 
 
-def _card_requests(jobs: list[Job]) -> dict[str, Request]:
-    """What the card of each job's method asks for, by the job's key."""
-    methods = find_methods()
-    requests = {}
-    for job in jobs:
-        entry = methods.get(job.config["method"])
-        resources = entry.card.resources if entry is not None and entry.card is not None else Resources()
-        requests[job.key] = Request(resources.cpus, resources.gpus)
-    return requests
+def resources_of(method: str, spec: RunSpec) -> Resources:
+    """What the card of a method asks for, and what the request says instead."""
+    entry = find_methods().get(method)
+    card = entry.card.resources if entry is not None and entry.card is not None else Resources()
+    return card.model_copy(update=given(spec.resources))
 
 
 class _Run:
@@ -149,7 +148,8 @@ class _Run:
     def _backend(self, todo: list[Job], spec: RunSpec, work: Work | None, score: Score | None) -> Backend:
         if spec.executor == "inline":
             return InlineBackend(work, score)
-        return RayBackend(todo, _card_requests(todo), work, score)
+        cards = {job.key: resources_of(job.config["method"], spec) for job in todo}
+        return RayBackend(todo, cards, work, score, spec.address, spec.max_concurrent)
 
     def _work_off(
         self,
@@ -177,6 +177,10 @@ class _Run:
                 if kind == "train":
                     watcher.remove(job)
                 display.end(job, kind, outcome)
+                if outcome.out_of_memory and backend.widen(job):
+                    display.say(f"{job.label}: once more, alone on a whole GPU")
+                    waiting.appendleft(("train", job))
+                    continue
                 if kind == "train" and outcome.state == "unscored":
                     waiting.appendleft(("score", job))
                     continue

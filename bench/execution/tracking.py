@@ -47,6 +47,10 @@ class Tracking:
         """A cell has ended with `record`."""
         self._queue.put(lambda: self._tracker.finish(self._runs[job.key], record, Path(job.folder)))
 
+    def finish_trial(self, job: Job, state: str, value: float | None, message: str | None) -> None:
+        """The trial of a search has ended."""
+        self._queue.put(lambda: self._tracker.finish_trial(self._runs[job.key], state, value, message))
+
     def close(self, stopped: bool) -> None:
         """Wait until all is written.
 
@@ -83,6 +87,8 @@ class NoTracking:
     def curves(self, job: Job, rows: list[Row]) -> None: ...
 
     def finish(self, job: Job, record: Any) -> None: ...
+
+    def finish_trial(self, job: Job, state: str, value: float | None, message: str | None) -> None: ...
 
     def close(self, stopped: bool) -> None: ...
 

@@ -71,7 +71,11 @@ class VocabularyFacts(Part):
 
 
 class Provenance(Part):
-    """Code, packages and machine behind a record. `started` and `finished` are ISO 8601."""
+    """Code, packages and machine behind a record. `started` and `finished` are ISO 8601.
+
+    `gpu_share` is the part of a GPU that the cell had: times of less than a whole one are not its own. `memory_ran_out` tells
+    that it had failed on a smaller share before.
+    """
 
     bench: Text
     git: str | None = None
@@ -85,6 +89,8 @@ class Provenance(Part):
     started: str | None = None
     finished: str | None = None
     threads: Count | None = None
+    gpu_share: Amount | None = None
+    memory_ran_out: bool | None = None
 
     @field_validator("started", "finished")
     @classmethod

@@ -81,7 +81,8 @@ class Tracker:
     def start_cell(self, cell: CellLike, parent: str) -> str:
         """Begin the nested run of a cell and return its id; a run of the same key is taken up again."""
         experiment = self._experiment(cell.config["dataset"])
-        tags = {"mlflow.parentRunId": parent, "bench.kind": "cell", "bench.state": "running", **_owner(), **_tags(cell)}
+        kind = "trial" if "tuning" in cell.config else "cell"
+        tags = {"mlflow.parentRunId": parent, "bench.kind": kind, "bench.state": "running", **_owner(), **_tags(cell)}
         found = self._client.search_runs([experiment], f"tags.`bench.key` = '{cell.key}'", max_results=1)
         if found:
             run = found[0]
@@ -125,6 +126,18 @@ class Tracker:
             if (folder / name).is_file():
                 self._client.log_artifact(run_id, str(folder / name))
         failed = record.state == "failed"
+        if failed and run_id in self._parents:
+            self._failed.add(self._parents[run_id])
+        self._client.set_terminated(run_id, "FAILED" if failed else "FINISHED")
+
+    def finish_trial(self, run_id: str, state: str, value: float | None, message: str | None) -> None:
+        """End the run of a search's trial. Its tag `bench.state` tells `completed`, `stopped` (by the scheduler) and `failed`."""
+        from mlflow.entities import Metric
+
+        metrics = [] if value is None else [Metric("tuning/value", value, int(time.time() * 1000), 0)]
+        failure = {"bench.failure": message[:LONGEST_VALUE]} if message else {}
+        self._log(run_id, metrics=metrics, tags={"bench.state": state, **failure})
+        failed = state == "failed"
         if failed and run_id in self._parents:
             self._failed.add(self._parents[run_id])
         self._client.set_terminated(run_id, "FAILED" if failed else "FINISHED")

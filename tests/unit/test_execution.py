@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,9 +19,10 @@ from typing import Any
 import pytest
 
 from bench import BenchError
+from bench.card import Resources
+from bench.execution.cluster import Node, Request, connect, request_of
 from bench.execution.job import Job, sentence, state_of, train
 from bench.execution.locks import CellBusyError, cell_lock
-from bench.execution.ray_backend import Request, request_of
 from bench.execution.runner import run
 from bench.home import Home
 from bench.records.keys import cell_key
@@ -65,7 +67,9 @@ class FakeCell:
 
 
 def spec(**changes: Any) -> Any:
-    return SimpleNamespace(**{"executor": "ray", "retry_failed": False, "mlflow": "off", "dataset": "toy", **changes})
+    asked = {"executor": "ray", "retry_failed": False, "mlflow": "off", "dataset": "toy"}
+    where = {"address": "local", "max_concurrent": None, "resources": Resources()}
+    return SimpleNamespace(**{**asked, **where, **changes})
 
 
 def make_work() -> tuple[Callable[..., None], Callable[..., None]]:
@@ -215,15 +219,49 @@ def test_what_no_node_can_give_is_refused_at_once(ray_session: None, home: Home)
     assert not pids(FakeCell("good"), home)
 
 
-def test_gpus_are_asked_for_where_there_are_some(home: Home) -> None:
-    def asked(device: str, card: Request, node: Request) -> Request:
-        return request_of(Job("k", "label", "", "", {"device": device, "threads": 1}), card, node)
+def asked(device: str, card: Resources, *having: Node, threads: int = 1) -> Request:
+    return request_of(Job("k", "label", "", "", {"device": device, "threads": threads}), card, having)
 
-    box, cluster = Request(8, 0), Request(8, 2)
-    assert asked("auto", Request(1, 0.5), box) == Request(1, 0)
-    assert asked("auto", Request(1, 0.5), cluster) == Request(1, 0.5)
-    assert asked("auto", Request(2, 0), cluster) == Request(2, 1)
-    assert asked("cpu", Request(1, 1), cluster) == Request(1, 0)
+
+def test_gpus_are_asked_for_where_there_are_some() -> None:
+    box, cluster = Node(8, 0), Node(8, 2)
+    half, whole, none = Resources(gpus=0.5), Resources(gpus=1), Resources(cpus=2)
+    assert asked("auto", half, box) == Request(1, 0)
+    assert asked("auto", half, cluster) == Request(1, 0.5)
+    assert asked("auto", none, cluster) == Request(2, 1)
+    assert asked("cpu", whole, cluster) == Request(1, 0)
+    assert asked("auto", half, box, cluster) == Request(1, 0.5), "nodes without GPUs do not matter"
+
+
+def test_one_node_must_have_it_all() -> None:
+    """A node of many processors and another one of GPUs do not make a node of both."""
+    having = Node(64, 0), Node(4, 2, ("A100",))
+    assert asked("cpu", Resources(), *having, threads=32) == Request(32, 0)
+    with pytest.raises(
+        BenchError, match=r"label asks for 32 processors and 1 GPUs on one node, and no node .* together"
+    ):
+        asked("cuda", Resources(), *having, threads=32)
+    assert asked("auto", Resources(accelerator_type="A100"), *having) == Request(1, 1, "A100")
+    with pytest.raises(BenchError, match=r"1 GPUs of kind H100 on one node.*kinds of GPUs here: A100"):
+        asked("auto", Resources(accelerator_type="H100"), *having)
+    assert asked("cpu", Resources(accelerator_type="H100"), *having) == Request(1, 0), "a kind of GPU, and none asked"
+
+
+@pytest.mark.parametrize("gpus", [0.3, 0.15, 1.5])
+def test_shares_of_a_gpu_divide_one(gpus: float) -> None:
+    with pytest.raises(ValueError, match="a share of a GPU must divide one"):
+        Resources(gpus=gpus)
+    assert [Resources(gpus=good).gpus for good in (0, 0.2, 0.25, 0.5, 1, 2)] == [0, 0.2, 0.25, 0.5, 1, 2]
+
+
+def test_an_address_nobody_answers_is_a_sentence() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(
+        BenchError, match=rf"executor.address=127.0.0.1:{port}: nobody answers .* ray start --head --port={port}"
+    ):
+        connect(f"127.0.0.1:{port}")
 
 
 # Inline ------------------------------------------------------------------------------------------------------------

@@ -122,6 +122,37 @@ def sweep(
         return finish(figure, f"{score} against {setting}", f"{score} against {setting}: {'; '.join(told)}.")
 
 
+def response(
+    trials: Sequence[tuple[float, float, bool]], printed: float | None, setting: str, log: bool = False
+) -> Picture:
+    """Validation CIDEr-D of the trials of a search against one setting; those that were stopped early are hollow."""
+    trials = sorted(trials)
+    with style():
+        figure = sheet(3.2)
+        axes = place(figure, 0.65, 0.3, 7.4, 2.2)
+        if log:
+            axes.set_xscale("log")
+        axes.plot([one[0] for one in trials], [one[1] for one in trials], color=QUIET, linewidth=1, zorder=1)
+        for whole in (True, False):
+            some = [one for one in trials if one[2] is whole]
+            label = "whole budget" if whole else "stopped early"
+            if some:
+                x, y = [one[0] for one in some], [one[1] for one in some]
+                axes.scatter(x, y, s=36, color=BLUE, facecolor=BLUE if whole else "none", label=label, zorder=2)
+        best = max(trials, key=lambda one: one[1])
+        axes.scatter(
+            *best[:2], s=130, facecolor="none", edgecolor=RED, linewidth=2, label="chosen", gid="chosen", zorder=3
+        )
+        if printed is not None:
+            axes.axvline(printed, color=GREEN, linestyle="--", label=f"printed, {printed:g}", gid="printed")
+        axes.set_xlabel(plain(setting))
+        axes.set_title("CIDEr-D, validation", loc="left")
+        figure.legend(loc="lower left", bbox_to_anchor=(0.07, 0.0), ncols=4)
+        beside = f", printed {printed:g}" if printed is not None else ""
+        told = f"Validation CIDEr-D against {setting}: highest {best[1]:.1f} at {best[0]:g}{beside}."
+        return finish(figure, f"Response to {setting}", told)
+
+
 def training_curves(drawing: Drawing) -> list[str]:
     """RecNet's figure 7: losses and validation CIDEr over all phases, one picture for the first seed of each cell."""
     wanted = drawing.arguments.get("losses", ["cross_entropy", "reconstruction", "loss"])

@@ -57,25 +57,32 @@ def grid(drawing: Drawing) -> list[str]:
     return [image(drawing, f"grid_{metric}", picture)]
 
 
-def heat_maps(panels: Mapping[str, Grid], score: str, x: str, y: str) -> Picture:
-    """A panel for each name, coloured on its own scale: numbers in the cells, the highest framed, absent ones empty."""
+def heat_maps(
+    panels: Mapping[str, Grid], score: str, x: str, y: str, marked: tuple[float, float] | None = None
+) -> Picture:
+    """A panel for each name, coloured on its own scale: numbers in the cells, the highest framed, absent ones empty.
+
+    `marked` is the printed optimum: its cell gets a dashed frame in every panel that has it.
+    """
     told = []
     with style():
         rows = max(len({place[1] for place in values}) for values in panels.values())
         figure = sheet(0.95 + 0.5 * rows)
         for number, (name, values) in enumerate(panels.items()):
             axes = place(figure, 0.65 + 4.15 * number, 0.4, 3.55, 0.5 * rows)
-            _heat_map(axes, values, number)
+            _heat_map(axes, values, number, marked)
             axes.set_title(plain(f"{score}, {name}"), loc="left")
             axes.set_xlabel(x)
             axes.set_ylabel(y)
             best = max(values, key=lambda place, values=values: values[place])  # type: ignore[misc]
             told.append(f"{name}: highest {values[best]:.1f} at {x} = {best[0]:g}, {y} = {best[1]:g}")
+        if marked is not None:
+            told.append(f"printed optimum at {x} = {marked[0]:g}, {y} = {marked[1]:g} (dashed)")
         title = f"{score} over {x} and {y}"
         return finish(figure, title, f"{title}. {'; '.join(told)}.")
 
 
-def _heat_map(axes: Axes, values: Grid, number: int) -> None:
+def _heat_map(axes: Axes, values: Grid, number: int, marked: tuple[float, float] | None = None) -> None:
     across, down = sorted({place[0] for place in values}), sorted({place[1] for place in values})
     matrix = np.array([[values.get((x, y), np.nan) for x in across] for y in down])
     low, high = np.nanmin(matrix), np.nanmax(matrix)
@@ -91,6 +98,12 @@ def _heat_map(axes: Axes, values: Grid, number: int) -> None:
             axes.add_patch(
                 Rectangle((column, row), 1, 1, fill=False, edgecolor=RED, linewidth=2.5, gid=f"best-{number}")
             )
+    if marked is not None and marked[0] in across and marked[1] in down:
+        corner = across.index(marked[0]) + 0.06, down.index(marked[1]) + 0.06
+        dashed = Rectangle(
+            corner, 0.88, 0.88, fill=False, edgecolor=INK, linewidth=1.5, linestyle="--", gid=f"printed-{number}"
+        )
+        axes.add_patch(dashed)
     axes.set_xticks(np.arange(len(across)) + 0.5, [f"{x:g}" for x in across])
     axes.set_yticks(np.arange(len(down)) + 0.5, [f"{y:g}" for y in down])
     axes.tick_params(length=0)

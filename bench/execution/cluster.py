@@ -1,0 +1,250 @@
+"""The Ray that cells are placed on: this command's own or a cluster, its nodes, and what a cell may ask of one."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench import BenchError
+from bench.card import Resources
+from bench.execution.job import Job
+from bench.features.sidecar import read_sidecar
+from bench.home import Home
+from bench.registry import find_methods, method_digest
+from bench.sentences import listing
+
+# A worker that dies, by the kernel's memory killer for instance, is replaced this often; the cell then goes on from its
+# last checkpoint. A cell that kills its process every time must end all the same.
+RETRIES = 3
+OBJECT_STORE_BYTES = 100 * 2**20  # jobs and outcomes are a few kilobytes; Ray would set aside a third of the memory
+LOCAL = "local"
+NODE_SECONDS = 120.0  # for a worker process to start on a busy node and look around
+ANSWER_SECONDS = 5.0  # an address that is silent for longer has nobody behind it
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one cell asks of a node. `accelerator` is Ray's name of a kind of GPU."""
+
+    cpus: float
+    gpus: float
+    accelerator: str | None = None
+
+    def options(self) -> dict[str, Any]:
+        """The same for a task of Ray's."""
+        kind = {"accelerator_type": self.accelerator} if self.accelerator else {}
+        return {"num_cpus": self.cpus, "num_gpus": self.gpus, **kind}
+
+
+@dataclass(frozen=True)
+class Node:
+    """What a node has in all, whoever uses it now."""
+
+    cpus: float
+    gpus: float
+    accelerators: tuple[str, ...] = ()
+
+    def can_meet(self, request: Request) -> bool:
+        """Whether the request fits this node when it is idle."""
+        known = request.accelerator is None or request.accelerator in self.accelerators
+        return known and request.cpus <= self.cpus and request.gpus <= self.gpus
+
+
+def connect(address: str = LOCAL) -> bool:
+    """Start a Ray of this command's own (`local`), or join the cluster at `address` (`auto`: the one that runs here).
+
+    Returns whether this call did so: False where the process is connected already. `local` keeps clear of whatever cluster
+    an earlier `ray start` left on this machine. Raises BenchError, one sentence, where nobody answers, the token is not the
+    cluster's, or the cluster has another version of Ray or Python.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_task_oom_retries", str(RETRIES))  # Ray's own default is to retry for ever
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # a cell that asks for no GPU sees none
+    # Ray's own 15 puts cells behind every other program of the machine.
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    if address not in (LOCAL, "auto"):
+        _knock(address)
+    import ray
+
+    if ray.is_initialized():
+        return False
+    own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **(own if address == LOCAL else {}))
+    except (RuntimeError, OSError, ConnectionError, TimeoutError, ray.exceptions.RayError) as error:
+        raise _refused(address, error) from error
+    return True
+
+
+def _knock(address: str) -> None:
+    """Whether anybody listens at host:port; Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise BenchError(
+            f"executor.address={address}: nobody answers ({error}); start the cluster there with ray start --head "
+            f"--port={port}, or use executor.address=local"
+        ) from None
+
+
+def _refused(address: str, error: Exception) -> BenchError:
+    reason = next((line for line in str(error).strip().splitlines() if line.strip()), type(error).__name__)
+    if address == LOCAL:
+        return BenchError(
+            f"Ray does not start on this machine ({reason}): free memory and space in the temporary folder, or run the cells "
+            "in this process with executor=inline"
+        )
+    if "token" in str(error).lower() or type(error).__name__ == "AuthenticationError":
+        return BenchError(
+            f"executor.address={address}: the cluster does not take this machine's token ({reason}); copy the file that ray "
+            "get-auth-token names on the head to this machine, or point RAY_AUTH_TOKEN_PATH at it, with RAY_AUTH_MODE=token"
+        )
+    if "version" in str(error).lower():
+        words = " ".join(str(error).split())
+        return BenchError(f"executor.address={address}: {words[:300]}; install the cluster's versions here")
+    if address == "auto":
+        return BenchError(
+            f"executor.address=auto finds no cluster on this machine ({reason}): start one with ray start --head, or leave "
+            "executor.address= out"
+        )
+    return BenchError(f"executor.address={address}: {reason}")
+
+
+def nodes() -> list[Node]:
+    """The nodes of the Ray that this process is connected to."""
+    import ray
+
+    prefix = "accelerator_type:"
+    found = []
+    for node in ray.nodes():
+        if node["Alive"]:
+            has = node["Resources"]
+            kinds = tuple(name.removeprefix(prefix) for name in has if name.startswith(prefix))
+            found.append(Node(has.get("CPU", 0.0), has.get("GPU", 0.0), kinds))
+    return found
+
+
+def request_of(job: Job, card: Resources, having: Sequence[Node]) -> Request:
+    """What `job` asks for: its threads, and where there are GPUs its card's share of one unless `device=cpu`.
+
+    A card that names no GPU still gets a whole one under `device=auto` or `device=cuda`, so that its timing is that of
+    a GPU of its own. Raises BenchError for what no single node can give, whatever they add up to; Ray would wait for ever.
+    """
+    device = str(job.config.get("device") or "auto")
+    most_gpus, most_cpus = max(node.gpus for node in having), max(node.cpus for node in having)
+    wanted = device.startswith("cuda") or (device == "auto" and most_gpus > 0)
+    gpus = (card.gpus or 1.0) if wanted else 0.0
+    request = Request(max(float(job.threads), card.cpus), gpus, card.accelerator_type if gpus else None)
+    if any(node.can_meet(request) for node in having):
+        return request
+    if gpus > most_gpus:
+        raise BenchError(
+            f"{job.label} asks for {gpus:g} GPUs and the largest node of this Ray has {most_gpus:g}: "
+            "use device=cpu, or device=auto, which takes a GPU only where there is one"
+        )
+    if request.cpus > most_cpus:
+        raise BenchError(
+            f"{job.label} asks for {request.cpus:g} processors and the largest node of this Ray has {most_cpus:g}: "
+            f"use threads={int(most_cpus)} or fewer, or executor=inline"
+        )
+    kinds = sorted({kind for node in having for kind in node.accelerators})
+    kind = f" of kind {request.accelerator}" if request.accelerator else ""
+    raise BenchError(
+        f"{job.label} asks for {request.cpus:g} processors and {gpus:g} GPUs{kind} on one node, and no node of this Ray has "
+        f"them together (kinds of GPUs here: {', '.join(kinds) or 'none named'}): ask for less with resources.cpus=, "
+        "resources.gpus= or threads=, or for another resources.accelerator_type="
+    )
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What a node has of what the driver has: bench's version, the code of the methods by digest, the home, the caches."""
+
+    version: str
+    methods: dict[str, str | None]
+    home: bool
+    caches: dict[str, str | None]
+
+
+def look(methods: Sequence[str], mark: str, caches: Sequence[str]) -> Sight:
+    """Run on a node: what it sees of the methods' code, of a file in the home, and of caches by their fingerprints."""
+    from bench import __version__
+
+    entries = find_methods()
+    folders = {name: entries[name].folder if name in entries else None for name in methods}
+    digests = {name: method_digest(folder) if folder else None for name, folder in folders.items()}
+    return Sight(__version__, digests, Path(mark).is_file(), {path: _fingerprint(Path(path)) for path in caches})
+
+
+def _fingerprint(cache: Path) -> str | None:
+    try:
+        return str(read_sidecar(cache)["fingerprint"]) if cache.is_file() else None
+    except BenchError:
+        return None
+
+
+def check_nodes(jobs: Sequence[Job], home: Home) -> None:
+    """Whether every other node of the cluster has this code, sees the home and has the features.
+
+    Raises BenchError, one sentence, before anything starts: a cell would find out in the middle of the night.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = ray.get_runtime_context().get_node_id()
+    others = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]
+    if not others:
+        return
+    names = sorted({str(job.config.get("method")) for job in jobs})
+    caches = {
+        str(home.cache / str(job.config["dataset"]) / f"{stream}.h5"): str(mark)
+        for job in jobs
+        for stream, mark in job.config.get("streams", {}).items()
+    }
+    home.work.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=home.work, prefix="seen-") as mark:
+        task = ray.remote(num_cpus=0, max_retries=0)(look)
+        asked = {
+            str(node["NodeManagerAddress"]): task.options(
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            ).remote(names, mark.name, list(caches))
+            for node in others
+        }
+        own = look(names, mark.name, list(caches))
+        for address, reference in asked.items():
+            try:
+                seen = ray.get(reference, timeout=NODE_SECONDS)
+            except (ray.exceptions.RayError, TimeoutError) as error:
+                line = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+                raise BenchError(
+                    f"node {address} cannot run bench ({line}): install the same environment there"
+                ) from None
+            _compare(address, own, seen, caches, home)
+
+
+def _compare(address: str, own: Sight, seen: Sight, caches: Mapping[str, str], home: Home) -> None:
+    if seen.version != own.version:
+        raise BenchError(
+            f"node {address} has bench {seen.version}, and this machine {own.version}: install one version"
+        )
+    other = [name for name, digest in own.methods.items() if seen.methods[name] != digest]
+    if other:
+        raise BenchError(f"node {address} has other code of {listing(other)}: bring the same checkout to every node")
+    if not seen.home:
+        raise BenchError(
+            f"node {address} does not see {home.root}: put it on storage that all nodes share, under the same path, or set "
+            "BENCH_HOME to such a folder"
+        )
+    for path, mark in caches.items():
+        if seen.caches[path] != mark:
+            raise BenchError(
+                f"node {address} {'lacks' if seen.caches[path] is None else 'has another version of'} the features {path}: "
+                "put the cache on shared storage (BENCH_CACHE), or copy it there"
+            )

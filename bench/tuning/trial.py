@@ -1,0 +1,49 @@
+"""One trial inside the worker that Ray Tune gave it: a cell that is trained and watched, and not decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.execution.job import Job
+from bench.execution.progress import SELECTION, read_curves
+
+Tell = Callable[[dict[str, Any]], None]
+
+VALUE, CAPTIONS, ENDED = "value", "captions", "ended"
+"""What a trial reports: validation CIDEr of an epoch, captions read until then, and at last that it came to its end."""
+
+
+def run_trial(job: Job, tell: Tell) -> None:
+    """Train a cell, telling of every validated epoch; goes on from where an earlier try of the same trial stopped."""
+    import torch
+
+    from bench.execution.cell import Fitting
+    from bench.execution.job import _use_threads
+    from bench.execution.workbench import Workbench
+    from bench.home import Home
+
+    class Watched(Workbench):
+        """A workbench that tells of its epochs."""
+
+        def report(self, phase: str, epoch: int, values: Mapping[str, float]) -> None:
+            super().report(phase, epoch, values)
+            if SELECTION in values:
+                tell({VALUE: float(values[SELECTION]), CAPTIONS: self.captions, ENDED: False})
+
+    _use_threads(job.threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    folder = Path(job.folder)
+    work = folder / "work"
+    work.mkdir(parents=True, exist_ok=True)
+    fitting = Fitting(job.config, work, Home(Path(job.root)), Watched)
+    fitting.fit(fitting.build())
+    curve = curve_of(folder)
+    last = curve[-1] if curve else (fitting.run.captions, float("nan"))
+    tell({VALUE: last[1], CAPTIONS: last[0], ENDED: True})
+
+
+def curve_of(folder: Path) -> list[tuple[int, float]]:
+    """(captions read, validation CIDEr) of the epochs of a trial, from its curves."""
+    return [(int(row["captions"]), float(row["value"])) for row in read_curves(folder) if row["name"] == SELECTION]

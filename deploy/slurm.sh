@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# A Ray cluster inside one SLURM allocation, one bench command on it:
+#   sbatch --nodes=2 --gpus-per-node=4 deploy/slurm.sh run 'methods=[recnet,vre]' dataset=msvd
+# Run it from the checkout, which all nodes must see under the same path. A job that was killed goes on with the same line.
+#SBATCH --job-name=bench
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=16
+#SBATCH --time=24:00:00
+set -euo pipefail
+
+bin=$PWD/.venv/bin
+port=$((20000 + SLURM_JOB_ID % 20000)) # two jobs on one node keep apart
+head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+address=$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip-address | awk '{print $1}'):$port
+
+# The token of this job alone, on storage that the nodes share, for the owner's eyes.
+export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$PWD/.bench/token-$SLURM_JOB_ID
+mkdir -p .bench
+(umask 077 && head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n' > "$RAY_AUTH_TOKEN_PATH")
+trap 'rm -f "$RAY_AUTH_TOKEN_PATH"' EXIT
+
+srun --nodes=1 --ntasks=1 --nodelist="$head" --overlap \
+    "$bin/ray" start --head --port="$port" --node-ip-address="${address%:*}" --num-cpus="$SLURM_CPUS_PER_TASK" --block &
+if [ "$SLURM_JOB_NUM_NODES" -gt 1 ]; then
+    for _ in $(seq 60); do # workers need a head that answers
+        if timeout 1 bash -c "</dev/tcp/${address%:*}/$port" 2>/dev/null; then break; fi
+        sleep 1
+    done
+    srun --nodes=$((SLURM_JOB_NUM_NODES - 1)) --ntasks=$((SLURM_JOB_NUM_NODES - 1)) --exclude="$head" --overlap \
+        "$bin/ray" start --address="$address" --num-cpus="$SLURM_CPUS_PER_TASK" --block &
+fi
+srun --nodes=1 --ntasks=1 --nodelist="$head" --overlap \
+    bash -c 'until "$0/ray" status --address="$1" >/dev/null 2>&1; do sleep 2; done; exec "$0/bench" "${@:2}" executor.address="$1"' \
+    "$bin" "$address" "$@"

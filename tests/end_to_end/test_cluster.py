@@ -1,0 +1,224 @@
+"""Cells on a cluster: real Ray nodes with fake GPUs, each test's in processes of its own that end with it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+PROGRAM = '''
+import json, sys, time
+from pathlib import Path
+from types import SimpleNamespace
+
+import ray
+from ray.cluster_utils import Cluster
+
+from bench.card import Resources
+from bench.execution.runner import run
+from bench.home import Home
+from bench.records.keys import cell_key
+
+
+class Cell:
+    """A cell of a method that does not exist: enough for placing it."""
+
+    def __init__(self, name, **more):
+        self.name = name
+        self.config = {"method": name, "variant": None, "dataset": "toy", "split": "test", "protocol": "standard"}
+        self.config |= {"seed": 0, "threads": 1, "device": "auto", **more}
+
+    key = property(lambda self: cell_key(self.config))
+    label = property(lambda self: self.name)
+
+    def folder(self, home):
+        return home.results / "toy" / self.name / self.key
+
+
+def work(config, root):
+    import json, os, time
+    from pathlib import Path
+
+    import ray
+
+    from bench.execution.provenance import provenance
+    from bench.records.keys import cell_key
+    from bench.records.schema import Record
+    from bench.records.store import write_record
+
+    folder = Path(root) / "results" / "toy" / config["method"] / cell_key(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    here = ray.get_runtime_context()
+    told = {"node": here.get_node_id(), "gpus": os.environ.get("CUDA_VISIBLE_DEVICES", ""), "at": time.time()}
+    facts = provenance(1, "cpu")
+    with (folder / "seen").open("a") as file:
+        file.write(json.dumps(told | {"share": facts.get("gpu_share"), "again": facts.get("memory_ran_out")}) + chr(10))
+    if config.get("hungry") and (facts.get("gpu_share") or 0) < 1:
+        raise MemoryError("CUDA out of memory")
+    steps = folder / "steps"
+    for step in range(int(steps.read_text()) if steps.exists() else 0, config.get("steps", 1)):
+        time.sleep(config.get("pause", 0.0))
+        steps.write_text(str(step + 1))
+    record = Record.model_validate(
+        {"schema": 1, "key": cell_key(config), "state": "unscored", "config": config, "provenance": facts}
+    )
+    write_record(folder, record)
+
+
+def score(config, root, scorer):
+    from pathlib import Path
+
+    from bench.records.keys import cell_key
+    from bench.records.store import read_record, write_record
+
+    folder = Path(root) / "results" / "toy" / config["method"] / cell_key(config)
+    record = read_record(folder / "record.json")
+    scored = {"state": "done", "scores": {"test": {"cider": 25.0}}, "signatures": {"test": {"cider": "toy"}}}
+    write_record(folder, record.model_copy(update=scored))
+
+
+def go(cells, home, **changes):
+    asked = {"executor": "ray", "retry_failed": False, "mlflow": "off", "dataset": "toy"}
+    where = {"address": "local", "max_concurrent": None, "resources": Resources()}
+    return run(cells, home, SimpleNamespace(**{**asked, **where, **changes}), work=work, score=score)
+
+
+def seen(cell, home):
+    return [json.loads(line) for line in (cell.folder(home) / "seen").read_text().splitlines()]
+
+
+home = Home(Path(sys.argv[1]))
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "num_gpus": 0})
+gpu = [cluster.add_node(num_cpus=2, num_gpus=2) for _ in range(2)]
+ray.init(address=cluster.address, log_to_driver=False)
+try:
+    print("told", json.dumps(test()))
+finally:
+    ray.shutdown()
+    cluster.shutdown()
+'''
+
+
+def on_a_cluster(home: Path, body: str) -> Any:
+    """What `test()` in `body` returns: a head without GPUs and two nodes with two fake ones each, `gpu`, wait for it."""
+    before, after = PROGRAM.split("\nhome = Home")
+    program = f"{before}\n{textwrap.dedent(body)}\nhome = Home{after}"
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(home)], capture_output=True, text=True, timeout=240, cwd=Path.cwd()
+    )
+    told = [line for line in done.stdout.splitlines() if line.startswith("told ")]
+    assert done.returncode == 0 and told, done.stdout[-3000:] + done.stderr[-3000:]
+    return json.loads(told[0].removeprefix("told "))
+
+
+def test_cells_go_where_the_gpus_are_and_shares_share(tmp_path: Path) -> None:
+    found = on_a_cluster(
+        tmp_path,
+        """
+        def test():
+            cells = [Cell(f"half{number}", pause=0.3, steps=4) for number in range(8)]
+            on_cpu = Cell("cpu", device="cpu")
+            status = go([*cells, on_cpu], home, resources=Resources(gpus=0.5))
+            with_gpus = {node["NodeID"] for node in ray.nodes() if node["Resources"].get("GPU")}
+            return status, [seen(cell, home) for cell in cells], seen(on_cpu, home), sorted(with_gpus)
+        """,
+    )
+    status, halves, on_cpu, with_gpus = found
+    assert status == 0
+    assert {cell[0]["node"] for cell in halves} == set(with_gpus), "both nodes with GPUs, and no other"
+    assert all(cell[0]["share"] == 0.5 and cell[0]["gpus"] in ("0", "1") for cell in halves)
+    together = max(sum(abs(one[0]["at"] - other[0]["at"]) < 1.0 for other in halves) for one in halves)
+    assert together > 4, "more cells at once than there are GPUs"
+    assert on_cpu[0]["gpus"] == "" and on_cpu[0]["share"] is None
+
+
+def test_out_of_memory_gets_a_whole_gpu_once_and_the_record_says_so(tmp_path: Path) -> None:
+    found = on_a_cluster(
+        tmp_path,
+        """
+        def test():
+            from bench.records.store import read_record
+
+            cell = Cell("hungry", hungry=True)
+            status = go([cell, Cell("other")], home, resources=Resources(gpus=0.5))
+            facts = read_record(cell.folder(home) / "record.json").provenance
+            return status, seen(cell, home), facts.gpu_share, facts.memory_ran_out
+        """,
+    )
+    status, tries, share, ran_out = found
+    assert (status, share, ran_out) == (0, 1.0, True)
+    assert [one["share"] for one in tries] == [0.5, 1.0]
+
+
+def test_a_lost_node_costs_its_cells_no_more_than_the_way_to_another(tmp_path: Path) -> None:
+    found = on_a_cluster(
+        tmp_path,
+        """
+        def test():
+            import threading
+
+            cells = [Cell(f"long{number}", pause=0.2, steps=30) for number in range(4)]
+
+            def lose():
+                until = time.time() + 60
+                while time.time() < until and not all((cell.folder(home) / "steps").exists() for cell in cells):
+                    time.sleep(0.1)
+                time.sleep(1)
+                cluster.remove_node(gpu[1], allow_graceful=False)
+
+            thread = threading.Thread(target=lose)
+            thread.start()
+            status = go(cells, home, resources=Resources(gpus=1))
+            thread.join()
+            steps = [(cell.folder(home) / "steps").read_text() for cell in cells]
+            return status, [seen(cell, home) for cell in cells], steps
+        """,
+    )
+    status, tries, steps = found
+    assert status == 0 and steps == ["30"] * 4
+    moved = [cell for cell in tries if len(cell) > 1]
+    assert moved, "the node was lost before its cells had ended"
+    assert all(cell[0]["node"] != cell[-1]["node"] for cell in moved)
+
+
+def test_at_most_so_many_at_once(tmp_path: Path) -> None:
+    found = on_a_cluster(
+        tmp_path,
+        """
+        def test():
+            cells = [Cell(f"one{number}", pause=0.5, device="cpu") for number in range(4)]
+            status = go(cells, home, max_concurrent=1)
+            return status, sorted(seen(cell, home)[0]["at"] for cell in cells)
+        """,
+    )
+    status, times = found
+    assert status == 0
+    assert all(later - earlier >= 0.5 for earlier, later in itertools.pairwise(times))
+
+
+def test_a_node_without_the_features_is_named_before_anything_starts(tmp_path: Path) -> None:
+    """All nodes of this machine see one disk: a cache whose fingerprint is not the cells' stands for one that is not there."""
+    found = on_a_cluster(
+        tmp_path,
+        """
+        def test():
+            from bench import BenchError
+
+            cell = Cell("reads", device="cpu", streams={"frames": "f" * 64})
+            try:
+                go([cell], home)
+            except BenchError as error:
+                return str(error), cell.folder(home).exists()
+        """,
+    )
+    message, started = found
+    assert message.startswith("node ") and "lacks the features" in message and message.count(". ") == 0
+    assert not started

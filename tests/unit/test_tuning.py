@@ -1,0 +1,296 @@
+"""`bench tune` before anything runs: spaces, points, requests, what a search remembers, and its page."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_world import PLAIN, World
+
+from bench import BenchError
+from bench.card import Interval, MethodCard
+from bench.cli import main
+from bench.registry import find_methods, method_entry
+from bench.request import KEYS
+from bench.tuning import pages
+from bench.tuning.request import HOW, TuneSpec, parse
+from bench.tuning.space import grid, scattered, size, told
+from bench.tuning.study import Report, Study, Trial, load, save, studies
+
+RATES = Interval(min=1e-4, max=1e-2, log=True)
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    made = World(tmp_path, monkeypatch)
+    made.add_stream("frames")
+    return made
+
+
+def card(name: str = "toy") -> MethodCard:
+    found = method_entry(name, find_methods()).card
+    assert found is not None
+    return found
+
+
+def ask(world: World, *words: str, methods: str = "toy") -> list[Study]:
+    spec = parse([f"methods={methods}", f"dataset={world.dataset}", *words])
+    return studies(spec, world.home, find_methods())
+
+
+class TestSpaces:
+    def test_the_cards_of_the_papers_can_be_searched(self) -> None:
+        spaces = {name: entry.card.search_space for name, entry in find_methods().items() if entry.card}
+        assert {"recnet", "vre", "hail", "etenet"} <= {name for name, space in spaces.items() if space}
+        assert set(spaces["hail"]) == {"information_weight", "relevance_exponent"}
+
+    def test_aliases_and_shared_settings_are_read_by_their_own_names(self, world: World) -> None:
+        rates = {"min": 1e-4, "max": 1e-2, "log": True}
+        space = card().space({"lambda": [0, 1], "train.learning_rate": rates}, "here")
+        assert space == {"weight": [0.0, 1.0], "train.learning_rate": RATES}
+
+    @pytest.mark.parametrize(
+        ("space", "says"),
+        [
+            ({"lamda": [0.1]}, r'here: unknown setting "lamda"; allowed: .*weight \(lambda\).* did you mean'),
+            ({"weight": [0.1], "lambda": [0.2]}, "here: weight is given twice"),
+            ({"weight": [2.0]}, "here.weight is 2.0, but must be at most 1"),
+            ({"weight": []}, r"here.weight is \[\], but must be a list of values"),
+            ({"weight": 0.5}, "here.weight is 0.5, but must be a list of values"),
+            ({"weight": [0.5, 0.5]}, "here.weight holds 0.5 twice"),
+            ({"weight": {"min": 0.5, "max": 0.1}}, "here.weight: .*min is 0.5 and max 0.1"),
+            ({"weight": {"min": 0.0, "max": 0.1, "log": True}}, "which has no logarithm"),
+            ({"weight": {"min": 0.1, "max": 7.0}}, "here.weight is 7.0, but must be at most 1"),
+            ({"weight": {"low": 0.1, "max": 0.5}}, 'here.weight: unknown key "low"'),
+            ({"depth": {"min": 1.0, "max": 3.0}}, "here.depth is 1.0, but must be a whole number"),
+            ({"train.learning_rat": [1e-3]}, 'unknown setting "learning_rat".* did you mean "learning_rate"'),
+            ({"train.learning_rate": [-1.0]}, "here.train.learning_rate: learning_rate is -1.0"),
+            ({"train.epochs": {"min": 1.0, "max": 3.0}}, "epochs"),
+        ],
+    )
+    def test_what_cannot_be_searched(self, world: World, space: dict[str, Any], says: str) -> None:
+        with pytest.raises(BenchError, match=says):
+            card().space(space, "here")
+
+    def test_a_card_with_an_unsound_space_is_refused(self, world: World) -> None:
+        world.add_method("odd", PLAIN.replace("name: plain", "name: odd") + "search_space: {width: [wide]}\n")
+        assert "search_space.width is 'wide'" in str(find_methods()["odd"].error)
+
+
+class TestPoints:
+    def test_a_grid_in_the_order_of_its_lists(self) -> None:
+        space = {"a": [1, 2], "b": ["x", "y", "z"]}
+        assert size(space) == 6
+        points = grid(space, None, 0)
+        assert [tuple(point.values()) for point in points] == [(a, b) for a in (1, 2) for b in "xyz"]
+        drawn = grid(space, 4, 0)
+        assert len(drawn) == 4 and all(point in points for point in drawn)
+        assert [points.index(point) for point in drawn] == sorted(points.index(point) for point in drawn)
+        assert grid(space, 4, 1) != drawn, "another seed, other points"
+        with pytest.raises(BenchError, match="search=grid needs lists of values, and b is an interval"):
+            grid({"a": [1], "b": RATES}, None, 0)
+
+    def test_one_more_parameter_changes_no_other(self) -> None:
+        alone = scattered({"rate": RATES}, 20, 3)
+        both = scattered({"weight": [0.1, 0.2, 0.3], "rate": RATES}, 20, 3)
+        assert [point["rate"] for point in both] == [point["rate"] for point in alone]
+        assert scattered({"rate": RATES}, 30, 3)[:20] == alone, "nor do more trials"
+        assert scattered({"rate": RATES}, 20, 4) != alone
+
+    def test_values_are_spread_as_declared(self) -> None:
+        points = scattered({"log": RATES, "even": Interval(min=-1, max=3), "one": ["a", "b", "c", "d"]}, 4000, 0)
+        below = sum(point["log"] < 1e-3 for point in points) / 4000  # the middle of 1e-4 .. 1e-2 in the logarithm
+        even = sum(point["even"] < 1 for point in points) / 4000
+        # Four deviations of a share of one half over 4,000 draws.
+        assert abs(below - 0.5) < 0.032 and abs(even - 0.5) < 0.032
+        assert all(abs(sum(point["one"] == name for point in points) / 4000 - 0.25) < 0.028 for name in "abcd")
+        assert all(1e-4 <= point["log"] <= 1e-2 and -1 <= point["even"] <= 3 for point in points)
+
+    def test_in_words(self, world: World) -> None:
+        point = {"weight": 0.25, "depth": 3, "train.learning_rate": 5e-4, "train.epochs": 4}
+        assert told(card(), point) == "lambda=0.25 depth=3 learning_rate=0.0005 epochs=4"
+
+
+class TestRequests:
+    def test_what_is_asked(self, world: World) -> None:
+        words = ["methods=toy", f"dataset={world.dataset}", "search=random", "search.beam=3", "trials=4", "tune_seed=7"]
+        spec = parse(
+            [*words, "space.toy.lambda=[0.1,0.3]", "space.toy.train.learning_rate={min: 1e-4, max: 1e-2, log: true}"]
+        )
+        assert (spec.how.search, spec.how.scheduler, spec.how.trials, spec.how.seed) == ("random", "fifo", 4, 7)
+        assert spec.run.search.beam == 3, "search.beam stays that of decoding"
+        assert spec.spaces == {"toy": {"weight": [0.1, 0.3], "train.learning_rate": RATES}}
+
+    def test_no_key_of_run_is_taken_twice(self) -> None:
+        assert set(HOW) & set(KEYS) == {"search"}
+
+    def test_a_plan_file_holds_a_search_too(self, world: World, tmp_path: Path) -> None:
+        plan = world.write(
+            "tune.yaml", "search: random\ntrials: 3\nspace: {toy: {lambda: [0.1, 0.9]}}\nmethods: [toy]\n"
+        )
+        spec = parse([str(plan), f"dataset={world.dataset}", "trials=5"])
+        assert (spec.how.search, spec.how.trials, spec.spaces["toy"]) == ("random", 5, {"weight": [0.1, 0.9]})
+
+    @pytest.mark.parametrize(
+        ("words", "says"),
+        [
+            (["trials=0"], "trials is 0, but must be at least 1"),
+            (["search=bayes"], "search is 'bayes', but must be one of grid, random, optuna"),
+            (["scheduler=hyperband"], "scheduler is 'hyperband', but must be one of fifo, asha"),
+            (["space.toy.lamda=[1]"], r'space.toy: unknown setting "lamda"'),
+            (["space.plain.width=[4]"], r'space.plain: methods=toy: unknown method "plain"'),
+            (["trial=3"], 'unknown key "trial".* did you mean "trials"'),
+            (["trials=3"], r"trials=3, but the grids have fewer points \(toy 2\)"),
+            (["search=random"], "trials= is missing: search=random needs to be told"),
+            (["split=val"], "split=val: a search chooses on the validation clips and must report others"),
+            (["executor=inline"], "executor=inline: a search is run by Ray Tune"),
+        ],
+    )
+    def test_bad_requests_are_sentences(
+        self, world: World, capsys: pytest.CaptureFixture[str], words: list[str], says: str
+    ) -> None:
+        status = main(["tune", "methods=toy", f"dataset={world.dataset}", *words])
+        err = capsys.readouterr().err
+        assert status == 2
+        assert re.search(says, err), err
+        assert "Traceback" not in err
+
+    def test_a_method_without_a_space_says_how_to_name_one(self, world: World) -> None:
+        with pytest.raises(
+            BenchError, match=r"the card of plain names nothing to search; name it, such as space\.plain"
+        ):
+            ask(world, methods="toy,plain")
+
+    def test_every_method_gets_as_many_trials(self, world: World) -> None:
+        world.add_method("more", PLAIN.replace("name: plain", "name: more") + "search_space: {width: [4, 8, 16]}\n")
+        with pytest.raises(BenchError, match=r"different numbers of points \(toy 2, more 3\).*name trials=2 or fewer"):
+            ask(world, methods="toy,more")
+        assert [len(study.points or []) for study in ask(world, "trials=2", methods="toy,more")] == [2, 2]
+
+
+class TestStudies:
+    def test_trials_are_cells_of_their_own(self, world: World) -> None:
+        (study,) = ask(world, "seeds=[3,4]", "train.epochs=2")
+        cells = [study.cell(point, world.home) for point in study.points or []]
+        assert [cell.config["settings"]["weight"] for cell in cells] == [0.0, 0.5]
+        assert {cell.config["split"] for cell in cells} == {"val"}
+        assert {cell.config["seed"] for cell in cells} == {0}, "the trials' seed, not one of the last stage"
+        assert len({cell.key for cell in cells}) == 2
+        for cell in cells:
+            assert cell.folder(world.home).is_relative_to(world.home.work), "no trial lies among the results"
+
+    def test_another_search_is_another_file(self, world: World) -> None:
+        paths = [
+            ask(world, *words)[0].path(world.home)
+            for words in (
+                [],
+                ["trials=1"],
+                ["tune_seed=1"],
+                ["train.epochs=3"],
+                ["scheduler=asha"],
+                ["space.toy.weight=[0.3]"],
+            )
+        ]
+        assert len(set(paths)) == len(paths)
+        assert ask(world, "seeds=[5]", "threads=2")[0].path(world.home) == paths[0], (
+            "seeds of the last stage search nothing"
+        )
+
+    def test_variants_and_settings_stay(self, world: World) -> None:
+        first, second = ask(world, "toy.depth=4", methods="toy:one,toy:two")
+        assert (first.row, second.row) == ("toy:one", "toy:two")
+        assert first.cell({"weight": 0.5}, world.home).config["settings"]["depth"] == 4
+        rate = first.cell({"weight": 0.5, "train.learning_rate": 1e-3}, world.home)
+        assert rate.config["train"]["learning_rate"] == 1e-3
+        assert rate.config["train"]["epochs"] == 7, "the data set's own"
+
+    def test_what_a_search_remembers(self, world: World) -> None:
+        (study,) = ask(world)
+        report = load(study, world.home, 100)
+        assert report.trials == [] and report.best() is None
+        point = {"weight": 0.5}
+        report.trials.append(Trial(number=1, point=point, key="b", state="stopped", value=20.0, curve=[(50, 20.0)]))
+        report.trials.append(Trial(number=0, point={"weight": 0.0}, key="a", state="completed", value=20.0))
+        save(report, study.path(world.home))
+        again = load(study, world.home, 100)
+        assert [trial.number for trial in again.trials] == [0, 1]
+        best = again.best()
+        assert best is not None and best.number == 0, "the first of equals"
+        study.path(world.home).write_text("{")
+        with pytest.raises(BenchError, match=r"remove it and run the same command again"):
+            load(study, world.home, 100)
+
+
+def report_of(study: Study, values: list[float | None], chosen: int | None) -> Report:
+    trials = [
+        Trial(
+            number=number,
+            point=point,
+            key=f"k{number}",
+            state="failed" if value is None else "completed",
+            value=value,
+            captions=100,
+            seconds=3.0,
+            curve=[] if value is None else [(100, value)],
+            message="a | pipe" if value is None else None,
+        )
+        for number, (point, value) in enumerate(zip(study.points or [], values, strict=True))
+    ]
+    made = load(study, study_home(study), 100)
+    made.trials, made.chosen = trials, chosen
+    return made
+
+
+def study_home(study: Study) -> Any:
+    from bench.home import find_home
+
+    return find_home()
+
+
+class TestPages:
+    def spec(self, world: World) -> Study:
+        return ask(world, "space.toy.lambda=[0.0,0.25,0.5]")[0]
+
+    def test_a_page_from_the_reports_alone(self, world: World) -> None:
+        study = self.spec(world)
+        save(report_of(study, [21.0, 24.5, None], 1), study.path(world.home))
+        written = pages.write(world.home)
+        page = world.home.leaderboards / "tuning" / "little.md"
+        assert page in written and len(written) == 2, "the page and one curve"
+        text = page.read_text()
+        assert "Chosen: `lambda=0.25`, validation CIDEr 24.5; printed: `lambda=0.3`." in text
+        assert "| **1** | `lambda=0.25` | completed | 24.5 |" in " ".join(text.split()).replace("  ", " ")
+        assert r"failed: a \| pipe" in text
+        picture = next(path for path in written if path.suffix == ".svg").read_text()
+        assert 'id="chosen"' in picture and 'id="printed"' in picture
+        assert pages.write(world.home, check=True) == [] == pages.write(world.home)
+        page.write_text(text.replace("24.5", "25.5"))
+        assert pages.write(world.home, check=True) == [page]
+
+    def test_two_settings_make_a_map(self, world: World) -> None:
+        (study,) = ask(world, "space.toy.weight=[0.3,0.6]", "space.toy.depth=[1,2]")
+        save(report_of(study, [1.0, 2.0, 3.0, 2.5], 2), study.path(world.home))
+        picture = next(path for path in pages.write(world.home) if path.suffix == ".svg").read_text()
+        assert 'id="best-0"' in picture and 'id="printed-0"' in picture
+
+    def test_words_have_no_curve(self, world: World) -> None:
+        (study,) = ask(world, 'space.toy.mode=["on",local]')
+        save(report_of(study, [1.0, 2.0], 1), study.path(world.home))
+        assert [path.suffix for path in pages.write(world.home)] == [".md"]
+
+    def test_a_damaged_report_is_named(self, world: World) -> None:
+        study = self.spec(world)
+        save(report_of(study, [1.0, 2.0, 3.0], 2), study.path(world.home))
+        content = json.loads(study.path(world.home).read_text())
+        content["trials"][0]["state"] = "lost"
+        study.path(world.home).write_text(json.dumps(content))
+        with pytest.raises(BenchError, match=r"little/toy/two-\w+\.json \(remove it .*\): trials\.0\.state is 'lost'"):
+            pages.write(world.home)
+
+
+def test_a_spec_is_plain(world: World) -> None:
+    spec = parse(["methods=toy", f"dataset={world.dataset}"])
+    assert isinstance(spec, TuneSpec) and spec.how.trials is None
