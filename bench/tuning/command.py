@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 from bench import BenchError
 from bench.execution.inputs import budget_of
 from bench.home import Home
@@ -74,3 +76,5 @@ def _refuse(spec: TuneSpec) -> None:
         raise BenchError("split=val: a search chooses on the validation clips and must report others; leave split= out")
     if spec.run.executor == "inline":
         raise BenchError("executor=inline: a search is run by Ray Tune; leave executor= out")
+    if spec.how.search == "optuna" and importlib.util.find_spec("optuna") is None:
+        raise BenchError('search=optuna needs the package optuna: pip install "captionbench[optuna]"')

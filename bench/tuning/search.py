@@ -6,23 +6,17 @@ import math
 import os
 import shlex
 import sys
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench import BenchError
 from bench.card import Interval
 from bench.execution.cluster import Request, connect, nodes, request_of
-from bench.execution.job import Job, sentence
-from bench.execution.progress import read_curves
 from bench.execution.runner import resources_of
 from bench.execution.tracking import NoTracking, Tracking, open_tracking
 from bench.home import Home
-from bench.tuning.space import told
-from bench.tuning.study import Report, Study, Trial, save
-from bench.tuning.trial import CAPTIONS, ENDED, VALUE, curve_of, run_trial
+from bench.tuning.study import Report, Study, save
+from bench.tuning.trial import CAPTIONS, VALUE, run_trial
 
 RETRIES = 2  # of a trial whose worker or node was lost
 HALVING = 2  # of the trials that reach a rung, one in so many goes on
@@ -66,9 +60,11 @@ def _fit(study: Study, report: Report, home: Home, say: Say, todo: list[int], tr
     _quiet()
     from ray import tune
 
-    job = job_of(study, study.base.config, home)  # every trial asks for as much
+    from bench.tuning.keeper import Keeper
+
+    job = study.job(study.base, home)  # every trial asks for as much
     asked = request_of(job, resources_of(study.card.name, study.spec.run), nodes())
-    keeper = keeper_of(study, report, home, say, todo, tracking)
+    keeper = Keeper(study, report, home, say, todo, tracking)
     searcher, space, samples = _searcher(study, report, todo)
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(_trainable, study=study, root=str(home.root)), _bundle(asked)),
@@ -106,14 +102,6 @@ def _bundle(asked: Request) -> dict[str, float]:
     return {"cpu": asked.cpus, **({"gpu": asked.gpus} if asked.gpus else {}), **kind}
 
 
-def job_of(study: Study, config: dict[str, Any], home: Home) -> Job:
-    """A trial as a job, named after its row."""
-    from bench.spec import Cell
-
-    cell = Cell(config)
-    return Job(cell.key, cell.label, str(cell.folder(home)), str(home.root), config)
-
-
 def _trainable(config: dict[str, Any], study: Study, root: str) -> None:
     """What Ray calls in a worker. `config` holds the number of a point, or the point itself where a searcher proposes it."""
     from ray import tune
@@ -121,7 +109,7 @@ def _trainable(config: dict[str, Any], study: Study, root: str) -> None:
     home = Home(Path(root))
     point = study.points[config["number"]] if study.points is not None else dict(config)
     cell = study.cell(point, home)
-    run_trial(job_of(study, cell.config, home), tune.report)
+    run_trial(study.job(cell, home), tune.report)
 
 
 def _searcher(study: Study, report: Report, todo: list[int]) -> tuple[Any, dict[str, Any], int]:
@@ -130,13 +118,9 @@ def _searcher(study: Study, report: Report, todo: list[int]) -> tuple[Any, dict[
 
     if study.points is not None:
         return None, {"number": tune.grid_search(todo)}, 1
-    try:
-        import optuna
-        from ray.tune.search.optuna import OptunaSearch
-    except ImportError as error:
-        raise BenchError(
-            f'search=optuna needs the package optuna ({error}): pip install "captionbench[optuna]"'
-        ) from None
+    import optuna
+    from ray.tune.search.optuna import OptunaSearch
+
     space = {
         name: tune.choice(choices)
         if not isinstance(choices, Interval)
@@ -169,79 +153,3 @@ def grace(study: Study, budget: int) -> int:
     """Captions that every trial may read: all phases but the last, and a quarter of it."""
     shares = list(study.base.config["phases"].values())
     return max(1, math.ceil(budget * (1 - shares[-1] * (1 - FIRST_RUNG))))
-
-
-@dataclass
-class _Kept:
-    """What the driver knows of a running trial."""
-
-    number: int
-    job: Job
-    point: dict[str, Any]
-    began: float = field(default_factory=time.monotonic)
-    ended: bool = False
-
-
-def keeper_of(
-    study: Study, report: Report, home: Home, say: Say, todo: list[int], tracking: Tracking | NoTracking
-) -> Any:
-    """A callback of Ray Tune that writes each trial into the report when it ends."""
-    from ray.tune import Callback
-
-    free = iter(todo)
-
-    class Keeper(Callback):
-        """Lives in the driver."""
-
-        def __init__(self) -> None:
-            self.kept: dict[str, _Kept] = {}
-
-        def _of(self, trial: Any) -> _Kept:
-            if trial.trial_id not in self.kept:
-                number = trial.config["number"] if study.points is not None else next(free)
-                point = study.points[number] if study.points is not None else dict(trial.config)
-                cell = study.cell(point, home)
-                job = job_of(study, cell.config, home)
-                self.kept[trial.trial_id] = _Kept(number, job, point)
-                tracking.start(job, cell)
-            return self.kept[trial.trial_id]
-
-        def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            one = self._of(trial)
-            say(f"{study.row} trial {one.number}: {told(study.card, one.point)}: started")
-
-        def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any) -> None:
-            self._of(trial).ended |= bool(result.get(ENDED))
-
-        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            one = self._of(trial)
-            self._note(one, "completed" if one.ended else "stopped", None)
-
-        def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            error = trial.get_error() or trial.get_pickled_error() if hasattr(trial, "get_error") else None
-            self._note(self._of(trial), "failed", sentence(error) if error is not None else "the trial's worker ended")
-
-        def _note(self, one: _Kept, state: Any, message: str | None) -> None:
-            curve = curve_of(Path(one.job.folder))
-            value = max((score for _, score in curve), default=None)
-            report.trials.append(
-                Trial(
-                    number=one.number,
-                    point=one.point,
-                    key=one.job.key,
-                    state=state,
-                    value=value,
-                    captions=curve[-1][0] if curve else 0,
-                    seconds=round(time.monotonic() - one.began, 1),
-                    curve=curve,
-                    message=message,
-                )
-            )
-            save(report, study.path(home))
-            tracking.curves(one.job, read_curves(Path(one.job.folder)))
-            tracking.finish_trial(one.job, state, value, message)
-            reached = "no score" if value is None else f"validation CIDEr {value:.1f}"
-            reason = f" ({message})" if message else ""
-            say(f"{study.row} trial {one.number}: {told(study.card, one.point)}: {state}, {reached}{reason}")
-
-    return Keeper()

@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError
 
 from bench import BenchError
 from bench.card import TRAIN, Interval, MethodCard
+from bench.execution.job import Job
 from bench.home import Home
 from bench.records.keys import cell_key
 from bench.records.store import write_atomically
@@ -29,6 +30,7 @@ from bench.tuning.space import Point, Space, grid, scattered, size
 
 SCHEMA = 1
 FOLDER = "tuning"
+State = Literal["completed", "stopped", "failed"]
 
 
 class Trial(Strict):
@@ -40,7 +42,7 @@ class Trial(Strict):
     number: int
     point: dict[str, Any]
     key: str
-    state: Literal["completed", "stopped", "failed"]
+    state: State
     value: float | None = None
     captions: int = 0
     seconds: float = 0.0
@@ -103,6 +105,10 @@ class Study:
         """The trial at a point: trained and chosen like any cell, reported on validation clips, kept apart from results."""
         (cell,) = cells(self.at(point, self.spec.run, [self.spec.how.seed], "val"), home, self.entries)
         return Cell({**cell.config, "tuning": self.digest})
+
+    def job(self, cell: Cell, home: Home) -> Job:
+        """A trial as what crosses into a worker."""
+        return Job(cell.key, cell.label, str(cell.folder(home)), str(home.root), cell.config)
 
     def at(self, point: Mapping[str, Any], run: RunSpec, seeds: Sequence[int], split: str) -> RunSpec:
         """The request that trains the row with the values of a point."""

@@ -49,8 +49,10 @@ def bench(home: Path) -> Bench:
     """Run a command in a process of its own, as its driver starts and ends a Ray of its own."""
 
     def command(*words: str) -> tuple[int, str]:
+        named = {word.partition("=")[0] for word in words}
+        small = [word for word in SMALL if word.partition("=")[0] not in named]
         done = subprocess.run(
-            [sys.executable, "-m", "bench", *words, *SMALL],
+            [sys.executable, "-m", "bench", *words, *small],
             capture_output=True,
             text=True,
             env={**os.environ, "BENCH_HOME": str(home)},
@@ -80,7 +82,7 @@ def test_a_grid_is_searched_and_the_best_trained_over_the_seeds(bench: Bench, ho
     assert all(len(trial.curve) == 4 for trial in report.trials), "epochs of both phases"  # 3 epochs of budget, halved
     best = report.best()
     assert best is not None and report.chosen == best.number
-    assert {trial.captions for trial in report.trials} == {report.budget}
+    assert all(trial.captions >= report.budget for trial in report.trials)
     records = all_records(Home(home).results)
     assert sorted(record.seed for record in records) == [1, 2]
     assert {record.config["settings"]["reconstruction_weight"] for record in records} == {
