@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import typing
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from bench.sentences import from_pydantic, listing, unknown
 from bench.settings import GROUPS, Model, Search, Strict, Text, Train
 
 FLAGS = ("--retry-failed",)
+ADDRESS = re.compile(r"local|auto|(ray://)?[A-Za-z0-9_.-]+:[0-9]+")
 LARGEST_SEED = 2**32 - 1  # what every generator of random numbers takes
 
 
@@ -39,7 +41,7 @@ class RunSpec(Strict):
     search: Search = Search()
     text: Text = Text()
     executor: Literal["ray", "inline"] = "ray"
-    address: str = Field(default="local", pattern=r"^(local|auto|(ray://)?[A-Za-z0-9_.-]+:[0-9]+)$")
+    address: str = "local"
     max_concurrent: int | None = Field(default=None, ge=1)
     resources: Resources = Resources()
     threads: int = Field(default=1, ge=1)
@@ -63,6 +65,13 @@ class RunSpec(Strict):
             raise ValueError(f"holds {min(value)}, but a seed must be at least 0")
         if max(value) > LARGEST_SEED:
             raise ValueError(f"holds {max(value)}, but a seed must be at most {LARGEST_SEED}")
+        return value
+
+    @field_validator("address")
+    @classmethod
+    def _address_has_a_port(cls, value: str) -> str:
+        if not ADDRESS.fullmatch(value):
+            raise ValueError(f"(executor.address) is {value!r}, but must be local, auto or HOST:PORT")
         return value
 
     @field_validator("subset")

@@ -71,7 +71,7 @@ def test_understood(words: list[str], said: dict[str, Any]) -> None:
 HERE = "command line: "
 KEYS = (
     "methods, dataset, split, splits, subset, streams, protocol, loss, seeds, train, model, search, text, executor, "
-    "threads, device, mlflow, retry_failed, plain, toy"
+    "address, max_concurrent, resources, threads, device, mlflow, retry_failed, plain, toy"
 )
 REFUSED: list[tuple[list[str], str]] = [
     (["metods=toy", "dataset=d"], f'{HERE}unknown key "metods"; allowed: {KEYS}; did you mean "methods"?'),
@@ -119,6 +119,15 @@ REFUSED: list[tuple[list[str], str]] = [
     ([*BASE, "splits=a # b"], f"{HERE}splits: 'a # b' has a comment; quote the value if the # belongs to it"),
     ([*BASE, "splits=!!python/name:os.system x"], None),
     ([*BASE, "9=1"], f"{HERE}'9=1' is not key=value; a key is words joined by dots"),
+    (
+        [*BASE, "executor.address=nowhere"],
+        f"{HERE}address (executor.address) is 'nowhere', but must be local, auto or HOST:PORT",
+    ),
+    ([*BASE, "max_concurrent=0"], f"{HERE}max_concurrent is 0, but must be at least 1"),
+    (
+        [*BASE, "resources.gpus=0.3"],
+        f"{HERE}resources.gpus is 0.3, but a share of a GPU must divide one (0.5, 0.25, 0.2), and more must be whole",
+    ),
     ([*BASE, "device=gpu"], f"{HERE}device is 'gpu', but must be of the form ^(auto|cpu|cuda(:[0-9]+)?)$"),
 ]
 PARTS = {
