@@ -14,7 +14,7 @@ from typing import Any
 from tabulate import tabulate
 
 from bench.execution.provenance import provenance
-from bench.reports.figures.canvas import BLUE, INK, ORANGE, QUIET, Picture, finish, place, sheet, style
+from bench.reports.figures.canvas import BLUE, INK, ORANGE, QUIET, Picture, finish, number_ticks, place, sheet, style
 
 RESULTS = Path(__file__).parent / "results"
 WAYS = {"plain": ("published way", QUIET), "fp32": ("engine, fp32", BLUE), "bf16": ("engine, bf16", ORANGE)}
@@ -112,6 +112,7 @@ def picture(throughput: Mapping[str, Mapping[str, float]], where: str) -> Pictur
                 axes.barh(at, rates[way], 0.24, color=WAYS[way][1], label=label)
                 axes.text(rates[way] * 1.05, at, f"{rates[way]:,.0f}", va="center", color=INK, fontsize=8)
         axes.set_xscale("log")
+        number_ticks(axes.xaxis)
         axes.set_xlim(min(min(rates.values()) for rates in throughput.values()) / 2.5, None)
         axes.set_yticks(range(len(throughput)), list(throughput))
         axes.set_ylim(len(throughput) - 0.5, -0.5)

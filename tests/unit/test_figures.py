@@ -16,7 +16,7 @@ from bench import BenchError
 from bench.records.shown import Shown, Trace, read_trace, write_trace
 from bench.reports.figures.bars import bar_chart
 from bench.reports.figures.canvas import CHARACTER, RED, YELLOW, Picture, cells, plain, wrap
-from bench.reports.figures.curves import Point, history, rewards, sweep
+from bench.reports.figures.curves import Point, history, memory, rewards, sweep
 from bench.reports.figures.grids import heat_maps, word_map
 from bench.reports.figures.masks import fade, masks, regions, upsample
 from bench.reports.figures.scatter import panels
@@ -280,3 +280,10 @@ def test_damaged_traces_are_refused_in_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "key_frames.json").write_text("[1]", encoding="utf-8")
     with pytest.raises(BenchError, match=r"key_frames\.json"):
         read_trace(tmp_path, "key_frames")
+
+
+def test_logarithmic_axes_have_numbers() -> None:
+    held = {"step 1": {"whole": [2_000_000, 90_000_000], "pieces": [2_000_000, 2_000_000]}}
+    svg = memory([8, 128], held, 8).svg
+    assert "$" not in svg and "mathdefault" not in svg
+    assert all(f">{number}<" in svg for number in (2, 5, 10, 20, 50))

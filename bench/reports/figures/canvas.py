@@ -13,8 +13,10 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from bench.reports.markdown import clean
 
@@ -101,6 +103,13 @@ def write(figure: Figure, x: float, y: float, text: str, **options: Any) -> None
     wide, high = figure.get_size_inches()
     options = {"va": "top", "ha": "left", **options}
     figure.text(x / wide, 1 - y / high, plain(text), **options)
+
+
+def number_ticks(axis: Axis) -> None:
+    """Ticks of a logarithmic axis as numbers: matplotlib writes powers in a notation that is plain text in this house."""
+    axis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
 
 
 def finish(figure: Figure, title: str, alt: str) -> Picture:

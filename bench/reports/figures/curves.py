@@ -21,6 +21,7 @@ from bench.reports.figures.canvas import (
     Picture,
     finish,
     listed,
+    number_ticks,
     place,
     plain,
     sheet,
@@ -132,6 +133,7 @@ def response(
         axes = place(figure, 0.65, 0.3, 7.4, 2.2)
         if log:
             axes.set_xscale("log")
+            number_ticks(axes.xaxis)
         axes.plot([one[0] for one in trials], [one[1] for one in trials], color=QUIET, linewidth=1, zorder=1)
         for whole in (True, False):
             some = [one for one in trials if one[2] is whole]
@@ -302,6 +304,7 @@ def memory(sizes: Sequence[int], cells: Mapping[str, Mapping[str, Sequence[int]]
         axes.set_xlabel("captions in a batch")
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
+        number_ticks(axes.yaxis)
         axes.set_xticks(sizes, [str(size) for size in sizes])
         axes.minorticks_off()
         figure.legend(*axes.get_legend_handles_labels(), loc="lower center", ncols=2)
