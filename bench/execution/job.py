@@ -99,8 +99,7 @@ def train(job: Job, work: Work | None = None, capture: bool = True) -> Outcome:
 def _train(job: Job, work: Work | None, log: Any) -> Outcome:
     folder = Path(job.folder)
     try:
-        _use_threads(job.threads)
-        _use_share(job)
+        settle(job)
         if work is None:
             from bench.execution.cell import run_cell
 
@@ -156,21 +155,20 @@ def record_failure(job: Job, kind: str, message: str) -> None:
         write_record(folder, Record(schema=1, key=job.key, state="failed", config=job.config, failure=failure))
 
 
-def _use_threads(threads: int) -> None:
-    """Threads of this process's numeric libraries: by environment for those not imported yet, by call for torch."""
+def settle(job: Job) -> None:
+    """Keep this process to the threads and the share of a GPU that `job` was given: a worker may have served another before.
+
+    Libraries that are not imported yet read their threads in the environment, records the share.
+    """
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[name] = str(threads)
-    if "torch" in sys.modules:  # a worker that is used again
-        sys.modules["torch"].set_num_threads(threads)
-
-
-def _use_share(job: Job) -> None:
-    """Keep to a share of a GPU: two cells on one would otherwise take what they find. Records read of it in the environment."""
+        os.environ[name] = str(job.threads)
     os.environ[GPU_SHARE] = f"{job.gpus:g}{' again' if job.again else ''}"
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(job.threads)
     if 0 < job.gpus < 1:
         import torch
 
-        if torch.cuda.is_available():
+        if torch.cuda.is_available():  # two cells on one GPU would otherwise take what they find
             torch.cuda.set_per_process_memory_fraction(job.gpus)
 
 

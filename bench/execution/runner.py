@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from bench import BenchError
 from bench.card import Resources
+from bench.execution.cluster import LOCAL
 from bench.execution.display import Display, Result
 from bench.execution.inline import InlineBackend
 from bench.execution.job import Job, Outcome, Score, Work, state_of
@@ -147,6 +148,10 @@ class _Run:
 
     def _backend(self, todo: list[Job], spec: RunSpec, work: Work | None, score: Score | None) -> Backend:
         if spec.executor == "inline":
+            if spec.address != LOCAL:
+                raise BenchError(
+                    f"executor=inline runs cells in this process: leave executor.address={spec.address} out"
+                )
             return InlineBackend(work, score)
         cards = {job.key: resources_of(job.config["method"], spec) for job in todo}
         return RayBackend(todo, cards, work, score, spec.address, spec.max_concurrent)

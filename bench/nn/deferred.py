@@ -31,6 +31,13 @@ class _Ledger:
         # Under autocast the weight is rounded once for the whole loop, not at every step.
         self.anchor: Tensor = _Anchor.apply(weight.to(_product_type(weight)), self)
 
+    def settle(self) -> Tensor:
+        """The weight's gradient as one product, once all steps have left theirs; the ledger is empty then."""
+        total = torch.cat(self.gradients).T @ torch.cat(self.inputs)
+        self.gradients.clear()
+        self.inputs.clear()
+        return total
+
 
 def _product_type(weight: Tensor) -> torch.dtype:
     kind = weight.device.type
@@ -38,21 +45,18 @@ def _product_type(weight: Tensor) -> torch.dtype:
 
 
 class _Anchor(torch.autograd.Function):
-    """Identity on the weight. Its backward runs when every step's has run, for all of them hang on it."""
+    """Identity on what the steps use. Its backward runs when every step's has run, for all of them hang on it."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, ledger: _Ledger) -> Tensor:
+    def forward(ctx: Any, shared: Tensor, account: _Ledger | _Loan) -> Tensor:
         ctx.set_materialize_grads(False)
-        ctx.ledger = ledger
-        return weight.view_as(weight)
+        ctx.account = account
+        return shared.view_as(shared)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor, None]:
-        ledger: _Ledger = ctx.ledger
-        total = torch.cat(ledger.gradients).T @ torch.cat(ledger.inputs)
-        ledger.gradients.clear()
-        ledger.inputs.clear()
-        return total, None
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, None]:
+        account: _Ledger | _Loan = ctx.account
+        return account.settle(), None
 
 
 class _Step(torch.autograd.Function):
@@ -81,23 +85,12 @@ class _Loan:
     def __init__(self, lender: Tensor) -> None:
         self.total: Tensor | None = None
         self.lender = lender  # kept, so that no other tensor takes its id
-        self.anchor: Tensor = _Lent.apply(lender, self)
+        self.anchor: Tensor = _Anchor.apply(lender, self)
 
-
-class _Lent(torch.autograd.Function):
-    """Identity on the lender. Its backward runs when those of all rows have run, for they hang on it."""
-
-    @staticmethod
-    def forward(ctx: Any, lender: Tensor, loan: _Loan) -> Tensor:
-        ctx.set_materialize_grads(False)
-        ctx.loan = loan
-        return lender.view_as(lender)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, None]:
-        loan: _Loan = ctx.loan
-        total, loan.total = loan.total, None
-        return total, None
+    def settle(self) -> Tensor | None:
+        """The sum, once all rows have added theirs; the loan is empty then."""
+        total, self.total = self.total, None
+        return total
 
 
 class _Rows(torch.autograd.Function):

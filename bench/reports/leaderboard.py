@@ -11,7 +11,7 @@ from typing import Any
 from bench import BenchError
 from bench.home import Home
 from bench.records.schema import DENSEVID, Record
-from bench.records.store import RECORD, BadRecord, all_records, cell_folder, record_paths, write_atomically
+from bench.records.store import RECORD, BadRecord, all_records, cell_folder, record_paths
 from bench.reports.blocks import RANKED_BY, Block, Row, blocks
 from bench.reports.markdown import between_markers, clean, code, escape, has_markers, link, read_page, table
 from bench.reports.published import Published, Scorer, family, published_value
@@ -81,14 +81,7 @@ def write(
         if dataset in (None, name)
     }
     pages[home.leaderboards / INDEX] = _index(tables, bad_by_name)
-    changed = []
-    for path, body in pages.items():
-        text = between_markers(path, body)
-        if not path.exists() or read_page(path) != text:
-            changed.append(path)
-            if not check:
-                write_atomically(path, text)
-    return changed
+    return bring_up_to_date({path: between_markers(path, body) for path, body in pages.items()}, check)
 
 
 def _dataset_of(path: Path) -> str:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
 from tabulate import tabulate
 
 from bench import BenchError
+from bench.records.store import write_atomically
 
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
+PICTURE = ".svg"
 SPECIAL = re.compile(r"([\\|`*\[\]~])")
 JOINER = "\u200d"  # holds emoji together; the other format characters can reverse or hide the text around them
 
@@ -64,6 +66,21 @@ def between_markers(path: Path, body: str) -> str:
             "put them in, or remove the page, and run bench leaderboard again."
         )
     return text[:start] + block + text[end + len(END) :]
+
+
+def bring_up_to_date(texts: Mapping[Path, str], check: bool) -> list[Path]:
+    """Write the pages and pictures that are not as `texts` say; returns them. With `check` nothing is written.
+
+    `check` asks of a picture only that it is there: its bytes are those of one version of the drawing library, and its
+    numbers stand in the records and on the page.
+    """
+    changed = []
+    for path, text in texts.items():
+        if not path.exists() or (read_page(path) != text and not (check and path.suffix == PICTURE)):
+            changed.append(path)
+            if not check:
+                write_atomically(path, text)
+    return changed
 
 
 def has_markers(text: str) -> bool:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.home import Home, data_folder
-from bench.records.store import cell_folder, write_atomically
+from bench.records.store import cell_folder
 from bench.registry import find_methods
-from bench.reports.markdown import between_markers, escape, link, read_page, table
+from bench.reports.markdown import between_markers, bring_up_to_date, escape, link, table
 from bench.reports.reproduce import Block, Drawing, Finished, Line, Page, Section, render
 from bench.reproduction import asked, ideas
 from bench.reproduction.declaration import DeclaredCell, Part, Reproduction, find_reproductions
@@ -18,15 +18,12 @@ from bench.settings import given
 Put = Callable[[str, str], str]  # Drawing.write
 
 INDEX = "README.md"
-PICTURE = ".svg"
 ORDER = ("printed", "small")  # sections in front, in this order; the others follow by name
 
 
 def write(home: Home, check: bool = False) -> list[Path]:
     """Bring the pages of all targets that were asked for up to date; returns the files that changed, or would with `check`.
 
-    `check` asks of a picture only that it is there: its bytes are those of one version of the drawing library, and its
-    numbers stand in the records and on the page.
     Raises BenchError: a damaged file of what was asked for, a page that lost its markers.
     """
     names = asked.targets(home)
@@ -39,13 +36,7 @@ def write(home: Home, check: bool = False) -> list[Path]:
         texts |= files_of(one, home)
     texts |= ideas.pages(home, pages_folder(home))
     texts[pages_folder(home) / INDEX] = between_markers(pages_folder(home) / INDEX, _index(made, home, texts))
-    changed = []
-    for path, text in texts.items():
-        if not path.exists() or (read_page(path) != text and not (check and path.suffix == PICTURE)):
-            changed.append(path)
-            if not check:
-                write_atomically(path, text)
-    return changed
+    return bring_up_to_date(texts, check)
 
 
 def pages_folder(home: Home) -> Path:

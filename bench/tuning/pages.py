@@ -11,13 +11,11 @@ from typing import Any
 
 from bench.card import TRAIN, MethodCard
 from bench.home import Home
-from bench.records.store import write_atomically
 from bench.registry import find_methods, method_entry
-from bench.reports.markdown import between_markers, clean, code, escape, read_page, table
+from bench.reports.markdown import PICTURE, between_markers, bring_up_to_date, clean, code, escape, table
 from bench.tuning.space import told
 from bench.tuning.study import FOLDER, Report, Trial, read
 
-PICTURE = ".svg"
 HOW_TO_READ = (
     "A search tries settings of one method on the training clips and compares them by CIDEr-D of the validation clips alone; the "
     "test clips have no part in it. *completed* trials had the whole budget, *stopped* ones were given up by the scheduler, and "
@@ -34,13 +32,7 @@ def write(home: Home, check: bool = False) -> list[Path]:
     texts: dict[Path, str] = {}
     for name, reports in found.items():
         texts |= files_of(name, reports, home)
-    changed = []
-    for path, text in texts.items():
-        if not path.exists() or (read_page(path) != text and not (check and path.suffix == PICTURE)):
-            changed.append(path)
-            if not check:
-                write_atomically(path, text)
-    return changed
+    return bring_up_to_date(texts, check)
 
 
 def files_of(dataset: str, reports: Sequence[tuple[Path, Report]], home: Home) -> dict[Path, str]:

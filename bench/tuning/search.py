@@ -7,11 +7,12 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from bench.card import Interval
-from bench.execution.cluster import Request, connect, nodes, request_of
+from bench.execution.cluster import Request, check_nodes, connect, nodes, request_of
 from bench.execution.runner import resources_of
 from bench.execution.tracking import NoTracking, Tracking, open_tracking
 from bench.home import Home
@@ -63,11 +64,14 @@ def _fit(study: Study, report: Report, home: Home, say: Say, todo: list[int], tr
     from bench.tuning.keeper import Keeper
 
     job = study.job(study.base, home)  # every trial asks for as much
+    check_nodes([job], home)
     asked = request_of(job, resources_of(study.card.name, study.spec.run), nodes())
     keeper = Keeper(study, report, home, say, todo, tracking)
     searcher, space, samples = _searcher(study, report, todo)
     tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(_trainable, study=study, root=str(home.root)), _bundle(asked)),
+        tune.with_resources(
+            tune.with_parameters(_trainable, study=study, root=str(home.root), gpus=asked.gpus), _bundle(asked)
+        ),
         param_space=space,
         tune_config=tune.TuneConfig(
             metric=VALUE,
@@ -102,14 +106,14 @@ def _bundle(asked: Request) -> dict[str, float]:
     return {"cpu": asked.cpus, **({"gpu": asked.gpus} if asked.gpus else {}), **kind}
 
 
-def _trainable(config: dict[str, Any], study: Study, root: str) -> None:
+def _trainable(config: dict[str, Any], study: Study, root: str, gpus: float) -> None:
     """What Ray calls in a worker. `config` holds the number of a point, or the point itself where a searcher proposes it."""
     from ray import tune
 
     home = Home(Path(root))
     point = study.points[config["number"]] if study.points is not None else dict(config)
     cell = study.cell(point, home)
-    run_trial(study.job(cell, home), tune.report)
+    run_trial(replace(study.job(cell, home), gpus=gpus), tune.report)
 
 
 def _searcher(study: Study, report: Report, todo: list[int]) -> tuple[Any, dict[str, Any], int]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.execution.job import Job
+from bench.execution.job import Job, settle
 from bench.execution.progress import SELECTION, read_curves
 
 Tell = Callable[[dict[str, Any]], None]
@@ -20,7 +20,6 @@ def run_trial(job: Job, tell: Tell) -> None:
     import torch
 
     from bench.execution.cell import Fitting
-    from bench.execution.job import _use_threads
     from bench.execution.workbench import Workbench
     from bench.home import Home
 
@@ -32,7 +31,7 @@ def run_trial(job: Job, tell: Tell) -> None:
             if SELECTION in values:
                 tell({VALUE: float(values[SELECTION]), CAPTIONS: self.captions, ENDED: False})
 
-    _use_threads(job.threads)
+    settle(job)
     torch.use_deterministic_algorithms(True, warn_only=True)
     folder = Path(job.folder)
     work = folder / "work"
