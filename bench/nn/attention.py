@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bench.nn.deferred import product
+from bench.nn.deferred import product, weighted_sum
 
 
 class AdditiveAttention(nn.Module):
@@ -29,4 +29,4 @@ class AdditiveAttention(nn.Module):
         energy_BTA = torch.tanh(keys_BTA + product(query_BH, self.query.weight).unsqueeze(1))
         score_BT = (energy_BTA @ self.score.weight.T).squeeze(-1).masked_fill(~mask_BT, float("-inf"))
         weight_BT = torch.softmax(score_BT, dim=-1, dtype=torch.promote_types(score_BT.dtype, torch.float32))
-        return torch.bmm(weight_BT.unsqueeze(1), values_BTD).squeeze(1), weight_BT
+        return weighted_sum(weight_BT, values_BTD), weight_BT

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.method import BOS, PAD, Batch
-from bench.nn.deferred import deferred_weight_gradients, first_rows
+from bench.nn.deferred import deferred_weight_gradients, first_rows, lookup
 
 Memory = dict[str, Tensor]
 """All that one clip lends to its words, computed once: every tensor has the clips (or their copies) as first axis."""
@@ -147,3 +147,7 @@ class WordEmbedding(nn.Embedding):
         with torch.no_grad():
             self.weight.uniform_(-0.1, 0.1)
             self.weight[PAD].zero_()
+
+    def forward(self, words: Tensor) -> Tensor:
+        """Vectors [..., E] of words [...]."""
+        return lookup(words, self.weight, PAD) if words.dim() == 1 else super().forward(words)

@@ -4,8 +4,12 @@ Weights: autograd would add a full-sized weight gradient at every time step: T s
 steps' inputs and output gradients can as well be laid under one another and multiplied once. The sum is the same; SA-LSTM
 trained on 167 captions per second of processor time instead of 143 (512 wide, one thread of a busy CPU).
 
+Word vectors: the gradient of a lookup is a table of full size with a few rows filled, one table for each step. The words and
+the gradients of their vectors are laid under one another as well, and make one table.
+
 Rows: captions end, and a step works on the first rows of the keys and values that all steps share. The backward pass of a slice
-makes a gradient of full size, mostly zeros, and adds it to the others; here each step adds its own rows to one sum.
+makes a gradient of full size, mostly zeros, and adds it to the others; here each step adds its own rows to one sum. Where a step
+mixes the positions of the values with weights, as attention does, not even these are made: see `weighted_sum`.
 
 One graph serves one backward pass that reaches the weights: a pass that asks for input gradients only must not be followed by
 another one over the same graph.
@@ -20,6 +24,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 class _Ledger:
@@ -48,14 +53,14 @@ class _Anchor(torch.autograd.Function):
     """Identity on what the steps use. Its backward runs when every step's has run, for all of them hang on it."""
 
     @staticmethod
-    def forward(ctx: Any, shared: Tensor, account: _Ledger | _Loan) -> Tensor:
+    def forward(ctx: Any, shared: Tensor, account: _Ledger | _Readings | _Loan) -> Tensor:
         ctx.set_materialize_grads(False)
         ctx.account = account
         return shared.view_as(shared)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, None]:
-        account: _Ledger | _Loan = ctx.account
+        account: _Ledger | _Readings | _Loan = ctx.account
         return account.settle(), None
 
 
@@ -79,18 +84,69 @@ class _Step(torch.autograd.Function):
         return (gradient if ctx.based else None), gradient @ weight, None, None
 
 
+class _Readings:
+    """Words that were looked up in one table of word vectors, and the gradients of their vectors, step by step."""
+
+    def __init__(self, table: Tensor, padding: int | None) -> None:
+        self.words: list[Tensor] = []
+        self.gradients: list[Tensor] = []
+        self.rows, self.padding = table.shape[0], -1 if padding is None else padding
+        self.anchor: Tensor = _Anchor.apply(table, self)
+
+    def settle(self) -> Tensor:
+        """The table's gradient, once all steps have left theirs."""
+        gradients, words = torch.cat(self.gradients), torch.cat(self.words)
+        self.gradients.clear()
+        self.words.clear()
+        return torch.ops.aten.embedding_dense_backward(gradients, words, self.rows, self.padding, False)
+
+
+class _Lookup(torch.autograd.Function):
+    """The vectors of some words; leaves their gradients with the readings."""
+
+    @staticmethod
+    def forward(ctx: Any, words_N: Tensor, table: Tensor, readings: _Readings) -> Tensor:
+        ctx.words_N, ctx.readings = words_N, readings
+        return table.index_select(0, words_N)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None, None]:
+        ctx.readings.words.append(ctx.words_N)
+        ctx.readings.gradients.append(gradients[0])
+        return None, None, None
+
+
 class _Loan:
-    """A tensor whose first rows are lent to steps, and the sum of their gradients."""
+    """A tensor whose first rows are lent to steps, and the sum of their gradients.
+
+    A mixture of positions leaves its weights and its own gradient instead: their products for all steps are one.
+    """
 
     def __init__(self, lender: Tensor) -> None:
         self.total: Tensor | None = None
+        self.weights: list[Tensor] = []
+        self.gradients: list[Tensor] = []
         self.lender = lender  # kept, so that no other tensor takes its id
+        self.lent: Tensor | None = None  # the rows of the present step
         self.anchor: Tensor = _Anchor.apply(lender, self)
 
     def settle(self) -> Tensor | None:
         """The sum, once all rows have added theirs; the loan is empty then."""
         total, self.total = self.total, None
+        if self.weights:
+            weights_BST, gradients_BSD = (self._by_step(parts) for parts in (self.weights, self.gradients))
+            mixed = torch.bmm(weights_BST.transpose(1, 2), gradients_BSD).to(self.lender.dtype)
+            total = mixed if total is None else total + mixed
+            self.weights.clear()
+            self.gradients.clear()
         return total
+
+    def _by_step(self, parts: list[Tensor]) -> Tensor:
+        """Rows of all steps side by side, [B, S, ...], zero for those that a step did not have."""
+        laid = parts[0].new_zeros(self.lender.shape[0], len(parts), parts[0].shape[1])
+        for step, part in enumerate(parts):
+            laid[: part.shape[0], step] = part
+        return laid
 
 
 class _Rows(torch.autograd.Function):
@@ -98,6 +154,7 @@ class _Rows(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, anchor: Tensor, count: int, loan: _Loan) -> Tensor:
+        ctx.set_materialize_grads(False)
         ctx.shape, ctx.count, ctx.loan = anchor.shape, count, loan
         return anchor[:count]
 
@@ -105,24 +162,47 @@ class _Rows(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None, None]:
         (gradient,) = gradients
         loan: _Loan = ctx.loan
+        if gradient is None:  # every use of these rows was a mixture
+            return None, None, None
         if loan.total is None:
             loan.total = gradient.new_zeros(ctx.shape)
         loan.total[: ctx.count] += gradient
         return None, None, None
 
 
+class _Mixture(torch.autograd.Function):
+    """sum_t weight_t value_t over lent rows; leaves the values' part of the gradient with the loan."""
+
+    @staticmethod
+    def forward(ctx: Any, weights_BT: Tensor, rows_BTD: Tensor, loan: _Loan) -> Tensor:
+        low = weights_BT.to(_product_type(rows_BTD)), rows_BTD.to(_product_type(rows_BTD))
+        ctx.save_for_backward(*low)
+        ctx.loan, ctx.dtype = loan, weights_BT.dtype
+        return torch.bmm(low[0].unsqueeze(1), low[1]).squeeze(1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        weights_BT, rows_BTD = ctx.saved_tensors
+        (gradient_BD,) = gradients
+        ctx.loan.weights.append(weights_BT)
+        ctx.loan.gradients.append(gradient_BD)
+        return torch.bmm(rows_BTD, gradient_BD.unsqueeze(2)).squeeze(2).to(ctx.dtype), None, None
+
+
 _LEDGERS: ContextVar[dict[int, _Ledger] | None] = ContextVar("ledgers", default=None)
+_READINGS: ContextVar[dict[int, _Readings] | None] = ContextVar("readings", default=None)
 _LOANS: ContextVar[dict[int, _Loan] | None] = ContextVar("loans", default=None)
 
 
 @contextmanager
 def deferred_weight_gradients() -> Iterator[None]:
-    """Inside, `product` and `first_rows` gather gradients of weights and of memory. Use it around one time loop."""
-    ledgers, loans = _LEDGERS.set({}), _LOANS.set({})
+    """Inside, `product`, `lookup`, `first_rows` and `weighted_sum` gather gradients. Use it around one time loop."""
+    ledgers, readings, loans = _LEDGERS.set({}), _READINGS.set({}), _LOANS.set({})
     try:
         yield
     finally:
         _LEDGERS.reset(ledgers)
+        _READINGS.reset(readings)
         _LOANS.reset(loans)
 
 
@@ -135,7 +215,30 @@ def first_rows(value: Tensor, count: int) -> Tensor:
     if loan is None:
         loan = loans[id(value)] = _Loan(value)
     rows: Tensor = _Rows.apply(loan.anchor, count, loan)
+    loan.lent = rows
     return rows
+
+
+def weighted_sum(weights_BT: Tensor, values_BTD: Tensor) -> Tensor:
+    """sum_t weights[b, t] values[b, t], [B, D], of values that `first_rows` lent or of any others."""
+    loans = _LOANS.get() or {}
+    loan = next((loan for loan in loans.values() if loan.lent is values_BTD), None)
+    if loan is None:
+        return torch.bmm(weights_BT.unsqueeze(1), values_BTD).squeeze(1)
+    mixed: Tensor = _Mixture.apply(weights_BT, values_BTD, loan)
+    return mixed
+
+
+def lookup(words_N: Tensor, table_VE: Tensor, padding: int | None = None) -> Tensor:
+    """Rows of a table of word vectors for 1-D words, [N] -> [N, E]. The row `padding` gets no gradient."""
+    readings = _READINGS.get()
+    if readings is None or not torch.is_grad_enabled() or not table_VE.requires_grad:
+        return functional.embedding(words_N, table_VE, padding)
+    own = readings.get(id(table_VE))
+    if own is None:
+        own = readings[id(table_VE)] = _Readings(table_VE, padding)
+    vectors: Tensor = _Lookup.apply(words_N, own.anchor, own)
+    return vectors
 
 
 def product(x_ND: Tensor, weight: Tensor, base: Tensor | None = None) -> Tensor:

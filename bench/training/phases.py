@@ -171,6 +171,8 @@ class _Loop:
         options: dict[str, Any] = {"lr": settings["learning_rate"], "weight_decay": settings["weight_decay"]}
         if settings["optimizer"] == "adadelta":
             options |= ADADELTA
+        else:
+            options["fused"] = True  # one pass over each weight instead of ten
         groups = [group.options() for group in self.phase.learning()]
         optimizer = OPTIMIZERS[settings["optimizer"]](groups, **options)
         self.rates = [group["lr"] for group in optimizer.param_groups]

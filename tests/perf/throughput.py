@@ -76,7 +76,7 @@ def step(name: str, captions: int = 64, device: str = "cpu", low: bool = False) 
     if phase.begin is not None:
         phase.begin(0)
     parameters = phase.parameters()
-    optimizer = torch.optim.Adam([group.options() for group in phase.learning()], lr=5e-4)
+    optimizer = torch.optim.Adam([group.options() for group in phase.learning()], lr=5e-4, fused=True)
     model.module.train()
 
     def one() -> None:

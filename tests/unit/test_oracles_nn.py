@@ -18,7 +18,7 @@ from bench.method import PAD, Batch
 from bench.nn.attention import AdditiveAttention
 from bench.nn.captioners import S2VT, FrameCaptioner, MeanPool, SoftAttention
 from bench.nn.decoding import WordEmbedding, cross_entropy, teacher_forcing, word_losses
-from bench.nn.deferred import deferred_weight_gradients, product
+from bench.nn.deferred import deferred_weight_gradients, first_rows, lookup, product, weighted_sum
 from bench.nn.layers import FeatureNorm, SplitLSTMCell, masked_mean
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
@@ -258,6 +258,44 @@ def test_deferred_gradients_equal_ordinary_ones() -> None:
         torch.testing.assert_close(deferred, plain, rtol=1e-12, atol=1e-12)
 
 
+def test_deferred_lookups_equal_ordinary_ones() -> None:
+    """Words that come again, within a step and later; the padding word has no gradient; the table is used outside too."""
+    table = torch.randn(5, 3, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    words = [torch.tensor([1, 1, 4]), torch.tensor([4, PAD]), torch.tensor([2])]
+
+    def gradient(look: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        weight = table.clone().requires_grad_()
+        with deferred_weight_gradients():
+            seen = [look(some, weight).pow(3).sum() for some in words]
+        (found,) = torch.autograd.grad(torch.stack(seen).sum() + weight.square().sum(), weight)
+        return found
+
+    deferred = gradient(lambda some, weight: lookup(some, weight, PAD))
+    torch.testing.assert_close(
+        deferred, gradient(lambda some, weight: functional.embedding(some, weight, PAD)), rtol=1e-12, atol=1e-12
+    )
+
+
+def test_deferred_mixtures_equal_ordinary_ones() -> None:
+    """Values that each step mixes, fewer rows each time, once in another way too, so that both kinds of gradient add up."""
+    generator = torch.Generator().manual_seed(5)
+    values, scores = (torch.randn(4, *shape, generator=generator, dtype=torch.float64) for shape in ((6, 3), (3, 6)))
+
+    def gradients(defer: bool) -> list[Tensor]:
+        v, s = values.clone().requires_grad_(), scores.clone().requires_grad_()
+        with deferred_weight_gradients():
+            seen = []
+            for step, count in enumerate((4, 2, 2)):
+                weights = torch.softmax(s[:count, step], dim=-1)
+                rows = first_rows(v, count) if defer else v[:count]
+                mixed = weighted_sum(weights, rows) if defer else torch.bmm(weights.unsqueeze(1), rows).squeeze(1)
+                seen.append(mixed.pow(3).sum() + (rows.sin().sum() if step == 1 else 0.0))
+        return list(torch.autograd.grad(torch.stack(seen).sum(), (v, s)))
+
+    for deferred, plain in zip(gradients(True), gradients(False), strict=True):
+        torch.testing.assert_close(deferred, plain, rtol=1e-12, atol=1e-12)
+
+
 def ordinary(x: Tensor, weight: Tensor, base: Tensor | None = None) -> Tensor:
     value = functional.linear(x, weight)
     return value if base is None else base + value
@@ -277,6 +315,24 @@ def test_captioners_learn_the_same_with_and_without_deferring(name: str, monkeyp
     monkeypatch.setattr("bench.nn.layers.product", ordinary)
     monkeypatch.setattr("bench.nn.attention.product", ordinary)
     torch.testing.assert_close(deferred, gradients(), rtol=1e-12, atol=1e-12)
+
+
+def test_values_multiplied_beforehand_teach_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one form of SA-LSTM is held against its oracle above: the other gives the same losses, weights and gradients."""
+    batch = one_batch(make_clips(), torch.float64)
+    captioner = made("soft_mean")
+
+    def learned(beforehand: bool) -> list[Tensor]:
+        monkeypatch.setattr(SoftAttention, "_pays_beforehand", lambda *_: beforehand)
+        captioner.zero_grad(set_to_none=True)
+        forced = teacher_forcing(captioner, batch)
+        losses = word_losses(captioner, forced)
+        cross_entropy(losses).backward()
+        assert forced.attention_BWT is not None and ("values" in forced.memory) != beforehand
+        return [losses, forced.attention_BWT, *(p.grad for p in captioner.parameters() if p.grad is not None)]
+
+    for before, after in zip(learned(True), learned(False), strict=True):
+        torch.testing.assert_close(before, after, rtol=1e-12, atol=1e-12)
 
 
 def test_deferred_gradients_of_two_backward_passes_add_up() -> None:
