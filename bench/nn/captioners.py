@@ -12,7 +12,6 @@ from bench.nn.deferred import deferred_weight_gradients
 from bench.nn.layers import FeatureNorm, SplitLSTMCell, masked_mean
 
 READ_COST = 72.0  # multiplications in the time that a number is read in twice, on processors of 10 operations a byte
-SEARCHED = 40  # words that a beam search of five reads for a clip
 
 
 class FrameCaptioner(nn.Module):
@@ -110,11 +109,12 @@ class SoftAttention(FrameCaptioner):
         """Whether to multiply every frame by W_context once, and mix the products: sum_t a_t (W v_t) = W sum_t a_t v_t.
 
         It saves products, of which there are then two for each frame (forward, and the weight's gradient) where there were
-        three for each word; it costs memory traffic, since at every word 4H numbers of each frame are read, not D.
+        three for each word; it costs memory traffic, since at every word 4H numbers of each frame are read, not D. A search
+        does not know its words beforehand, and reads about as many as there are frames.
         """
         frames, words = int(mask_CT.sum()), int((batch.words_BW[:, 1:] != PAD).sum())
         if not words:
-            frames, words = mask_CT.shape[1], SEARCHED
+            return False
         saved = 6 * self.frame_width - 4 * self.frame_width * frames / words
         more_read = mask_CT.shape[1] * (1 - self.frame_width / (4 * self.width))
         return saved > READ_COST * more_read
