@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from bench import BenchError
+from bench.execution.captioning import Told, VideoCaptioner
 from bench.execution.workbench import write_whole
 from bench.features.encoders import load_encoder
-from bench.method import Method, Search, StreamInfo, Vocabulary
+from bench.method import Caption, Method, Search, StreamInfo, Vocabulary
 from bench.registry import method_digest, method_entry
 from bench.sentences import listing
 
@@ -38,11 +39,31 @@ class Checkpoint:
     config: dict[str, Any]
     vocabulary: Vocabulary
     streams: dict[str, StreamInfo]
+    _captioners: dict[str, VideoCaptioner] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def search(self) -> Search:
         """How the cell decoded."""
         return Search(**self.config["search"])
+
+    def caption(
+        self,
+        video: str | Path,
+        *,
+        encoder: str | Told | None = None,
+        weights: str | Path | Told | None = None,
+        search: Search | None = None,
+    ) -> Caption:
+        """The caption of a video file: text, log-probability, the other beams, traces.
+
+        The streams that the method reads are made of it as its training features were. `encoder` (a name) and `weights` (a
+        file) tell how, where that is not recorded: for all streams, or as `{stream: value}`. Encoders are kept for the next
+        video. Raises BenchError, which for a file that is no whole video is a `VideoError`.
+        """
+        asked = repr((encoder, weights, search))
+        if asked not in self._captioners:
+            self._captioners[asked] = VideoCaptioner(self, encoder, weights, search)
+        return self._captioners[asked].caption(video)
 
 
 def method_code(name: str) -> Any:
@@ -68,13 +89,15 @@ def save(
 
 
 def load(path: str | Path, *, method: str | None = None, vocabulary: Vocabulary | None = None) -> Checkpoint:
-    """The trained method of a checkpoint, on the CPU.
+    """The trained method of a checkpoint, on the CPU: for clips of a corpus by its `method`, for a video by its `caption`.
 
     `method` (`recnet` or `recnet:local`) and `vocabulary` say what the caller needs. Raises BenchError with both values
     where the checkpoint is of another method, variant, vocabulary or version of the code, or its weights do not fit; and
-    for a file that is absent, damaged, or no checkpoint of a cell.
+    for a file that is absent, damaged, or no checkpoint of a cell. In place of the file its cell's folder may be named.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
+    if path.is_dir():
+        path /= CHECKPOINT
     state, metadata = _read(path)
     config, words, streams = _about(path, metadata)
     _check_method(path, config, method)
