@@ -117,7 +117,7 @@ def run(request: Request, home: Home) -> int:
     from bench.execution.checkpoint import load
 
     videos = find_videos(request.videos)
-    trained = load(find_checkpoint(request.checkpoint, home))
+    trained = load(find_checkpoint(request.checkpoint, home), weights=request.weights.values())
     own = dict(trained.config["search"])
     if request.alternatives is not None and request.alternatives >= own["beam"]:
         own["beam"] = request.alternatives + 1
@@ -182,10 +182,10 @@ def _draw(captioner: VideoCaptioner, video: Path, caption: Caption, folder: Path
     from bench.records.store import write_atomically
     from bench.reports.figures.explained import explained
 
-    captions = [("caption", caption.text)]
+    captions = [(f"caption ({caption.log_probability:.2f})", caption.text)]
     if "first_caption" in caption.traces:
         captions.append(("step 1", caption.traces["first_caption"]))
-    captions += [(f"log-probability {value:.2f}", text) for text, value in caption.alternatives]
+    captions += [(f"or ({value:.2f})", text) for text, value in caption.alternatives]
     name, count = video.stem, 1
     while name in taken:
         count += 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from bench import BenchError
 from bench.execution.captioning import Told, VideoCaptioner
 from bench.execution.workbench import write_whole
 from bench.features.encoders import load_encoder
+from bench.features.onevideo import file_digest
 from bench.method import Caption, Method, Search, StreamInfo, Vocabulary
 from bench.registry import method_digest, method_entry
 from bench.sentences import listing
@@ -88,12 +89,21 @@ def save(
     write_whole(path, lambda aside: save_file(dict(state), aside, metadata=metadata))
 
 
-def load(path: str | Path, *, method: str | None = None, vocabulary: Vocabulary | None = None) -> Checkpoint:
+def load(
+    path: str | Path,
+    *,
+    method: str | None = None,
+    vocabulary: Vocabulary | None = None,
+    weights: Iterable[str | Path] = (),
+) -> Checkpoint:
     """The trained method of a checkpoint, on the CPU: for clips of a corpus by its `method`, for a video by its `caption`.
 
     `method` (`recnet` or `recnet:local`) and `vocabulary` say what the caller needs. Raises BenchError with both values
     where the checkpoint is of another method, variant, vocabulary or version of the code, or its weights do not fit; and
     for a file that is absent, damaged, or no checkpoint of a cell. In place of the file its cell's folder may be named.
+
+    `weights` are files of encoders' weights: a method that decodes with an encoder which it did not train finds its own among
+    them by their digest, where the file is not any more where the cell found it.
     """
     path = Path(path).expanduser()
     if path.is_dir():
@@ -109,7 +119,8 @@ def load(path: str | Path, *, method: str | None = None, vocabulary: Vocabulary 
         )
     made: Method = method_code(config["method"]).build(config["settings"], streams, words)
     if prepare := getattr(made, "prepare", None):
-        prepare(lambda name, weights: load_encoder(name, weights, config.get("files", {})))
+        files = config.get("files", {}) | {file_digest(Path(file).expanduser()): str(file) for file in weights}
+        prepare(lambda name, which: load_encoder(name, which, files))
     try:
         made.load_state_dict(state)
     except (ValueError, KeyError, RuntimeError) as error:

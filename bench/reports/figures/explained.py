@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
 
 from bench.records.shown import Shown
 from bench.reports.figures.canvas import (
@@ -33,6 +34,7 @@ ACROSS = 7  # frames of a strip
 REGION_FRAMES = 5
 NARROWEST = 0.8  # inches, of a frame above the columns
 CELL = 0.22  # inches, the height of a word
+EVEN = 1e-6
 
 
 def explained(clip: Shown, captions: Captions, words: Sequence[str], traces: Mapping[str, Any]) -> Picture:
@@ -74,8 +76,8 @@ def _fewer(clip: Shown, count: int) -> Shown:
 
 
 def words_over_frames(clip: Shown, words: Sequence[str], weights_WT: Sequence[Sequence[float]]) -> Picture:
-    """A heat map, words from top to bottom and frames from left to right, below frames that stand over their columns; the
-    frame of most weight is outlined for each word."""
+    """A heat map, words from top to bottom and frames from left to right. Above each stretch of columns stands its frame of most
+    weight; the frame of most weight of each word is outlined."""
     labels, matrix = [short(word, 30) for word in words], np.array(weights_WT)
     count = matrix.shape[1]
     # From no weight at all to three times the even share: even weights then look even, not extreme.
@@ -85,19 +87,22 @@ def words_over_frames(clip: Shown, words: Sequence[str], weights_WT: Sequence[Se
     thumbs = max(min(int(wide / NARROWEST), count), 1)
     each = wide / thumbs
     high = (each - 0.06) * clip.frames.shape[1] / clip.frames.shape[2]
-    top = 0.32 + high + 0.08
+    top = 0.5 + high + 0.08
+    peaks = matrix.argmax(axis=1).tolist()
     with style():
         figure = sheet(top + CELL * len(labels) + 0.6)
         write(figure, LEFT, 0.08, "Weight of each frame at each word", weight="bold")
         for number in range(thumbs):
-            column = int((number + 0.5) * count / thumbs)
-            axes = place(figure, left + each * number + 0.03, 0.32, each - 0.06, high)
+            column = _heaviest(matrix, number * count // thumbs, (number + 1) * count // thumbs)
+            across = left + each * number + 0.03
+            write(figure, across + each / 2 - 0.03, 0.33, str(column), ha="center", fontsize=SMALL - 0.5)
+            axes = place(figure, across, 0.5, each - 0.06, high)
             axes.imshow(clip.frames[min(column, len(clip.frames) - 1)], aspect="auto")
             axes.set(xticks=[], yticks=[], gid=f"frame-{column}")
-            axes.spines[:].set_visible(False)
+            axes.spines[:].set(visible=column in peaks, edgecolor=RED, linewidth=2)
         axes = place(figure, left, top, wide, CELL * len(labels))
         mesh = axes.pcolormesh(matrix, cmap=f"{MAP}_r", vmin=0, vmax=most, edgecolors=PAPER, linewidth=0.5)
-        for row, column in enumerate(matrix.argmax(axis=1).tolist()):
+        for row, column in enumerate(peaks):
             axes.add_patch(Rectangle((column, row), 1, 1, fill=False, edgecolor=RED, linewidth=1.5, gid=f"most-{row}"))
         axes.set_ylim(len(labels), 0)
         axes.set_yticks(np.arange(len(labels)) + 0.5, labels)
@@ -108,6 +113,14 @@ def words_over_frames(clip: Shown, words: Sequence[str], weights_WT: Sequence[Se
         bar = figure.colorbar(mesh, cax=place(figure, left + wide + 0.12, top, 0.15, CELL * len(labels)))
         bar.outline.set_visible(False)
         bar.set_label("weight", size=SMALL)
-        peaks = ", ".join(f"“{word}” on frame {int(row.argmax())}" for word, row in zip(labels, matrix, strict=True))
+        most_of = ", ".join(f"“{word}” on frame {column}" for word, column in zip(labels, peaks, strict=True))
         title = f"Weight of each frame at each word, {plain(clip.clip)}"
-        return finish(figure, title, f"{title}; most weight: {peaks}.")
+        return finish(figure, title, f"{title}; most weight: {most_of}.")
+
+
+def _heaviest(matrix_WT: NDArray[np.float64], first: int, end: int) -> int:
+    """Of the columns first..end - 1, the one with the largest weight of all; of even ones the middle."""
+    heaviest = matrix_WT[:, first:end].max(axis=0)
+    if np.ptp(heaviest) < EVEN:
+        return (first + end) // 2
+    return first + int(heaviest.argmax())
