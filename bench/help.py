@@ -150,7 +150,7 @@ videos below it, - for files named on the standard input, one to a line. A video
 go on, and the exit status is 1. Needs pip install "captionbench[extract]".
 
   checkpoint=RUN              a checkpoint.safetensors, the folder of a cell, or the first digits of its key
-  weights=FILE                the encoder's weights (.safetensors), where the checkpoint does not say or cannot be given them
+  weights=FILE                the encoder's weights (.safetensors), where they cannot be downloaded
   encoder=NAME                the encoder, where features were imported without its name
   weights.STREAM=  encoder.STREAM=   the same for one stream of several
   alternatives=N              how many other captions are printed (default: all other beams)

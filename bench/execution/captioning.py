@@ -64,7 +64,9 @@ class VideoCaptioner:
         def source(info: StreamInfo) -> StreamSource:
             def read(clips: object) -> tuple[np.ndarray, np.ndarray]:
                 values = self._streams.read(info.name, path)
-                return values[None], np.array([len(values)])
+                padded = np.zeros((1, *info.shape), values.dtype)
+                padded[0, : len(values)] = values
+                return padded, np.array([len(values)])
 
             return StreamSource(info, read)
 

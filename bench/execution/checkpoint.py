@@ -40,7 +40,7 @@ class Checkpoint:
     config: dict[str, Any]
     vocabulary: Vocabulary
     streams: dict[str, StreamInfo]
-    _captioners: dict[str, VideoCaptioner] = field(default_factory=dict, repr=False, compare=False)
+    _captioners: dict[str, VideoCaptioner] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def search(self) -> Search:

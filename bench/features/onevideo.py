@@ -57,7 +57,8 @@ class VideoStreams:
                     raise BenchError(f"{what}.{stream}: the method reads {', '.join(self.streams)}, not {stream}")
 
     def read(self, stream: str, video: Path) -> Values:
-        """One clip's values of a stream, [T, ...] where it has time, in the type in which caches hold them.
+        """One clip's values of a stream, [T, ...] where it has time (at most as long as the method read them), in the type in
+        which caches hold them.
 
         Raises UnreadableVideoError for a video of which they cannot be made; BenchError where they can be made of no video:
         the encoder or its weights are not known, or are not those of the recorded features.
@@ -65,8 +66,9 @@ class VideoStreams:
         if stream not in self._makers:
             self._makers[stream] = self._maker(self.streams[stream])
         values = self._makers[stream](video)
-        shape = self.streams[stream].shape
-        if values.shape != shape:
+        shape, timed = self.streams[stream].shape, self.streams[stream].timed
+        shorter = timed and values.ndim == len(shape) and 1 <= len(values) < shape[0]
+        if values.shape != ((len(values), *shape[1:]) if shorter else shape):
             raise BenchError(
                 f"stream {stream} of {video.name} comes out as {_times(values.shape)}, but the method was trained on "
                 f"{_times(shape)}: another encoder made those features, name it with encoder=NAME"

@@ -121,7 +121,7 @@ def test_one_video_explained_is_all_its_parts_below_one_another() -> None:
         for match in re.findall(r"url\(#(.*?)\)", value)
     }
     assert pointed and pointed <= names
-    assert border_colours(drawn)["part2-border-13"] == RED.lower()
+    assert RED in drawn.styles("part2-border-13")
     assert len(drawn.ids("part1-most")) == 2
     assert "10" in drawn.texts, "the frame of most weight is shown"
     plain_one = Drawn(explained(clip(), captions, ["a", "dog"], {}).svg)
