@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 from bench import BenchError
 from bench.grammar import Value, check_keys, take_apart
 from bench.home import Home
+from bench.reports.markdown import clean
 from bench.sentences import from_pydantic
 from bench.settings import Search, given
 
@@ -63,7 +65,8 @@ def parse(words: Sequence[str]) -> Request:
 
 
 def _lines() -> list[str]:
-    return [line for line in sys.stdin.read().splitlines() if line.strip()]
+    """Names of files as the system has them, whatever their letters."""
+    return [line for line in os.fsdecode(sys.stdin.buffer.read()).split("\n") if line.strip()]
 
 
 def _by_stream(values: Mapping[str, Value], name: str) -> dict[str, str]:
@@ -130,7 +133,8 @@ def run(request: Request, home: Home) -> int:
     for number, video in enumerate(videos):
         try:
             caption = captioner.caption(video)
-            print("\n" * bool(number) + told(str(video), caption, request.alternatives), flush=True)
+            gap = "\n" if number > failed else ""  # not before the first that is told
+            print(gap + told(str(video), caption, request.alternatives), flush=True)
             if request.explain is not None:
                 print(f"  picture: {_draw(captioner, video, caption, request.explain, taken)}", flush=True)
         except VideoError as error:
@@ -169,8 +173,6 @@ def find_checkpoint(word: str, home: Home) -> Path:
 
 def told(video: str, caption: Caption, alternatives: int | None) -> str:
     """What is printed of a video: its name, then the best caption and others, each behind its log-probability."""
-    from bench.reports.markdown import clean
-
     others = caption.alternatives[:alternatives]
     lines = [(caption.text, caption.log_probability), *others]
     rows = [f"  {value:8.2f}  {clean(text) or '(says nothing)'}" for text, value in lines]
@@ -198,4 +200,4 @@ def _draw(captioner: VideoCaptioner, video: Path, caption: Caption, folder: Path
 
 
 def _note(sentence: str) -> None:
-    print(f"bench: {sentence}", file=sys.stderr, flush=True)
+    print(f"bench: {clean(sentence)}", file=sys.stderr, flush=True)

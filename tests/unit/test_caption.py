@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -154,7 +155,9 @@ def test_folders_lists_and_broken_videos(
     (tmp_path / "deep" / "a.mp4").write_bytes(b"")
     (tmp_path / "deep" / "notes.txt").write_text("no video")
     (tmp_path / "häßlich.mkv").write_bytes(video.read_bytes()[:3000])
-    monkeypatch.setattr("sys.stdin", io.StringIO(f"{video}\n\n{tmp_path / 'gone.mp4'}\n{good}\n"))
+    odd = os.fsencode(tmp_path) + b"/\xff.mp4"  # no UTF-8
+    listed = b"\n".join([os.fsencode(video), b"", os.fsencode(tmp_path / "gone.mp4"), odd, os.fsencode(good), b""])
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(listed)))
     assert main(["caption", str(tmp_path), "-", f"checkpoint={salstm}", "alternatives=0"]) == 1
     out, err = capsys.readouterr()
     named = [line for line in out.splitlines() if line and not line.startswith(" ")]
@@ -162,7 +165,7 @@ def test_folders_lists_and_broken_videos(
     assert f"{tmp_path / 'deep' / 'a.mp4'} cannot be decoded" in err
     assert f"{tmp_path / 'gone.mp4'}: there is no such file" in err
     assert "häßlich.mkv" in err
-    assert "3 of 5 videos could not be captioned" in err
+    assert "4 of 6 videos could not be captioned" in err
 
 
 def test_other_frames_of_a_film_are_seen_as_the_encoder_was_told(video: Path, salstm: Path, home: Home) -> None:
