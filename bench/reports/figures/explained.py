@@ -44,9 +44,10 @@ def explained(clip: Shown, captions: Captions, words: Sequence[str], traces: Map
     `clip` holds all frames as the method counts them.
     """
     parts = [quoted(clip.clip, _some(clip, ACROSS), captions)]
+    count = len(clip.frames)  # traces reach over padding too
     if traces.get("attention") and words:
-        parts.append(words_over_frames(clip, words, traces["attention"]))
-    middle = len(clip.frames) // 2
+        parts.append(words_over_frames(clip, words, [row[:count] for row in traces["attention"]]))
+    middle = count // 2
     key = int(traces.get("key_frame", middle))
     if "key_frame" in traces:
         parts.append(key_strip("Key frame", clip, key, traces["refocusing"], ()))
@@ -55,7 +56,7 @@ def explained(clip: Shown, captions: Captions, words: Sequence[str], traces: Map
         one = replace(clip, places=(key,), frames=clip.frames[[key]])
         parts.append(masks(f"Places, on {which}", one, words, traces["spatial_attention"]))
     if traces.get("region_attention"):
-        parts.append(regions("Regions", _fewer(clip, REGION_FRAMES), traces["region_attention"], ()))
+        parts.append(regions("Regions", _fewer(clip, REGION_FRAMES), traces["region_attention"][:count], ()))
     return stack(parts, clip.clip)
 
 
