@@ -79,12 +79,14 @@ def trained(home: Home) -> dict[str, Cell]:
     path = home.root / "dataset.yaml"
     path.write_text(yaml.safe_dump(content), encoding="utf-8")
     prepare(dataset(str(path)), home)
-    words = [f"methods=[{','.join(METHODS)}]", f"dataset={path}", "train.epochs=1", "search.max_words=5"]
+    words = [f"methods=[{','.join(METHODS)}]", f"dataset={path}", "search.max_words=5"]
     words += ["model.width=16", "model.embedding=12", "model.attention=12"]
+    words += ["train.epochs=4", "train.captions=6", "train.learning_rate=0.01"]  # enough to say something
     found = {}
     for cell in cells(parse_run(words), home):
-        run_cell(cell.config, str(home.root))
-        found[cell.method] = cell
+        if not cell.config["absent_streams"]:  # no twins on frames alone
+            run_cell(cell.config, str(home.root))
+            found[cell.method] = cell
     return found
 
 
@@ -199,9 +201,8 @@ def test_pictures_show_what_was_looked_at(
         assert len(picture.images()) >= 7, method
         names = [part.get("id") for part in picture.root.iter() if part.get("id")]
         assert len(names) == len(set(names)), "no part of a picture takes the name of another's"
-    rows = drawn["vre"].ids("part1-most")
-    assert len(rows) == len(said.words)
     vre = drawn["vre"]
+    assert len(vre.ids("part1-most")) == len(said.words) > 0
     assert vre.ids(f"part2-border-{said.traces['key_frame']}")
     places = [part for part in vre.root if part.tag == f"{SVG}svg"][3]
     assert len(list(places.iter(f"{SVG}image"))) == 1 + len(said.words), "the key frame, and once more for each word"
