@@ -90,7 +90,7 @@ class CorpusClips:
         """These clips alone, in this order."""
         return CorpusClips(ids, self._references, self._sources, self.vocabulary, self._seed, self._spend, self._wait)
 
-    def _plan(self, order: int, captions: int, captions_per_clip: int) -> list[Groups]:
+    def _plan(self, order: int, captions: int, captions_per_clip: int) -> Sequence[Groups]:
         random = np.random.default_rng([self._seed, order])
         groups = []
         captions_per_clip = min(captions_per_clip, captions)

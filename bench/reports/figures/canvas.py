@@ -140,7 +140,7 @@ def stack(pictures: Sequence[Picture], title: str) -> Picture:
                 if name == "id":
                     element.set(name, f"part{number}-{value}")
                 else:
-                    element.set(name, _ADDRESS.sub(lambda match, number=number: f"{match[0]}part{number}-", value))
+                    element.set(name, _ADDRESS.sub(rf"\g<0>part{number}-", value))
         wide, high = (float(part.get(side, "0").removesuffix("pt")) for side in ("width", "height"))
         part.set("y", f"{top:g}")
         for side, size in (("width", wide), ("height", high)):
