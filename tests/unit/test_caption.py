@@ -170,16 +170,6 @@ def test_folders_lists_and_broken_videos(
     assert "4 of 6 videos could not be captioned" in err
 
 
-def test_other_frames_of_a_film_are_seen_as_the_encoder_was_told(video: Path, salstm: Path, home: Home) -> None:
-    """Twice as large and three times as long: the same frames come to the method but for the rounding of the resampler."""
-    painted = render_clip(CLIP, OPTIONS).repeat(2, axis=1).repeat(2, axis=2).repeat(3, axis=0)
-    large = film(home.root / "large.mkv", painted)
-    one, other = (
-        VideoStreams(bench.load(salstm).streams).read("frames", path).astype(np.float32) for path in (video, large)
-    )
-    assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.98
-
-
 # -- pictures -------------------------------------------------------------------------------------------------------------
 
 
