@@ -345,6 +345,14 @@ def evaluate(words: Sequence[str]) -> int:
     return _write_pages(home, record.dataset, check=False)
 
 
+def caption(words: Sequence[str]) -> int:
+    """`bench caption`: captions of videos by a trained method; status 1 if some could not be read."""
+    from bench.caption import parse
+    from bench.caption import run as caption_videos
+
+    return FAILED if caption_videos(parse(words), find_home()) else WELL
+
+
 def compare(words: Sequence[str]) -> int:
     """`bench compare`: two rows or records on the same clips, with what chance makes of their difference."""
     keys = ("dataset", "split", "protocol")
@@ -533,6 +541,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "features import": features_import,
     "features extract": features_extract,
     "evaluate": evaluate,
+    "caption": caption,
     "compare": compare,
     "show": show,
     "export csv": export_csv,

@@ -12,6 +12,7 @@ bench: video-captioning papers side by side, under one protocol
   bench data check dataset=..                      captions, splits and streams of a data set
   bench features list|check|import|extract         the feature cache
   bench evaluate captions.jsonl dataset=..         score captions made anywhere
+  bench caption VIDEO.. checkpoint=RUN             what a trained method says of any video
   bench compare A B [dataset=..]                   two rows or records: differences, intervals, clips won and lost
   bench show RUN                                   one record as a page
   bench export csv [dataset=..] [path=..]          all records as a table
@@ -140,6 +141,26 @@ Score captions made anywhere and record them as an external row called NAME (def
 clip: {"clip": "vid1301", "caption": "a man is singing"}.
 
 Example: bench evaluate predictions.jsonl dataset=msvd split=test as=my_model""",
+    "caption": """\
+bench caption VIDEO|FOLDER|- ... checkpoint=RUN [key=value ...]
+
+Say what is in videos: the streams that the method reads are made of each video as its training features were, then it
+is decoded by beam search. Printed are the caption and the other beams with their log-probabilities. A folder stands for
+the videos below it, - for files named on the standard input, one to a line. A video that cannot be read is told, the
+others go on, and the exit status is 1. Needs pip install "captionbench[extract]".
+
+  checkpoint=RUN              a checkpoint.safetensors, the folder of a cell, or the first digits of its key
+  weights=FILE                the encoder's weights (.safetensors), where they cannot be downloaded
+  encoder=NAME                the encoder, where features were imported without its name
+  weights.STREAM=  encoder.STREAM=   the same for one stream of several
+  alternatives=N              how many other captions are printed (default: all other beams)
+  explain=FOLDER or true      a picture (SVG) for each video, in FOLDER or in ./explained: its frames, and what the
+                              method looked at: weights of frames at each word, key frame, places, regions
+  search.K=V                  beam, max_words, length_rule, in place of the cell's own
+
+In Python: bench.load("results/msvd_clips/salstm/KEY").caption("video.mp4", weights="mobilenetv2.safetensors")
+
+Example: bench caption holiday.mp4 clips/ checkpoint=402034cc explain=pictures""",
     "compare": """\
 bench compare A B [dataset=NAME or FILE.yaml] [split=..] [protocol=..] [--seeds]
 

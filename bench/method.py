@@ -64,7 +64,8 @@ class StreamInfo:
 
     `shape` is per clip with the time axis padded: (T, D) for frames, (D,) for a vector, (T, k, D) for regions,
     (T, 3, H, W) for pixels. `timed` says that axis 0 is time and comes with a mask. `encoder` names the encoder that made
-    the features, or for which the pixels were prepared; empty where that is not known.
+    the features, or for which the pixels were prepared; empty where that is not known. `made_by` is all that the cache says of
+    their making (name, weights, preprocessing, ..): by it a checkpoint knows how to make them of another video.
     """
 
     name: str
@@ -72,6 +73,7 @@ class StreamInfo:
     timed: bool
     fingerprint: str
     encoder: str = ""
+    made_by: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,7 @@ ALLOWED: dict[str, set[str]] = {
         "reports",
         "conformance",
         "listings",
+        "caption",
         "help",
         "reproduction",
         "tuning",
@@ -56,7 +57,7 @@ ALLOWED: dict[str, set[str]] = {
     | FRONT,
     **{room: {"records", "features", "data", "method"} | FRONT for room in FRONT},
 }
-ALLOWED["listings"] = ALLOWED["reproduction"] = ALLOWED["tuning"] = ALLOWED["cli"]
+ALLOWED["listings"] = ALLOWED["caption"] = ALLOWED["reproduction"] = ALLOWED["tuning"] = ALLOWED["cli"]
 ALLOWED["help"] = set()
 # What a GPU box with torch, numpy, h5py, hdf5plugin, PyYAML and safetensors has: no more may be needed to train and decode.
 LIGHT_ROOMS = ("bench.nn", "bench.training", "bench.data.clips", "bench.features.cache")

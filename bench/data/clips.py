@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
 
 from bench.method import BOS, EOS, Batch, Reference, StreamInfo, Vocabulary
 
+Groups = Sequence[tuple[str, tuple[Reference, ...]]]
+"""What a batch is made of: clips, each with some of its captions."""
+
 
 class StreamSource:
-    """One stream of the clips of a split: `info`, and `read(clips)` -> (values [C, ...], true lengths [C])."""
+    """One stream of the clips of a split: `info`, and `read(clips)` -> (values [C, ...], true lengths [C]).
 
-    def __init__(self, info: StreamInfo, read: Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]) -> None:
+    `slow` says that reading takes time worth hiding: from a disk, not from memory.
+    """
+
+    def __init__(
+        self,
+        info: StreamInfo,
+        read: Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]],
+        slow: bool = False,
+    ) -> None:
         self.info = info
         self.read = read
+        self.slow = slow
 
 
 class CorpusClips:
     """`bench.method.Clips` over a list of ids, their references and stream sources.
 
     `references` is empty for a split whose captions are withheld. `spend` is told of every caption handed out by
-    `epoch`, so that the budget is counted where captions are read and not by the method that reads them.
+    `epoch`, so that the budget is counted where captions are read and not by the method that reads them. `wait` is told the
+    seconds that each batch of an `epoch` was waited for.
     """
 
     def __init__(
@@ -33,6 +48,7 @@ class CorpusClips:
         vocabulary: Vocabulary,
         seed: int = 0,
         spend: Callable[[int], None] | None = None,
+        wait: Callable[[float], None] | None = None,
     ) -> None:
         self.ids = tuple(ids)
         self.vocabulary = vocabulary
@@ -41,6 +57,7 @@ class CorpusClips:
         self._references = {clip: tuple(references.get(clip, ())) for clip in self.ids}
         self._seed = seed
         self._spend = spend or (lambda captions: None)
+        self._wait = wait or (lambda seconds: None)
 
     @property
     def n_captions(self) -> int:
@@ -54,10 +71,12 @@ class CorpusClips:
 
         The order depends on the seed and `order` alone, so a resumed run sees the batches it would have seen.
         """
-        for groups in self._plan(order, captions, captions_per_clip)[start:]:
-            batch = self._batch(groups)
+        began = time.perf_counter()
+        for batch in self._batches(self._plan(order, captions, captions_per_clip)[start:]):
             self._spend(len(batch.caption_ids))
+            self._wait(time.perf_counter() - began)
             yield batch
+            began = time.perf_counter()
 
     def in_order(self, clips: int) -> Iterator[Batch]:
         for start in range(0, len(self.ids), clips):
@@ -65,13 +84,13 @@ class CorpusClips:
 
     def reading(self, streams: Sequence[str]) -> CorpusClips:
         sources = {name: self._sources[name] for name in streams}
-        return CorpusClips(self.ids, self._references, sources, self.vocabulary, self._seed, self._spend)
+        return CorpusClips(self.ids, self._references, sources, self.vocabulary, self._seed, self._spend, self._wait)
 
     def only(self, ids: Sequence[str]) -> CorpusClips:
         """These clips alone, in this order."""
-        return CorpusClips(ids, self._references, self._sources, self.vocabulary, self._seed, self._spend)
+        return CorpusClips(ids, self._references, self._sources, self.vocabulary, self._seed, self._spend, self._wait)
 
-    def _plan(self, order: int, captions: int, captions_per_clip: int) -> list[list[tuple[str, tuple[Reference, ...]]]]:
+    def _plan(self, order: int, captions: int, captions_per_clip: int) -> Sequence[Groups]:
         random = np.random.default_rng([self._seed, order])
         groups = []
         captions_per_clip = min(captions_per_clip, captions)
@@ -93,7 +112,22 @@ class CorpusClips:
             room -= size
         return batches
 
-    def _batch(self, groups: Sequence[tuple[str, tuple[Reference, ...]]]) -> Batch:
+    def _batches(self, plan: Iterable[Groups]) -> Iterator[Batch]:
+        """The batches of a plan in its order. Where reading is slow, a thread reads the next one while this one is used."""
+        if not any(source.slow for source in self._sources.values()):
+            yield from map(self._batch, plan)
+            return
+        with ThreadPoolExecutor(1, thread_name_prefix="next-batch") as reader:
+            coming: Future[Batch] | None = None
+            for groups in plan:
+                following = reader.submit(self._batch, groups)
+                if coming is not None:
+                    yield coming.result()
+                coming = following
+            if coming is not None:
+                yield coming.result()
+
+    def _batch(self, groups: Groups) -> Batch:
         clips = tuple(dict.fromkeys(clip for clip, _ in groups))
         row = {clip: place for place, clip in enumerate(clips)}
         captions = sorted((ref for _, refs in groups for ref in refs), key=lambda ref: -len(ref.words))

@@ -75,7 +75,9 @@ class Fitting:
         self, config: Mapping[str, Any], work: Path, home: Home, workbench: type[Workbench] = Workbench
     ) -> None:
         self.config = config
-        self.inputs = gather(config, home, lambda captions: self.run.spend(captions))
+        self.inputs = gather(
+            config, home, lambda captions: self.run.spend(captions), lambda seconds: self.run.wait(seconds)
+        )
         self.run = workbench(config, work, self.inputs.train.n_captions)
         self.run.lend_validation(self.inputs.val, self.inputs.val_references)
         self.run.loss = word_loss(config, self.inputs.train)
@@ -156,6 +158,7 @@ def _finish(
             "budget": run.budget,
             "epochs": run.epochs,
             "fit_seconds": round(run.seconds - decode_seconds, 3),
+            "wait_seconds": round(run.waited, 3),
             "decode_seconds": round(decode_seconds, 3),
             "peak_memory_mb": round(_peak_memory(), 1),
             "parameters": sum(value.numel() for value in state.values()),

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from bench import BenchError
+from bench.execution.captioning import VideoCaptioner
 from bench.execution.workbench import write_whole
 from bench.features.encoders import load_encoder
-from bench.method import Method, Search, StreamInfo, Vocabulary
+from bench.features.onevideo import Told, file_digest
+from bench.method import Caption, Method, Search, StreamInfo, Vocabulary
 from bench.registry import method_digest, method_entry
 from bench.sentences import listing
 
@@ -38,11 +40,31 @@ class Checkpoint:
     config: dict[str, Any]
     vocabulary: Vocabulary
     streams: dict[str, StreamInfo]
+    _captioners: dict[str, VideoCaptioner] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def search(self) -> Search:
         """How the cell decoded."""
         return Search(**self.config["search"])
+
+    def caption(
+        self,
+        video: str | Path,
+        *,
+        encoder: str | Told | None = None,
+        weights: str | Path | Told | None = None,
+        search: Search | None = None,
+    ) -> Caption:
+        """The caption of a video file: text, log-probability, the other beams, traces.
+
+        The streams that the method reads are made of it as its training features were. `encoder` (a name) and `weights` (a
+        file) tell how, where that is not recorded: for all streams, or as `{stream: value}`. Encoders are kept for the next
+        video. Raises BenchError, which for a file that is no whole video is a `VideoError`.
+        """
+        asked = repr((encoder, weights, search))
+        if asked not in self._captioners:
+            self._captioners[asked] = VideoCaptioner(self, encoder, weights, search)
+        return self._captioners[asked].caption(video)
 
 
 def method_code(name: str) -> Any:
@@ -67,14 +89,25 @@ def save(
     write_whole(path, lambda aside: save_file(dict(state), aside, metadata=metadata))
 
 
-def load(path: str | Path, *, method: str | None = None, vocabulary: Vocabulary | None = None) -> Checkpoint:
-    """The trained method of a checkpoint, on the CPU.
+def load(
+    path: str | Path,
+    *,
+    method: str | None = None,
+    vocabulary: Vocabulary | None = None,
+    weights: Iterable[str | Path] = (),
+) -> Checkpoint:
+    """The trained method of a checkpoint, on the CPU: for clips of a corpus by its `method`, for a video by its `caption`.
 
     `method` (`recnet` or `recnet:local`) and `vocabulary` say what the caller needs. Raises BenchError with both values
     where the checkpoint is of another method, variant, vocabulary or version of the code, or its weights do not fit; and
-    for a file that is absent, damaged, or no checkpoint of a cell.
+    for a file that is absent, damaged, or no checkpoint of a cell. In place of the file its cell's folder may be named.
+
+    `weights` are files of encoders' weights: a method that decodes with an encoder which it did not train finds its own among
+    them by their digest, where the file is not any more where the cell found it.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
+    if path.is_dir():
+        path /= CHECKPOINT
     state, metadata = _read(path)
     config, words, streams = _about(path, metadata)
     _check_method(path, config, method)
@@ -86,7 +119,8 @@ def load(path: str | Path, *, method: str | None = None, vocabulary: Vocabulary 
         )
     made: Method = method_code(config["method"]).build(config["settings"], streams, words)
     if prepare := getattr(made, "prepare", None):
-        prepare(lambda name, weights: load_encoder(name, weights, config.get("files", {})))
+        files = config.get("files", {}) | {file_digest(Path(file).expanduser()): str(file) for file in weights}
+        prepare(lambda name, which: load_encoder(name, which, files))
     try:
         made.load_state_dict(state)
     except (ValueError, KeyError, RuntimeError) as error:

@@ -45,8 +45,16 @@ def budget_of(config: Mapping[str, Any], home: Home) -> int:
     return int(config["train"]["epochs"]) * sum(len(corpus.captions[clip]) for clip in clips)
 
 
-def gather(config: Mapping[str, Any], home: Home, spend: Callable[[int], None]) -> Inputs:
-    """Load what `fit` and `decode` need. References of the test split do not outlive this function."""
+def gather(
+    config: Mapping[str, Any],
+    home: Home,
+    spend: Callable[[int], None],
+    wait: Callable[[float], None] | None = None,
+) -> Inputs:
+    """Load what `fit` and `decode` need. References of the test split do not outlive this function.
+
+    `spend` and `wait` are told of the training captions that are read, and of the seconds that their batches were waited for.
+    """
     corpus = corpus_of(config, home)
     train_ids = _fraction(corpus.splits["train"], config["train"]["data_fraction"])
     text = config["text"]
@@ -67,15 +75,15 @@ def gather(config: Mapping[str, Any], home: Home, spend: Callable[[int], None]) 
     caches = {name: _cache(config, name, mark, home) for name, mark in config["streams"].items()}
 
     def clips(
-        ids: Sequence[str], own: Mapping[str, tuple[Reference, ...]], meter: Callable[[int], None] | None
+        ids: Sequence[str], own: Mapping[str, tuple[Reference, ...]], **meters: Callable[[Any], None] | None
     ) -> CorpusClips:
         sources = {name: _source(name, cache, ids) for name, cache in caches.items()}
-        return CorpusClips(ids, own, sources, vocabulary, seed=config["seed"], spend=meter)
+        return CorpusClips(ids, own, sources, vocabulary, seed=config["seed"], **meters)
 
     return Inputs(
-        clips(train_ids, references, spend),
-        clips(corpus.splits["val"], {}, None),
-        clips(corpus.splits[config["split"]], {}, None),
+        clips(train_ids, references, spend=spend, wait=wait),
+        clips(corpus.splits["val"], {}),
+        clips(corpus.splits[config["split"]], {}),
         tokens["val"],
         vocabulary,
     )
@@ -108,10 +116,10 @@ def _cache(config: Mapping[str, Any], name: str, mark: str, home: Home) -> Cache
 
 
 def _source(name: str, cache: Cache, ids: Sequence[str]) -> StreamSource:
-    info = StreamInfo(name, cache.shape, cache.timed, cache.fingerprint, cache.encoder)
+    info = StreamInfo(name, cache.shape, cache.timed, cache.fingerprint, cache.encoder, cache.made_by)
     size = len(ids) * int(np.prod(cache.shape)) * cache.dtype.itemsize
     if size > (PIXEL_LIMIT if cache.dtype == np.uint8 else MEMORY_LIMIT):
-        return StreamSource(info, cache.load)
+        return StreamSource(info, cache.load, slow=True)
     values, lengths = cache.load(ids)
     row = {clip: place for place, clip in enumerate(ids)}
 

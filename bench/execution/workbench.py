@@ -43,6 +43,7 @@ class Workbench:
         self.selection: dict[str, Any] | None = None
         self.captions = 0
         self.epochs = 0
+        self.waited = 0.0  # seconds of training that went by until a batch was there
         self._earlier = 0.0  # seconds of training before this process
         self._started = time.monotonic()
         self._ticked = 0.0
@@ -78,6 +79,10 @@ class Workbench:
                 f"the method read {self.captions} captions of a budget of {self.budget}: every method trains on the same number"
             )
 
+    def wait(self, seconds: float) -> None:
+        """Count the time that a batch was waited for."""
+        self.waited += seconds
+
     def tick(self, phase: str, epoch: int, values: Mapping[str, float]) -> None:
         now = time.monotonic()
         if now - self._ticked >= 1.0:
@@ -107,6 +112,7 @@ class Workbench:
             "captions": self.captions,
             "epochs": self.epochs,
             "seconds": self.seconds,
+            "waited": self.waited,
             "selection": self.selection,
             "rows": self._rows,
         }
@@ -121,6 +127,7 @@ class Workbench:
         saved = torch.load(path, map_location=self.device, weights_only=True)
         harness = saved["harness"]
         self.captions, self.epochs, self._earlier = harness["captions"], harness["epochs"], harness["seconds"]
+        self.waited = harness.get("waited", 0.0)
         self.selection, self._rows = harness["selection"], harness["rows"]
         self._started = time.monotonic()
         self._write_curves()

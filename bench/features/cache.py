@@ -366,7 +366,12 @@ class Cache:
     @property
     def encoder(self) -> str:
         """Name of the encoder that made the features, or for which the pixels were prepared; empty if not known."""
-        return str(self._open().contents.header["attributes"].get("encoder", {}).get("name", ""))
+        return str(self.made_by.get("name", ""))
+
+    @property
+    def made_by(self) -> dict[str, Any]:
+        """All that the cache was told of the making of its features, `name` first of all; empty if nothing."""
+        return dict(self._open().contents.header["attributes"].get("encoder", {}))
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -48,12 +48,16 @@ class Selection(Part):
 
 
 class Ledger(Part):
-    """What the cell cost. `captions` were read or sampled in training, of `budget`; times are seconds."""
+    """What the cell cost. `captions` were read or sampled in training, of `budget`; times are seconds.
+
+    `wait_seconds` are those of `fit_seconds` in which training waited for its next batch.
+    """
 
     captions: Count
     budget: Count | None = None
     epochs: Count | None = None
     fit_seconds: Amount | None = None
+    wait_seconds: Amount | None = None
     decode_seconds: Amount | None = None
     score_seconds: Amount | None = None
     peak_memory_mb: Amount | None = None

@@ -103,10 +103,12 @@ def _cost(record: Record) -> str:
     ledger = record.ledger
     rows = [(name, f"{value:,.0f}") for name in LEDGER if (value := getattr(ledger, name)) is not None]
     chosen = ""
+    if ledger.wait_seconds is not None and ledger.fit_seconds:
+        chosen += f"\nTraining waited for its next batch in {ledger.wait_seconds / ledger.fit_seconds:.1%} of its time"
     if record.selection is not None:
         selection = record.selection
         phase = f" of phase {selection.phase}" if selection.phase else ""
-        chosen = f"\nEpoch {selection.epoch}{phase} was chosen: {selection.metric} {selection.value:.2f}"
+        chosen += f"\nEpoch {selection.epoch}{phase} was chosen: {selection.metric} {selection.value:.2f}"
     return f"BUDGET AND COST\n{columns(('what', 'amount'), rows, right=('amount',))}{chosen}"
 
 

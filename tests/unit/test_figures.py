@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from bench.records.shown import Shown, Trace, read_trace, write_trace
 from bench.reports.figures.bars import bar_chart
 from bench.reports.figures.canvas import CHARACTER, RED, YELLOW, Picture, cells, plain, wrap
 from bench.reports.figures.curves import Point, history, memory, rewards, sweep
+from bench.reports.figures.explained import explained
 from bench.reports.figures.grids import heat_maps, word_map
 from bench.reports.figures.masks import fade, masks, regions, upsample
 from bench.reports.figures.scatter import panels
@@ -89,6 +91,41 @@ def test_same_values_give_the_same_bytes_on_a_white_page(name: str) -> None:
     page = Drawn(first.svg).groups["patch_1"]
     assert "fill: #ffffff" in "".join(path.get("style", "") for path in page.iter(f"{SVG}path"))
     assert first.alt == plain(first.alt) and len(first.alt) > 30
+
+
+def test_one_video_explained_is_all_its_parts_below_one_another() -> None:
+    """Whatever its name holds, and with the words of each part still pointing at their own part."""
+    traces = {
+        "attention": [[0.03] * 10 + [0.3] + [0.03] * 9, [0.05] * 20],
+        "key_frame": 13,
+        "refocusing": [0.05] * 20,
+        "spatial_attention": [[0.25] * 4, [0.1, 0.1, 0.7, 0.1]],
+        "region_attention": [[0.9, 0.1]] * 20,
+    }
+    named = replace(clip(boxes=True), clip='id="x" url(#y) <b>')
+    captions = [("caption (-2.10)", "a dog"), ("or (-3.40)", "a cat")]
+    first, second = (explained(named, captions, ["a", "dog"], traces) for _ in range(2))
+    assert first.svg == second.svg
+    drawn = Drawn(first.svg)
+    assert {'id="x" url(#y) <b>', "a dog", "or (-3.40)", "Key frame", "Places, on the key frame", "Regions"} <= {
+        *drawn.texts
+    }
+    heights = [float(part.get("height", "")) for part in drawn.root if part.tag == f"{SVG}svg"]
+    tops = [float(part.get("y", "")) for part in drawn.root if part.tag == f"{SVG}svg"]
+    assert tops == pytest.approx([sum(heights[:number]) for number in range(5)], abs=0.01)
+    names = {part.get("id") for part in drawn.root.iter() if part.get("id")}
+    pointed = {
+        match
+        for part in drawn.root.iter()
+        for value in part.attrib.values()
+        for match in re.findall(r"url\(#(.*?)\)", value)
+    }
+    assert pointed and pointed <= names
+    assert RED in drawn.styles("part2-border-13")
+    assert len(drawn.ids("part1-most")) == 2
+    assert "10" in drawn.texts, "the frame of most weight is shown"
+    plain_one = Drawn(explained(clip(), captions, ["a", "dog"], {}).svg)
+    assert len([part for part in plain_one.root if part.tag == f"{SVG}svg"]) == 1
 
 
 def test_a_users_style_changes_no_figure() -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from xml.etree import ElementTree
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -120,6 +121,39 @@ def finish(figure: Figure, title: str, alt: str) -> Picture:
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Title": plain(title)})
     return Picture(out.getvalue(), plain(alt))
+
+
+SVG, LINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
+_ADDRESS = re.compile(r"url\(#|^#")
+
+
+def stack(pictures: Sequence[Picture], title: str) -> Picture:
+    """Pictures below one another as one. What a picture calls by a name keeps to itself: names get the picture's number."""
+    ElementTree.register_namespace("", SVG)
+    ElementTree.register_namespace("xlink", LINK)
+    root, top = ElementTree.Element(f"{{{SVG}}}svg", {"version": "1.1"}), 0.0
+    ElementTree.SubElement(root, f"{{{SVG}}}title").text = plain(title)
+    for number, picture in enumerate(pictures):
+        part = ElementTree.fromstring(picture.svg)
+        for element in part.iter():
+            for name, value in element.attrib.items():
+                if name == "id":
+                    element.set(name, f"part{number}-{value}")
+                else:
+                    element.set(name, _ADDRESS.sub(rf"\g<0>part{number}-", value))
+        wide, high = (float(part.get(side, "0").removesuffix("pt")) for side in ("width", "height"))
+        part.set("y", f"{top:g}")
+        for side, size in (("width", wide), ("height", high)):
+            part.set(side, f"{size:g}")
+        root.append(part)
+        top += high
+    whole = WIDTH * 72
+    for name, text in (("width", f"{whole:g}pt"), ("height", f"{top:g}pt"), ("viewBox", f"0 0 {whole:g} {top:g}")):
+        root.set(name, text)
+    svg = ElementTree.tostring(root, encoding="unicode")
+    return Picture(
+        f'<?xml version="1.0" encoding="utf-8"?>\n{svg}\n', plain(" ".join(picture.alt for picture in pictures))
+    )
 
 
 _NO_XML = re.compile("[\ufffe\uffff]")

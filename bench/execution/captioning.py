@@ -1,0 +1,159 @@
+"""Captions of any video from a trained method, and what it looked at while it wrote them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bench import BenchError
+from bench.data.clips import CorpusClips, StreamSource
+from bench.features.encoders import Preprocessing
+from bench.features.extract import PIXELS
+from bench.features.onevideo import Told, VideoStreams
+from bench.features.sidecar import cache_path, read_sidecar, sidecar_path
+from bench.features.video import EXTENSIONS, UnreadableVideoError
+from bench.home import find_home
+from bench.method import Caption, Search, StreamInfo
+from bench.records.shown import Frames, Shown
+
+if TYPE_CHECKING:
+    from bench.execution.checkpoint import Checkpoint
+
+SIDE = 144  # pixels of the shorter side of a frame in a picture
+FRAMES = 20  # of a picture, where the method has none of its own
+
+
+class VideoError(BenchError):
+    """A video that cannot be captioned, while others may be: its path and the reason."""
+
+
+class VideoCaptioner:
+    """A trained method over videos, one at a time: what a video is called or stands beside changes no caption.
+
+    `encoder` and `weights` tell what made the training features, where neither the checkpoint nor a cache on this machine
+    knows it: for all streams, or by stream. `search` is the cell's own unless told; `tell` gets sentences on the encoders.
+    """
+
+    def __init__(
+        self,
+        trained: Checkpoint,
+        encoder: str | Told | None = None,
+        weights: str | Path | Told | None = None,
+        search: Search | None = None,
+        tell: Callable[[str], None] = lambda sentence: None,
+    ) -> None:
+        self.trained = trained
+        self.search = search or trained.search
+        known = _recorded(trained.streams, trained.config["dataset"])
+        self._streams = VideoStreams(known, _told(encoder), _told(weights), tell)
+
+    def caption(self, video: str | Path) -> Caption:
+        """The caption of a video under its path, with alternatives and traces.
+
+        Only the streams that decoding reads are made. Raises VideoError for a video that cannot be read, BenchError where no
+        video can be captioned.
+        """
+        path = Path(video).expanduser()
+        if not path.is_file():
+            raise VideoError(f"{path}: there is no such file")
+
+        def source(info: StreamInfo) -> StreamSource:
+            def read(clips: object) -> tuple[np.ndarray, np.ndarray]:
+                values = self._streams.read(info.name, path)
+                padded = np.zeros((1, *info.shape), values.dtype)
+                padded[0, : len(values)] = values
+                return padded, np.array([len(values)])
+
+            return StreamSource(info, read)
+
+        sources = {name: source(info) for name, info in self._streams.streams.items()}
+        clips = CorpusClips([str(path)], {}, sources, self.trained.vocabulary)
+        try:
+            (caption,) = self.trained.method.decode(clips, self.search)
+        except UnreadableVideoError as error:
+            raise VideoError(f"{path} {error}") from None
+        return caption
+
+    def shown(self, video: str | Path, caption: Caption) -> Shown:
+        """The frames of a captioned video as the method counts them, and where its regions lie, for a picture."""
+        path = Path(video).expanduser()
+        timed = (self._streams.streams.get(name) for name in ("frames", PIXELS, "regions"))
+        count = next((info.shape[0] for info in timed if info is not None), FRAMES)
+        try:
+            frames = self._streams.frames(path, count, self._view())
+            frames = np.ascontiguousarray(frames.transpose(0, 2, 3, 1))
+            boxes = self._boxes(path, frames) if "region_attention" in caption.traces else ()
+        except UnreadableVideoError as error:
+            raise VideoError(f"{path} {error}") from None
+        return Shown(path.name, "", tuple(range(count)), boxes, {}, frames)
+
+    def _view(self) -> Preprocessing:
+        """A frame as a picture shows it: what the encoder sees of it, in its own shape."""
+        crop = resize = None
+        for name in ("spatial", "frames", PIXELS):
+            if name in self._streams.streams:
+                seen = self._streams.spec(name).preprocessing
+                crop, resize = seen.crop, seen.resize
+                break
+        if crop is None or not isinstance(resize, int):
+            return Preprocessing(SIDE, None, "BILINEAR", 0.0, 1.0)
+        return Preprocessing(round(SIDE * resize / crop), SIDE, "BILINEAR", 0.0, 1.0)
+
+    def _boxes(self, path: Path, frames: Frames) -> tuple[Any, ...]:
+        """Regions of each frame as (left, top, right, bottom) in its pixels; none where their maker does not tell places."""
+        spec = self._streams.spec("regions")
+        if spec.name != "shapes":
+            return ()
+        from bench.data.shapes.streams import region_boxes
+
+        pixels = self._streams.frames(path, len(frames), spec.preprocessing)
+        boxes = region_boxes(np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)))
+        high, wide = spec.preprocessing.size
+        by = np.tile([frames.shape[2] / wide, frames.shape[1] / high], 2)
+        return tuple(tuple(tuple((box * by).tolist()) for box in row) for row in boxes)
+
+
+def _recorded(streams: Mapping[str, StreamInfo], dataset: str) -> dict[str, StreamInfo]:
+    """The streams with what made them: as the checkpoint says, else as the cache of the same fingerprint does, if it is here."""
+    home = find_home()
+    found = dict(streams)
+    for name, info in streams.items():
+        sidecar = sidecar_path(cache_path(home, dataset, name))
+        if not info.made_by and sidecar.is_file():
+            said = read_sidecar(sidecar)
+            if said["fingerprint"] == info.fingerprint:
+                found[name] = replace(info, made_by=said["encoder"])
+    return found
+
+
+def _told(value: str | Path | Told | None) -> dict[str, str]:
+    """What was told of each stream; of all of them under the empty name."""
+    if value is None:
+        return {}
+    return dict(value) if isinstance(value, Mapping) else {"": str(value)}
+
+
+def find_videos(words: list[str]) -> list[Path]:
+    """The files that were named, and in place of each folder the videos below it, by name; each once.
+
+    Raises BenchError for a folder without videos.
+    """
+    found: dict[Path, None] = {}
+    for word in words:
+        path = Path(word).expanduser()
+        if not path.is_dir():
+            found[path] = None
+            continue
+        inside = sorted(file for file in path.rglob("*") if _is_video(file))
+        if not inside:
+            raise BenchError(f"the folder {path} holds no videos ({', '.join(EXTENSIONS)})")
+        found |= dict.fromkeys(inside)
+    return list(found)
+
+
+def _is_video(file: Path) -> bool:
+    return file.is_file() and file.suffix.lower() in EXTENSIONS and not file.name.startswith(".")

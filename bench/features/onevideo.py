@@ -1,0 +1,199 @@
+"""The streams of one video, made as those were on which a method was trained.
+
+What made them is read from the stream's `made_by`, the words of its cache; what nobody wrote down, the user has to tell.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bench import BenchError
+from bench.features.contents import unfit
+from bench.features.encoders import Encoder, Preprocessing, Spec, load_encoder, spec_of
+from bench.features.extract import PIXELS
+from bench.features.sidecar import canonical
+from bench.features.video import UnreadableVideoError, read_frames
+from bench.method import StreamInfo
+
+AT_ONCE = 16  # frames through an encoder: what it holds of them stays below a gigabyte
+FRAMES_OF_A_WHOLE = 20  # frames that a clip of `shapes` has, for its streams without time
+
+Values = NDArray[Any]
+Told = Mapping[str, str]
+"""By stream; under the empty name for all streams."""
+
+
+class VideoStreams:
+    """Makes the streams of videos. An encoder is loaded when its stream is first asked for, and kept.
+
+    `encoder` and `weights` are what the user says of the features; they may fill in what is not recorded, but not
+    contradict it. `tell` is given a sentence for each encoder: which weights it has, and whether that is certain.
+    """
+
+    def __init__(
+        self,
+        streams: Mapping[str, StreamInfo],
+        encoder: Told | None = None,
+        weights: Told | None = None,
+        tell: Callable[[str], None] = lambda sentence: None,
+    ) -> None:
+        self.streams = dict(streams)
+        self._encoder, self._weights, self._tell = encoder or {}, weights or {}, tell
+        self._makers: dict[str, Callable[[Path], Values]] = {}
+        self._encoders: dict[tuple[str, str], Encoder] = {}
+        self._last: tuple[Any, NDArray[np.uint8]] | None = None
+        for what, told in (("encoder", self._encoder), ("weights", self._weights)):
+            for stream in told:
+                if stream and stream not in self.streams:
+                    raise BenchError(f"{what}.{stream}: the method reads {', '.join(self.streams)}, not {stream}")
+
+    def read(self, stream: str, video: Path) -> Values:
+        """One clip's values of a stream, [T, ...] where it has time (at most as long as the method read them), in the type in
+        which caches hold them.
+
+        Raises UnreadableVideoError for a video of which they cannot be made; BenchError where they can be made of no video:
+        the encoder or its weights are not known, or are not those of the recorded features.
+        """
+        if stream not in self._makers:
+            self._makers[stream] = self._maker(self.streams[stream])
+        values = self._makers[stream](video)
+        shape, timed = self.streams[stream].shape, self.streams[stream].timed
+        shorter = timed and values.ndim == len(shape) and 1 <= len(values) < shape[0]
+        if values.shape != ((len(values), *shape[1:]) if shorter else shape):
+            raise BenchError(
+                f"stream {stream} of {video.name} comes out as {_times(values.shape)}, but the method was trained on "
+                f"{_times(shape)}: another encoder made those features, name it with encoder=NAME"
+            )
+        reason = unfit(values, "uint8" if values.dtype == np.uint8 else "float16")
+        if reason:
+            raise UnreadableVideoError(f"gives features that are of no use ({reason})")
+        return values if values.dtype == np.uint8 else values.astype(np.float16)
+
+    def spec(self, stream: str) -> Spec:
+        """The encoder that made a stream, or for which its pixels were prepared. Raises BenchError where it is not known."""
+        info = self.streams[stream]
+        recorded, told = info.made_by.get("name", info.encoder), _of(self._encoder, stream)
+        if recorded and told and recorded != told:
+            raise BenchError(
+                f"encoder={told}, but {recorded} made the stream {stream} that the method was trained on; leave it out, or "
+                f"say encoder.STREAM=NAME for another stream"
+            )
+        if not recorded and not told:
+            raise BenchError(
+                f"nothing says which encoder made the stream {stream} ({_times(info.shape)}) that the method was trained on: "
+                f"its features were imported without a name; say encoder=NAME, and weights=FILE where the encoder has none "
+                f"of its own"
+            )
+        spec = spec_of(recorded or told)
+        own = json.loads(canonical(spec.preprocessing.of_pixels()))
+        for name, value in own.items():
+            if info.made_by.get(name, value) != value:
+                raise BenchError(
+                    f"stream {stream} was made of frames with {name} {info.made_by[name]}, and encoder {spec.name} of this "
+                    f"version reads them with {name} {value}: use the version that made the features"
+                )
+        return spec
+
+    def frames(self, video: Path, count: int, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+        """`read_frames`; two streams that see the same frames have the video decoded once."""
+        key = (video, count, preprocessing)
+        if self._last is None or self._last[0] != key:
+            self._last = (key, read_frames(video, count, preprocessing))
+        return self._last[1]
+
+    def _maker(self, info: StreamInfo) -> Callable[[Path], Values]:
+        """How one stream is made of a video: the one place that knows which streams can be."""
+        spec = self.spec(info.name)
+        if spec.name == "shapes":
+            if _of(self._weights, info.name):
+                raise BenchError("encoder shapes has weights of its own: leave weights= out")
+            return partial(self._of_shapes, info, spec.preprocessing)
+        if info.name == PIXELS:
+            return lambda video: self.frames(video, info.shape[0], spec.preprocessing)
+        if info.name == "frames":
+            return partial(self._encoded, self._load(info, spec), info.shape[0])
+        raise BenchError(
+            f"stream {info.name} cannot be made from a video yet; caption with a method that was trained on frames or "
+            f"{PIXELS}, for instance by bench run with streams=frames"
+        )
+
+    def _encoded(self, encoder: Encoder, count: int, video: Path) -> Values:
+        pixels = self.frames(video, count, encoder.spec.preprocessing)
+        with torch.inference_mode():
+            parts = [encoder(torch.from_numpy(pixels[at : at + AT_ONCE])) for at in range(0, count, AT_ONCE)]
+        vectors: Values = torch.cat(parts).numpy()
+        return vectors
+
+    def _of_shapes(self, info: StreamInfo, preprocessing: Preprocessing, video: Path) -> Values:
+        """Any stream of the embedded corpus: all of them are functions of a clip's pixels."""
+        from bench.data.shapes.store import constants
+        from bench.data.shapes.streams import STREAMS, extract
+
+        if info.name not in STREAMS:
+            raise BenchError(f"encoder shapes makes no stream {info.name}, only {', '.join(STREAMS)}")
+        # motion lies between two frames each
+        count = info.shape[0] + (info.name == "motion") if info.timed else FRAMES_OF_A_WHOLE
+        pixels = self.frames(video, count, preprocessing)
+        return extract(np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)), constants())[info.name]
+
+    def _load(self, info: StreamInfo, spec: Spec) -> Encoder:
+        weights = self._weights_of(info, spec)
+        if (spec.name, weights) not in self._encoders:
+            self._encoders[spec.name, weights] = load_encoder(spec.name, weights)
+        return self._encoders[spec.name, weights]
+
+    def _weights_of(self, info: StreamInfo, spec: Spec) -> str:
+        """What `load_encoder` is told: the user's file, where it is not another than the recorded one; else `pretrained`."""
+        recorded, told = str(info.made_by.get("weights", "")), _of(self._weights, info.name)
+        if told:
+            path = Path(told).expanduser()
+            if not path.is_file():
+                raise BenchError(f"weights={told}: there is no such file")
+            found = file_digest(path)
+            if recorded.startswith("sha256:") and recorded != found:
+                raise BenchError(
+                    f"weights={told} has {found}, but the stream {info.name} that the method was trained on was made with "
+                    f"{recorded}; give that file, or say weights.STREAM=FILE for another stream"
+                )
+            sure = "" if recorded else ", as you say: which weights made the training features is not recorded"
+            self._tell(f"stream {info.name}: encoder {spec.name} with the weights of {path}{sure}")
+            return str(path)
+        if recorded.startswith("sha256:"):
+            raise BenchError(
+                f"the stream {info.name} that the method was trained on was made by {spec.name} with weights {recorded}: name "
+                f"their file with weights=FILE"
+            )
+        if spec.pretrained is None:
+            raise BenchError(
+                f"encoder {spec.name} made the stream {info.name} that the method was trained on, and it has no weights to "
+                f"download: name their file with weights=FILE.safetensors"
+            )
+        sure = "" if recorded else " (which weights made the training features is not recorded)"
+        self._tell(f"stream {info.name}: encoder {spec.name} with its weights {spec.pretrained}{sure}")
+        return "pretrained"
+
+
+def file_digest(path: Path) -> str:
+    """`sha256:DIGEST` of a file, as settings and caches write it. Raises BenchError where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    except OSError as error:
+        raise BenchError(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def _of(told: Told, stream: str) -> str:
+    return told.get(stream, told.get("", ""))
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))

@@ -1,0 +1,327 @@
+"""`bench caption`: what a trained method says of a video is what its cell said of the same clip; every fault is a sentence."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from drawn import SVG, Drawn
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+import bench
+from bench import BenchError
+from bench.caption import find_checkpoint, parse
+from bench.cli import main
+from bench.data.shapes import render_clip
+from bench.execution.captioning import VideoCaptioner, VideoError, find_videos
+from bench.execution.cell import run_cell
+from bench.execution.checkpoint import CHECKPOINT, Checkpoint
+from bench.execution.prepare import prepare
+from bench.features.onevideo import VideoStreams
+from bench.home import Home
+from bench.method import Search, StreamInfo
+from bench.records.store import PREDICTIONS
+from bench.registry import dataset
+from bench.spec import Cell, cells
+from bench.spec import parse as parse_run
+
+OPTIONS = {"seed": 3, "size": [8, 2, 2], "captions": 3}
+METHODS = ("salstm", "vre:full", "hail:ha", "etenet:step2")
+CLIP, OTHER = "shape0010", "shape0011"  # the test split
+
+
+def film(path: Path, frames_TYX3: np.ndarray) -> Path:
+    """A video without any loss: its frames are the pixels themselves."""
+    av = pytest.importorskip("av", reason='needs pip install "captionbench[extract]"')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=10)
+        stream.height, stream.width = frames_TYX3.shape[1:3]
+        stream.pix_fmt = "bgr0"
+        for picture in frames_TYX3:
+            for packet in stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="bgr0")):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+    return path
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    with pytest.MonkeyPatch.context() as patch:
+        root = tmp_path_factory.mktemp("caption")
+        patch.setenv("BENCH_HOME", str(root))
+        patch.delenv("BENCH_CACHE", raising=False)
+        yield Home(root)
+
+
+@pytest.fixture(scope="module")
+def trained(home: Home) -> dict[str, Cell]:
+    """A cell of each method, hardly trained, on a small corpus of painted clips."""
+    pytest.importorskip("av", reason='needs pip install "captionbench[extract]"')
+    streams = {name: {} for name in ("frames", "spatial", "audio", "motion", "regions", "pixels")}
+    content = {
+        "name": "painted",
+        "captions": [{"format": "shapes"}],
+        "splits": "official",
+        "options": OPTIONS,
+        "streams": streams,
+    }
+    path = home.root / "dataset.yaml"
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    prepare(dataset(str(path)), home)
+    words = [f"methods=[{','.join(METHODS)}]", f"dataset={path}", "search.max_words=5"]
+    words += ["model.width=16", "model.embedding=12", "model.attention=12"]
+    words += ["train.epochs=4", "train.captions=6", "train.learning_rate=0.01"]  # enough to say something
+    found = {}
+    for cell in cells(parse_run(words), home):
+        if not cell.config["absent_streams"]:  # no twins on frames alone
+            run_cell(cell.config, str(home.root))
+            found[cell.method] = cell
+    return found
+
+
+@pytest.fixture(scope="module")
+def video(trained: dict[str, Cell], home: Home) -> Path:
+    return film(home.root / "videos" / "a clip.mkv", render_clip(CLIP, OPTIONS))
+
+
+@pytest.fixture
+def salstm(trained: dict[str, Cell], home: Home) -> Path:
+    return trained["salstm"].folder(home)
+
+
+# -- what is said ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", [name.partition(":")[0] for name in METHODS])
+def test_a_video_is_captioned_as_its_clip_was(trained: dict[str, Cell], home: Home, video: Path, method: str) -> None:
+    """From the cache in the cell, from a file here: the same words, for frames, places, sound, regions, motion, pixels."""
+    folder = trained[method].folder(home)
+    said = {line["clip"]: line for line in map(json.loads, (folder / PREDICTIONS).read_text().splitlines())}
+    found = bench.load(folder).caption(video)
+    assert found.clip == str(video)
+    assert found.text == said[CLIP]["caption"]
+    assert found.log_probability == pytest.approx(said[CLIP]["log_probability"], abs=1e-4)
+    assert abs(said[OTHER]["log_probability"] - said[CLIP]["log_probability"]) > 1e-3, "clips are told apart"
+    assert [text for text, _ in found.alternatives] == [text for text, _ in said[CLIP]["alternatives"]]
+    values = [found.log_probability, *(value for _, value in found.alternatives)]
+    assert len(values) == 5
+    assert values == sorted(values, reverse=True)
+
+
+def test_the_command_prints_captions_and_others_with_log_probabilities(
+    trained: dict[str, Cell], home: Home, video: Path, salstm: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    caption = bench.load(salstm / CHECKPOINT).caption(video)
+    assert main(["caption", str(video), f"checkpoint={trained['salstm'].key[:8]}", "alternatives=2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == str(video)
+    others = caption.alternatives[:2]
+    wanted = [(caption.text, caption.log_probability), *others]
+    assert [line.split(maxsplit=1) for line in lines[1:]] == [[f"{value:.2f}", text] for text, value in wanted]
+
+
+def test_more_alternatives_than_beams_widen_the_beam_and_say_so(
+    video: Path, salstm: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["caption", str(video), f"checkpoint={salstm}", "alternatives=6"]) == 0
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 1 + 7
+    assert "a beam of 7; the cell was scored with 5" in err
+    assert main(["caption", str(video), f"checkpoint={salstm}", "search.beam=1", "search.max_words=2"]) == 0
+    caption = capsys.readouterr().out.splitlines()[1:]
+    assert len(caption) == 1
+    assert len(caption[0].split()) <= 3
+    assert bench.load(salstm).caption(video, search=Search(beam=1, max_words=2)).text == caption[0].split(maxsplit=1)[1]
+
+
+def test_folders_lists_and_broken_videos(
+    home: Home,
+    video: Path,
+    salstm: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    good = film(tmp_path / "deep" / "b.avi", render_clip(OTHER, OPTIONS))
+    (tmp_path / "deep" / "a.mp4").write_bytes(b"")
+    (tmp_path / "deep" / "notes.txt").write_text("no video")
+    (tmp_path / "häßlich.mkv").write_bytes(video.read_bytes()[:3000])
+    odd = os.fsencode(tmp_path) + b"/\xff.mp4"  # no UTF-8
+    listed = b"\n".join([os.fsencode(video), b"", os.fsencode(tmp_path / "gone.mp4"), odd, os.fsencode(good), b""])
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(listed)))
+    assert main(["caption", str(tmp_path), "-", f"checkpoint={salstm}", "alternatives=0"]) == 1
+    out, err = capsys.readouterr()
+    named = [line for line in out.splitlines() if line and not line.startswith(" ")]
+    assert named == [str(good), str(video)], "each once, in order; what is no video is not tried"
+    assert f"{tmp_path / 'deep' / 'a.mp4'} cannot be decoded" in err
+    assert f"{tmp_path / 'gone.mp4'}: there is no such file" in err
+    assert "häßlich.mkv" in err
+    assert "4 of 6 videos could not be captioned" in err
+
+
+# -- pictures -------------------------------------------------------------------------------------------------------------
+
+
+def test_pictures_show_what_was_looked_at(
+    trained: dict[str, Cell], home: Home, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    twin = film(tmp_path / "a clip.avi", render_clip(OTHER, OPTIONS))
+    drawn = {}
+    for method, cell in trained.items():
+        folder = tmp_path / method
+        more, names = ([str(twin)], ["a clip-2.svg", "a clip.svg"]) if method == "salstm" else ([], ["a clip.svg"])
+        assert main(["caption", str(video), *more, f"checkpoint={cell.folder(home)}", f"explain={folder}"]) == 0
+        assert [path.name for path in sorted(folder.iterdir())] == names
+        assert f"picture: {folder / 'a clip.svg'}" in capsys.readouterr().out
+        drawn[method] = Drawn((folder / "a clip.svg").read_text(encoding="utf-8"))
+    said = bench.load(trained["vre"].folder(home)).caption(video)
+    for method, picture in drawn.items():
+        assert "a clip.mkv" in picture.texts
+        assert len(picture.images()) >= 7, method
+        names = [part.get("id") for part in picture.root.iter() if part.get("id")]
+        assert len(names) == len(set(names)), "no part of a picture takes the name of another's"
+    vre = drawn["vre"]
+    assert len(vre.ids("part1-most")) == len(said.words) > 0
+    assert vre.ids(f"part2-border-{said.traces['key_frame']}")
+    places = [part for part in vre.root if part.tag == f"{SVG}svg"][3]
+    assert len(list(places.iter(f"{SVG}image"))) == 1 + len(said.words), "the key frame, and once more for each word"
+    assert "Regions" in drawn["hail"].texts
+    assert "Key frame" not in drawn["etenet"].texts
+
+
+# -- what made the features -------------------------------------------------------------------------------------------------
+
+
+def without_maker(trained: Checkpoint, **more: Any) -> Checkpoint:
+    """A checkpoint whose features came without a word of their making."""
+    streams = {
+        name: replace(info, encoder="", made_by={}, fingerprint="0" * 64, **more)
+        for name, info in trained.streams.items()
+    }
+    return replace(trained, streams=streams)
+
+
+def test_features_of_an_unknown_encoder_need_a_word_of_the_user(video: Path, salstm: Path) -> None:
+    own = bench.load(salstm)
+    assert own.streams["frames"].made_by["name"] == "shapes"
+    blind = without_maker(own)
+    with pytest.raises(BenchError, match=r"nothing says which encoder made the stream frames \(20x256\).*encoder=NAME"):
+        blind.caption(video)
+    assert blind.caption(video, encoder="shapes").text == own.caption(video).text
+    assert blind.caption(video, encoder={"frames": "shapes"}).text == own.caption(video).text
+    with pytest.raises(BenchError, match=r"there is no encoder 'nobody'"):
+        blind.caption(video, encoder="nobody")
+    with pytest.raises(BenchError, match=r"encoder\.motion: the method reads frames, not motion"):
+        blind.caption(video, encoder={"motion": "shapes"})
+    with pytest.raises(BenchError, match=r"encoder=mobilenetv2_100, but shapes made the stream frames"):
+        own.caption(video, encoder="mobilenetv2_100")
+    with pytest.raises(BenchError, match="encoder shapes has weights of its own"):
+        own.caption(video, weights="x.safetensors")
+
+
+def test_a_checkpoint_of_before_asks_the_cache_beside_it(video: Path, salstm: Path, tmp_path: Path) -> None:
+    """Checkpoints that name no maker are told by the cache with the same fingerprint."""
+    with safe_open(salstm / CHECKPOINT, framework="pt") as file:
+        state, metadata = {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata())  # noqa: SIM118
+    streams = yaml.safe_load(metadata["streams"])
+    del streams["frames"]["made_by"]
+    streams["frames"]["encoder"] = ""
+    save_file(state, tmp_path / "old.safetensors", metadata={**metadata, "streams": json.dumps(streams)})
+    old = bench.load(tmp_path / "old.safetensors")
+    assert old.streams["frames"].made_by == {}
+    assert old.caption(video).text == bench.load(salstm).caption(video).text
+
+
+def test_weights_are_those_that_made_the_features(tmp_path: Path) -> None:
+    info = StreamInfo("frames", (28, 1280), True, "0" * 64, "mobilenetv2_100", {"name": "mobilenetv2_100"})
+    with pytest.raises(BenchError, match=r"no weights to download: name their file with weights=FILE"):
+        VideoStreams({"frames": info}).read("frames", tmp_path / "x.mp4")
+    with pytest.raises(BenchError, match=r"weights=gone.safetensors: there is no such file"):
+        VideoStreams({"frames": info}, weights={"": "gone.safetensors"}).read("frames", tmp_path / "x.mp4")
+    digest = f"sha256:{'a' * 64}"
+    known = replace(info, made_by={"name": "mobilenetv2_100", "weights": digest})
+    with pytest.raises(BenchError, match=rf"by mobilenetv2_100 with weights {digest}: name their file"):
+        VideoStreams({"frames": known}).read("frames", tmp_path / "x.mp4")
+    (tmp_path / "other.safetensors").write_bytes(b"other")
+    with pytest.raises(BenchError, match=rf"has sha256:d9298a10.*was made with {digest}"):
+        VideoStreams({"frames": known}, weights={"frames": str(tmp_path / "other.safetensors")}).read(
+            "frames", tmp_path / "x.mp4"
+        )
+
+
+def test_streams_that_no_video_gives_and_other_sizes_are_told(video: Path) -> None:
+    motion = StreamInfo("motion", (40, 4096), True, "0" * 64, "mobilenetv2_100")
+    with pytest.raises(BenchError, match="stream motion cannot be made from a video yet"):
+        VideoStreams({"motion": motion}).read("motion", video)
+    wide = StreamInfo("frames", (20, 1536), True, "0" * 64, "shapes")
+    with pytest.raises(BenchError, match=r"comes out as 20x256, but the method was trained on 20x1536"):
+        VideoStreams({"frames": wide}).read("frames", video)
+    other = StreamInfo("pixels", (4, 3, 64, 64), True, "0" * 64, "shapes", {"name": "shapes", "resize": [32, 32]})
+    with pytest.raises(BenchError, match=r"made of frames with resize \[32, 32\], and encoder shapes .* \[64, 64\]"):
+        VideoStreams({"pixels": other}).read("pixels", video)
+
+
+# -- what was asked for -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["v.mp4"], "checkpoint= is missing"),
+        (["checkpoint=x"], "name videos or a folder"),
+        (["v.mp4", "checkpoint=x", "beam=3"], 'unknown key "beam"'),
+        (["v.mp4", "checkpoint=x", "search.clips=3"], 'unknown key "search.clips"'),
+        (["v.mp4", "checkpoint=x", "search.beam=0"], "beam is 0, but must be at least 1"),
+        (["v.mp4", "checkpoint=x", "alternatives=some"], "alternatives is 'some'"),
+        (["v.mp4", "checkpoint=x", "alternatives=5", "search.beam=5"], "say search.beam=6 or leave it out"),
+        (["v.mp4", "checkpoint=x", "weights=[a,b]"], "weights is ['a', 'b'], but must be one name"),
+        (["v.mp4", "checkpoint=x", "explain=3"], "explain is 3, but must be a folder"),
+        (["v.mp4", "--loud", "checkpoint=x"], 'unknown flag "--loud"'),
+    ],
+)
+def test_requests_that_are_not_understood(
+    words: list[str], told: str, home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["caption", *words]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_words_of_a_request() -> None:
+    words = ["a.mp4", "checkpoint=402034cc", "weights=w.safetensors", "weights.motion=m.safetensors", "explain=true"]
+    found = parse([*words, "search.length_rule=mean"])
+    assert found.weights == {"": "w.safetensors", "motion": "m.safetensors"}
+    assert found.explain == Path("explained")
+    assert found.search == {"length_rule": "mean"}
+    assert parse(["a.mp4", "checkpoint=x", "explain=false"]).explain is None
+
+
+def test_checkpoints_that_are_not_there(trained: dict[str, Cell], home: Home, salstm: Path, tmp_path: Path) -> None:
+    assert find_checkpoint(str(salstm), home) == find_checkpoint(trained["salstm"].key, home) == salstm / CHECKPOINT
+    with pytest.raises(BenchError, match=r"there is no checkpoint .*gone\.safetensors"):
+        find_checkpoint(str(tmp_path / "gone.safetensors"), home)
+    with pytest.raises(BenchError, match='no row or record is called "nothing"'):
+        find_checkpoint("nothing", home)
+    aside = (salstm / CHECKPOINT).rename(salstm / "aside")
+    try:
+        with pytest.raises(BenchError, match="checkpoints are not published: move its folder away"):
+            find_checkpoint(trained["salstm"].key[:6], home)
+    finally:
+        aside.rename(salstm / CHECKPOINT)
+
+
+def test_a_folder_without_videos_and_a_file_that_is_gone(salstm: Path, tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match="holds no videos"):
+        find_videos([str(tmp_path)])
+    with pytest.raises(VideoError, match=r"gone\.mp4: there is no such file"):
+        VideoCaptioner(bench.load(salstm)).caption(tmp_path / "gone.mp4")
