@@ -6,13 +6,14 @@ import logging
 import os
 import socket
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bench import BenchError
 from bench.card import Resources
+from bench.execution.admission import Node, Request
 from bench.execution.job import Job
 from bench.features.sidecar import read_sidecar
 from bench.home import Home
@@ -24,36 +25,9 @@ from bench.sentences import listing
 RETRIES = 3
 OBJECT_STORE_BYTES = 100 * 2**20  # jobs and outcomes are a few kilobytes; Ray would set aside a third of the memory
 LOCAL = "local"
+Answer = TypeVar("Answer")
 NODE_SECONDS = 120.0  # for a worker process to start on a busy node and look around
 ANSWER_SECONDS = 5.0  # an address that is silent for longer has nobody behind it
-
-
-@dataclass(frozen=True)
-class Request:
-    """What one cell asks of a node. `accelerator` is Ray's name of a kind of GPU."""
-
-    cpus: float
-    gpus: float
-    accelerator: str | None = None
-
-    def options(self) -> dict[str, Any]:
-        """The same for a task of Ray's."""
-        kind = {"accelerator_type": self.accelerator} if self.accelerator else {}
-        return {"num_cpus": self.cpus, "num_gpus": self.gpus, **kind}
-
-
-@dataclass(frozen=True)
-class Node:
-    """What a node has in all, whoever uses it now."""
-
-    cpus: float
-    gpus: float
-    accelerators: tuple[str, ...] = ()
-
-    def can_meet(self, request: Request) -> bool:
-        """Whether the request fits this node when it is idle."""
-        known = request.accelerator is None or request.accelerator in self.accelerators
-        return known and request.cpus <= self.cpus and request.gpus <= self.gpus
 
 
 def connect(address: str = LOCAL) -> bool:
@@ -127,7 +101,7 @@ def nodes() -> list[Node]:
         if node["Alive"]:
             has = node["Resources"]
             kinds = tuple(name.removeprefix(prefix) for name in has if name.startswith(prefix))
-            found.append(Node(has.get("CPU", 0.0), has.get("GPU", 0.0), kinds))
+            found.append(Node(has.get("CPU", 0.0), has.get("GPU", 0.0), kinds, node["NodeID"]))
     return found
 
 
@@ -190,18 +164,38 @@ def _fingerprint(cache: Path) -> str | None:
         return None
 
 
-def check_nodes(jobs: Sequence[Job], home: Home) -> None:
-    """Whether every other node of the cluster has this code, sees the home and has the features.
+def ask_nodes(question: Callable[..., Answer], *words: Any) -> dict[str, Answer]:
+    """What `question(*words)` answers on every other node of the cluster, by the node's address; empty on a single machine.
 
-    Raises BenchError, one sentence, before anything starts: a cell would find out in the middle of the night.
+    Raises BenchError for a node that cannot answer.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = ray.get_runtime_context().get_node_id()
-    others = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]
-    if not others:
-        return
+    task = ray.remote(num_cpus=0, max_retries=0)(question)
+    asked = {
+        str(node["NodeManagerAddress"]): task.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        ).remote(*words)
+        for node in ray.nodes()
+        if node["Alive"] and node["NodeID"] != here
+    }
+    answers: dict[str, Answer] = {}
+    for address, reference in asked.items():
+        try:
+            answers[address] = ray.get(reference, timeout=NODE_SECONDS)
+        except (ray.exceptions.RayError, TimeoutError) as error:
+            line = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            raise BenchError(f"node {address} cannot run bench ({line}): install the same environment there") from None
+    return answers
+
+
+def check_nodes(jobs: Sequence[Job], home: Home) -> None:
+    """Whether every other node of the cluster has this code, sees the home and has the features.
+
+    Raises BenchError, one sentence, before anything starts: a cell would find out in the middle of the night.
+    """
     names = sorted({str(job.config.get("method")) for job in jobs})
     caches = {
         str(home.cache / str(job.config["dataset"]) / f"{stream}.h5"): str(mark)
@@ -210,22 +204,11 @@ def check_nodes(jobs: Sequence[Job], home: Home) -> None:
     }
     home.work.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=home.work, prefix="seen-") as mark:
-        task = ray.remote(num_cpus=0, max_retries=0)(look)
-        asked = {
-            str(node["NodeManagerAddress"]): task.options(
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            ).remote(names, mark.name, list(caches))
-            for node in others
-        }
-        own = look(names, mark.name, list(caches))
-        for address, reference in asked.items():
-            try:
-                seen = ray.get(reference, timeout=NODE_SECONDS)
-            except (ray.exceptions.RayError, TimeoutError) as error:
-                line = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-                raise BenchError(
-                    f"node {address} cannot run bench ({line}): install the same environment there"
-                ) from None
+        words = names, mark.name, list(caches)
+        answers = ask_nodes(look, *words)
+        own = look(*words) if answers else None
+        for address, seen in answers.items():
+            assert own is not None
             _compare(address, own, seen, caches, home)
 
 

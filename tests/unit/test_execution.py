@@ -20,7 +20,8 @@ import pytest
 
 from bench import BenchError
 from bench.card import Resources
-from bench.execution.cluster import Node, Request, connect, request_of
+from bench.execution.admission import Node, Request
+from bench.execution.cluster import connect, request_of
 from bench.execution.job import Job, sentence, state_of, train
 from bench.execution.locks import CellBusyError, cell_lock
 from bench.execution.runner import run
