@@ -100,6 +100,8 @@ class Keeper(Callback):
         )
         self._report.trials.append(trial)
         save(self._report, self._study.path(self._home))
+        if self._study.shelf is not None:
+            self._study.shelf.drop(one.job.key)
         self._tracking.curves(one.job, read_curves(Path(one.job.folder)))
         self._tracking.finish_trial(one.job, state, value, message)
         reached = "no score" if value is None else f"validation CIDEr {value:.1f}"
