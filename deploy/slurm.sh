@@ -30,5 +30,12 @@ if [ "$SLURM_JOB_NUM_NODES" -gt 1 ]; then
         "$bin/ray" start --address="$address" --num-cpus="$SLURM_CPUS_PER_TASK" --block &
 fi
 srun --nodes=1 --ntasks=1 --nodelist="$head" --overlap \
-    bash -c 'until "$0/ray" status --address="$1" >/dev/null 2>&1; do sleep 2; done; exec "$0/bench" "${@:2}" executor.address="$1"' \
-    "$bin" "$address" "$@"
+    bash -c '
+        until "$0/ray" status --address="$1" >/dev/null 2>&1; do sleep 2; done
+        "$0/python" -c "
+import sys, time, ray  # a node that comes late would not be asked whether it has code and features
+ray.init(address=sys.argv[1], log_to_driver=False)
+while sum(node[\"Alive\"] for node in ray.nodes()) < int(sys.argv[2]): time.sleep(1)
+" "$1" "$2"
+        exec "$0/bench" "${@:3}" executor.address="$1"' \
+    "$bin" "$address" "$SLURM_JOB_NUM_NODES" "$@"

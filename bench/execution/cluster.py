@@ -30,6 +30,13 @@ NODE_SECONDS = 120.0  # for a worker process to start on a busy node and look ar
 ANSWER_SECONDS = 5.0  # an address that is silent for longer has nobody behind it
 
 
+class RayLostError(BenchError):
+    """The Ray of this command has ended under it: no cell has failed, all go on from their checkpoints."""
+
+    def __init__(self) -> None:
+        super().__init__("Ray has ended on this machine. The same command goes on from the last checkpoints.")
+
+
 def connect(address: str = LOCAL) -> bool:
     """Start a Ray of this command's own (`local`), or join the cluster at `address` (`auto`: the one that runs here).
 
@@ -42,6 +49,8 @@ def connect(address: str = LOCAL) -> bool:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # a cell that asks for no GPU sees none
     # Ray's own 15 puts cells behind every other program of the machine.
     os.environ.setdefault("RAY_worker_niceness", "0")
+    if address != LOCAL:
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # a refused token is told in one sentence, not in twenty
     if address not in (LOCAL, "auto"):
         _knock(address)
     import ray
@@ -58,7 +67,7 @@ def connect(address: str = LOCAL) -> bool:
 
 def _knock(address: str) -> None:
     """Whether anybody listens at host:port; Ray itself would try for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
     except (OSError, OverflowError) as error:
@@ -75,9 +84,9 @@ def _refused(address: str, error: Exception) -> BenchError:
             f"Ray does not start on this machine ({reason}): free memory and space in the temporary folder, or run the cells "
             "in this process with executor=inline"
         )
-    if "token" in str(error).lower() or type(error).__name__ == "AuthenticationError":
+    if "token" in f"{error} {error.__cause__}".lower():  # Ray buries a wrong one below its failure to connect
         return BenchError(
-            f"executor.address={address}: the cluster does not take this machine's token ({reason}); copy the file that ray "
+            f"executor.address={address}: the cluster does not take this machine's token; copy the file that ray "
             "get-auth-token names on the head to this machine, or point RAY_AUTH_TOKEN_PATH at it, with RAY_AUTH_MODE=token"
         )
     if "version" in str(error).lower():
@@ -92,7 +101,7 @@ def _refused(address: str, error: Exception) -> BenchError:
 
 
 def nodes() -> list[Node]:
-    """The nodes of the Ray that this process is connected to."""
+    """The nodes of the Ray that this process is connected to. Raises RayLostError if this machine's own has ended."""
     import ray
 
     prefix = "accelerator_type:"
@@ -102,6 +111,8 @@ def nodes() -> list[Node]:
             has = node["Resources"]
             kinds = tuple(name.removeprefix(prefix) for name in has if name.startswith(prefix))
             found.append(Node(has.get("CPU", 0.0), has.get("GPU", 0.0), kinds, node["NodeID"]))
+    if ray.get_runtime_context().get_node_id() not in {node.name for node in found}:
+        raise RayLostError
     return found
 
 

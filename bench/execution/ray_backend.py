@@ -14,7 +14,7 @@ from typing import Any
 from bench import BenchError
 from bench.card import Resources
 from bench.execution.admission import Request, Room, choose
-from bench.execution.cluster import RETRIES, check_nodes, connect, nodes, request_of
+from bench.execution.cluster import RETRIES, RayLostError, check_nodes, connect, nodes, request_of
 from bench.execution.job import Job, Outcome, Score, ScoringDesk, Work, record_failure, train
 from bench.home import Home
 
@@ -64,6 +64,7 @@ class RayBackend:
         # where GPUs are real (Ray names their kind) a cell gets a process of its own.
         self._train = ray.remote(max_retries=RETRIES)(train_in_worker)
         self._train_alone = ray.remote(max_retries=RETRIES, max_calls=1)(train_in_worker)
+        self._lost = False
         self._desk: Any = None
         self._running: dict[Any, tuple[str, Job]] = {}
         self._places: dict[str, tuple[Room, dict[int, float]]] = {}  # of running cells: node, shares of its GPUs
@@ -74,7 +75,6 @@ class RayBackend:
         """The job to submit now; None while there is no room for any."""
         if self._most is not None and len(self._places) >= self._most:
             return None
-        self._look()
         first: dict[Request, Job] = {}
         for job in waiting:
             first.setdefault(self._requests[job.key], job)
@@ -87,12 +87,14 @@ class RayBackend:
         return job
 
     def _look(self) -> None:
-        """Take note of nodes that have joined or gone; cells of a lost node are moved by Ray."""
-        if time.monotonic() - self._looked < LOOK_SECONDS:
-            return
+        """Take note of nodes that have joined or gone; cells of a lost node are moved by Ray, unless it is this one."""
         self._looked = time.monotonic()
-        known, having = {room.node.name: room for room in self._rooms}, nodes()
-        self._rooms = [known.get(node.name) or Room(node) for node in having]
+        known = {room.node.name: room for room in self._rooms}
+        try:
+            self._rooms = [known.get(node.name) or Room(node) for node in nodes()]
+        except RayLostError:
+            self._lost = True
+            raise
 
     def widen(self, job: Job) -> bool:
         """Give a job that ran out of memory a whole GPU, once; False where it had one or none."""
@@ -125,9 +127,11 @@ class RayBackend:
         self._running[placed.remote(given, self._work)] = (kind, job)
 
     def wait(self) -> list[tuple[str, Job, Outcome]]:
-        """Jobs that have ended, after at most half a second; an empty list when none has."""
+        """Jobs that have ended, after at most half a second; an empty list when none has. Raises RayLostError."""
         import ray
 
+        if time.monotonic() - self._looked > LOOK_SECONDS:
+            self._look()
         ready, _ = ray.wait(list(self._running), num_returns=1, timeout=POLL_SECONDS)
         ended = []
         for reference in ready:
@@ -138,14 +142,17 @@ class RayBackend:
             ended.append((kind, job, self._outcome(reference, kind, job)))
         return ended
 
-    @staticmethod
-    def _outcome(reference: Any, kind: str, job: Job) -> Outcome:
+    def _outcome(self, reference: Any, kind: str, job: Job) -> Outcome:
         import ray
 
         try:
             outcome: Outcome = ray.get(reference)
             return outcome
         except ray.exceptions.RayError as error:
+            if isinstance(error, ray.exceptions.LocalRayletDiedError):
+                self._lost = True
+                raise RayLostError from error
+            self._look()
             reason = (str(error).strip().splitlines() or [""])[0]
             message = (
                 f"the worker process ended {RETRIES + 1} times without an answer ({type(error).__name__}: {reason}); "
@@ -160,6 +167,9 @@ class RayBackend:
         """End what this backend started: with `stopped` the running cells too, which keep their checkpoints."""
         import ray
 
+        if self._lost:
+            self._shut_down()
+            return
         if stopped:
             for reference in self._running:
                 with contextlib.suppress(ray.exceptions.RayError, ValueError, TypeError):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from bench import BenchError
 from bench.card import Resources
-from bench.execution.cluster import LOCAL
+from bench.execution.cluster import LOCAL, RayLostError
 from bench.execution.display import Display, Result
 from bench.execution.inline import InlineBackend
 from bench.execution.job import Job, Outcome, Score, Work, state_of
@@ -131,6 +131,8 @@ class _Run:
             except KeyboardInterrupt:
                 display.say("Stopped. The same command goes on from the last checkpoints.")
                 return signals.status
+            except RayLostError as error:
+                display.say(str(error))
         return None
 
     def _use(self, backend: Backend, todo: list[tuple[str, Job]], spec: RunSpec, display: Display) -> None:

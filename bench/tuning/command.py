@@ -46,6 +46,8 @@ def tune(spec: TuneSpec, home: Home, entries: dict[str, MethodEntry]) -> int:
 
 def _searched(study: Study, home: Home) -> Report:
     report = load(study, home, budget_of(study.base.config, home))
+    if study.spec.run.retry_failed:
+        report.trials = [trial for trial in report.trials if trial.state != "failed"]
     kept = len(report.trials)
     if kept < study.trials or report.chosen is None:
         from bench.tuning.search import search

@@ -29,7 +29,7 @@ from bench.home import CHECKOUT, Home
 from bench.records.store import all_records
 
 TARGETS = ("driver", "worker", "raylet")
-PER_HOME = 4  # kills before a home may end
+PER_HOME = 3  # kills before a home may end
 PATIENCE = 240.0  # seconds until a command that does not end counts as hung
 LINGER = 30.0  # seconds that Ray's processes may outlive their driver
 WORDS = (
@@ -37,12 +37,12 @@ WORDS = (
     "methods=[mplstm,salstm,recnet]",
     "dataset=shapes",
     "seeds=[0,1]",
-    "subset=40/8/8",
-    "train.epochs=4",
+    "subset=16/4/4",
+    "train.epochs=3",
     "train.captions=16",
-    "model.width=48",
-    "model.embedding=32",
-    "model.attention=32",
+    "model.width=24",
+    "model.embedding=16",
+    "model.attention=16",
 )
 Cells = dict[str, dict[str, str]]
 
