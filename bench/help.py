@@ -51,7 +51,8 @@ _REQUEST = """\
   executor=ray                ray, or inline for debugging
   executor.address=local      a Ray of this command's own; auto or HOST:PORT for a cluster (deploy/README.md)
   max_concurrent=N            at most so many cells at once
-  resources.K=V               what a cell asks of a node in place of its card: cpus, gpus (0.5), accelerator_type
+  resources.K=V               what a cell asks of a node in place of its card: cpus, gpus (0.5), gpu_memory (GiB),
+                              accelerator_type
   threads=1  device=auto      processors of one cell; auto, cpu, cuda or cuda:0
   mlflow=URI                  another tracking server, or off
   --retry-failed              run failed cells again"""
@@ -200,7 +201,8 @@ cannot run here, 2 none can.
   executor=ray                ray, or inline for debugging
   executor.address=local      a Ray of this command's own; auto or HOST:PORT for a cluster (deploy/README.md)
   max_concurrent=N            at most so many cells at once
-  resources.K=V               what a cell asks of a node in place of its card: cpus, gpus (0.5), accelerator_type
+  resources.K=V               what a cell asks of a node in place of its card: cpus, gpus (0.5), gpu_memory (GiB),
+                              accelerator_type
   threads=1  device=auto  mlflow=URI  --retry-failed   as for bench run
 
 `ideas` (or ideas/NAME) is a study of its own: each paper's idea against its control, with corpus, seeds and settings of

@@ -29,12 +29,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Node:
-    """What a node has in all, whoever uses it now. `name` is Ray's id of it."""
+    """What a node has in all, whoever uses it now. `name` is Ray's id of it, `gpu_memory` the GiB of its smallest GPU, if known."""
 
     cpus: float
     gpus: float
     accelerators: tuple[str, ...] = ()
     name: str = ""
+    gpu_memory: float | None = None
 
     def can_meet(self, request: Request) -> bool:
         """Whether the request fits this node when it is idle."""

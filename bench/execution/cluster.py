@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import subprocess
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from bench import BenchError
 from bench.card import Resources
@@ -50,7 +51,9 @@ def connect(address: str = LOCAL) -> bool:
     # Ray's own 15 puts cells behind every other program of the machine.
     os.environ.setdefault("RAY_worker_niceness", "0")
     if address != LOCAL:
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # a refused token is told in one sentence, not in twenty
+        os.environ.setdefault(
+            "RAY_BACKEND_LOG_LEVEL", "error"
+        )  # a refused token is told in one sentence, not in twenty
     if address not in (LOCAL, "auto"):
         _knock(address)
     import ray
@@ -116,16 +119,56 @@ def nodes() -> list[Node]:
     return found
 
 
+def with_memory(having: Sequence[Node], cards: Iterable[Resources]) -> list[Node]:
+    """The nodes with the memory of their GPUs, which is asked of them only where a card names any."""
+    if all(card.gpu_memory is None for card in cards):
+        return list(having)
+    import ray
+
+    known = {one.node: one.answer for one in ask_nodes(gpu_memory)}
+    known[ray.get_runtime_context().get_node_id()] = gpu_memory()
+    return [replace(node, gpu_memory=known.get(node.name)) for node in having]
+
+
+def gpu_memory() -> float | None:
+    """GiB of the smallest GPU of this machine as its driver tells it; None where there is none or it is not NVIDIA's."""
+    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS * 4, check=True).stdout
+        return min(float(line) for line in told.split()) / 1024
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+
+
+def share_of(label: str, card: Resources, having: Sequence[Node]) -> float:
+    """GPUs of a cell: what its card says, and no less than holds its `gpu_memory` on every GPU that it may get.
+
+    Where the nodes do not tell their memory that is a whole GPU. Raises BenchError for more than the smallest GPU has.
+    """
+    if card.gpu_memory is None:
+        return card.gpus or 1.0
+    kinds = [node for node in having if card.accelerator_type in (None, *node.accelerators)]
+    smallest = min((node.gpu_memory for node in kinds if node.gpu_memory), default=None)
+    if smallest is None:
+        return max(card.gpus, 1.0)
+    if card.gpu_memory > smallest:
+        raise BenchError(
+            f"{label} asks for {card.gpu_memory:g} GiB of GPU memory and a GPU of this Ray has {smallest:.0f}: name a larger kind "
+            "with resources.accelerator_type=, or less with resources.gpu_memory="
+        )
+    return max(card.gpus, 1.0 / int(smallest / card.gpu_memory))
+
+
 def request_of(job: Job, card: Resources, having: Sequence[Node]) -> Request:
     """What `job` asks for: its threads, and where there are GPUs its card's share of one unless `device=cpu`.
 
     A card that names no GPU still gets a whole one under `device=auto` or `device=cuda`, so that its timing is that of
-    a GPU of its own. Raises BenchError for what no single node can give, whatever they add up to; Ray would wait for ever.
+    a GPU of its own; one that names memory gets the smallest share that holds it. Raises BenchError for what no single node can give, whatever they add up to; Ray would wait for ever.
     """
     device = str(job.config.get("device") or "auto")
     most_gpus, most_cpus = max(node.gpus for node in having), max(node.cpus for node in having)
     wanted = device.startswith("cuda") or (device == "auto" and most_gpus > 0)
-    gpus = (card.gpus or 1.0) if wanted else 0.0
+    gpus = share_of(job.label, card, having) if wanted else 0.0
     request = Request(max(float(job.threads), card.cpus), gpus, card.accelerator_type if gpus else None)
     if any(node.can_meet(request) for node in having):
         return request
@@ -175,8 +218,16 @@ def _fingerprint(cache: Path) -> str | None:
         return None
 
 
-def ask_nodes(question: Callable[..., Answer], *words: Any) -> dict[str, Answer]:
-    """What `question(*words)` answers on every other node of the cluster, by the node's address; empty on a single machine.
+class Answered(NamedTuple, Generic[Answer]):
+    """What a node said: `node` is Ray's id of it, `address` what a person knows it by."""
+
+    node: str
+    address: str
+    answer: Answer
+
+
+def ask_nodes(question: Callable[..., Answer], *words: Any) -> list[Answered[Answer]]:
+    """What `question(*words)` answers on every other node of the cluster; empty on a single machine.
 
     Raises BenchError for a node that cannot answer.
     """
@@ -185,17 +236,16 @@ def ask_nodes(question: Callable[..., Answer], *words: Any) -> dict[str, Answer]
 
     here = ray.get_runtime_context().get_node_id()
     task = ray.remote(num_cpus=0, max_retries=0)(question)
-    asked = {
-        str(node["NodeManagerAddress"]): task.options(
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        ).remote(*words)
-        for node in ray.nodes()
-        if node["Alive"] and node["NodeID"] != here
-    }
-    answers: dict[str, Answer] = {}
-    for address, reference in asked.items():
+    asked = []
+    for node in ray.nodes():
+        if node["Alive"] and node["NodeID"] != here:
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            asked.append((node, task.options(scheduling_strategy=there).remote(*words)))
+    answers = []
+    for node, reference in asked:
+        address = str(node["NodeManagerAddress"])
         try:
-            answers[address] = ray.get(reference, timeout=NODE_SECONDS)
+            answers.append(Answered(node["NodeID"], address, ray.get(reference, timeout=NODE_SECONDS)))
         except (ray.exceptions.RayError, TimeoutError) as error:
             line = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             raise BenchError(f"node {address} cannot run bench ({line}): install the same environment there") from None
@@ -218,7 +268,7 @@ def check_nodes(jobs: Sequence[Job], home: Home) -> None:
         words = names, mark.name, list(caches)
         answers = ask_nodes(look, *words)
         own = look(*words) if answers else None
-        for address, seen in answers.items():
+        for _, address, seen in answers:
             assert own is not None
             _compare(address, own, seen, caches, home)
 

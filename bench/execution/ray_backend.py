@@ -14,7 +14,7 @@ from typing import Any
 from bench import BenchError
 from bench.card import Resources
 from bench.execution.admission import Request, Room, choose
-from bench.execution.cluster import RETRIES, RayLostError, check_nodes, connect, nodes, request_of
+from bench.execution.cluster import RETRIES, RayLostError, check_nodes, connect, nodes, request_of, with_memory
 from bench.execution.job import Job, Outcome, Score, ScoringDesk, Work, record_failure, train
 from bench.home import Home
 
@@ -52,7 +52,7 @@ class RayBackend:
 
         try:
             check_nodes(jobs, Home(Path(jobs[0].root)))
-            having = nodes()
+            having = with_memory(nodes(), cards.values())
             self._requests = {job.key: request_of(job, cards[job.key], having) for job in jobs}
         except BenchError:
             self._shut_down()

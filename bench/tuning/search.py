@@ -13,7 +13,7 @@ from typing import Any
 
 from bench.card import Interval
 from bench.execution.admission import Request
-from bench.execution.cluster import check_nodes, connect, nodes, request_of
+from bench.execution.cluster import check_nodes, connect, nodes, request_of, with_memory
 from bench.execution.runner import resources_of
 from bench.execution.tracking import NoTracking, Tracking, open_tracking
 from bench.home import Home
@@ -69,7 +69,8 @@ def _fit(study: Study, report: Report, home: Home, say: Say, todo: list[int], tr
 
     job = study.job(study.base, home)  # every trial asks for as much
     check_nodes([job], home)
-    asked = request_of(job, resources_of(study.card.name, study.spec.run), nodes())
+    card = resources_of(study.card.name, study.spec.run)
+    asked = request_of(job, card, with_memory(nodes(), [card]))
     keeper = Keeper(study, report, home, say, todo, tracking)
     where = study.spec.storage or str(home.work / "tune" / "ray")
     files, path = storage.place(where)

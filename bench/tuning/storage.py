@@ -61,10 +61,10 @@ def check(storage: str) -> None:
             "write there, or leave storage= out"
         ) from None
     try:
-        for node, reason in ask_nodes(sees, storage, name).items():
+        for _, address, reason in ask_nodes(sees, storage, name):
             if reason:
                 raise BenchError(
-                    f"node {node} does not see storage={storage} ({reason}): name storage that all nodes share, under the same "
+                    f"node {address} does not see storage={storage} ({reason}): name storage that all nodes share, under the same "
                     "path and with the same rights"
                 )
     finally:

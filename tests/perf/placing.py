@@ -1,7 +1,7 @@
 """What Ray costs: cells with workers that are used again against bare loops, GPU cells on three nodes, a long queue, the start.
 
-The cells are of a method that does not exist: they train a fixed number of steps, or sleep, and leave a record. Every part runs in a
-process of its own, as a command does.
+The cells are of a method that does not exist: they train a fixed number of steps, or sleep, and leave a record. Every part
+runs in a process of its own, as a command does.
 """
 
 from __future__ import annotations

@@ -2,40 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bench import BenchError
+from bench.execution.cluster import Answered
 from bench.tuning import storage
 from bench.tuning.storage import Shelf, check, place, refuse, sees
-
-
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
-    """An S3-compatible server on loopback with a bucket called `shared`; its storage URL."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer("127.0.0.1", 0)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            patch.setenv(name, "test")
-        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        options = f"?scheme=http&endpoint_override={host}:{port}&region=us-east-1"
-        files, path = place(f"s3://shared/runs{options}&allow_bucket_creation=true")
-        files.create_dir(path)
-        yield f"s3://shared/runs{options}"
-    server.stop()
 
 
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """A cluster of one node."""
-    monkeypatch.setattr(storage, "ask_nodes", lambda *words: {})
+    monkeypatch.setattr(storage, "ask_nodes", lambda *words: [])
 
 
 def resumed(shelf: Shelf, folder: Path) -> bytes | None:
@@ -83,7 +64,10 @@ def test_what_cannot_be_written_is_a_sentence(tmp_path: Path, bucket: str, alone
     for where, says in (
         ("gopher://host/runs", "storage=gopher://host/runs cannot be used"),
         (str(tmp_path / "file" / "runs"), "cannot be written"),
-        (bucket.replace("shared/runs", "nobodys/runs"), r"storage=s3://nobodys/runs.* cannot be written .*make the folder or bucket"),
+        (
+            bucket.replace("shared/runs", "nobodys/runs"),
+            r"storage=s3://nobodys/runs.* cannot be written .*make the folder or bucket",
+        ),
     ):
         with pytest.raises(BenchError, match=says) as told:
             check(where)
@@ -93,11 +77,14 @@ def test_what_cannot_be_written_is_a_sentence(tmp_path: Path, bucket: str, alone
 def test_a_folder_of_one_machine_alone_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The other node looks into a folder of its own, as one does that has no shared file system below the path."""
 
-    def asked(question: Any, where: str, name: str) -> dict[str, Any]:
+    def asked(question: Any, where: str, name: str) -> list[Answered[str]]:
         assert question is sees and sees(where, name) == ""
-        return {"10.0.0.1": sees(where, name), "10.0.0.2": sees(str(tmp_path / "elsewhere"), name)}
+        other = sees(str(tmp_path / "elsewhere"), name)
+        return [Answered("a", "10.0.0.1", sees(where, name)), Answered("b", "10.0.0.2", other)]
 
     monkeypatch.setattr(storage, "ask_nodes", asked)
-    with pytest.raises(BenchError, match=r"node 10\.0\.0\.2 does not see storage=.*/runs \(.*\): name storage that all"):
+    with pytest.raises(
+        BenchError, match=r"node 10\.0\.0\.2 does not see storage=.*/runs \(.*\): name storage that all"
+    ):
         check(str(tmp_path / "runs"))
     assert list((tmp_path / "runs").iterdir()) == []
