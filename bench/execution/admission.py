@@ -29,7 +29,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Node:
-    """What a node has in all, whoever uses it now. `name` is Ray's id of it, `gpu_memory` the GiB of its smallest GPU, if known."""
+    """What a node has in all, whoever uses it now. `name` is Ray's id of it, `gpu_memory` the GiB of its smallest GPU."""
 
     cpus: float
     gpus: float

@@ -153,8 +153,8 @@ def share_of(label: str, card: Resources, having: Sequence[Node]) -> float:
         return max(card.gpus, 1.0)
     if card.gpu_memory > smallest:
         raise BenchError(
-            f"{label} asks for {card.gpu_memory:g} GiB of GPU memory and a GPU of this Ray has {smallest:.0f}: name a larger kind "
-            "with resources.accelerator_type=, or less with resources.gpu_memory="
+            f"{label} asks for {card.gpu_memory:g} GiB of GPU memory and a GPU of this Ray has {smallest:.0f}: name a larger "
+            "kind with resources.accelerator_type=, or less with resources.gpu_memory="
         )
     return max(card.gpus, 1.0 / int(smallest / card.gpu_memory))
 
@@ -163,7 +163,8 @@ def request_of(job: Job, card: Resources, having: Sequence[Node]) -> Request:
     """What `job` asks for: its threads, and where there are GPUs its card's share of one unless `device=cpu`.
 
     A card that names no GPU still gets a whole one under `device=auto` or `device=cuda`, so that its timing is that of
-    a GPU of its own; one that names memory gets the smallest share that holds it. Raises BenchError for what no single node can give, whatever they add up to; Ray would wait for ever.
+    a GPU of its own; one that names memory gets the smallest share that holds it. Raises BenchError for what no single
+    node can give, whatever they add up to; Ray would wait for ever.
     """
     device = str(job.config.get("device") or "auto")
     most_gpus, most_cpus = max(node.gpus for node in having), max(node.cpus for node in having)

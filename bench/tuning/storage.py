@@ -64,8 +64,8 @@ def check(storage: str) -> None:
         for _, address, reason in ask_nodes(sees, storage, name):
             if reason:
                 raise BenchError(
-                    f"node {address} does not see storage={storage} ({reason}): name storage that all nodes share, under the same "
-                    "path and with the same rights"
+                    f"node {address} does not see storage={storage} ({reason}): name storage that all nodes share, under the "
+                    "same path and with the same rights"
                 )
     finally:
         with contextlib.suppress(OSError):
