@@ -157,3 +157,47 @@ def test_who_cannot_join_is_told_in_a_sentence(
     told = driver(CONNECT.format(before), own, address)
     assert told.startswith(f"executor.address={address}: ") and says in told, told
     assert "\n" not in told and "Traceback" not in told
+
+
+SHIMS = {
+    # What SLURM does, on this machine alone: the words after its own options are run.
+    "srun": 'while [ "${1#--}" != "$1" ]; do shift; done; exec "$@"',
+    "scontrol": "echo first; echo second",
+    "hostname": "echo 127.0.0.1",
+}
+
+
+def test_the_script_for_slurm_starts_a_cluster_and_runs_a_command_on_it(tmp_path: Path) -> None:
+    for name, body in SHIMS.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
+    told = {"SLURM_JOB_ID": str(free_port()), "SLURM_JOB_NODELIST": "nodes", "SLURM_JOB_NUM_NODES": "2"}
+    here = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "RAY_TMPDIR": folder, "BENCH_HOME": str(tmp_path / "home")}
+    variables = {**environment(None), **told, "SLURM_CPUS_PER_TASK": "1", **here}
+    del variables["RAY_AUTH_MODE"]  # the script sets it
+    words = ["plan", "methods=mplstm", "dataset=shapes"]
+    family: set[psutil.Process] = set()
+    with (tmp_path / "out.txt").open("w") as out:
+        script = psutil.Popen(
+            ["bash", str(Path("deploy/slurm.sh").resolve()), *words],
+            env=variables,
+            cwd=tmp_path,
+            stdout=out,
+            stderr=out,
+        )
+    try:
+        until = time.monotonic() + 150
+        while script.poll() is None and time.monotonic() < until:
+            family.update(script.children(recursive=True))
+            time.sleep(0.1)
+        told_all = (tmp_path / "out.txt").read_text()
+        assert script.poll() == 0, told_all[-3000:]
+        assert "\n1 cell: 1 missing. Data set shapes.\n" in told_all
+        assert not list((tmp_path / ".bench").iterdir()), "the token is gone with the job"
+    finally:  # SLURM ends what a job has left
+        for process in (script, *family):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        shutil.rmtree(folder, ignore_errors=True)
