@@ -31,11 +31,12 @@ class Streams(Strict):
 
 
 class Resources(Strict):
-    """What one cell asks of a node: processors, GPUs (a share that divides one, such as 0.5 or 0.25, or whole ones) and the kind
-    of GPU by Ray's name (`H100`, `A100`)."""
+    """What one cell asks of a node: processors, GPUs (a share that divides one, such as 0.5 or 0.25, or whole ones), GiB of
+    GPU memory (its share then holds as much) and the kind of GPU by Ray's name (`H100`, `A100`)."""
 
     cpus: float = Field(default=1, ge=0)
     gpus: float = Field(default=0, ge=0)
+    gpu_memory: float | None = Field(default=None, gt=0)
     accelerator_type: str | None = None
 
     @field_validator("gpus")

@@ -34,6 +34,7 @@ PLACING = (
     "max_concurrent",
     "resources.cpus",
     "resources.gpus",
+    "resources.gpu_memory",
     "resources.accelerator_type",
 )
 REPRODUCE_KEYS = ("scale", "seeds", "dataset", "protocol", *PLACING, "threads", "device", "mlflow")

@@ -52,7 +52,8 @@ _REQUEST = """\
   executor=ray                ray, or inline for debugging
   executor.address=local      a Ray of this command's own; auto or HOST:PORT for a cluster (deploy/README.md)
   max_concurrent=N            at most so many cells at once
-  resources.K=V               what a cell asks of a node in place of its card: cpus, gpus (0.5), accelerator_type
+  resources.K=V               what a cell asks of a node in place of its card: cpus, gpus (0.5), gpu_memory (GiB),
+                              accelerator_type
   threads=1  device=auto      processors of one cell; auto, cpu, cuda or cuda:0
   mlflow=URI                  another tracking server, or off
   --retry-failed              run failed cells again"""
@@ -93,6 +94,8 @@ leaderboard shows. Trials and cells that are done are kept, what was interrupted
                               quarter of the last phase
   trials=N                    points for each row (without it, the whole grid)
   tune_seed=0                 draws the points, and trains the trials
+  storage=FOLDER or URL       where the state of the search goes, with copies of its trials' resume states: an absolute path
+                              that all nodes share, file:// or s3://bucket/folder (default: below .bench)
   space.METHOD.K=[..]         other values than the card's, or {{min: .., max: .., log: true}}; also of
                               train.K, such as space.salstm.train.learning_rate={{min: 1e-4, max: 1e-3, log: true}}
 
@@ -219,7 +222,8 @@ cannot run here, 2 none can.
   executor=ray                ray, or inline for debugging
   executor.address=local      a Ray of this command's own; auto or HOST:PORT for a cluster (deploy/README.md)
   max_concurrent=N            at most so many cells at once
-  resources.K=V               what a cell asks of a node in place of its card: cpus, gpus (0.5), accelerator_type
+  resources.K=V               what a cell asks of a node in place of its card: cpus, gpus (0.5), gpu_memory (GiB),
+                              accelerator_type
   threads=1  device=auto  mlflow=URI  --retry-failed   as for bench run
 
 `ideas` (or ideas/NAME) is a study of its own: each paper's idea against its control, with corpus, seeds and settings of

@@ -45,6 +45,12 @@ class Home:
         return Path(moved).expanduser().resolve() if moved else self.work / "cache"
 
     @property
+    def node_cache(self) -> Path | None:
+        """Where this node keeps copies of feature caches of its own: `BENCH_NODE_CACHE`, as its shell has it; None for none."""
+        told = os.environ.get("BENCH_NODE_CACHE")
+        return Path(told).expanduser().resolve() if told else None
+
+    @property
     def data(self) -> Path:
         """Root of the official annotation files, the value of `${BENCH_DATA}` in data set definitions."""
         moved = os.environ.get("BENCH_DATA")

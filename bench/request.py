@@ -19,7 +19,7 @@ from bench.sentences import from_pydantic, listing, unknown
 from bench.settings import GROUPS, Model, Search, Strict, Text, Train
 
 FLAGS = ("--retry-failed",)
-ADDRESS = re.compile(r"local|auto|(ray://)?[A-Za-z0-9_.-]+:[0-9]+")
+ADDRESS = re.compile(r"local|auto|[A-Za-z0-9_.-]+:[0-9]+")
 LARGEST_SEED = 2**32 - 1  # what every generator of random numbers takes
 
 

@@ -10,7 +10,7 @@ set -euo pipefail
 
 bin=$PWD/.venv/bin
 port=$((20000 + SLURM_JOB_ID % 20000)) # two jobs on one node keep apart
-head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p) # head would end the pipe early, which pipefail minds
 address=$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip-address | awk '{print $1}'):$port
 
 # The token of this job alone, on storage that the nodes share, for the owner's eyes.
@@ -30,5 +30,15 @@ if [ "$SLURM_JOB_NUM_NODES" -gt 1 ]; then
         "$bin/ray" start --address="$address" --num-cpus="$SLURM_CPUS_PER_TASK" --block &
 fi
 srun --nodes=1 --ntasks=1 --nodelist="$head" --overlap \
-    bash -c 'until "$0/ray" status --address="$1" >/dev/null 2>&1; do sleep 2; done; exec "$0/bench" "${@:2}" executor.address="$1"' \
-    "$bin" "$address" "$@"
+    bash -c '
+        until "$0/ray" status --address="$1" >/dev/null 2>&1; do sleep 2; done
+        "$0/python" -c "
+import sys, time, ray  # a node that comes late would not be asked whether it has code and features
+ray.init(address=sys.argv[1], log_to_driver=False)
+until = time.time() + 600
+while sum(node[\"Alive\"] for node in ray.nodes()) < int(sys.argv[2]):
+    if time.time() > until: sys.exit(\"not all nodes have joined within ten minutes\")
+    time.sleep(1)
+" "$1" "$2" || exit 1
+        exec "$0/bench" "${@:3}" executor.address="$1"' \
+    "$bin" "$address" "$SLURM_JOB_NUM_NODES" "$@"

@@ -40,3 +40,24 @@ def ray_session() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def bucket() -> Iterator[str]:
+    """An S3-compatible server on loopback with a bucket called `shared`; its storage URL."""
+    from moto.server import ThreadedMotoServer
+
+    from bench.tuning.storage import place
+
+    server = ThreadedMotoServer("127.0.0.1", 0)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, "test")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        options = f"?scheme=http&endpoint_override={host}:{port}&region=us-east-1"
+        files, path = place(f"s3://shared/runs{options}&allow_bucket_creation=true")
+        files.create_dir(path)
+        yield f"s3://shared/runs{options}"
+    server.stop()

@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from bench import BenchError
 from bench.card import Resources
+from bench.execution.admission import Node, Request
 from bench.execution.job import Job
 from bench.features.sidecar import read_sidecar
 from bench.home import Home
@@ -24,36 +26,16 @@ from bench.sentences import listing
 RETRIES = 3
 OBJECT_STORE_BYTES = 100 * 2**20  # jobs and outcomes are a few kilobytes; Ray would set aside a third of the memory
 LOCAL = "local"
+Answer = TypeVar("Answer")
 NODE_SECONDS = 120.0  # for a worker process to start on a busy node and look around
 ANSWER_SECONDS = 5.0  # an address that is silent for longer has nobody behind it
 
 
-@dataclass(frozen=True)
-class Request:
-    """What one cell asks of a node. `accelerator` is Ray's name of a kind of GPU."""
+class RayLostError(BenchError):
+    """The Ray of this command has ended under it: no cell has failed, all go on from their checkpoints."""
 
-    cpus: float
-    gpus: float
-    accelerator: str | None = None
-
-    def options(self) -> dict[str, Any]:
-        """The same for a task of Ray's."""
-        kind = {"accelerator_type": self.accelerator} if self.accelerator else {}
-        return {"num_cpus": self.cpus, "num_gpus": self.gpus, **kind}
-
-
-@dataclass(frozen=True)
-class Node:
-    """What a node has in all, whoever uses it now."""
-
-    cpus: float
-    gpus: float
-    accelerators: tuple[str, ...] = ()
-
-    def can_meet(self, request: Request) -> bool:
-        """Whether the request fits this node when it is idle."""
-        known = request.accelerator is None or request.accelerator in self.accelerators
-        return known and request.cpus <= self.cpus and request.gpus <= self.gpus
+    def __init__(self) -> None:
+        super().__init__("Ray has ended on this machine. The same command goes on from the last checkpoints.")
 
 
 def connect(address: str = LOCAL) -> bool:
@@ -68,6 +50,10 @@ def connect(address: str = LOCAL) -> bool:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # a cell that asks for no GPU sees none
     # Ray's own 15 puts cells behind every other program of the machine.
     os.environ.setdefault("RAY_worker_niceness", "0")
+    if address != LOCAL:
+        os.environ.setdefault(
+            "RAY_BACKEND_LOG_LEVEL", "error"
+        )  # a refused token is told in one sentence, not in twenty
     if address not in (LOCAL, "auto"):
         _knock(address)
     import ray
@@ -84,7 +70,7 @@ def connect(address: str = LOCAL) -> bool:
 
 def _knock(address: str) -> None:
     """Whether anybody listens at host:port; Ray itself would try for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
     except (OSError, OverflowError) as error:
@@ -101,9 +87,9 @@ def _refused(address: str, error: Exception) -> BenchError:
             f"Ray does not start on this machine ({reason}): free memory and space in the temporary folder, or run the cells "
             "in this process with executor=inline"
         )
-    if "token" in str(error).lower() or type(error).__name__ == "AuthenticationError":
+    if "token" in f"{error} {error.__cause__}".lower():  # Ray buries a wrong one below its failure to connect
         return BenchError(
-            f"executor.address={address}: the cluster does not take this machine's token ({reason}); copy the file that ray "
+            f"executor.address={address}: the cluster does not take this machine's token; copy the file that ray "
             "get-auth-token names on the head to this machine, or point RAY_AUTH_TOKEN_PATH at it, with RAY_AUTH_MODE=token"
         )
     if "version" in str(error).lower():
@@ -118,7 +104,7 @@ def _refused(address: str, error: Exception) -> BenchError:
 
 
 def nodes() -> list[Node]:
-    """The nodes of the Ray that this process is connected to."""
+    """The nodes of the Ray that this process is connected to. Raises RayLostError if this machine's own has ended."""
     import ray
 
     prefix = "accelerator_type:"
@@ -127,20 +113,63 @@ def nodes() -> list[Node]:
         if node["Alive"]:
             has = node["Resources"]
             kinds = tuple(name.removeprefix(prefix) for name in has if name.startswith(prefix))
-            found.append(Node(has.get("CPU", 0.0), has.get("GPU", 0.0), kinds))
+            found.append(Node(has.get("CPU", 0.0), has.get("GPU", 0.0), kinds, node["NodeID"]))
+    if ray.get_runtime_context().get_node_id() not in {node.name for node in found}:
+        raise RayLostError
     return found
+
+
+def with_memory(having: Sequence[Node], cards: Iterable[Resources]) -> list[Node]:
+    """The nodes with the memory of their GPUs, which is asked of them only where a card names any."""
+    if all(card.gpu_memory is None for card in cards):
+        return list(having)
+    import ray
+
+    known = {one.node: one.answer for one in ask_nodes(gpu_memory)}
+    known[ray.get_runtime_context().get_node_id()] = gpu_memory()
+    return [replace(node, gpu_memory=known.get(node.name)) for node in having]
+
+
+def gpu_memory() -> float | None:
+    """GiB of the smallest GPU of this machine as its driver tells it; None where there is none or it is not NVIDIA's."""
+    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS * 4, check=True).stdout
+        return min(float(line) for line in told.split()) / 1024
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+
+
+def share_of(label: str, card: Resources, having: Sequence[Node]) -> float:
+    """GPUs of a cell: what its card says, and no less than holds its `gpu_memory` on every GPU that it may get.
+
+    Where the nodes do not tell their memory that is a whole GPU. Raises BenchError for more than the smallest GPU has.
+    """
+    if card.gpu_memory is None:
+        return card.gpus or 1.0
+    kinds = [node for node in having if card.accelerator_type in (None, *node.accelerators)]
+    smallest = min((node.gpu_memory for node in kinds if node.gpu_memory), default=None)
+    if smallest is None:
+        return max(card.gpus, 1.0)
+    if card.gpu_memory > smallest:
+        raise BenchError(
+            f"{label} asks for {card.gpu_memory:g} GiB of GPU memory and a GPU of this Ray has {smallest:.0f}: name a larger "
+            "kind with resources.accelerator_type=, or less with resources.gpu_memory="
+        )
+    return max(card.gpus, 1.0 / int(smallest / card.gpu_memory))
 
 
 def request_of(job: Job, card: Resources, having: Sequence[Node]) -> Request:
     """What `job` asks for: its threads, and where there are GPUs its card's share of one unless `device=cpu`.
 
     A card that names no GPU still gets a whole one under `device=auto` or `device=cuda`, so that its timing is that of
-    a GPU of its own. Raises BenchError for what no single node can give, whatever they add up to; Ray would wait for ever.
+    a GPU of its own; one that names memory gets the smallest share that holds it. Raises BenchError for what no single
+    node can give, whatever they add up to; Ray would wait for ever.
     """
     device = str(job.config.get("device") or "auto")
     most_gpus, most_cpus = max(node.gpus for node in having), max(node.cpus for node in having)
     wanted = device.startswith("cuda") or (device == "auto" and most_gpus > 0)
-    gpus = (card.gpus or 1.0) if wanted else 0.0
+    gpus = share_of(job.label, card, having) if wanted else 0.0
     request = Request(max(float(job.threads), card.cpus), gpus, card.accelerator_type if gpus else None)
     if any(node.can_meet(request) for node in having):
         return request
@@ -190,18 +219,45 @@ def _fingerprint(cache: Path) -> str | None:
         return None
 
 
-def check_nodes(jobs: Sequence[Job], home: Home) -> None:
-    """Whether every other node of the cluster has this code, sees the home and has the features.
+class Answered(NamedTuple, Generic[Answer]):
+    """What a node said: `node` is Ray's id of it, `address` what a person knows it by."""
 
-    Raises BenchError, one sentence, before anything starts: a cell would find out in the middle of the night.
+    node: str
+    address: str
+    answer: Answer
+
+
+def ask_nodes(question: Callable[..., Answer], *words: Any) -> list[Answered[Answer]]:
+    """What `question(*words)` answers on every other node of the cluster; empty on a single machine.
+
+    Raises BenchError for a node that cannot answer.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = ray.get_runtime_context().get_node_id()
-    others = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]
-    if not others:
-        return
+    task = ray.remote(num_cpus=0, max_retries=0)(question)
+    asked = []
+    for node in ray.nodes():
+        if node["Alive"] and node["NodeID"] != here:
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            asked.append((node, task.options(scheduling_strategy=there).remote(*words)))
+    answers = []
+    for node, reference in asked:
+        address = str(node["NodeManagerAddress"])
+        try:
+            answers.append(Answered(node["NodeID"], address, ray.get(reference, timeout=NODE_SECONDS)))
+        except (ray.exceptions.RayError, TimeoutError) as error:
+            line = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            raise BenchError(f"node {address} cannot run bench ({line}): install the same environment there") from None
+    return answers
+
+
+def check_nodes(jobs: Sequence[Job], home: Home) -> None:
+    """Whether every other node of the cluster has this code, sees the home and has the features.
+
+    Raises BenchError, one sentence, before anything starts: a cell would find out in the middle of the night.
+    """
     names = sorted({str(job.config.get("method")) for job in jobs})
     caches = {
         str(home.cache / str(job.config["dataset"]) / f"{stream}.h5"): str(mark)
@@ -210,22 +266,11 @@ def check_nodes(jobs: Sequence[Job], home: Home) -> None:
     }
     home.work.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=home.work, prefix="seen-") as mark:
-        task = ray.remote(num_cpus=0, max_retries=0)(look)
-        asked = {
-            str(node["NodeManagerAddress"]): task.options(
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            ).remote(names, mark.name, list(caches))
-            for node in others
-        }
-        own = look(names, mark.name, list(caches))
-        for address, reference in asked.items():
-            try:
-                seen = ray.get(reference, timeout=NODE_SECONDS)
-            except (ray.exceptions.RayError, TimeoutError) as error:
-                line = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-                raise BenchError(
-                    f"node {address} cannot run bench ({line}): install the same environment there"
-                ) from None
+        words = names, mark.name, list(caches)
+        answers = ask_nodes(look, *words)
+        own = look(*words) if answers else None
+        for _, address, seen in answers:
+            assert own is not None
             _compare(address, own, seen, caches, home)
 
 

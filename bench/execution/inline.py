@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 
 from bench.execution.job import Job, Outcome, Score, ScoringDesk, Work, train
 
@@ -15,9 +16,9 @@ class InlineBackend:
         self._desk = ScoringDesk(score)
         self._waiting: deque[tuple[str, Job]] = deque()
 
-    def has_room(self, job: Job) -> bool:
-        """One job at a time."""
-        return not self._waiting
+    def next_of(self, waiting: Iterable[Job]) -> Job | None:
+        """One job at a time, in order."""
+        return None if self._waiting else next(iter(waiting), None)
 
     def widen(self, job: Job) -> bool:
         """There is nothing wider than this process."""

@@ -13,6 +13,7 @@ from bench.data.clips import CorpusClips, StreamSource
 from bench.data.corpus import Corpus, load_corpus
 from bench.data.text import build_vocabulary, tokenize_all
 from bench.features.cache import Cache
+from bench.features.local import local_copy
 from bench.home import Home
 from bench.method import Reference, StreamInfo, Vocabulary
 from bench.registry import dataset as find_dataset
@@ -112,7 +113,10 @@ def _cache(config: Mapping[str, Any], name: str, mark: str, home: Home) -> Cache
             f"stream {name} of data set {config['dataset']} changed since this cell was planned "
             f"({cache.path}: {cache.fingerprint[:12]} instead of {mark[:12]}); run the same command again"
         )
-    return cache
+    if home.node_cache is None:
+        return cache
+    cache.close()
+    return Cache(local_copy(cache.path, mark, home.node_cache))
 
 
 def _source(name: str, cache: Cache, ids: Sequence[str]) -> StreamSource:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from bench import BenchError
 from bench.card import Resources
-from bench.execution.cluster import RETRIES, check_nodes, connect, nodes, request_of
+from bench.execution.admission import Request, Room, choose
+from bench.execution.cluster import RETRIES, RayLostError, check_nodes, connect, nodes, request_of, with_memory
 from bench.execution.job import Job, Outcome, Score, ScoringDesk, Work, record_failure, train
 from bench.home import Home
 
 POLL_SECONDS = 0.5  # how often a waiting driver gets the chance to see a signal
+LOOK_SECONDS = 5.0  # between two looks at which nodes there are
 
 
 def train_in_worker(job: Job, work: Work | None) -> Outcome:
@@ -29,7 +33,10 @@ def train_in_worker(job: Job, work: Work | None) -> Outcome:
 
 
 class RayBackend:
-    """Places jobs on Ray. No more cells are handed over than fit at once, so that a thousand waiting cost nothing."""
+    """Places jobs on Ray. No more cells are handed over than fit at once, so that a thousand waiting cost nothing.
+
+    `bench.execution.admission` chooses cell and node; Ray keeps to the node unless others use it or it is gone.
+    """
 
     def __init__(
         self,
@@ -45,34 +52,49 @@ class RayBackend:
 
         try:
             check_nodes(jobs, Home(Path(jobs[0].root)))
-            having = nodes()
+            having = with_memory(nodes(), cards.values())
             self._requests = {job.key: request_of(job, cards[job.key], having) for job in jobs}
         except BenchError:
             self._shut_down()
             raise
-        self._free_cpus, self._free_gpus = self._capacity()
+        self._rooms = [Room(node) for node in having]
+        self._looked = time.monotonic()
         self._work, self._score = work, score
-        self._train = ray.remote(max_retries=RETRIES)(
-            train_in_worker
-        )  # one function for all: Ray uses its workers again
+        # One function for all cells: Ray uses its workers again. But a process that has used a GPU is bound to that one:
+        # where GPUs are real (Ray names their kind) a cell gets a process of its own.
+        self._train = ray.remote(max_retries=RETRIES)(train_in_worker)
+        self._train_alone = ray.remote(max_retries=RETRIES, max_calls=1)(train_in_worker)
+        self._lost = False
         self._desk: Any = None
         self._running: dict[Any, tuple[str, Job]] = {}
+        self._places: dict[str, tuple[Room, dict[int, float]]] = {}  # of running cells: node, shares of its GPUs
         self._most = most
         self._again: set[str] = set()  # cells that ran out of their share of a GPU
 
-    @staticmethod
-    def _capacity() -> tuple[float, float]:
-        import ray
+    def next_of(self, waiting: Iterable[Job]) -> Job | None:
+        """The job to submit now; None while there is no room for any."""
+        if self._most is not None and len(self._places) >= self._most:
+            return None
+        first: dict[Request, Job] = {}
+        for job in waiting:
+            first.setdefault(self._requests[job.key], job)
+        found = choose(first, self._rooms)
+        if found is None:
+            return None
+        request, room = found
+        job = first[request]
+        self._places[job.key] = (room, room.take(request))
+        return job
 
-        total = ray.cluster_resources()
-        return total.get("CPU", 0.0), total.get("GPU", 0.0)
-
-    def has_room(self, job: Job) -> bool:
-        """Whether the job would start at once."""
-        if self._most is not None and sum(kind == "train" for kind, _ in self._running.values()) >= self._most:
-            return False
-        request = self._requests[job.key]
-        return request.cpus <= self._free_cpus and request.gpus <= self._free_gpus
+    def _look(self) -> None:
+        """Take note of nodes that have joined or gone; cells of a lost node are moved by Ray, unless it is this one."""
+        self._looked = time.monotonic()
+        known = {room.node.name: room for room in self._rooms}
+        try:
+            self._rooms = [known.get(node.name) or Room(node) for node in nodes()]
+        except RayLostError:
+            self._lost = True
+            raise
 
     def widen(self, job: Job) -> bool:
         """Give a job that ran out of memory a whole GPU, once; False where it had one or none."""
@@ -84,7 +106,7 @@ class RayBackend:
         return True
 
     def submit(self, kind: str, job: Job) -> None:
-        """Hand over a job of kind `train` or `score`."""
+        """Hand over a job that `next_of` named (`train`), or one to `score`."""
         import ray
 
         if kind == "score":
@@ -94,35 +116,43 @@ class RayBackend:
                 self._desk = desk.remote(self._score)
             self._running[self._desk.score.remote(job)] = (kind, job)
             return
-        request = self._requests[job.key]
-        self._free_cpus -= request.cpus
-        self._free_gpus -= request.gpus
-        placed = self._train.options(**request.options(), name=job.label)
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        request, (room, _) = self._requests[job.key], self._places[job.key]
+        # Where somebody else's work holds the node, another will do: without this Ray would wait for it.
+        near = NodeAffinitySchedulingStrategy(room.node.name, soft=True, _spill_on_unavailable=True)
+        function = self._train_alone if request.gpus and room.node.accelerators else self._train
+        placed = function.options(**request.options(), scheduling_strategy=near, name=job.label)
         given = replace(job, gpus=request.gpus, again=job.key in self._again)
         self._running[placed.remote(given, self._work)] = (kind, job)
 
     def wait(self) -> list[tuple[str, Job, Outcome]]:
-        """Jobs that have ended, after at most half a second; an empty list when none has."""
+        """Jobs that have ended, after at most half a second; an empty list when none has. Raises RayLostError."""
         import ray
 
+        if time.monotonic() - self._looked > LOOK_SECONDS:
+            self._look()
         ready, _ = ray.wait(list(self._running), num_returns=1, timeout=POLL_SECONDS)
         ended = []
         for reference in ready:
             kind, job = self._running.pop(reference)
             if kind == "train":
-                self._free_cpus += self._requests[job.key].cpus
-                self._free_gpus += self._requests[job.key].gpus
+                room, held = self._places.pop(job.key)
+                room.give(self._requests[job.key], held)
             ended.append((kind, job, self._outcome(reference, kind, job)))
         return ended
 
-    @staticmethod
-    def _outcome(reference: Any, kind: str, job: Job) -> Outcome:
+    def _outcome(self, reference: Any, kind: str, job: Job) -> Outcome:
         import ray
 
         try:
             outcome: Outcome = ray.get(reference)
             return outcome
         except ray.exceptions.RayError as error:
+            if isinstance(error, ray.exceptions.LocalRayletDiedError):
+                self._lost = True
+                raise RayLostError from error
+            self._look()
             reason = (str(error).strip().splitlines() or [""])[0]
             message = (
                 f"the worker process ended {RETRIES + 1} times without an answer ({type(error).__name__}: {reason}); "
@@ -137,6 +167,9 @@ class RayBackend:
         """End what this backend started: with `stopped` the running cells too, which keep their checkpoints."""
         import ray
 
+        if self._lost:
+            self._shut_down()
+            return
         if stopped:
             for reference in self._running:
                 with contextlib.suppress(ray.exceptions.RayError, ValueError, TypeError):

@@ -10,14 +10,14 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Protocol
 
 from bench import BenchError
 from bench.card import Resources
-from bench.execution.cluster import LOCAL
+from bench.execution.cluster import LOCAL, RayLostError
 from bench.execution.display import Display, Result
 from bench.execution.inline import InlineBackend
 from bench.execution.job import Job, Outcome, Score, Work, state_of
@@ -40,7 +40,7 @@ RETRY = "failed before; add --retry-failed to try it again"
 class Backend(Protocol):
     """Where jobs run: `InlineBackend` or `RayBackend`."""
 
-    def has_room(self, job: Job) -> bool: ...
+    def next_of(self, waiting: Iterable[Job]) -> Job | None: ...
 
     def widen(self, job: Job) -> bool: ...
 
@@ -131,6 +131,8 @@ class _Run:
             except KeyboardInterrupt:
                 display.say("Stopped. The same command goes on from the last checkpoints.")
                 return signals.status
+            except RayLostError as error:
+                display.say(str(error))
         return None
 
     def _use(self, backend: Backend, todo: list[tuple[str, Job]], spec: RunSpec, display: Display) -> None:
@@ -139,7 +141,7 @@ class _Run:
         finished = False
         try:
             with display, Watcher(display.move, [display.curves, tracking.curves]) as watcher:
-                self._work_off(deque(todo), backend, display, tracking, watcher)
+                self._work_off(todo, backend, display, tracking, watcher)
             finished = True
         finally:
             with _deaf():
@@ -158,16 +160,17 @@ class _Run:
 
     def _work_off(
         self,
-        waiting: deque[tuple[str, Job]],
+        todo: Sequence[tuple[str, Job]],
         backend: Backend,
         display: Display,
         tracking: Tracking | NoTracking,
         watcher: Watcher,
     ) -> None:
+        waiting = _Waiting(todo)
         running = 0
         while waiting or running:
-            while waiting and (waiting[0][0] == "score" or backend.has_room(waiting[0][1])):
-                kind, job = waiting.popleft()
+            while (step := waiting.next(backend)) is not None:
+                kind, job = step
                 if job.key not in self._begun:
                     self._begun.add(job.key)
                     tracking.start(job, self._cells[job.key])
@@ -184,10 +187,10 @@ class _Run:
                 display.end(job, kind, outcome)
                 if outcome.out_of_memory and backend.widen(job):
                     display.say(f"{job.label}: once more, alone on a whole GPU")
-                    waiting.appendleft(("train", job))
+                    waiting.add("train", job)
                     continue
                 if kind == "train" and outcome.state == "unscored":
-                    waiting.appendleft(("score", job))
+                    waiting.add("score", job)
                     continue
                 record = self._record(job.key)
                 if record is not None:
@@ -216,6 +219,30 @@ class _Run:
             return Result(job.label, state, None, None, message, outcome is not None)
         cider = record.scores.get(record.split, {}).get("cider")
         return Result(job.label, state, cider, _seconds(record), message, outcome is not None)
+
+
+class _Waiting:
+    """Jobs that are not handed over yet: scores before training, since they cost seconds."""
+
+    def __init__(self, todo: Sequence[tuple[str, Job]]) -> None:
+        self._scores = deque(job for kind, job in todo if kind == "score")
+        self._cells = {job.key: job for kind, job in todo if kind == "train"}
+
+    def __bool__(self) -> bool:
+        return bool(self._scores or self._cells)
+
+    def add(self, kind: str, job: Job) -> None:
+        if kind == "score":
+            self._scores.append(job)
+        else:
+            self._cells[job.key] = job
+
+    def next(self, backend: Backend) -> tuple[str, Job] | None:
+        """What to hand over now, if anything."""
+        if self._scores:
+            return "score", self._scores.popleft()
+        job = backend.next_of(self._cells.values()) if self._cells else None
+        return None if job is None else ("train", self._cells.pop(job.key))
 
 
 def _seconds(record: Record) -> float | None:

@@ -9,6 +9,7 @@ from bench.execution.inputs import budget_of
 from bench.home import Home
 from bench.registry import MethodEntry, dataset
 from bench.spec import Cell, cells, requested
+from bench.tuning import storage
 from bench.tuning.request import TuneSpec
 from bench.tuning.space import told
 from bench.tuning.study import Report, Study, load, spaces, studies, trials_of
@@ -45,6 +46,8 @@ def tune(spec: TuneSpec, home: Home, entries: dict[str, MethodEntry]) -> int:
 
 def _searched(study: Study, home: Home) -> Report:
     report = load(study, home, budget_of(study.base.config, home))
+    if study.spec.run.retry_failed:
+        report.trials = [trial for trial in report.trials if trial.state != "failed"]
     kept = len(report.trials)
     if kept < study.trials or report.chosen is None:
         from bench.tuning.search import search
@@ -76,5 +79,7 @@ def _refuse(spec: TuneSpec) -> None:
         raise BenchError("split=val: a search chooses on the validation clips and must report others; leave split= out")
     if spec.run.executor == "inline":
         raise BenchError("executor=inline: a search is run by Ray Tune; leave executor= out")
+    if spec.storage is not None:
+        storage.refuse(spec.storage)
     if spec.how.search == "optuna" and importlib.util.find_spec("optuna") is None:
         raise BenchError('search=optuna needs the package optuna: pip install "captionbench[optuna]"')

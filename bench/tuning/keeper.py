@@ -13,6 +13,7 @@ from typing import Any
 
 from ray.tune import Callback
 
+from bench.execution.cluster import nodes
 from bench.execution.job import Job, sentence
 from bench.execution.progress import read_curves
 from bench.execution.tracking import NoTracking, Tracking
@@ -80,6 +81,7 @@ class Keeper(Callback):
         self._note(one, "completed" if whole else "stopped", None)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        nodes()  # raises where all of Ray is gone: no trial has failed then
         error = trial.get_error()
         cause = getattr(error, "cause", None) or error
         self._note(self._of(trial), "failed", sentence(cause) if cause is not None else "its worker process was lost")
@@ -100,6 +102,8 @@ class Keeper(Callback):
         )
         self._report.trials.append(trial)
         save(self._report, self._study.path(self._home))
+        if self._study.shelf is not None:
+            self._study.shelf.drop(one.job.key)
         self._tracking.curves(one.job, read_curves(Path(one.job.folder)))
         self._tracking.finish_trial(one.job, state, value, message)
         reached = "no score" if value is None else f"validation CIDEr {value:.1f}"

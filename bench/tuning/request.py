@@ -32,19 +32,22 @@ class How(Strict):
 @dataclass(frozen=True)
 class TuneSpec:
     """`run` is the request of the last stage: its seeds, its budget. `spaces` holds what was named for a method in place of
-    its card's own space."""
+    its card's own space, `storage` where the state of the search goes."""
 
     run: RunSpec
     how: How
     spaces: dict[str, dict[str, Choices]] = field(default_factory=dict)
+    storage: str | None = None
 
 
 HOW = {"search": "search", "scheduler": "scheduler", "trials": "trials", "tune_seed": "seed"}
 """Keys of the command by the field of `How`. `search=` names the way to search; `search.beam=` stays decoding's."""
+STORAGE = "storage"
 
 
 def parse(argv: Sequence[str]) -> TuneSpec:
-    """The request in `argv`: the keys of `bench run`, those of `HOW`, and `space.METHOD.SETTING=[..]` or `={min: .., max: ..}`.
+    """The request in `argv`: the keys of `bench run`, those of `HOW`, `storage=`, and `space.METHOD.SETTING=[..]` or
+    `={min: .., max: ..}`.
 
     Raises BenchError for what is not understood, for a space of a method that is not asked for, and for `split=`: points
     are chosen on validation clips and reported on test clips.
@@ -54,17 +57,20 @@ def parse(argv: Sequence[str]) -> TuneSpec:
     asked: dict[str, Value] = {}
     spaces: dict[str, dict[str, Any]] = {}
     rest: list[dict[str, Value]] = []
+    storage: str | None = None
     for layer in layers:
         rest.append({})
         for key, value in layer.items():
             head, _, below = key.partition(".")
             if key in HOW:
                 asked[key] = value
+            elif key == STORAGE:
+                storage = value.read(text=True)
             elif head == "space":
                 _space(spaces, below, value)
             else:
                 rest[-1][key] = value
-    run = read(rest, flags, entries, [*(key for key in HOW if key not in KEYS), "space"])
+    run = read(rest, flags, entries, [*(key for key in HOW if key not in KEYS), STORAGE, "space"])
     methods = [word.partition(":")[0] for word in run.methods]
     checked = {}
     for name, space in spaces.items():
@@ -73,7 +79,7 @@ def parse(argv: Sequence[str]) -> TuneSpec:
         card = method_entry(name, entries).card
         assert card is not None
         checked[name] = card.space(space, f"space.{name}")
-    return TuneSpec(run, _how(asked), checked)
+    return TuneSpec(run, _how(asked), checked, storage)
 
 
 def _how(asked: dict[str, Value]) -> How:

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from bench.card import Interval
-from bench.execution.cluster import Request, check_nodes, connect, nodes, request_of
+from bench.execution.admission import Request
+from bench.execution.cluster import check_nodes, connect, nodes, request_of, with_memory
 from bench.execution.runner import resources_of
 from bench.execution.tracking import NoTracking, Tracking, open_tracking
 from bench.home import Home
+from bench.tuning import storage
 from bench.tuning.study import Report, Study, save
 from bench.tuning.trial import CAPTIONS, VALUE, run_trial
 
@@ -37,6 +39,8 @@ def search(study: Study, report: Report, home: Home, say: Say) -> Report:
         owner = connect(study.spec.run.address)
         import ray
 
+        if study.spec.storage is not None:
+            storage.check(study.spec.storage)
         tracking = open_tracking(study.spec.run.mlflow, home, str(study.base.config["dataset"]), _command(study), say)
         finished = False
         try:
@@ -65,8 +69,11 @@ def _fit(study: Study, report: Report, home: Home, say: Say, todo: list[int], tr
 
     job = study.job(study.base, home)  # every trial asks for as much
     check_nodes([job], home)
-    asked = request_of(job, resources_of(study.card.name, study.spec.run), nodes())
+    card = resources_of(study.card.name, study.spec.run)
+    asked = request_of(job, card, with_memory(nodes(), [card]))
     keeper = Keeper(study, report, home, say, todo, tracking)
+    where = study.spec.storage or str(home.work / "tune" / "ray")
+    files, path = storage.place(where)
     searcher, space, samples = _searcher(study, report, todo)
     tuner = tune.Tuner(
         tune.with_resources(
@@ -84,7 +91,8 @@ def _fit(study: Study, report: Report, home: Home, say: Say, todo: list[int], tr
         ),
         run_config=tune.RunConfig(
             name=study.digest,
-            storage_path=str(home.work / "tune" / "ray"),
+            storage_path=path,
+            storage_filesystem=files,
             failure_config=tune.FailureConfig(max_failures=RETRIES),
             callbacks=[keeper],
             verbose=0,
@@ -113,7 +121,7 @@ def _trainable(config: dict[str, Any], study: Study, root: str, gpus: float) -> 
     home = Home(Path(root))
     point = study.points[config["number"]] if study.points is not None else dict(config)
     cell = study.cell(point, home)
-    run_trial(replace(study.job(cell, home), gpus=gpus), tune.report)
+    run_trial(replace(study.job(cell, home), gpus=gpus), tune.report, study.shelf)
 
 
 def _searcher(study: Study, report: Report, todo: list[int]) -> tuple[Any, dict[str, Any], int]:

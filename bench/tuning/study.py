@@ -27,6 +27,7 @@ from bench.settings import Strict, Train, given
 from bench.spec import Cell, cells, variants
 from bench.tuning.request import TuneSpec
 from bench.tuning.space import Point, Space, grid, scattered, size
+from bench.tuning.storage import Shelf
 
 SCHEMA = 1
 FOLDER = "tuning"
@@ -95,6 +96,11 @@ class Study:
         """What tells this search from others of the same row."""
         told = {"base": self.base.key, "how": self.how, "space": plain(self.space)}
         return cell_key(told)
+
+    @property
+    def shelf(self) -> Shelf | None:
+        """Where its trials keep copies of their resume states, if `storage=` was named."""
+        return None if self.spec.storage is None else Shelf(self.spec.storage, self.digest)
 
     def path(self, home: Home) -> Path:
         """Its file, `results/tuning/<dataset>/<method>/<variant>-<digest>.json`."""

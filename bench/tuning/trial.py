@@ -8,15 +8,20 @@ from typing import Any
 
 from bench.execution.job import Job, settle
 from bench.execution.progress import SELECTION, read_curves
+from bench.tuning.storage import Shelf
 
 Tell = Callable[[dict[str, Any]], None]
+RESUME = "resume.pt"  # in a cell's work folder
 
 VALUE, CAPTIONS, ENDED = "value", "captions", "ended"
 """What a trial reports: validation CIDEr of an epoch, captions read until then, and at last that it came to its end."""
 
 
-def run_trial(job: Job, tell: Tell) -> None:
-    """Train a cell, telling of every validated epoch; goes on from where an earlier try of the same trial stopped."""
+def run_trial(job: Job, tell: Tell, shelf: Shelf | None = None) -> None:
+    """Train a cell, telling of every validated epoch; goes on from where an earlier try of the same trial stopped.
+
+    With a `shelf` the resume state of every epoch is copied there, and taken from there where the home has none.
+    """
     import torch
 
     from bench.execution.cell import Fitting
@@ -31,11 +36,21 @@ def run_trial(job: Job, tell: Tell) -> None:
             if SELECTION in values:
                 tell({VALUE: float(values[SELECTION]), CAPTIONS: self.captions, ENDED: False})
 
+        def save_state(self, state: Mapping[str, Any]) -> None:
+            super().save_state(state)
+            if shelf is not None:
+                try:
+                    shelf.put(job.key, self.work / RESUME)
+                except OSError as error:  # the home's own state stands: no reason to lose the trial
+                    print(f"no copy of the resume state in {shelf.storage}: {error}", flush=True)
+
     settle(job)
     torch.use_deterministic_algorithms(True, warn_only=True)
     folder = Path(job.folder)
     work = folder / "work"
     work.mkdir(parents=True, exist_ok=True)
+    if shelf is not None and not (work / RESUME).is_file():
+        shelf.fetch(job.key, work / RESUME)
     fitting = Fitting(job.config, work, Home(Path(job.root)), Watched)
     fitting.fit(fitting.build())
     curve = curve_of(folder)

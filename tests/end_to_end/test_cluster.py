@@ -114,10 +114,12 @@ finally:
 def on_a_cluster(home: Path, body: str) -> Any:
     """What `test()` in `body` returns: a head without GPUs and two nodes with two fake ones each, `gpu`, wait for it."""
     before, after = PROGRAM.split("\nhome = Home")
-    program = f"{before}\n{textwrap.dedent(body)}\nhome = Home{after}"
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(home)], capture_output=True, text=True, timeout=240, cwd=Path.cwd()
-    )
+    return told_by(f"{before}\n{textwrap.dedent(body)}\nhome = Home{after}", home)
+
+
+def told_by(program: str, home: Path) -> Any:
+    command = [sys.executable, "-c", program, str(home)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=Path.cwd())
     told = [line for line in done.stdout.splitlines() if line.startswith("told ")]
     assert done.returncode == 0 and told, done.stdout[-3000:] + done.stderr[-3000:]
     return json.loads(told[0].removeprefix("told "))
@@ -226,3 +228,32 @@ def test_a_node_without_the_features_is_named_before_anything_starts(tmp_path: P
     message, started = found
     assert message.startswith("node ") and "lacks the features" in message and message.count(". ") == 0
     assert not started
+
+
+def test_when_all_of_ray_is_killed_no_cell_has_failed(tmp_path: Path) -> None:
+    body = """
+        import os, threading
+        import psutil
+
+        os.environ["RAY_health_check_period_ms"] = os.environ["RAY_health_check_initial_delay_ms"] = "300"
+        home = Home(Path(sys.argv[1]))
+        cells = [Cell(f"long{number}", pause=0.2, steps=20, device="cpu") for number in range(4)]
+
+        def kill():
+            until = time.time() + 60
+            while time.time() < until and not (cells[0].folder(home) / "steps").exists():
+                time.sleep(0.05)
+            for process in psutil.Process().children(recursive=True):
+                if process.name() == "raylet":
+                    process.kill()
+
+        thread = threading.Thread(target=kill)
+        thread.start()
+        first = go(cells, home)
+        thread.join()
+        states = [json.loads(path.read_text())["state"] for path in home.results.rglob("record.json")]
+        print("told", json.dumps([first, states, go(cells, home)]))
+    """
+    first, states, second = told_by(PROGRAM.split("\nhome = Home")[0] + textwrap.dedent(body), tmp_path)
+    assert first == 1 and "failed" not in states
+    assert second == 0, "the same command, in the same process too, ends the work"

@@ -5,19 +5,27 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow.tracking import MlflowClient
+from pyarrow.fs import FileSelector
 
+from bench.execution.prepare import prepare
 from bench.home import Home, data_folder
 from bench.records.store import all_records
-from bench.tuning.study import Report, read
+from bench.registry import find_methods, read_definition
+from bench.tuning.request import parse
+from bench.tuning.storage import place
+from bench.tuning.study import Report, read, studies
+from bench.tuning.trial import curve_of, run_trial
 
 pytestmark = pytest.mark.slow
 
@@ -159,16 +167,46 @@ def test_asha_stops_the_worse_half_and_optuna_proposes(home: Path, bench: Bench)
     assert report.budget / 4 <= stopped.captions < report.budget
 
 
-def test_a_trial_that_fails_is_told_and_the_others_stand(home: Path, bench: Bench) -> None:
-    status, out = bench(
-        "tune",
-        "methods=salstm",
-        f"dataset={home / 'few.yaml'}",
-        "space.salstm.train.learning_rate=[1e-3,1e30]",
-    )
+def test_a_trial_that_fails_is_told_and_the_others_stand_with_storage_in_a_bucket(
+    home: Path, bench: Bench, bucket: str
+) -> None:
+    words = ("tune", "methods=salstm", f"dataset={home / 'few.yaml'}", f"storage={bucket}")
+    status, out = bench(*words, "space.salstm.train.learning_rate=[1e-3,1e30]")
     assert status == 0, out
     report = next(one for one in reports(home) if one.space == {"train.learning_rate": [1e-3, 1e30]})
     assert [trial.state for trial in report.trials] == ["completed", "failed"]
     assert "lower train.learning_rate" in str(report.trials[1].message)
     assert report.chosen == 0
+    files, path = place(bucket)
+    kept = [Path(one.path) for one in files.get_file_info(FileSelector(path, recursive=True)) if one.is_file]
+    assert [one for one in kept if one.name == "tuner.pkl"], "what Ray knows of the search"
+    assert not [one for one in kept if one.suffix == ".pt"], "resume states of trials that ended"
     assert json.loads(next(home.glob("results/tuning/few/salstm/*.json")).read_text())["schema"] == 1
+
+
+def test_a_trial_goes_on_from_its_storage_where_the_home_lost_its_state(home: Path, tmp_path: Path) -> None:
+    class DiedError(Exception):
+        """The machine, in the middle of a trial."""
+
+    definition, told = read_definition(home / "few.yaml"), []
+
+    def tell(values: dict[str, Any]) -> None:
+        told.append(values["captions"])
+        if len(told) == 2:
+            raise DiedError
+
+    prepare(definition, Home(home), (8, 3, 4), {"frames"})
+    words = ["methods=salstm", f"dataset={home / 'few.yaml'}", "space.salstm.train.learning_rate=[1e-3]"]
+    spec = parse([*words, *SMALL, f"storage={tmp_path / 'shared'}"])
+    (study,) = studies(spec, Home(home), find_methods())
+    assert study.points is not None
+    job = study.job(study.cell(study.points[0], Home(home)), Home(home))
+    with pytest.raises(DiedError):
+        run_trial(job, tell, study.shelf)
+    shutil.rmtree(job.folder)
+    run_trial(job, tell, study.shelf)
+    gone_on = curve_of(Path(job.folder))
+    assert told[2] > told[0], "the first epoch was not trained again"
+    shutil.rmtree(job.folder)
+    run_trial(job, lambda values: None)
+    assert gone_on == curve_of(Path(job.folder)) and len(gone_on) == 3

@@ -10,7 +10,7 @@ import time
 
 import torch
 
-from tests.perf import cells, decoding, memory, metrics, overhead, pixels, rows, throughput, training
+from tests.perf import cells, decoding, memory, metrics, overhead, pixels, placing, rows, throughput, training
 
 PARTS = {
     "training": training.rows,
@@ -20,6 +20,7 @@ PARTS = {
     "cells": cells.rows,
     "overhead": overhead.rows,
     "pixels": pixels.rows,
+    "placing": placing.rows,
 }
 METHODS = "methods"
 

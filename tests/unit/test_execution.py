@@ -20,7 +20,8 @@ import pytest
 
 from bench import BenchError
 from bench.card import Resources
-from bench.execution.cluster import Node, Request, connect, request_of
+from bench.execution.admission import Node, Request
+from bench.execution.cluster import connect, gpu_memory, request_of
 from bench.execution.job import Job, sentence, state_of, train
 from bench.execution.locks import CellBusyError, cell_lock
 from bench.execution.runner import run
@@ -252,6 +253,32 @@ def test_shares_of_a_gpu_divide_one(gpus: float) -> None:
     with pytest.raises(ValueError, match="a share of a GPU must divide one"):
         Resources(gpus=gpus)
     assert [Resources(gpus=good).gpus for good in (0, 0.2, 0.25, 0.5, 1, 2)] == [0, 0.2, 0.25, 0.5, 1, 2]
+
+
+def test_memory_asks_for_the_smallest_share_that_holds_it() -> None:
+    small, large = Node(8, 2, ("T4",), gpu_memory=16.0), Node(8, 2, ("H100",), gpu_memory=80.0)
+    for card, nodes, share in (
+        (Resources(gpu_memory=5), (small, large), 1 / 3),
+        (Resources(gpu_memory=5, accelerator_type="H100"), (small, large), 1 / 16),
+        (Resources(gpu_memory=5, gpus=0.5), (small,), 0.5),
+        (Resources(gpu_memory=9, gpus=0.5), (small,), 1.0),
+        (Resources(gpu_memory=5), (Node(8, 2),), 1.0),
+    ):
+        assert asked("auto", card, *nodes).gpus == pytest.approx(share), card
+    with pytest.raises(
+        BenchError, match=r"label asks for 20 GiB of GPU memory and a GPU of this Ray has 16: name a larger"
+    ):
+        asked("auto", Resources(gpu_memory=20), small, large)
+    assert asked("cpu", Resources(gpu_memory=20), small) == Request(1, 0)
+
+
+def test_the_driver_of_the_gpus_is_asked_for_their_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert gpu_memory() is None, "no driver here"
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 81920\necho 16384\n")
+    program.chmod(0o755)
+    assert gpu_memory() == 16.0, "the smallest counts"
 
 
 def test_an_address_nobody_answers_is_a_sentence() -> None:

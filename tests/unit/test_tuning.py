@@ -147,6 +147,9 @@ class TestRequests:
             (["search=random"], "trials= is missing: search=random needs to be told"),
             (["split=val"], "split=val: a search chooses on the validation clips and must report others"),
             (["executor=inline"], "executor=inline: a search is run by Ray Tune"),
+            (["storage=runs"], "storage=runs is neither an absolute path nor a URL"),
+            (["resources.gpus=0.3"], "gpus is 0.3, but a share of a GPU must divide one"),
+            (["executor.address=cluster"], "executor.address. is 'cluster', but must be local, auto or HOST:PORT"),
         ],
     )
     def test_bad_requests_are_sentences(
@@ -195,8 +198,8 @@ class TestStudies:
             )
         ]
         assert len(set(paths)) == len(paths)
-        assert ask(world, "seeds=[5]", "threads=2")[0].path(world.home) == paths[0], (
-            "seeds of the last stage search nothing"
+        assert ask(world, "seeds=[5]", "threads=2", "storage=/runs")[0].path(world.home) == paths[0], (
+            "neither seeds of the last stage nor a place search anything"
         )
 
     def test_variants_and_settings_stay(self, world: World) -> None:

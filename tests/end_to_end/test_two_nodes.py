@@ -1,0 +1,203 @@
+"""Two nodes as deploy/README.md starts them: `ray start` twice with a token; who has it, who has not, and who goes where."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from test_cluster import PROGRAM
+
+pytestmark = pytest.mark.slow
+
+RAY = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block"]
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+def write_token(path: Path) -> Path:
+    path.write_text(secrets.token_hex(32))
+    path.chmod(0o600)
+    return path
+
+
+def environment(token: Path | None) -> dict[str, str]:
+    """What `deploy/README.md` puts into a shell; the owner's own token is nowhere near."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    quiet = {"RAY_USAGE_STATS_ENABLED": "0", "HOME": str(token.parent if token else tempfile.gettempdir())}
+    return {**kept, **quiet, "RAY_AUTH_MODE": "token", **({"RAY_AUTH_TOKEN_PATH": str(token)} if token else {})}
+
+
+@contextlib.contextmanager
+def started(*words: str, token: Path) -> Iterator[None]:
+    """A node in a process of its own; all of its processes end with the block."""
+    with (token.parent / "ray.log").open("a") as log:
+        node = psutil.Popen([*RAY, *words], env=environment(token), stdout=log, stderr=log)
+    try:
+        yield
+    finally:
+        family = [node, *node.children(recursive=True)]
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.terminate()
+        _, alive = psutil.wait_procs(family, timeout=10)
+        for process in alive:
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """Address and token of a head without GPUs and a second node with two fake ones."""
+    token = write_token(tmp_path_factory.mktemp("token") / "auth_token")
+    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # Ray's sockets allow no long paths
+    address = f"127.0.0.1:{free_port()}"
+    head = ["--head", f"--port={address.partition(':')[2]}", "--node-ip-address=127.0.0.1", "--include-dashboard=false"]
+    head += [f"--temp-dir={folder}", "--num-cpus=2", "--num-gpus=0"]
+    with started(*head, "--object-store-memory=80000000", token=token):
+        wait_for(address, token.parent / "ray.log")
+        second = [f"--address={address}", "--num-cpus=4", "--num-gpus=2", "--object-store-memory=80000000"]
+        with started(*second, token=token):
+            yield address, token
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def wait_for(address: str, log: Path) -> None:
+    host, _, port = address.partition(":")
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        with contextlib.suppress(OSError):
+            return socket.create_connection((host, int(port)), timeout=1).close()
+        time.sleep(0.2)
+    raise AssertionError(f"no head at {address}: {log.read_text()[-2000:]}")
+
+
+def driver(body: str, token: Path | None, *words: str) -> Any:
+    """What `test()` in `body` returns in a process that has this token, or none."""
+    before = PROGRAM.split("\nhome = Home")[0]
+    program = f"{before}\n{textwrap.dedent(body)}\nprint('told', json.dumps(test(*sys.argv[1:])))"
+    command = [sys.executable, "-c", program, *words]
+    done = subprocess.run(command, env=environment(token), capture_output=True, text=True, timeout=200, cwd=Path.cwd())
+    told = [line for line in done.stdout.splitlines() if line.startswith("told ")]
+    assert told, done.stdout[-3000:] + done.stderr[-3000:]
+    return json.loads(told[0].removeprefix("told "))
+
+
+def test_cells_that_ask_for_gpus_go_to_the_node_that_has_them(cluster: tuple[str, Path], tmp_path: Path) -> None:
+    address, token = cluster
+    found = driver(
+        """
+        def test(address, root):
+            home = Home(Path(root))
+            ray.init(address=address, log_to_driver=False)
+            until = time.time() + 60
+            while len(ray.nodes()) < 2 and time.time() < until:  # the second node may still be on its way
+                time.sleep(0.1)
+            nodes = {node["NodeID"]: node["Resources"].get("GPU", 0.0) for node in ray.nodes() if node["Alive"]}
+            halves = [Cell(f"half{number}", meet=4) for number in range(4)]
+            plain = [Cell(f"cpu{number}", device="cpu") for number in range(4)]
+            status = go([*halves, *plain], home, address=address, resources=Resources(gpus=0.5))
+            return status, nodes, [seen(cell, home)[0] for cell in halves], [seen(cell, home)[0] for cell in plain]
+        """,
+        token,
+        address,
+        str(tmp_path),
+    )
+    status, nodes, halves, plain = found
+    assert status == 0 and sorted(nodes.values()) == [0.0, 2.0]
+    assert {nodes[cell["node"]] for cell in halves} == {2.0}
+    assert sorted(cell["gpus"] for cell in halves) == ["0", "0", "1", "1"]
+    assert any(nodes[cell["node"]] == 0.0 for cell in plain), "where there are no GPUs there is room too"
+
+
+CONNECT = """
+    def test(address):
+        from bench import BenchError
+        from bench.execution.cluster import connect
+
+        {}
+        try:
+            connect(address)
+        except BenchError as error:
+            return str(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "holds", "says"),
+    [
+        ("pass", "another", "the cluster does not take this machine's token; copy the file"),
+        ("pass", "no", "the cluster does not take this machine's token; copy the file"),
+        ("ray.__version__ = '2.1.0'", "the", "2.1.0"),
+        ("sys.version_info = (3, 9, 1)", "the", "3.9.1"),
+    ],
+    ids=["another token", "no token", "ray", "python"],
+)
+def test_who_cannot_join_is_told_in_a_sentence(
+    cluster: tuple[str, Path], tmp_path: Path, before: str, holds: str, says: str
+) -> None:
+    address, theirs = cluster
+    own = {"the": theirs, "another": write_token(tmp_path / "auth_token"), "no": None}[holds]
+    told = driver(CONNECT.format(before), own, address)
+    assert told.startswith(f"executor.address={address}: ") and says in told, told
+    assert "\n" not in told and "Traceback" not in told
+
+
+SHIMS = {
+    # What SLURM does, on this machine alone: the words after its own options are run.
+    "srun": 'while [ "${1#--}" != "$1" ]; do shift; done; exec "$@"',
+    "scontrol": "echo first; echo second",
+    "hostname": "echo 127.0.0.1",
+}
+
+
+def test_the_script_for_slurm_starts_a_cluster_and_runs_a_command_on_it(tmp_path: Path) -> None:
+    for name, body in SHIMS.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
+    told = {"SLURM_JOB_ID": str(free_port()), "SLURM_JOB_NODELIST": "nodes", "SLURM_JOB_NUM_NODES": "2"}
+    here = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "RAY_TMPDIR": folder, "BENCH_HOME": str(tmp_path / "home")}
+    variables = {**environment(None), **told, "SLURM_CPUS_PER_TASK": "1", **here}
+    del variables["RAY_AUTH_MODE"]  # the script sets it
+    words = ["plan", "methods=mplstm", "dataset=shapes"]
+    family: set[psutil.Process] = set()
+    with (tmp_path / "out.txt").open("w") as out:
+        script = psutil.Popen(
+            ["bash", str(Path("deploy/slurm.sh").resolve()), *words],
+            env=variables,
+            cwd=tmp_path,
+            stdout=out,
+            stderr=out,
+        )
+    try:
+        until = time.monotonic() + 150
+        while script.poll() is None and time.monotonic() < until:
+            family.update(script.children(recursive=True))
+            time.sleep(0.1)
+        told_all = (tmp_path / "out.txt").read_text()
+        assert script.poll() == 0, told_all[-3000:]
+        assert "\n1 cell: 1 missing. Data set shapes.\n" in told_all
+        assert not list((tmp_path / ".bench").iterdir()), "the token is gone with the job"
+    finally:  # SLURM ends what a job has left
+        for process in (script, *family):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        shutil.rmtree(folder, ignore_errors=True)
