@@ -193,11 +193,13 @@ def plan(words: Sequence[str]) -> int:
 
 def run(words: Sequence[str]) -> int:
     """`bench run`: bring every cell of a request to a scored record, then the page up to date."""
-    from bench.registry import dataset
+    from bench.plugins import check_imports
+    from bench.registry import dataset, find_methods
     from bench.spec import cells, parse, requested
 
     spec, home = parse(words), find_home()
     asked = requested(spec, home)
+    check_imports(spec.methods, find_methods(), home)
     needed = {stream for cell in asked for stream in cell.config["streams"]}
     definition = dataset(spec.dataset)
     from bench.execution.prepare import prepare, refuse_empty_splits
@@ -215,16 +217,26 @@ def run(words: Sequence[str]) -> int:
 
 def tune(words: Sequence[str]) -> int:
     """`bench tune`: search on validation clips, then the chosen points over the seeds, then the pages."""
+    from bench.plugins import check_imports
     from bench.registry import dataset, find_methods
     from bench.tuning.request import parse
 
     spec, home = parse(words), find_home()
+    check_imports(spec.run.methods, find_methods(), home)
     from bench.tuning.command import tune as tune_methods
 
     status = tune_methods(spec, home, find_methods())
     if status not in (WELL, FAILED):
         return status
     return max(status, _write_pages(home, dataset(spec.run.dataset).name, check=False))
+
+
+def test(words: Sequence[str]) -> int:
+    """`bench test`: the conformance suite for methods, a line for each check; status 1 if one failed."""
+    from bench.conformance.command import test as test_methods
+
+    _, arguments = _take(words, (), files=len(words))
+    return FAILED if test_methods(arguments.files) else WELL
 
 
 def data_check(words: Sequence[str]) -> int:
@@ -527,6 +539,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "plan": plan,
     "run": run,
     "tune": tune,
+    "test": test,
     "data check": data_check,
     "features list": features_list,
     "features check": features_check,

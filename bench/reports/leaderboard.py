@@ -13,7 +13,17 @@ from bench.home import Home
 from bench.records.schema import DENSEVID, Record
 from bench.records.store import RECORD, BadRecord, all_records, cell_folder, record_paths
 from bench.reports.blocks import RANKED_BY, Block, Row, blocks
-from bench.reports.markdown import between_markers, clean, code, escape, has_markers, link, read_page, table
+from bench.reports.markdown import (
+    between_markers,
+    bring_up_to_date,
+    clean,
+    code,
+    escape,
+    has_markers,
+    link,
+    read_page,
+    table,
+)
 from bench.reports.published import Published, Scorer, family, published_value
 
 INDEX = "README.md"
