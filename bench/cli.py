@@ -235,7 +235,11 @@ def test(words: Sequence[str]) -> int:
     """`bench test`: the conformance suite for methods, a line for each check; status 1 if one failed."""
     from bench.conformance.command import test as test_methods
 
-    _, arguments = _take(words, (), files=len(words))
+    arguments = take_apart(words, ())
+    if arguments.values:
+        raise BenchError(
+            "command line: bench test takes names of methods alone, such as bench test salstm recnet:global"
+        )
     return FAILED if test_methods(arguments.files) else WELL
 
 
@@ -256,9 +260,15 @@ def _report(what: str, findings: Sequence[Finding]) -> int:
         print(f"{finding.severity}: {finding.message}{'' if told else clips}")
     errors = sum(finding.severity == "error" for finding in findings)
     print(
-        f"{what}: {errors} errors, {len(findings) - errors} warnings" if findings else f"{what}: nothing to complain of"
+        f"{what}: {_count(errors, 'error')}, {_count(len(findings) - errors, 'warning')}"
+        if findings
+        else f"{what}: nothing to complain of"
     )
     return FAILED if errors else WELL
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def features_list(words: Sequence[str]) -> int:
@@ -328,6 +338,10 @@ def _streams(words: Sequence[str]) -> tuple[DatasetDefinition, list[str], Home]:
     for stream in named:
         if stream not in definition.streams:
             raise unknown("stream", stream, definition.streams, f"data set {definition.name}")
+    if not named and "stream" in arguments.values:
+        raise BenchError(
+            f"command line: stream= names none; data set {definition.name} has {listing(definition.streams)}"
+        )
     if not named:
         raise BenchError(f"data set {definition.name} declares no streams: add them to {definition.path}")
     return definition, named, home

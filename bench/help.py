@@ -61,8 +61,8 @@ HELP = {
     "list": """\
 bench list [methods|datasets|features|runs]
 
-Show what is there; all four without a word. The methods of other packages are imported once, each in a process of its own:
-one whose import fails is listed with its error.
+Show what is there; all four without a word. The methods of other packages are imported once, each in a process of its
+own: one whose import fails is listed with its error.
 
 Example: bench list methods""",
     "plan": f"""\

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 PLAIN_WIDTH = 160  # a file has no width; rich would fold its lines at 80
-LIVE_ROWS = 24  # a live table that is taller than the terminal flickers
+LIVE_MARGIN = 4  # lines of the terminal that the live table leaves free: one that is taller flickers
+ENDED = ("done", "failed", "unscored", "busy")
+QUIET_SECONDS = 10.0  # off a terminal, between two lines of one cell: three hundred epochs are no log to read
 
 
 @dataclass
@@ -26,6 +28,7 @@ class Line:
     position: Position | None = None
     cider: float | None = None
     started: float = 0.0
+    told: float = float("-inf")  # when its last epoch was told
 
 
 @dataclass(frozen=True)
@@ -86,10 +89,12 @@ class Display:
             line.cider = position.cider  # known at the end of an epoch, worth seeing all through the next
 
     def curves(self, job: Job, rows: list[Row]) -> None:
-        """Epochs of a cell have ended: off a terminal, a line for each."""
-        if self._terminal:
+        """Epochs of a cell have ended: off a terminal, a line for each, but no more than one in ten seconds."""
+        line = self._lines[job.key]
+        if self._terminal or time.monotonic() - line.told < QUIET_SECONDS:
             return
-        position = self._lines[job.key].position
+        line.told = time.monotonic()
+        position = line.position
         for phase, epoch in dict.fromkeys((row["phase"], row["epoch"]) for row in rows):
             own = [row for row in rows if (row["phase"], row["epoch"]) == (phase, epoch)]
             values = {row["name"]: row["value"] for row in own}
@@ -98,11 +103,11 @@ class Display:
     def end(self, job: Job, kind: str, outcome: Outcome) -> None:
         """A job has ended."""
         line = self._lines[job.key]
-        line.state = outcome.state
+        waits = kind == "train" and outcome.state == "unscored"
+        line.state = "to be scored" if waits else outcome.state
         if not self._terminal:
             spent = _duration(time.monotonic() - line.started)
             reason = f": {outcome.message}" if outcome.message else ""
-            waits = kind == "train" and outcome.state == "unscored"
             self.say(f"{job.label}: {'decoded, to be scored' if waits else outcome.state} after {spent}{reason}")
 
     def results(self, results: list[Result], seconds: float) -> None:
@@ -131,13 +136,19 @@ class Display:
         table = Table(box=None, pad_edge=False)
         for heading in ("cell", "state", "phase", "epoch", "captions", "loss", "val CIDEr", "left"):
             table.add_column(heading, no_wrap=True)
-        shown = [line for line in self._lines.values() if line.state != "waiting"][-LIVE_ROWS:]
-        for line in shown:
+        for line in self._shown():
             table.add_row(line.label, line.state, *_columns(line))
+        ended = sum(line.state in ENDED for line in self._lines.values())
         waiting = sum(line.state == "waiting" for line in self._lines.values())
-        if waiting:
-            table.add_row(f"and {waiting} more", "waiting")
+        table.add_row(f"{ended} of {len(self._lines)} ended", f"{waiting} waiting" if waiting else "")
         return table
+
+    def _shown(self) -> list[Line]:
+        """Cells that have begun, as many as the terminal has room for: those that are at work, then the last that ended."""
+        begun = [line for line in self._lines.values() if line.state != "waiting"]
+        room = max(self.console.size.height - LIVE_MARGIN, 1)
+        first = sorted(range(len(begun)), key=lambda place: (begun[place].state in ENDED, -place))[:room]
+        return [begun[place] for place in sorted(first)]
 
 
 def _columns(line: Line) -> tuple[str, ...]:

@@ -84,7 +84,7 @@ REFUSED: list[tuple[list[str], str]] = [
     ([*BASE, "seeds=[0,0]"], f"{HERE}seeds names 0 twice"),
     ([*BASE, "seeds=-1"], f"{HERE}seeds holds -1, but a seed must be at least 0"),
     ([*BASE, "seeds=4294967296"], f"{HERE}seeds holds 4294967296, but a seed must be at most 4294967295"),
-    ([*BASE, "seeds=[]"], f"{HERE}seeds is [], but must be longer: at least 1"),
+    ([*BASE, "seeds=[]"], f"{HERE}seeds is [], but must hold at least 1"),
     ([*BASE, "seeds=0.5"], f"{HERE}seeds.0 is 0.5, but must be a whole number"),
     ([*BASE, "seeds=0,,1"], f"{HERE}'0,,1' has an empty entry between its commas"),
     ([*BASE, "train.epochs=ten"], f"{HERE}train.epochs is 'ten', but must be a whole number"),
@@ -128,7 +128,7 @@ REFUSED: list[tuple[list[str], str]] = [
         [*BASE, "resources.gpus=0.3"],
         f"{HERE}resources.gpus is 0.3, but a share of a GPU must divide one (0.5, 0.25, 0.2), and more must be whole",
     ),
-    ([*BASE, "device=gpu"], f"{HERE}device is 'gpu', but must be of the form ^(auto|cpu|cuda(:[0-9]+)?)$"),
+    ([*BASE, "device=gpu"], f"{HERE}device is 'gpu', but must be auto, cpu, cuda or cuda:NUMBER"),
 ]
 PARTS = {
     "train.optimizer=adm": ("train.optimizer is 'adm', but must be one of adam", 'did you mean "adam'),
