@@ -112,7 +112,8 @@ class Bench:
     def again(self, cell: Cell) -> Record:
         """Run `cell` once more from nothing; leaves the new record in place. Raises CellFailed."""
         (cell.folder(self.home) / "record.json").unlink(missing_ok=True)
-        found = self._run(cell)
+        with self._keeping() if cell.key == self.cell().key else contextlib.nullcontext():
+            found = self._run(cell)
         if isinstance(found, CellFailed):
             raise found
         return found

@@ -11,7 +11,6 @@ from bench.training import CaptionModel, cross_entropy_phase
 class MeanGRU(nn.Module):
     def __init__(self, words, frame_width, width, embedding, dropout):
         super().__init__()
-        self.width = width
         self.norm = FeatureNorm(frame_width)  # measured on the training clips before the first batch
         self.embedding = WordEmbedding(words, embedding)
         self.cell = nn.GRUCell(embedding + frame_width, width)
@@ -23,7 +22,7 @@ class MeanGRU(nn.Module):
         return {"clip": masked_mean(self.norm(frames, mask), mask)}
 
     def start(self, memory):  # the state before the first word
-        return (memory["clip"].new_zeros(len(memory["clip"]), self.width),)
+        return (memory["clip"].new_zeros(len(memory["clip"]), self.cell.hidden_size),)
 
     def step(self, words, state, memory):  # one word further: features, state, attention (none here)
         seen = torch.cat([self.dropout(self.embedding(words)), memory["clip"]], dim=-1)
@@ -35,6 +34,5 @@ class MeanGRU(nn.Module):
 
 
 def build(settings, streams, vocabulary):
-    width = streams["frames"].shape[-1]
-    captioner = MeanGRU(len(vocabulary), width, settings["width"], settings["embedding"], settings["dropout"])
+    captioner = MeanGRU(len(vocabulary), streams["frames"].shape[-1], **settings)
     return CaptionModel(captioner, vocabulary, lambda clips, run: [cross_entropy_phase(captioner, run)])
