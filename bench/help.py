@@ -103,10 +103,10 @@ Example: bench tune methods=[recnet,vre] dataset=msvd trials=6 seeds=[0,1,2]""",
     "test": """\
 bench test METHOD[:VARIANT|:*] ...
 
-Make the checks that every method must pass, each on a tiny corpus made for it: one line per check, with the reason where
-one fails. Checks that a fault of another one hides are not made. Writes nothing into this project. For methods of this
-project, or of any installed package with an entry point in the group bench.methods (docs/method.md). Exit status 1 if a
-check failed.
+Make the checks that every method must pass, each on a tiny corpus made for it: one line per check, with the reason
+where one fails. Checks that a fault of another one hides are not made. Writes nothing into this project. For methods of
+this project, or of any installed package with an entry point in the group bench.methods (docs/method.md). Exit status 1
+if a check failed.
 
 Example: bench test salstm""",
     "data check": """\

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator
 
 from bench import BenchError
-from bench.card import PLAIN_LOSS, Resources
+from bench.card import PLAIN_LOSS, MethodCard, Resources
 from bench.grammar import Value, plan_file, scalar, take_apart
 from bench.losses import lent_settings
 from bench.registry import MethodEntry, find_methods, method_entry
@@ -135,11 +135,26 @@ def read(
             elif head in entries:
                 _override(overrides.setdefault(head, {}), entries, head, rest, value, layer)
             else:
+                _refuse_bare(head, value, [card for entry in entries.values() if (card := entry.card)])
                 allowed = [*KEYS, *others, *(name for name, entry in entries.items() if entry.card)]
                 raise unknown("key", head, allowed, value.where)
     spec = _checked(values, overrides, flags)
     _check_names(spec, entries)
     return spec
+
+
+def _refuse_bare(name: str, value: Value, cards: Sequence[MethodCard]) -> None:
+    """Raise BenchError for a setting written without its group or method (`epochs=3`), with its whole names."""
+    whole = [f"{group}.{name}" for group, model in GROUPS.items() if name in model.model_fields]
+    whole += [
+        f"{card.name}.{name}"
+        for card in cards
+        for setting, declared in card.settings.items()
+        if name in (setting, declared.alias) and not declared.shared
+    ]
+    if whole:
+        ways = " or ".join(f"{one}=" for one in whole)
+        raise BenchError(f"{value.where}: {name} belongs to a group or a method: write {ways}")
 
 
 def _override(
