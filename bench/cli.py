@@ -194,11 +194,13 @@ def plan(words: Sequence[str]) -> int:
 
 def run(words: Sequence[str]) -> int:
     """`bench run`: bring every cell of a request to a scored record, then the page up to date."""
-    from bench.registry import dataset
+    from bench.plugins import check_imports
+    from bench.registry import dataset, find_methods
     from bench.spec import cells, parse, requested
 
     spec, home = parse(words), find_home()
     asked = requested(spec, home)
+    check_imports(spec.methods, find_methods(), home)
     needed = {stream for cell in asked for stream in cell.config["streams"]}
     definition = dataset(spec.dataset)
     from bench.execution.prepare import prepare, refuse_empty_splits
@@ -216,16 +218,30 @@ def run(words: Sequence[str]) -> int:
 
 def tune(words: Sequence[str]) -> int:
     """`bench tune`: search on validation clips, then the chosen points over the seeds, then the pages."""
+    from bench.plugins import check_imports
     from bench.registry import dataset, find_methods
     from bench.tuning.request import parse
 
     spec, home = parse(words), find_home()
+    check_imports(spec.run.methods, find_methods(), home)
     from bench.tuning.command import tune as tune_methods
 
     status = tune_methods(spec, home, find_methods())
     if status not in (WELL, FAILED):
         return status
     return max(status, _write_pages(home, dataset(spec.run.dataset).name, check=False))
+
+
+def test(words: Sequence[str]) -> int:
+    """`bench test`: the conformance suite for methods, a line for each check; status 1 if one failed."""
+    from bench.conformance.command import test as test_methods
+
+    arguments = take_apart(words, ())
+    if arguments.values:
+        raise BenchError(
+            "command line: bench test takes names of methods alone, such as bench test salstm recnet:global"
+        )
+    return FAILED if test_methods(arguments.files) else WELL
 
 
 def data_check(words: Sequence[str]) -> int:
@@ -245,9 +261,15 @@ def _report(what: str, findings: Sequence[Finding]) -> int:
         print(f"{finding.severity}: {finding.message}{'' if told else clips}")
     errors = sum(finding.severity == "error" for finding in findings)
     print(
-        f"{what}: {errors} errors, {len(findings) - errors} warnings" if findings else f"{what}: nothing to complain of"
+        f"{what}: {_count(errors, 'error')}, {_count(len(findings) - errors, 'warning')}"
+        if findings
+        else f"{what}: nothing to complain of"
     )
     return FAILED if errors else WELL
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def features_list(words: Sequence[str]) -> int:
@@ -317,6 +339,10 @@ def _streams(words: Sequence[str]) -> tuple[DatasetDefinition, list[str], Home]:
     for stream in named:
         if stream not in definition.streams:
             raise unknown("stream", stream, definition.streams, f"data set {definition.name}")
+    if not named and "stream" in arguments.values:
+        raise BenchError(
+            f"command line: stream= names none; data set {definition.name} has {listing(definition.streams)}"
+        )
     if not named:
         raise BenchError(f"data set {definition.name} declares no streams: add them to {definition.path}")
     return definition, named, home
@@ -536,6 +562,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "plan": plan,
     "run": run,
     "tune": tune,
+    "test": test,
     "data check": data_check,
     "features list": features_list,
     "features check": features_check,

@@ -9,6 +9,7 @@ bench: video-captioning papers side by side, under one protocol
   bench plan methods=[..] dataset=..               what would run, its state and why
   bench run methods=[..] dataset=..                train, decode, score and rank; skips what is done
   bench tune methods=[..] dataset=..               search settings on validation clips, then train the chosen ones
+  bench test METHOD                                does a method keep the contract? one line for each check
   bench data check dataset=..                      captions, splits and streams of a data set
   bench features list|check|import|extract         the feature cache
   bench evaluate captions.jsonl dataset=..         score captions made anywhere
@@ -62,7 +63,8 @@ HELP = {
     "list": """\
 bench list [methods|datasets|features|runs]
 
-Show what is there; all four without a word. Imports no method.
+Show what is there; all four without a word. The methods of other packages are imported once, each in a process of its
+own: one whose import fails is listed with its error.
 
 Example: bench list methods""",
     "plan": f"""\
@@ -102,6 +104,15 @@ leaderboard shows. Trials and cells that are done are kept, what was interrupted
 {_REQUEST}
 
 Example: bench tune methods=[recnet,vre] dataset=msvd trials=6 seeds=[0,1,2]""",
+    "test": """\
+bench test METHOD[:VARIANT|:*] ...
+
+Make the checks that every method must pass, each on a tiny corpus made for it: one line per check, with the reason
+where one fails. Checks that a fault of another one hides are not made. Writes nothing into this project. For methods of
+this project, or of any installed package with an entry point in the group bench.methods (docs/method.md). Exit status 1
+if a check failed.
+
+Example: bench test salstm""",
     "data check": """\
 bench data check dataset=NAME or FILE.yaml
 

@@ -1,4 +1,4 @@
-"""What is there, as rows: methods, data sets, feature caches, runs. Nothing heavy is imported."""
+"""What is there, as rows: methods, data sets, feature caches, runs. Nothing heavy is imported here."""
 
 from __future__ import annotations
 
@@ -7,26 +7,37 @@ from collections.abc import Sequence
 from bench import BenchError
 from bench.definition import DatasetDefinition
 from bench.home import Home
-from bench.registry import find_datasets, find_methods
+from bench.plugins import import_error, is_plugin
+from bench.registry import MethodEntry, find_datasets, find_methods
 from bench.sentences import listing
 
 Listing = tuple[Sequence[str], list[Sequence[object]], Sequence[str]]  # head, rows, heads of right-set columns
 
 
 def methods(home: Home) -> Listing:
-    """One row per method; the default variant comes first. A broken method's row is its error."""
+    """One row per method; the default variant comes first. A broken method's row is its error.
+
+    A method of another package is imported in a process of its own, once for each version of its code.
+    """
     rows: list[Sequence[object]] = []
     for entry in find_methods().values():
         card = entry.card
-        if card is None:
-            rows.append((entry.name, "-", "-", "-", f"cannot be used: {entry.error}"))
+        error = entry.error or import_error(entry, home)
+        if card is None or error:
+            rows.append((entry.name, "-", "-", "-", f"cannot be used: {error}{_brought(entry)}"))
             continue
         variants = [card.default, *(name for name in card.variants if name != card.default)]
         streams = [*card.streams.needs, *(f"({stream})" for stream in card.streams.uses)]
         paper = f"{card.paper.venue or ''} {card.paper.year or ''}".strip() if card.paper else "-"
         lends = f" (provides loss={card.provides.loss})" if card.provides.loss else ""
-        rows.append((entry.name, listing(variants), " ".join(streams), paper or "-", card.summary + lends))
+        rows.append(
+            (entry.name, listing(variants), " ".join(streams), paper or "-", card.summary + lends + _brought(entry))
+        )
     return ("method", "variants", "streams (optional)", "paper", "summary"), rows, ()
+
+
+def _brought(entry: MethodEntry) -> str:
+    return f" (from the package {entry.source})" if is_plugin(entry) else ""
 
 
 def datasets(home: Home) -> Listing:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator
 
 from bench import BenchError
-from bench.card import PLAIN_LOSS, Resources
+from bench.card import PLAIN_LOSS, MethodCard, Resources
 from bench.grammar import Value, plan_file, scalar, take_apart
 from bench.losses import lent_settings
 from bench.registry import MethodEntry, find_methods, method_entry
@@ -20,6 +20,7 @@ from bench.settings import GROUPS, Model, Search, Strict, Text, Train
 
 FLAGS = ("--retry-failed",)
 ADDRESS = re.compile(r"local|auto|[A-Za-z0-9_.-]+:[0-9]+")
+DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]+)?")
 LARGEST_SEED = 2**32 - 1  # what every generator of random numbers takes
 
 
@@ -45,7 +46,7 @@ class RunSpec(Strict):
     max_concurrent: int | None = Field(default=None, ge=1)
     resources: Resources = Resources()
     threads: int = Field(default=1, ge=1)
-    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")
+    device: str = "auto"
     mlflow: str | None = None
     retry_failed: bool = False
     overrides: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -72,6 +73,13 @@ class RunSpec(Strict):
     def _address_has_a_port(cls, value: str) -> str:
         if not ADDRESS.fullmatch(value):
             raise ValueError(f"(executor.address) is {value!r}, but must be local, auto or HOST:PORT")
+        return value
+
+    @field_validator("device")
+    @classmethod
+    def _device_is_one(cls, value: str) -> str:
+        if not DEVICE.fullmatch(value):
+            raise ValueError(f"is {value!r}, but must be auto, cpu, cuda or cuda:NUMBER")
         return value
 
     @field_validator("subset")
@@ -127,11 +135,26 @@ def read(
             elif head in entries:
                 _override(overrides.setdefault(head, {}), entries, head, rest, value, layer)
             else:
+                _refuse_bare(head, value, [card for entry in entries.values() if (card := entry.card)])
                 allowed = [*KEYS, *others, *(name for name, entry in entries.items() if entry.card)]
                 raise unknown("key", head, allowed, value.where)
     spec = _checked(values, overrides, flags)
     _check_names(spec, entries)
     return spec
+
+
+def _refuse_bare(name: str, value: Value, cards: Sequence[MethodCard]) -> None:
+    """Raise BenchError for a setting written without its group or method (`epochs=3`), with its whole names."""
+    whole = [f"{group}.{name}" for group, model in GROUPS.items() if name in model.model_fields]
+    whole += [
+        f"{card.name}.{name}"
+        for card in cards
+        for setting, declared in card.settings.items()
+        if name in (setting, declared.alias) and not declared.shared
+    ]
+    if whole:
+        ways = " or ".join(f"{one}=" for one in whole)
+        raise BenchError(f"{value.where}: {name} belongs to a group or a method: write {ways}")
 
 
 def _override(
@@ -215,6 +238,9 @@ def _check_names(spec: RunSpec, entries: dict[str, MethodEntry]) -> None:
         idle = [setting for setting in settings if name not in asked and setting not in lent.get(name, ())]
         if idle:
             allowed = f"; loss={spec.loss} reads {listing(lent[name])} of it" if name in lent else ""
+            card = method_entry(name, entries).card
+            alias = card.settings[idle[0]].alias if card else None
+            also = f" ({name}.{alias})" if alias else ""
             raise BenchError(
-                f"{name}.{idle[0]} is set, but {name} is not among methods: {listing(spec.methods)}{allowed}"
+                f"{name}.{idle[0]}{also} is set, but {name} is not among methods: {listing(spec.methods)}{allowed}"
             )

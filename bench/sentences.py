@@ -57,6 +57,8 @@ def from_pydantic(
     # A misspelt key also makes its right name missing: the misspelling is what the user wants to hear of.
     findings = sorted(error.errors(), key=lambda finding: finding["type"] != "extra_forbidden")
     first = findings[0]
+    if first["type"] == "missing":
+        return _missing([_dotted(list(one["loc"])) for one in findings if one["type"] == "missing"], where)
     path = [part for part in first["loc"] if part != "[key]"]
     more = f" ({len(findings) - 1} more like this)" if len(findings) > 1 else ""
     name = _dotted(path)
@@ -69,19 +71,22 @@ def from_pydantic(
     return BenchError(sentence + more)
 
 
+def _missing(names: list[str], where: str | Callable[[str], str]) -> BenchError:
+    place = where(names[0]) if callable(where) else where
+    return BenchError(f"{place}: {' and '.join(names)} {'is' if len(names) == 1 else 'are'} missing")
+
+
 def _dotted(path: list[int | str]) -> str:
     return ".".join(str(part) for part in path)
 
 
 def _complaint(finding: Any) -> str:
     kind, context = finding["type"], finding.get("ctx", {})
-    if kind == "missing":
-        return "is missing"
     if kind == "value_error":
         return str(context["error"])
     value = f"is {finding['input']!r}, but must be"
     if kind == "too_short":
-        return f"{value} longer: at least {context['min_length']}"
+        return f"is {finding['input']!r}, but must hold at least {context['min_length']}"
     if kind == "string_pattern_mismatch":
         return f"{value} of the form {context['pattern']}"
     if kind == "literal_error":

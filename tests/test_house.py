@@ -23,6 +23,7 @@ FRONT = {
     "request",
     "streams",
     "losses",
+    "plugins",
 }
 ALLOWED: dict[str, set[str]] = {
     "method": set(),

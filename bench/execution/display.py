@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 PLAIN_WIDTH = 160  # a file has no width; rich would fold its lines at 80
-LIVE_ROWS = 24  # a live table that is taller than the terminal flickers
+LIVE_MARGIN = 4  # lines of the terminal that the live table leaves free: one that is taller flickers
+ENDED = ("done", "failed", "unscored", "busy")
+QUIET_SECONDS = 10.0  # off a terminal, between two lines of one cell: three hundred epochs are no log to read
 
 
 @dataclass
@@ -26,6 +28,7 @@ class Line:
     position: Position | None = None
     cider: float | None = None
     started: float = 0.0
+    told: float = float("-inf")  # when its last epoch was told
 
 
 @dataclass(frozen=True)
@@ -86,10 +89,12 @@ class Display:
             line.cider = position.cider  # known at the end of an epoch, worth seeing all through the next
 
     def curves(self, job: Job, rows: list[Row]) -> None:
-        """Epochs of a cell have ended: off a terminal, a line for each."""
-        if self._terminal:
+        """Epochs of a cell have ended: off a terminal, a line for each, but no more than one in ten seconds."""
+        line = self._lines[job.key]
+        if self._terminal or time.monotonic() - line.told < QUIET_SECONDS:
             return
-        position = self._lines[job.key].position
+        line.told = time.monotonic()
+        position = line.position
         for phase, epoch in dict.fromkeys((row["phase"], row["epoch"]) for row in rows):
             own = [row for row in rows if (row["phase"], row["epoch"]) == (phase, epoch)]
             values = {row["name"]: row["value"] for row in own}
@@ -98,11 +103,11 @@ class Display:
     def end(self, job: Job, kind: str, outcome: Outcome) -> None:
         """A job has ended."""
         line = self._lines[job.key]
-        line.state = outcome.state
+        waits = kind == "train" and outcome.state == "unscored"
+        line.state = "to be scored" if waits else outcome.state
         if not self._terminal:
-            spent = _duration(time.monotonic() - line.started)
+            spent = duration(time.monotonic() - line.started)
             reason = f": {outcome.message}" if outcome.message else ""
-            waits = kind == "train" and outcome.state == "unscored"
             self.say(f"{job.label}: {'decoded, to be scored' if waits else outcome.state} after {spent}{reason}")
 
     def results(self, results: list[Result], seconds: float) -> None:
@@ -123,7 +128,7 @@ class Display:
         for result in results:
             if result.message:
                 self.say(f"{result.label} {result.state}: {result.message}")
-        self.say(f"{_totals(results)}, in {_duration(seconds)}")
+        self.say(f"{_totals(results)}, in {duration(seconds)}")
 
     def _table(self) -> Table:
         from rich.table import Table
@@ -131,13 +136,19 @@ class Display:
         table = Table(box=None, pad_edge=False)
         for heading in ("cell", "state", "phase", "epoch", "captions", "loss", "val CIDEr", "left"):
             table.add_column(heading, no_wrap=True)
-        shown = [line for line in self._lines.values() if line.state != "waiting"][-LIVE_ROWS:]
-        for line in shown:
+        for line in self._shown():
             table.add_row(line.label, line.state, *_columns(line))
+        ended = sum(line.state in ENDED for line in self._lines.values())
         waiting = sum(line.state == "waiting" for line in self._lines.values())
-        if waiting:
-            table.add_row(f"and {waiting} more", "waiting")
+        table.add_row(f"{ended} of {len(self._lines)} ended", f"{waiting} waiting" if waiting else "")
         return table
+
+    def _shown(self) -> list[Line]:
+        """Cells that have begun, as many as the terminal has room for: those that are at work, then the last that ended."""
+        begun = [line for line in self._lines.values() if line.state != "waiting"]
+        room = max(self.console.size.height - LIVE_MARGIN, 1)
+        first = sorted(range(len(begun)), key=lambda place: (begun[place].state in ENDED, -place))[:room]
+        return [begun[place] for place in sorted(first)]
 
 
 def _columns(line: Line) -> tuple[str, ...]:
@@ -145,7 +156,7 @@ def _columns(line: Line) -> tuple[str, ...]:
     if position is None:
         return ("", "", "", "", "", "")
     share = f"{100 * position.captions / position.budget:.0f} % of {position.budget:,}" if position.budget else ""
-    left = "" if position.seconds_left is None else _duration(position.seconds_left)
+    left = "" if position.seconds_left is None else duration(position.seconds_left)
     loss = "" if position.loss is None else f"{position.loss:.3f}"
     cider = "" if line.cider is None else f"{line.cider:.1f}"
     return (position.phase, str(position.epoch), share, loss, cider, left)
@@ -160,7 +171,7 @@ def _words(phase: str, epoch: int, captions: int, values: dict[str, float], posi
     if SELECTION in values:
         words.append(f"val CIDEr {values[SELECTION]:.1f}")
     if position is not None and position.seconds_left is not None and captions < position.budget:
-        words.append(f"{_duration(position.seconds_left)} left")
+        words.append(f"{duration(position.seconds_left)} left")
     return words
 
 
@@ -173,7 +184,7 @@ def _totals(results: list[Result]) -> str:
     return f"{cells}: " + ", ".join(f"{count} {name}" for name, count in counts.items())
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Seconds below two minutes, minutes below two hours, hours and minutes above."""
     if seconds < 120:
         return f"{seconds:.0f} s"

@@ -32,9 +32,11 @@ def prepare(
         return
     if definition.generated:
         from bench.data.shapes import write_streams
+        from bench.execution.countdown import Countdown
 
         print(f"{definition.name}: streams {', '.join(streams)} are rendered unless they are in the cache", flush=True)
-        write_streams(home, definition.options, subset, name=definition.name, streams=streams)
+        with Countdown(definition.name) as countdown:
+            write_streams(home, definition.options, subset, name=definition.name, streams=streams, tell=countdown.tell)
         return
     from bench.features.importers import import_stream
     from bench.features.sidecar import cache_path

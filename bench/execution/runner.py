@@ -216,7 +216,7 @@ class _Run:
         else:
             state, message = self._before[key].replace("missing", "not run"), ""
         if record is None or record.state != "done":
-            return Result(job.label, state, None, None, message, outcome is not None)
+            return Result(job.label, state, None, None, message + _log_of(job, state), outcome is not None)
         cider = record.scores.get(record.split, {}).get("cider")
         return Result(job.label, state, cider, _seconds(record), message, outcome is not None)
 
@@ -243,6 +243,15 @@ class _Waiting:
             return "score", self._scores.popleft()
         job = backend.next_of(self._cells.values()) if self._cells else None
         return None if job is None else ("train", self._cells.pop(job.key))
+
+
+def _log_of(job: Job, state: str) -> str:
+    """Where the log of a failed cell lies, from the current folder if it is below that."""
+    path = Path(job.folder) / "work" / "log.txt"
+    if state != "failed" or not path.is_file():
+        return ""
+    here = Path.cwd()
+    return f"; its log: {path.relative_to(here) if path.is_relative_to(here) else path}"
 
 
 def _seconds(record: Record) -> float | None:

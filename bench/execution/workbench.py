@@ -24,6 +24,10 @@ from bench.training import plain_loss
 CURVES = ("phase", "epoch", "captions", "seconds", "name", "value")
 
 
+class OverBudgetError(BenchError):
+    """A method reads more captions than its budget."""
+
+
 class Workbench:
     """`bench.method.Run` of one cell. `spend` is called by the training clips for every caption they hand out.
 
@@ -72,10 +76,10 @@ class Workbench:
         return load_encoder(name, weights, self._files).to(self.device)
 
     def spend(self, captions: int) -> None:
-        """Count captions handed out. Raises BenchError where a method reads more than its budget."""
+        """Count captions handed out. Raises OverBudgetError where a method reads more than its budget."""
         self.captions += captions
         if self.captions > self.budget + self.slack:
-            raise BenchError(
+            raise OverBudgetError(
                 f"the method read {self.captions} captions of a budget of {self.budget}: every method trains on the same number"
             )
 

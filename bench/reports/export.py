@@ -35,10 +35,10 @@ def cells(home: Home, dataset: str | None, bad: list[BadRecord]) -> list[Record]
     """
     if not record_paths(home.results, dataset):
         known = sorted({path.parents[2].name for path in record_paths(home.results)})
+        there = f"there are of: {', '.join(known)}" if known else "bench run makes them"
         of = f" of data set {dataset}" if dataset else ""
         raise BenchError(
-            f"there are no records{of} under {home.results}; there are of: {', '.join(known) or 'none'}"
-            f"{did_you_mean(dataset, known) if dataset else ''}"
+            f"there are no records{of} under {home.results}; {there}{did_you_mean(dataset, known) if dataset else ''}"
         )
     return all_records(home.results, dataset, bad)
 

@@ -151,9 +151,9 @@ def _nothing(
     """The error for a word that names no row, with the rows that there are."""
     if dataset and not record_paths(home.results, dataset):
         known = sorted({path.parents[2].name for path in record_paths(home.results)})
+        there = f"there are of: {', '.join(known)}" if known else "bench run makes them"
         return BenchError(
-            f"there are no records of data set {dataset} under {home.results}; there are of: {', '.join(known) or 'none'}"
-            f"{did_you_mean(dataset, known)}"
+            f"there are no records of data set {dataset} under {home.results}; {there}{did_you_mean(dataset, known)}"
         )
     names = sorted({row.name for row in _rows(fitting)})
     where = " ".join(

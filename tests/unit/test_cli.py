@@ -127,12 +127,20 @@ class TestMistakes:
             (["evaluate", "gone.jsonl", "dataset=x"], "there is no file gone.jsonl"),
             (["ui", "port=x"], "command line: port is 'x', but must be a whole number"),
             (["ui", "prt=1"], 'command line: unknown key "prt"; allowed: port; did you mean "port"\\?'),
+            (
+                ["features", "import", "dataset={dataset}", "stream=[]"],
+                "command line: stream= names none; data set little has frames",
+            ),
+            (["compare", "a", "b"], 'no row or record is called "a"; rows: none'),
+            (["show", "a", "dataset=tiny"], "there are no records of data set tiny under .*; bench run makes them"),
+            (["test"], "command line: name a method, such as bench test salstm .*"),
+            (["test", "tay"], 'unknown method "tay"; allowed: plain, toy; did you mean "toy"\\?'),
             (["version", "now"], "command line: 'now' is not key=value; allowed keys: none"),
         ],
         ids=lambda value: " ".join(value) if isinstance(value, list) else "",
     )
     def test_status_2_and_one_sentence(self, bench: Run, world: World, words: list[str], sentence: str) -> None:
-        status, out, err = bench(*words)
+        status, out, err = bench(*(word.format(dataset=world.dataset) for word in words))
         assert (status, out) == (2, "")
         assert re.fullmatch(f"bench: {sentence}\n", err), err
 

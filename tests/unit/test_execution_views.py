@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import socket
 import sys
 import time
@@ -15,7 +17,7 @@ import pytest
 from bench import BenchError
 from bench.execution import ui
 from bench.execution.display import Display
-from bench.execution.job import Job
+from bench.execution.job import Job, Outcome
 from bench.execution.progress import Position, Watcher, read_curves, read_position
 from bench.execution.provenance import provenance
 from bench.execution.tracking import Tracking, open_tracking
@@ -77,6 +79,53 @@ def test_each_epoch_is_one_plain_line(capsys: pytest.CaptureFixture[str]) -> Non
         "toy: started",
         "toy: base epoch 1, 20 of 1,000 captions, loss 3.250, val CIDEr 12.3, 90 s left",
     ]
+
+
+def test_off_a_terminal_a_cell_is_not_told_of_every_second(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three hundred short epochs are some lines; two cells do not silence one another."""
+    now = {"seconds": 100.0}
+    monkeypatch.setattr("bench.execution.display.time.monotonic", lambda: now["seconds"])
+    jobs = [Job("a", "one", "", "", {}), Job("b", "other", "", "", {})]
+    display = Display(jobs)
+    for epoch in range(60):
+        for job in jobs:
+            row = {"phase": "base", "epoch": epoch, "captions": epoch, "seconds": 1.0, "name": "loss", "value": 2.0}
+            display.curves(job, [row])
+        now["seconds"] += 1.0
+    told = [line.split(",")[0] for line in capsys.readouterr().out.splitlines()]
+    assert told == [f"{name}: base epoch {epoch}" for epoch in range(0, 60, 10) for name in ("one", "other")]
+
+
+class Screen(io.StringIO):
+    """A terminal, for those who ask."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_the_live_table_fits_its_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forty cells on twelve lines: those at work are shown, then the last that ended, and the rest is counted."""
+    monkeypatch.setenv("LINES", "12")
+    monkeypatch.setenv("COLUMNS", "100")
+    jobs = [Job(str(number), f"cell {number}", "", "", {}) for number in range(40)]
+    display = Display(jobs, Screen())
+    for number, job in enumerate(jobs[:30]):
+        display.begin(job, "train")
+        if number not in (3, 28):
+            display.end(job, "train", Outcome("done"))
+    display.move(jobs[3], Position("base", 4, 250, 1000, {"loss": 3.25}, 75.0))
+    with display.console.capture() as capture:
+        display.console.print(display._table())
+    head, *lines = re.sub(r"\x1b\[\d*m", "", capture.get()).splitlines()
+    assert len(lines) + 1 < 12
+    assert head.split() == ["cell", "state", "phase", "epoch", "captions", "loss", "val", "CIDEr", "left"]
+    assert lines[0].split() == "cell 3 running base 4 25 % of 1,000 3.250 75 s".split()
+    assert [line.split()[1] for line in lines[1:-1]] == ["22", "23", "24", "25", "26", "27", "28", "29"][
+        -len(lines) + 2 :
+    ]
+    assert lines[-2].split()[:3] == ["cell", "29", "done"] and lines[-1].split() == "28 of 40 ended 10 waiting".split()
 
 
 # MLflow, provenance, user interface --------------------------------------------------------------------------------

@@ -77,6 +77,10 @@ REFUSED: list[tuple[list[str], str]] = [
     (["metods=toy", "dataset=d"], f'{HERE}unknown key "metods"; allowed: {KEYS}; did you mean "methods"?'),
     (["methods=toi", "dataset=d"], 'unknown method "toi"; allowed: plain, toy; did you mean "toy"?'),
     (["dataset=d"], f"{HERE}methods is missing"),
+    ([], f"{HERE}methods and dataset are missing"),
+    ([*BASE, "epochs=3"], f"{HERE}epochs belongs to a group or a method: write train.epochs="),
+    ([*BASE, "lambda=3"], f"{HERE}lambda belongs to a group or a method: write toy.lambda="),
+    ([*BASE, "width=3"], f"{HERE}width belongs to a group or a method: write model.width="),
     (["methods=toy"], f"{HERE}dataset is missing"),
     ([*BASE, "dataset=e"], f"{HERE}dataset is given twice"),
     ([*BASE, "train.epochs=1", "train={epochs: 2}"], f"{HERE}train.epochs is given twice"),
@@ -84,7 +88,7 @@ REFUSED: list[tuple[list[str], str]] = [
     ([*BASE, "seeds=[0,0]"], f"{HERE}seeds names 0 twice"),
     ([*BASE, "seeds=-1"], f"{HERE}seeds holds -1, but a seed must be at least 0"),
     ([*BASE, "seeds=4294967296"], f"{HERE}seeds holds 4294967296, but a seed must be at most 4294967295"),
-    ([*BASE, "seeds=[]"], f"{HERE}seeds is [], but must be longer: at least 1"),
+    ([*BASE, "seeds=[]"], f"{HERE}seeds is [], but must hold at least 1"),
     ([*BASE, "seeds=0.5"], f"{HERE}seeds.0 is 0.5, but must be a whole number"),
     ([*BASE, "seeds=0,,1"], f"{HERE}'0,,1' has an empty entry between its commas"),
     ([*BASE, "train.epochs=ten"], f"{HERE}train.epochs is 'ten', but must be a whole number"),
@@ -128,7 +132,7 @@ REFUSED: list[tuple[list[str], str]] = [
         [*BASE, "resources.gpus=0.3"],
         f"{HERE}resources.gpus is 0.3, but a share of a GPU must divide one (0.5, 0.25, 0.2), and more must be whole",
     ),
-    ([*BASE, "device=gpu"], f"{HERE}device is 'gpu', but must be of the form ^(auto|cpu|cuda(:[0-9]+)?)$"),
+    ([*BASE, "device=gpu"], f"{HERE}device is 'gpu', but must be auto, cpu, cuda or cuda:NUMBER"),
 ]
 PARTS = {
     "train.optimizer=adm": ("train.optimizer is 'adm', but must be one of adam", 'did you mean "adam'),

@@ -7,7 +7,7 @@ nothing that a method sees leads to it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -102,16 +102,18 @@ def write_streams(
     *,
     name: str = NAME,
     streams: Collection[str] | None = None,
+    tell: Callable[[int, int], None] = lambda left, failed: None,
 ) -> None:
     """Fill the caches `<home.cache>/<name>/<stream>.h5` of `streams` (default: all), unless they are up to date.
 
-    Always all clips, so that one fingerprint serves every subset; `subset` is only checked. Raises BenchError.
+    Always all clips, so that one fingerprint serves every subset; `subset` is only checked. `tell` hears after each clip how
+    many are left and how many failed (none do). Raises BenchError.
     """
     from bench.data.shapes.store import fill_caches  # needs h5py, which reading captions does not
 
     chosen = Options.read(options)
     chosen.splits(subset)
-    fill_caches(home, chosen, name, streams)
+    fill_caches(home, chosen, name, streams, tell)
 
 
 def _scene(options: Options, clip: str) -> Scene:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
@@ -21,10 +21,17 @@ from bench.home import Home
 CALIBRATION_CLIPS = 48
 
 
-def fill_caches(home: Home, options: Options, name: str, streams: Collection[str] | None = None) -> None:
+def fill_caches(
+    home: Home,
+    options: Options,
+    name: str,
+    streams: Collection[str] | None = None,
+    tell: Callable[[int, int], None] = lambda left, failed: None,
+) -> None:
     """Write the caches of `streams` (default: all) that are absent or were made with other options.
 
-    A writer that was killed is taken up where it stopped. Raises BenchError for unknown streams and unwritable folders.
+    A writer that was killed is taken up where it stopped. `tell` hears after each clip that was made how many are
+    left and how many failed (none do). Raises BenchError for unknown streams and unwritable folders.
     """
     unknown = sorted(set(streams or ()) - set(STREAMS))
     if unknown:
@@ -44,12 +51,13 @@ def fill_caches(home: Home, options: Options, name: str, streams: Collection[str
             )
             for stream, path in wanted.items()
         }
-        for clip in ids:
+        for number, clip in enumerate(ids, 1):
             lacking = [stream for stream, writer in writers.items() if not writer.done(clip)]
             if lacking:
                 features = features_of(clip, options)
                 for stream in lacking:
                     writers[stream].write(clip, features[stream])
+                tell(len(ids) - number, 0)
 
 
 def features_of(clip: str, options: Options) -> dict[str, Array]:
