@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from bench import BenchError
 from bench.execution.progress import SELECTION, Row, read_curves
 from bench.home import Home
-from bench.method import Caption
 from bench.records.clips import SCORES, read_scores
 from bench.records.schema import Record
 from bench.records.store import PREDICTIONS, read_predictions, write_atomically
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from bench.execution.pixels import Pixels
+    from bench.method import Caption
 
 LOOKS = "looks.json"
 TRACES = ("attention", "key_frame", "refocusing", "first_caption")
@@ -39,13 +39,17 @@ DIGITS = 4
 WIDE, DPI = 9.0, 100  # inches; pixels of an inch
 FRAME, LINE = 1.05, 0.23  # inches: width of a frame, height of a word's row
 INK, LOSS, SCORE, KEY = "#1a1a1a", "#0072b2", "#d55e00", "#d55e00"  # Okabe and Ito's: told apart by every eye
-PLAIN = {"text.parse_math": False, "font.size": 9.0}  # a dollar in a caption is a dollar
+PLAIN: Any = {"text.parse_math": False, "font.size": 9.0}  # a dollar in a caption is a dollar
 
 
 def keep_looks(work: Path, captions: Sequence[Caption]) -> None:
     """Write what a cell attended to in the clips that have pictures, from all captions of its split in their order."""
     told = [
-        {"clip": one.clip, "words": list(one.words), **{name: _short(one.traces[name]) for name in TRACES if name in one.traces}}
+        {
+            "clip": one.clip,
+            "words": list(one.words),
+            **{name: _short(one.traces[name]) for name in TRACES if name in one.traces},
+        }
         for one in (captions[place] for place in spread(len(captions), SHOWN))
     ]
     write_atomically(work / LOOKS, json.dumps(told) + "\n")
@@ -97,11 +101,14 @@ class Gallery:
 
     def pictures(self, record: Record, folder: Path, path: str | None = None) -> dict[str, list[Image]]:
         """`curves`, one picture, and `clips`, one for each of `SHOWN` clips of which there is more to see than a caption."""
+        import matplotlib as mpl
+
         found: dict[str, list[Image]] = {}
         rows = read_curves(folder)
-        if rows:
-            found["curves"] = [_image(curves(rows, record))]
-        clips = [_image(figure) for look in _looks(folder, record) if (figure := self._clip(look, record, path))]
+        with mpl.rc_context(PLAIN):
+            if rows:
+                found["curves"] = [_image(curves(rows, record))]
+            clips = [_image(figure) for look in _looks(folder, record) if (figure := self._clip(look, record, path))]
         if clips:
             found["clips"] = clips
         return found
@@ -123,7 +130,11 @@ class Gallery:
     def _counts_of(self, record: Record, path: str | None) -> Mapping[str, int]:
         from bench.execution.clipwise import references
 
-        asked = [path or record.dataset, record.split, *map(str, (record.config.get("splits"), record.config.get("subset")))]
+        asked = [
+            path or record.dataset,
+            record.split,
+            *map(str, (record.config.get("splits"), record.config.get("subset"))),
+        ]
         name = json.dumps([*asked, sorted(record.signatures[record.split].items())])
         if name not in self._counts:
             self._counts[name] = {clip: len(texts) for clip, texts in references(record, self._home, path)[0].items()}
@@ -192,7 +203,9 @@ def strip(
     figure.text(0.1 / WIDE, 1 - 0.08 / high, "\n".join(title), va="top", color=INK, weight="bold")
     for column, (place, pixels) in enumerate(zip(places, frames if frames is not None else [], strict=False)):
         left = (0.1 + column * (FRAME + 0.06)) / WIDE
-        axes = figure.add_axes((left, 1 - (head + tall - 0.25) / high, FRAME / WIDE, (tall - 0.3) / high), xticks=[], yticks=[])
+        axes = figure.add_axes(
+            (left, 1 - (head + tall - 0.25) / high, FRAME / WIDE, (tall - 0.3) / high), xticks=[], yticks=[]
+        )
         axes.imshow(pixels, aspect="auto", interpolation="none")
         axes.set_xlabel(f"{place}, key frame" if place == key else str(place), labelpad=2)
         for edge in axes.spines.values():
@@ -212,7 +225,10 @@ def curves(rows: Sequence[Row], record: Record) -> Figure:
     """Training loss and validation CIDEr over the captions read, with the phases and the epoch that was chosen."""
     figure = _sheet(3.6)
     upper, lower = figure.subplots(2, 1, sharex=True)
-    for axes, name, label, colour in ((upper, "loss", "training loss", LOSS), (lower, SELECTION, "validation CIDEr", SCORE)):
+    for axes, name, label, colour in (
+        (upper, "loss", "training loss", LOSS),
+        (lower, SELECTION, "validation CIDEr", SCORE),
+    ):
         for phase in dict.fromkeys(row["phase"] for row in rows):
             points = [(row["captions"], row["value"]) for row in rows if (row["phase"], row["name"]) == (phase, name)]
             axes.plot(*zip(*points, strict=True), "o-", color=colour, markersize=3) if points else None
@@ -251,10 +267,8 @@ def _sheet(height: float) -> Figure:
 
 
 def _image(figure: Figure) -> Image:
-    import matplotlib as mpl
     from PIL import Image
 
     out = io.BytesIO()
-    with mpl.rc_context(PLAIN):
-        figure.savefig(out, format="png")
+    figure.savefig(out, format="png")
     return Image.open(out).convert("RGB")

@@ -67,7 +67,9 @@ def shown(uri: str) -> str:
 def _check_server(uri: str) -> None:
     """Ask for the version, which MLflow's servers tell everybody."""
     parts = urllib.parse.urlsplit(uri)
-    plain = urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/") + "/version", "", ""))
+    plain = urllib.parse.urlunsplit(
+        (parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/") + "/version", "", "")
+    )
     what = "is no MLflow server"
     try:
         with urllib.request.urlopen(plain, timeout=ANSWER_SECONDS) as answer:
@@ -117,7 +119,7 @@ def _check_database(uri: str) -> None:
         engine.dispose()
     except ImportError as error:
         raise BenchError(
-            f'mlflow={shown(uri)} needs the Python package {error.name}; install it, or use an address with a driver that is '
+            f"mlflow={shown(uri)} needs the Python package {error.name}; install it, or use an address with a driver that is "
             'here: pip install "psycopg[binary]" serves postgresql+psycopg://'
         ) from None
     except Exception as error:  # every database has errors of its own

@@ -16,7 +16,11 @@ from bench.records.schema import Record
 CHECKPOINT = "checkpoint.safetensors"
 SHARED = ("width", "embedding", "attention", "dropout", "normalise")  # `model.` on the command line, for every method
 NAMES = ("method", "variant", "split", "protocol", "seed")
-USUAL = {"splits": "default", "subset": None, "absent_streams": []}  # told where they are something else
+USUAL: dict[str, Any] = {
+    "splits": "default",
+    "subset": None,
+    "absent_streams": [],
+}  # told where they are something else
 GROUPS = ("train", "search", "text")
 LONGEST_VALUE = 500  # the limit of MLflow servers before 2.x; longer values are in the artifacts
 DIGEST = 36  # digits of a data set's digest that MLflow takes
@@ -83,7 +87,11 @@ def data_sets(config: Mapping[str, Any]) -> list[dict[str, str]]:
     splits = str(config.get("splits") or "default")
     whole = " ".join([name, *([splits] if splits != "default" else []), *([part] if part else [])])
     source = {"dataset": name, "splits": splits, "subset": config.get("subset")}
-    captions = {"name": whole, "digest": str(config.get("captions_digest", ""))[:DIGEST], "context": str(config["split"])}
+    captions = {
+        "name": whole,
+        "digest": str(config.get("captions_digest", ""))[:DIGEST],
+        "context": str(config["split"]),
+    }
     found = [{**captions, "source": json.dumps(source)}]
     for stream, mark in (config.get("streams") or {}).items():
         told = json.dumps({"dataset": name, "stream": stream, "fingerprint": mark})
@@ -144,5 +152,7 @@ def span(record: Record) -> tuple[int | None, int | None]:
     """When the cell began and ended, in milliseconds since 1970; None where its record does not say."""
     facts = record.provenance
     moments = (facts.started, facts.finished) if facts is not None else (None, None)
-    began, ended = (None if moment is None else round(1000 * datetime.fromisoformat(moment).timestamp()) for moment in moments)
+    began, ended = (
+        None if moment is None else round(1000 * datetime.fromisoformat(moment).timestamp()) for moment in moments
+    )
     return began, ended

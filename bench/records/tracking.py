@@ -152,7 +152,7 @@ class Tracker:
         failed record. What an earlier record of the cell left there is replaced."""
         from mlflow.entities import Metric
 
-        began, ended = tracked.span(record)
+        _, ended = tracked.span(record)
         now = ended or round(time.time() * 1000)
         metrics = [Metric(name, value, now, 0) for name, value in tracked.metrics(record).items()]
         self._log(run_id, metrics=metrics, tags=tracked.outcome(record, folder))
@@ -334,6 +334,8 @@ def _inputs(config: Mapping[str, Any]) -> list[Any]:
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     return [
-        DatasetInput(Dataset(one["name"], one["digest"], "bench", one["source"]), [InputTag(tracked.CONTEXT, one["context"])])
+        DatasetInput(
+            Dataset(one["name"], one["digest"], "bench", one["source"]), [InputTag(tracked.CONTEXT, one["context"])]
+        )
         for one in tracked.data_sets(config)
     ]

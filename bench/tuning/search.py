@@ -14,6 +14,7 @@ from typing import Any
 from bench.card import Interval
 from bench.execution.cluster import Request, check_nodes, connect, nodes, request_of
 from bench.execution.runner import resources_of
+from bench.execution.stores import refuse_one_machine
 from bench.execution.tracking import NoTracking, Tracking, open_tracking
 from bench.home import Home
 from bench.tuning.study import Report, Study, save
@@ -37,9 +38,13 @@ def search(study: Study, report: Report, home: Home, say: Say) -> Report:
         owner = connect(study.spec.run.address)
         import ray
 
-        tracking = open_tracking(study.spec.run.mlflow, home, str(study.base.config["dataset"]), _command(study), say)
+        tracking: Tracking | NoTracking = NoTracking()
         finished = False
         try:
+            refuse_one_machine(study.spec.run.mlflow, len(nodes()))
+            tracking = open_tracking(
+                study.spec.run.mlflow, home, str(study.base.config["dataset"]), _command(study), say
+            )
             _fit(study, report, home, say, todo, tracking)
             finished = True
         finally:
