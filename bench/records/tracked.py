@@ -25,6 +25,7 @@ GROUPS = ("train", "search", "text")
 LONGEST_VALUE = 500  # the limit of MLflow servers before 2.x; longer values are in the artifacts
 DIGEST = 36  # digits of a data set's digest that MLflow takes
 CONTEXT = "mlflow.data.context"
+MADE_BY = ("dirty", "torch", "cpu", "device", "gpu_share")  # the rest of the provenance is in the record, an artifact
 
 
 class CellLike(Protocol):
@@ -46,9 +47,10 @@ def kind_of(config: Mapping[str, Any]) -> str:
 
 
 def parameters(config: Mapping[str, Any]) -> dict[str, str]:
-    """Parameters under the names that the command line gives them: `train.epochs`, `model.width`, `recnet.lambda`-like.
+    """Parameters under the names that the command line gives them: `train.epochs`, `model.width`,
+    `recnet.reconstruction_weight`.
 
-    Two runs of one key have the same ones: MLflow lets no parameter change.
+    A setting that is null is none. Two runs of one key have the same ones: MLflow lets no parameter change.
     """
     told: dict[str, Any] = {name: config[name] for name in NAMES if name in config}
     told |= {name: config[name] for name, usual in USUAL.items() if config.get(name, usual) != usual}
@@ -59,7 +61,7 @@ def parameters(config: Mapping[str, Any]) -> dict[str, str]:
         told |= {f"{group}.{name}": value for name, value in (config.get(group) or {}).items()}
     for name, value in (config.get("settings") or {}).items():
         told[f"model.{name}" if name in SHARED else f"{config['method']}.{name}"] = value
-    return {name: _text(value) for name, value in told.items()}
+    return {name: _text(value) for name, value in told.items() if value is not None}
 
 
 def _text(value: Any) -> str:
@@ -68,13 +70,16 @@ def _text(value: Any) -> str:
 
 
 def tags(cell: CellLike) -> dict[str, str]:
-    """Tags of a run before it has a record. `bench.key` is what a run is found by again."""
+    """Tags of a run before it has a record. `bench.key` is what a run is found by again; what a parameter or a data set of the
+    run tells is not told twice."""
     config = cell.config
-    names = ("method", "variant", "dataset", "split", "protocol", "seed")
-    told = {f"bench.{name}": str(config.get(name)) for name in names}
-    told |= {f"bench.fingerprint.{name}": str(value) for name, value in (config.get("streams") or {}).items()}
     title = str(config.get("title") or cell.label)
-    return {**told, "bench.key": cell.key, "bench.kind": kind_of(config), "bench.title": title}
+    return {
+        "bench.key": cell.key,
+        "bench.kind": kind_of(config),
+        "bench.method": str(config["method"]),
+        "bench.title": title,
+    }
 
 
 def data_sets(config: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -121,15 +126,12 @@ def outcome(record: Record, folder: Path) -> dict[str, str]:
         told |= {"bench.kind": "external", "bench.source": record.external.source[:LONGEST_VALUE]}
     facts = record.provenance
     if facts is not None:
-        told |= {
-            f"bench.{name}": str(getattr(facts, name))
-            for name in ("git", "dirty", "python", "torch", "platform", "cpu", "device", "threads")
-            if getattr(facts, name) is not None
-        }
+        told |= {f"bench.{name}": str(getattr(facts, name)) for name in MADE_BY if getattr(facts, name) is not None}
         if facts.git:
             told["mlflow.source.git.commit"] = facts.git
-    for split, signatures in record.signatures.items():
-        told |= {f"bench.signature.{split}.{name}": text for name, text in signatures.items()}
+    signatures = record.signatures.get(record.split, {})
+    if signatures:  # those of one split differ in the metric's name alone
+        told["bench.signature"] = signatures.get("cider") or next(iter(signatures.values()))
     if (folder / CHECKPOINT).is_file():
         told["bench.checkpoint"] = str((folder / CHECKPOINT).resolve())
     return told | {"mlflow.note.content": _note(record, folder)}

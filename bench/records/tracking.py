@@ -32,6 +32,8 @@ IMAGES = "images"  # MLflow's own folder of the images that its charts show
 BATCH = 100  # parameters and tags that MLflow takes in one call; it takes 1000 metrics
 PAGE = 1000  # runs in one answer
 RUNNING, FINISHED, FAILED, KILLED = "RUNNING", "FINISHED", "FAILED", "KILLED"
+PROCESS = "bench.process"  # machine, id and start of the process that writes the run
+KIND = {"mlflow.experimentKind": "custom_model_development"}  # which of its two faces MLflow shows
 RECORDED = "bench.record"  # digest of the record that a run shows; absent until all of it is there
 NOISY = ("mlflow.store.db.utils", "mlflow.tracking.fluent", "alembic", "alembic.runtime.migration")
 SECONDS = "20"  # for one request; MLflow's own 120 would hold a command up at its end
@@ -91,7 +93,8 @@ class Tracker:
 
     def close_stale(self, dataset: str) -> int:
         """End as killed the running runs of a data set whose driver was on this machine and lives no more; how many."""
-        stale = [run for run in self._runs(dataset, f"attributes.status = '{RUNNING}'") if _is_stale(run.data.tags)]
+        running = self._runs(dataset, f"attributes.status = '{RUNNING}'")
+        stale = [run for run in running if _lives(run.data.tags) is False]
         for run in stale:
             self.kill(run.info.run_id)
         return len(stale)
@@ -253,7 +256,7 @@ class Tracker:
         local = not self.uri.startswith("http")  # a server keeps artifacts where it can reach them
         place = (self._home.work / "mlartifacts" / dataset).as_uri() if local else None
         try:
-            return str(self._client.create_experiment(name, artifact_location=place))
+            return str(self._client.create_experiment(name, artifact_location=place, tags=KIND))
         except MlflowException:
             found = self._client.get_experiment_by_name(name)
             if found is None:
@@ -308,22 +311,20 @@ def _client(uri: str) -> Any:
 
 
 def _owner() -> dict[str, str]:
-    """Tags that name this process. The id alone does not: another may have it tomorrow."""
-    return {"bench.host": platform.node(), "bench.pid": str(os.getpid()), "bench.born": birth(os.getpid())}
+    """The tag that names this process. The id alone does not: another may have it tomorrow."""
+    return {PROCESS: f"{platform.node()} {os.getpid()} {birth(os.getpid())}".strip()}
 
 
-def _is_living(tags: Mapping[str, str]) -> bool:
-    return tags.get("bench.pid", "").isdecimal() and same(int(tags["bench.pid"]), tags.get("bench.born", ""))
-
-
-def _is_stale(tags: Mapping[str, str]) -> bool:
-    """Whether a running run is that of a process of this machine that has ended; of other machines nothing is known."""
-    return tags.get("bench.host") == platform.node() and not _is_living(tags)
+def _lives(tags: Mapping[str, str]) -> bool | None:
+    """Whether the process that a run belongs to lives; None where that cannot be known: on another machine, or without the
+    tag."""
+    host, pid, born = [*tags.get(PROCESS, "").split(" "), "", ""][:3]
+    return same(int(pid), born) if host == platform.node() and pid.isdecimal() else None
 
 
 def _is_others(tags: Mapping[str, str]) -> bool:
     """Whether a running run is that of another living process of this machine."""
-    return tags.get("bench.host") == platform.node() and tags.get("bench.pid") != str(os.getpid()) and _is_living(tags)
+    return tags.get(PROCESS) != _owner()[PROCESS] and _lives(tags) is True
 
 
 def _source(command: str) -> dict[str, str]:
