@@ -63,7 +63,8 @@ def _short(value: Any) -> Any:
 
 def spread(length: int, count: int) -> list[int]:
     """At most `count` of `length` places, equally spaced, the first and the last among them."""
-    return sorted({round(place * (length - 1) / max(count - 1, 1)) for place in range(min(count, length))})
+    count = min(count, length)
+    return sorted({round(place * (length - 1) / max(count - 1, 1)) for place in range(count)})
 
 
 class Gallery:
