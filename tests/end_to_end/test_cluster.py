@@ -226,3 +226,23 @@ def test_a_node_without_the_features_is_named_before_anything_starts(tmp_path: P
     message, started = found
     assert message.startswith("node ") and "lacks the features" in message and message.count(". ") == 0
     assert not started
+
+
+def test_an_sqlite_file_is_refused_on_several_nodes(tmp_path: Path) -> None:
+    said, left = on_a_cluster(
+        tmp_path,
+        """
+        from bench import BenchError
+
+        def test():
+            said = []
+            for store in (None, "sqlite:///runs.db"):
+                try:
+                    go([Cell("cpu", device="cpu")], home, mlflow=store)
+                except BenchError as error:
+                    said.append(str(error))
+            return said, [str(path) for path in home.root.rglob("*.db")] + [str(path) for path in home.results.rglob("seen")]
+        """,
+    )
+    assert len(said) == 2 and all("this Ray has 3 nodes" in one and "mlflow=off" in one for one in said)
+    assert not left, "nothing was started and nothing was made"

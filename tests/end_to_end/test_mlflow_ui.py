@@ -15,8 +15,8 @@ from typing import Any
 import psutil
 import pytest
 from browser import browser_page
-from record_factory import record
 from servers import free_port
+from unit.record_factory import record
 
 from bench.execution.gallery import keep_looks
 from bench.home import Home
