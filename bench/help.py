@@ -209,9 +209,9 @@ Example: bench reproduce recnet/table7 scale=small""",
     "mlflow sync": """\
 bench mlflow sync [dataset=NAME or FILE.yaml] [mlflow=URI]
 
-Write into MLflow the cells and trials that the results folder has and MLflow lacks, or shows as they were: after a server
-was gone, into a new database, on a machine that only has the records. What is up to date stays, runs of killed commands are
-closed. Exit status 1 if a record is damaged.
+Write into MLflow the cells and trials that the results folder has and MLflow lacks, or shows as they were: after a
+server was gone, into a new database, on a machine that only has the records. What is up to date stays, runs of killed
+commands are closed. Exit status 1 if a record is damaged.
 
   mlflow=URI                  http://HOST:5000, sqlite:///FILE.db or another database (default: this folder's own)
 
