@@ -545,15 +545,36 @@ def _ideas(word: str, words: Sequence[str], given: Collection[str], entries: dic
     return status if status not in (WELL, FAILED) else max(status, _write_pages(find_home(), None, check=False))
 
 
+def mlflow_sync(words: Sequence[str]) -> int:
+    """`bench mlflow sync`: write into MLflow what the results folder has and MLflow lacks; status 1 if a record was refused."""
+    values, _ = _take(words, ("dataset", "mlflow"))
+    from bench.execution.sync import records, sync
+    from bench.records.store import BadRecord
+    from bench.tuning.tracked import trials
+
+    home, given, bad = find_home(), values.get("dataset"), list[BadRecord]()
+    name = _name_of(given)
+    entries = [*records(home, name, given if given != name else None, bad), *trials(home, name)]
+    for error in bad:
+        _say(str(error), FAILED)
+    uri = values.get("mlflow")
+    done = sync(entries, uri, home, "bench mlflow sync", [name] if name else [], print)
+    told = [f"{done.written} written", f"{done.kept} up to date"]
+    told += [f"{done.busy} of commands that are at work"] if done.busy else []
+    told += [f"{done.closed} of killed commands closed"] if done.closed else []
+    print(f"MLflow runs: {', '.join(told)}; bench ui{f' mlflow={uri}' if uri else ''} shows them")
+    return FAILED if bad else WELL
+
+
 def ui(words: Sequence[str]) -> int:
     """`bench ui`: MLflow's pages on this machine, until Ctrl-C."""
-    values, _ = _take(words, ("port",))
+    values, _ = _take(words, ("port", "mlflow"))
     port = values.get("port", "5000")
     if not port.isdecimal():
         raise BenchError(f"command line: port is {port!r}, but must be a whole number")
     from bench.execution.ui import serve
 
-    serve(find_home(), int(port))
+    serve(find_home(), int(port), values.get("mlflow"))
     return WELL
 
 
@@ -576,6 +597,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "leaderboard": leaderboard,
     "reproduce list": reproduce_list,
     "reproduce": reproduce,
+    "mlflow sync": mlflow_sync,
     "ui": ui,
     "version": version,
 }

@@ -21,6 +21,7 @@ bench: video-captioning papers side by side, under one protocol
   bench reproduce list                             every table and figure of the papers, and how far it is here
   bench reproduce PAPER[/TARGET] [scale=small]     make a table or figure again, printed numbers beside ours
   bench reproduce ideas[/NAME]                     each paper's idea against its own control
+  bench mlflow sync                                write into MLflow what the results have and it lacks
   bench ui                                         MLflow's pages on this machine
   bench version
 
@@ -56,7 +57,7 @@ _REQUEST = """\
   resources.K=V               what a cell asks of a node in place of its card: cpus, gpus (0.5), gpu_memory (GiB),
                               accelerator_type
   threads=1  device=auto      processors of one cell; auto, cpu, cuda or cuda:0
-  mlflow=URI                  another tracking server, or off
+  mlflow=URI                  http://HOST:5000, sqlite:///FILE.db or another database in place of this folder's; or off
   --retry-failed              run failed cells again"""
 
 HELP = {
@@ -241,10 +242,20 @@ cannot run here, 2 none can.
 datasets/ideas/study.yaml, which were fixed before its first run. Its page: leaderboards/reproductions/ideas.md.
 
 Example: bench reproduce recnet/table7 scale=small""",
-    "ui": """\
-bench ui [port=5000]
+    "mlflow sync": """\
+bench mlflow sync [dataset=NAME or FILE.yaml] [mlflow=URI]
 
-Show the runs in MLflow's own pages on 127.0.0.1, until Ctrl-C.
+Write into MLflow the cells and trials that the results folder has and MLflow lacks, or shows as they were: after a
+server was gone, into a new database, on a machine that only has the records. What is up to date stays, runs of killed
+commands are closed. Exit status 1 if a record is damaged.
+
+  mlflow=URI                  http://HOST:5000, sqlite:///FILE.db or another database (default: this folder's own)
+
+Example: bench mlflow sync mlflow=http://127.0.0.1:5000""",
+    "ui": """\
+bench ui [port=5000] [mlflow=sqlite:///FILE.db]
+
+Show the runs in MLflow's own pages on 127.0.0.1, until Ctrl-C; those of this folder, or of another database.
 
 Example: bench ui port=5001""",
     "version": """\

@@ -24,6 +24,7 @@ from bench.evaluation.ngrams import VocabularyTooLargeError
 from bench.execution import checkpoint
 from bench.execution.checkpoint import CHECKPOINT, method_code
 from bench.execution.events import score_events
+from bench.execution.gallery import keep_looks
 from bench.execution.inputs import corpus_of, gather
 from bench.execution.provenance import now, provenance
 from bench.execution.workbench import Workbench
@@ -146,6 +147,7 @@ def _finish(
     )
     write_atomically(folder / "config.yaml", yaml.safe_dump(public(config), sort_keys=False, allow_unicode=True))
     shutil.copyfile(run.work / "curves.csv", folder / "curves.csv")
+    keep_looks(run.work, captions)
     facts = provenance(config["threads"], str(run.device))
     record = {
         "schema": 1,

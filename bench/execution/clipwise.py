@@ -51,11 +51,11 @@ def gather(
     that are absent, damaged or do not give its scores; what can be done without is told in `notes`.
     """
     cells = {record.key: _read(record, home) for record in records}
-    references, notes = _references(records[0], home, dataset)
+    told, notes = references(records[0], home, dataset)
     if counted:
-        cells, why = _with_statistics(records, cells, references, home, scorer)
+        cells, why = _with_statistics(records, cells, told, home, scorer)
         notes += why
-    return Clipwise(cells, references, tuple(notes))
+    return Clipwise(cells, told, tuple(notes))
 
 
 def _read(record: Record, home: Home) -> CellClips:
@@ -76,8 +76,8 @@ def _check(path: Path, metric: str, found: float, recorded: Mapping[str, float])
         )
 
 
-def _references(record: Record, home: Home, dataset: str | None) -> tuple[dict[str, tuple[str, ...]], list[str]]:
-    """References of the record's split by clip, or why there are none."""
+def references(record: Record, home: Home, dataset: str | None) -> tuple[dict[str, tuple[str, ...]], list[str]]:
+    """References of the record's split by clip, or no reference and why there is none."""
     try:
         config = record.config
         corpus = load_corpus(

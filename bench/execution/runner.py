@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Protocol
 
 from bench import BenchError
 from bench.card import Resources
-from bench.execution.cluster import LOCAL, RayLostError
+from bench.execution.cluster import LOCAL, RayLostError, nodes
 from bench.execution.display import Display, Result
 from bench.execution.inline import InlineBackend
 from bench.execution.job import Job, Outcome, Score, Work, state_of
 from bench.execution.progress import Watcher
 from bench.execution.ray_backend import RayBackend
+from bench.execution.stores import check_store, refuse_one_machine
 from bench.execution.tracking import NoTracking, Tracking, open_tracking
 from bench.home import Home
 from bench.records.schema import Record
@@ -58,9 +59,11 @@ def run(
 
     0: all cells are done; 1: some are not; 130 or 143: stopped by Ctrl-C or SIGTERM, the running cells go on from their
     checkpoints when the same command is given again. Raises BenchError before anything starts for requests that no node
-    can meet and for results that cannot be written. `work` and `score` replace `run_cell` and `score_cell`.
+    can meet, for results that cannot be written and for an `mlflow=` that cannot be used. `work` and `score` replace
+    `run_cell` and `score_cell`.
     """
     _check_writable(home)
+    check_store(spec.mlflow, home)
     jobs = {cell.key: _job(cell, home) for cell in cells}
     states = {key: state_of(Path(job.folder)) for key, job in jobs.items()}
     todo = _todo(jobs, states, spec.retry_failed)
@@ -156,7 +159,13 @@ class _Run:
                 )
             return InlineBackend(work, score)
         cards = {job.key: resources_of(job.config["method"], spec) for job in todo}
-        return RayBackend(todo, cards, work, score, spec.address, spec.max_concurrent)
+        backend = RayBackend(todo, cards, work, score, spec.address, spec.max_concurrent)
+        try:
+            refuse_one_machine(spec.mlflow, len(nodes()))
+        except BenchError:
+            backend.close(stopped=True)
+            raise
+        return backend
 
     def _work_off(
         self,

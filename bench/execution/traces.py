@@ -20,13 +20,13 @@ from bench import BenchError
 from bench.data.corpus import Corpus, load_corpus
 from bench.data.text import tokenize_all
 from bench.execution.inputs import corpus_of
+from bench.execution.pixels import Pixels
 from bench.execution.replay import Trained, declared, held_for_backward, last_states, load
-from bench.features.cache import Cache, choose_frames
-from bench.features.sidecar import cache_path
+from bench.features.cache import choose_frames
 from bench.home import Home
 from bench.method import Caption
 from bench.records.clips import SCORES, read_scores
-from bench.records.shown import Frames, Shown, Trace, asked, read_trace, write_trace
+from bench.records.shown import Shown, Trace, asked, read_trace, write_trace
 from bench.records.store import PREDICTIONS, read_predictions
 from bench.registry import dataset, method_entry
 
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from bench.definition import DatasetDefinition
     from bench.reports.reproduce import Drawing, Finished
 
-LARGEST = 128  # pixels of the longer side of a stored frame
 DIMENSIONS = 2  # of a page
 
 Found = tuple[Mapping[str, Any], list[Shown]]
@@ -140,61 +139,6 @@ def _chosen(scene: _Scene, count: int) -> tuple[list[str], list[str], str]:
     )
 
 
-class _Pixels:
-    """Frames of the clips of a data set, or `why` there are none."""
-
-    def __init__(self, scene: _Scene) -> None:
-        self.definition = scene.definition
-        self.cache: Cache | None = None
-        self.why = ""
-        if self.definition.generated:
-            return
-        path = cache_path(scene.home, self.definition.name, "pixels")
-        if not scene.asked("real_frames", False):
-            self.why = "frames of released clips are not published; real_frames: true draws them on pages of one's own"
-        elif not path.is_file():
-            self.why = f"bench features import dataset={self.definition.called} stream=pixels puts them into the cache"
-        else:
-            self.cache = Cache(path)
-
-    def of(self, clip: str, places: Sequence[int], length: int) -> Frames:
-        """[P, H, W, 3]: frames at `places` of a clip that has `length` of them; empty where there are no pixels."""
-        if self.why or not places:
-            return np.zeros((0, 1, 1, 3), np.uint8)
-        every = self._all(clip)
-        here = np.round(np.array(places) * (len(every) - 1) / max(length - 1, 1)).astype(int)
-        return _small(every[here])
-
-    def length(self, clip: str) -> int:
-        """Frames of a clip; 0 where there are no pixels."""
-        return 0 if self.why else len(self._all(clip))
-
-    def _all(self, clip: str) -> Frames:
-        if self.cache is None:
-            from bench.data.shapes import render_clip
-
-            return render_clip(clip, self.definition.options)
-        values, lengths = self.cache.load([clip])
-        return np.ascontiguousarray(values[0, : lengths[0]].transpose(0, 2, 3, 1))
-
-    def boxes(self, clip: str, places: Sequence[int]) -> tuple[Any, ...]:
-        """Regions at `places`, (left, top, right, bottom) in pixels. Feature files of real regions keep no places."""
-        if not self.definition.generated:
-            return ()
-        from bench.data.shapes.streams import region_boxes
-
-        boxes = region_boxes(self._all(clip))
-        return tuple(tuple(tuple(float(edge) for edge in box) for box in boxes[place]) for place in places)
-
-
-def _small(frames: Frames) -> Frames:
-    """Frames that a repository can hold: at most `LARGEST` pixels wide or high, 32 levels of each colour."""
-    by = -(-max(frames.shape[1:3]) // LARGEST)
-    high, wide = (size // by * by for size in frames.shape[1:3])
-    blocks = frames[:, :high, :wide].reshape(len(frames), high // by, by, wide // by, by, 3)
-    return np.round(blocks.mean(axis=(2, 4))).astype(np.uint8) & 0xF8 | 0x04
-
-
 def _shown(
     scene: _Scene, clips: Sequence[str], told: Told, places: Places, lengths: Mapping[str, int] | None = None
 ) -> tuple[list[Shown], str]:
@@ -202,7 +146,8 @@ def _shown(
 
     `lengths` are the clips' frames as a method counts them; without it the places are those of the pictures themselves.
     """
-    pixels, captions = _Pixels(scene), scene.corpus.captions
+    pixels = Pixels(scene.definition, scene.home, scene.asked("real_frames", False))
+    captions = scene.corpus.captions
     shown = []
     for clip in clips:
         length = lengths[clip] if lengths else pixels.length(clip)

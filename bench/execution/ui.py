@@ -15,18 +15,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench import BenchError
+from bench.execution.stores import OFF, check_store, shown
 from bench.home import Home
+from bench.records.tracking import absolute_uri
 
 HOST = "127.0.0.1"
 START_SECONDS = 120.0  # six to seven seconds were measured on two free processors
 STOP_SECONDS = 10.0
 
 
-def serve(home: Home, port: int = 5000) -> None:
+def serve(home: Home, port: int = 5000, uri: str | None = None) -> None:
     """Serve the interface until Ctrl-C or SIGTERM; prints the address once it answers.
 
-    Raises BenchError when the port is taken or the server ends by itself.
+    `uri` is a database in place of the home's own. Raises BenchError when it cannot be used, the port is taken or the server
+    ends by itself.
     """
+    if uri is not None and (uri == OFF or uri.startswith("http")):
+        raise BenchError(f"mlflow={shown(uri)}: a server's pages are at its own address; bench ui shows a database")
+    check_store(uri, home)
+    store = absolute_uri(uri, home) if uri else home.mlflow_uri
     if not 1 <= port <= 65535:
         raise BenchError(f"port={port} is no port: use a number from 1 to 65535, such as port=5000")
     _check_free(port)
@@ -38,18 +45,18 @@ def serve(home: Home, port: int = 5000) -> None:
             "BENCH_HOME=FOLDER"
         ) from error
     address = f"http://{HOST}:{port}"
-    with contextlib.suppress(KeyboardInterrupt), _server(home, port) as process:
+    with contextlib.suppress(KeyboardInterrupt), _server(home, port, store) as process:
         _await_answer(process, f"{address}/health", _log(home))
-        print(f"MLflow shows {home.mlflow_uri} at {address} (Ctrl-C ends it)", flush=True)
+        print(f"MLflow shows {shown(store)} at {address} (Ctrl-C ends it)", flush=True)
         status = process.wait()
         raise BenchError(f"the MLflow server ended by itself (exit status {status}); what it said is in {_log(home)}")
 
 
-def command_line(home: Home, port: int) -> list[str]:
-    """The server's command: one worker and the home's database. Artifacts are read where the runs say they lie."""
+def command_line(home: Home, port: int, store: str) -> list[str]:
+    """The server's command: one worker and the database `store`. Artifacts are read where the runs say they lie."""
     return [
         *(sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"),
-        *("--backend-store-uri", home.mlflow_uri, "--default-artifact-root", (home.work / "mlflow").as_uri()),
+        *("--backend-store-uri", store, "--default-artifact-root", (home.work / "mlflow").as_uri()),
     ]
 
 
@@ -81,12 +88,12 @@ def _log(home: Home) -> Path:
 
 
 @contextlib.contextmanager
-def _server(home: Home, port: int) -> Iterator[subprocess.Popen[bytes]]:
+def _server(home: Home, port: int, store: str) -> Iterator[subprocess.Popen[bytes]]:
     """The server as a child of its own session, so that Ctrl-C reaches it through here and ends all of it."""
     before = signal.signal(signal.SIGTERM, _interrupt)
     with _log(home).open("wb") as log:
         process = subprocess.Popen(
-            command_line(home, port),
+            command_line(home, port, store),
             env=lean_environment(),
             cwd=home.work,
             stdout=log,

@@ -1,53 +1,46 @@
-"""MLflow as a view of the records: one experiment per data set, one run per command, one nested run per cell.
+"""MLflow as a view of the records: one experiment per data set, one run per command and method, one nested run per cell.
 
-Nothing is read back from it, so it may be thrown away. What the database or the server raises is passed on: the caller
-keeps it away from the cells. All calls come from one process, the driver; workers never open the database, since several
-that make it at once break each other's migrations.
+Nothing is read back from it but which runs are there, so it may be thrown away. What the database or the server raises is
+passed on: the caller keeps it away from the cells. All calls come from one process, the driver; workers never open the
+database, since several that make it at once break each other's migrations.
 """
 
 from __future__ import annotations
 
-import json
+import hashlib
 import logging
 import math
 import os
 import platform
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from bench.home import Home
-from bench.records.process import alive
+from bench.records import tracked
+from bench.records.process import birth, same
 from bench.records.schema import Record
-from bench.records.store import PREDICTIONS
+from bench.records.store import PREDICTIONS, RECORD
+from bench.records.tracked import LONGEST_VALUE, CellLike
 
 SQLITE = "sqlite:///"
-ARTIFACTS = (PREDICTIONS, "config.yaml")
-CHECKPOINT = "checkpoint.safetensors"
-NO_PARAMETER = (
-    "dataset_path",
-    "title",
-    "threads",
-    "device",
-    "streams",
-)  # may differ between runs of one key, or are tags
-LONGEST_VALUE = 500  # the limit of MLflow servers before 2.x; longer values are in the artifacts
+ARTIFACTS = (RECORD, PREDICTIONS, "config.yaml")
+LOG = "log.txt"
+TABLE = "examples.json"
+IMAGES = "images"  # MLflow's own folder of the images that its charts show
 BATCH = 100  # parameters and tags that MLflow takes in one call; it takes 1000 metrics
+PAGE = 1000  # runs in one answer
+RUNNING, FINISHED, FAILED, KILLED = "RUNNING", "FINISHED", "FAILED", "KILLED"
+PROCESS = "bench.process"  # machine, id and start of the process that writes the run
+KIND = {"mlflow.experimentKind": "custom_model_development"}  # which of its two faces MLflow shows
+RECORDED = "bench.record"  # digest of the record that a run shows; absent until all of it is there
 NOISY = ("mlflow.store.db.utils", "mlflow.tracking.fluent", "alembic", "alembic.runtime.migration")
+SECONDS = "20"  # for one request; MLflow's own 120 would hold a command up at its end
 
-
-class CellLike(Protocol):
-    """What is used of `bench.spec.Cell`."""
-
-    @property
-    def key(self) -> str: ...
-
-    @property
-    def label(self) -> str: ...
-
-    @property
-    def config(self) -> Mapping[str, Any]: ...
+Table = Mapping[str, Sequence[Any]]
+Pictures = Mapping[str, Sequence[Any]]
+"""By name, one picture per step: what PIL or numpy hold."""
 
 
 class Tracker:
@@ -67,35 +60,75 @@ class Tracker:
         self._began: dict[str, int] = {}  # run of a cell -> its start in ms
         self._failed: set[str] = set()  # commands with a failed cell
 
-    def start_parent(self, dataset: str, command: str) -> str:
-        """Begin the run of one command and return its id. Runs that a killed driver left behind are closed first."""
+    def start_parent(self, dataset: str, method: str, command: str) -> str:
+        """Begin the run of one method in one command and return its id."""
+        verb = next(iter(command.split()[1:2]), "run")
+        tags = {"bench.kind": "command", "bench.method": method, "bench.command": command, "bench.state": "running"}
+        tags |= {"mlflow.note.content": f"`{command}`", **_source(command), **_owner()}
         experiment = self._experiment(dataset)
-        self._close_stale(experiment)
-        tags = {"bench.kind": "command", "bench.command": command, **_owner()}
-        return self._client.create_run(experiment, tags=tags, run_name=command[:100]).info.run_id
+        return self._client.create_run(experiment, tags=tags, run_name=f"{verb} {method}").info.run_id
 
     def end_parent(self, parent: str) -> None:
         """End the run of a command: FAILED if one of its cells failed, else FINISHED."""
-        self._client.set_terminated(parent, "FAILED" if parent in self._failed else "FINISHED")
+        failed = parent in self._failed
+        self._log(parent, tags={"bench.state": "failed" if failed else "done"})
+        self._client.set_terminated(parent, FAILED if failed else FINISHED)
 
-    def start_cell(self, cell: CellLike, parent: str) -> str:
-        """Begin the nested run of a cell and return its id; a run of the same key is taken up again."""
-        experiment = self._experiment(cell.config["dataset"])
-        kind = "trial" if "tuning" in cell.config else "cell"
-        tags = {"mlflow.parentRunId": parent, "bench.kind": kind, "bench.state": "running", **_owner(), **_tags(cell)}
-        found = self._client.search_runs([experiment], f"tags.`bench.key` = '{cell.key}'", max_results=1)
+    def collection(self, dataset: str, method: str, command: str) -> str:
+        """The run above those that were written from records, made if there is none yet."""
+        chosen = f"tags.`bench.kind` = 'records' and tags.`bench.method` = '{method}'"
+        found = self._client.search_runs([self._experiment(dataset)], chosen, max_results=1)
         if found:
-            run = found[0]
-            self._client.update_run(run.info.run_id, status="RUNNING")
-            if "bench.failure" in run.data.tags:
-                self._client.delete_tag(run.info.run_id, "bench.failure")
-            self._log(run.info.run_id, tags=tags)
+            return found[0].info.run_id
+        tags = {"bench.kind": "records", "bench.method": method, "bench.state": "done", **_source(command)}
+        tags["mlflow.note.content"] = f"Cells of {method} that were written here from their records by `{command}`."
+        run = self._client.create_run(self._experiment(dataset), tags=tags, run_name=f"records {method}").info.run_id
+        self._client.set_terminated(run, FINISHED)
+        return run
+
+    def kill(self, run_id: str) -> None:
+        """End a run that was stopped before its end, as KILLED."""
+        self._log(run_id, tags={"bench.state": "killed"})
+        self._client.set_terminated(run_id, KILLED)
+
+    def close_stale(self, dataset: str) -> int:
+        """End as killed the running runs of a data set whose driver was on this machine and lives no more; how many."""
+        running = self._runs(dataset, f"attributes.status = '{RUNNING}'")
+        stale = [run for run in running if _lives(run.data.tags) is False]
+        for run in stale:
+            self.kill(run.info.run_id)
+        return len(stale)
+
+    def recorded(self, dataset: str) -> dict[str, tuple[str, str]]:
+        """For every key of a data set that has a run: the digest of what it shows (empty: not whole) and its state."""
+        return {
+            run.data.tags["bench.key"]: (run.data.tags.get(RECORDED, ""), run.data.tags.get("bench.state", ""))
+            for run in self._runs(dataset, "tags.`bench.key` LIKE '%'")
+        }
+
+    def start_cell(self, cell: CellLike, parent: str | None, began: int | None = None) -> str | None:
+        """Begin the nested run of a cell and return its id; a run of the same key is taken up again, under `parent`
+        unless that is None.
+
+        None for a cell that another living command of this machine has: the run is that one's. `began` is in ms.
+        """
+        experiment = self._experiment(cell.config["dataset"])
+        tags = {"bench.state": "running", **_owner(), **tracked.tags(cell)}
+        if parent is not None:
+            tags["mlflow.parentRunId"] = parent
+        run = self._first(experiment, cell.key)
+        if run is None:
+            run = self._create(experiment, cell, tags, began)
+        elif run.info.status == RUNNING and _is_others(run.data.tags):
+            return None
         else:
-            run = self._client.create_run(experiment, tags=tags, run_name=cell.label)
-            self._log(run.info.run_id, params=_parameters(cell.config))
-        self._parents[run.info.run_id] = parent
+            self._take_up(run, tags)
+        if run is None:
+            return None
+        if parent is not None:
+            self._parents[run.info.run_id] = parent
         self._began[run.info.run_id] = run.info.start_time
-        return run.info.run_id
+        return str(run.info.run_id)
 
     def log_epoch(self, run_id: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Add rows of `curves.csv` (phase, epoch, seconds, name, value) as metrics `phase/name` at step `epoch`.
@@ -115,32 +148,94 @@ class Tracker:
         ]
         self._log(run_id, metrics=points)
 
-    def finish(self, run_id: str, record: Record, folder: Path) -> None:
-        """Write scores, costs and files of a finished cell and end its run: FAILED for a failed record."""
+    def finish(
+        self, run_id: str, record: Record, folder: Path, table: Table | None = None, pictures: Pictures | None = None
+    ) -> None:
+        """Write scores, costs, files, a table of examples and pictures of a finished cell and end its run: FAILED for a
+        failed record. What an earlier record of the cell left there is replaced."""
         from mlflow.entities import Metric
 
-        now = int(time.time() * 1000)
-        metrics = [Metric(name, value, now, 0) for name, value in _numbers(record).items()]
-        self._log(run_id, metrics=metrics, tags=_outcome(record, folder))
-        for name in ARTIFACTS:
-            if (folder / name).is_file():
-                self._client.log_artifact(run_id, str(folder / name))
+        _, ended = tracked.span(record)
+        now = ended or round(time.time() * 1000)
+        metrics = [Metric(name, value, now, 0) for name, value in tracked.metrics(record).items()]
+        self._log(run_id, metrics=metrics, tags=tracked.outcome(record, folder))
+        self._files(run_id, record, folder, table, pictures or {})
         failed = record.state == "failed"
-        if failed and run_id in self._parents:
-            self._failed.add(self._parents[run_id])
-        self._client.set_terminated(run_id, "FAILED" if failed else "FINISHED")
+        self._log(run_id, tags={RECORDED: digest(record)})
+        self._end(run_id, failed, ended)
 
-    def finish_trial(self, run_id: str, state: str, value: float | None, message: str | None) -> None:
+    def finish_trial(
+        self, run_id: str, state: str, value: float | None, message: str | None, ended: int | None = None
+    ) -> None:
         """End the run of a search's trial. Its tag `bench.state` tells `completed`, `stopped` (by the scheduler) and `failed`."""
         from mlflow.entities import Metric
 
-        metrics = [] if value is None else [Metric("tuning/value", value, int(time.time() * 1000), 0)]
+        metrics = [] if value is None else [Metric("tuning/value", value, self._start_of(run_id), 0)]
         failure = {"bench.failure": message[:LONGEST_VALUE]} if message else {}
-        self._log(run_id, metrics=metrics, tags={"bench.state": state, **failure})
-        failed = state == "failed"
+        self._log(run_id, metrics=metrics, tags={"bench.state": state, RECORDED: state, **failure})
+        self._end(run_id, state == "failed", ended)
+
+    def _end(self, run_id: str, failed: bool, ended: int | None) -> None:
         if failed and run_id in self._parents:
             self._failed.add(self._parents[run_id])
-        self._client.set_terminated(run_id, "FAILED" if failed else "FINISHED")
+        # A run that took seconds to write from its record did not end before it began.
+        end_time = None if ended is None else max(ended, self._start_of(run_id))
+        self._client.set_terminated(run_id, FAILED if failed else FINISHED, end_time=end_time)
+
+    def _files(self, run_id: str, record: Record, folder: Path, table: Table | None, pictures: Pictures) -> None:
+        there = {item.path for item in self._client.list_artifacts(run_id)}
+        self._remove(run_id, there & {TABLE, IMAGES, LOG})  # MLflow adds to tables and images of the same name
+        for name in ARTIFACTS:
+            if (folder / name).is_file():
+                self._client.log_artifact(run_id, str(folder / name))
+        if record.failure is not None and record.failure.log and (folder / record.failure.log).is_file():
+            self._client.log_artifact(run_id, str(folder / record.failure.log))
+        if table is not None:
+            self._client.log_table(run_id, dict(table), TABLE)
+        for name, steps in pictures.items():
+            for step, picture in enumerate(steps):
+                self._client.log_image(run_id, picture, key=name, step=step)
+
+    def _remove(self, run_id: str, paths: Iterable[str]) -> None:
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        place = self._client.get_run(run_id).info.artifact_uri
+        for path in paths:
+            get_artifact_repository(place, tracking_uri=self.uri).delete_artifacts(path)
+
+    def _create(self, experiment: str, cell: CellLike, tags: Mapping[str, str], began: int | None) -> Any:
+        """A new run of a cell; None where another command made one at the same moment, whose run stays."""
+        run = self._client.create_run(experiment, start_time=began, tags=tags, run_name=cell.label)
+        first = self._first(experiment, cell.key)
+        if first is not None and first.info.run_id != run.info.run_id:
+            self._client.set_terminated(run.info.run_id, KILLED)
+            self._client.delete_run(run.info.run_id)
+            return None
+        self._log(run.info.run_id, params=tracked.parameters(cell.config))
+        self._client.log_inputs(run.info.run_id, _inputs(cell.config))
+        return run
+
+    def _take_up(self, run: Any, tags: Mapping[str, str]) -> None:
+        run_id = run.info.run_id
+        self._client.update_run(run_id, status=RUNNING)
+        for stale in ("bench.failure", RECORDED):
+            if stale in run.data.tags:
+                self._client.delete_tag(run_id, stale)
+        self._log(run_id, tags=tags)
+
+    def _first(self, experiment: str, key: str) -> Any:
+        """The run of a key; of several that were made at the same moment the oldest, whoever asks."""
+        found = self._client.search_runs([experiment], f"tags.`bench.key` = '{key}'")
+        return min(found, key=lambda run: (run.info.start_time, run.info.run_id), default=None)
+
+    def _runs(self, dataset: str, chosen: str) -> Iterator[Any]:
+        token = None
+        while True:
+            found = self._client.search_runs([self._experiment(dataset)], chosen, max_results=PAGE, page_token=token)
+            yield from found
+            token = found.token
+            if not token:
+                return
 
     def _experiment(self, dataset: str) -> str:
         """Id of the data set's experiment, made with an absolute place for its artifacts, or brought back if deleted."""
@@ -148,21 +243,25 @@ class Tracker:
             name = f"bench/{dataset}"
             found = self._client.get_experiment_by_name(name)
             if found is None:
-                local = not self.uri.startswith("http")  # a server keeps artifacts where it can reach them
-                place = (self._home.work / "mlartifacts" / dataset).as_uri() if local else None
-                self._experiments[dataset] = self._client.create_experiment(name, artifact_location=place)
+                self._experiments[dataset] = self._new_experiment(name, dataset)
             else:
                 if found.lifecycle_stage == "deleted":
                     self._client.restore_experiment(found.experiment_id)
                 self._experiments[dataset] = found.experiment_id
         return self._experiments[dataset]
 
-    def _close_stale(self, experiment: str) -> None:
-        """End as KILLED the running runs whose driver was on this machine and lives no more."""
-        for run in self._client.search_runs([experiment], "attributes.status = 'RUNNING'"):
-            tags = run.data.tags
-            if tags.get("bench.host") == platform.node() and not alive(int(tags["bench.pid"])):
-                self._client.set_terminated(run.info.run_id, "KILLED")
+    def _new_experiment(self, name: str, dataset: str) -> str:
+        from mlflow.exceptions import MlflowException
+
+        local = not self.uri.startswith("http")  # a server keeps artifacts where it can reach them
+        place = (self._home.work / "mlartifacts" / dataset).as_uri() if local else None
+        try:
+            return str(self._client.create_experiment(name, artifact_location=place, tags=KIND))
+        except MlflowException:
+            found = self._client.get_experiment_by_name(name)
+            if found is None:
+                raise
+            return str(found.experiment_id)  # another command made it at the same moment
 
     def _start_of(self, run_id: str) -> int:
         if run_id not in self._began:
@@ -186,6 +285,11 @@ class Tracker:
             self._client.log_batch(run_id, metrics[part], all_params[part], all_tags[part])
 
 
+def digest(record: Record) -> str:
+    """What tells a record from another of the same key, as after it was scored anew."""
+    return hashlib.sha256(record.model_dump_json(by_alias=True).encode()).hexdigest()[:16]
+
+
 def absolute_uri(uri: str, home: Home) -> str:
     """`uri` with a relative SQLite path made absolute from the home's root."""
     if uri.startswith(SQLITE):
@@ -197,6 +301,7 @@ def _client(uri: str) -> Any:
     """MLflow's client, imported here: it takes more than a second, and reports usage unless told not to before."""
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # a server that is down should not hold up a run
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", SECONDS)
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     from mlflow.tracking import MlflowClient
 
@@ -206,60 +311,32 @@ def _client(uri: str) -> Any:
 
 
 def _owner() -> dict[str, str]:
-    return {"bench.host": platform.node(), "bench.pid": str(os.getpid())}
+    """The tag that names this process. The id alone does not: another may have it tomorrow."""
+    return {PROCESS: f"{platform.node()} {os.getpid()} {birth(os.getpid())}".strip()}
 
 
-def _tags(cell: CellLike) -> dict[str, str]:
-    config = cell.config
-    tags = {
-        f"bench.{name}": str(config[name]) for name in ("method", "variant", "dataset", "split", "protocol", "seed")
-    }
-    tags |= {f"bench.fingerprint.{name}": str(value) for name, value in (config.get("streams") or {}).items()}
-    return {**tags, "bench.key": cell.key, "bench.title": str(config.get("title") or cell.label)}
+def _lives(tags: Mapping[str, str]) -> bool | None:
+    """Whether the process that a run belongs to lives; None where that cannot be known: on another machine, or without the
+    tag."""
+    host, pid, born = [*tags.get(PROCESS, "").split(" "), "", ""][:3]
+    return same(int(pid), born) if host == platform.node() and pid.isdecimal() else None
 
 
-def _parameters(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """The config as MLflow parameters: nested keys by dots, values as JSON unless they are text."""
-    flat: dict[str, str] = {}
-    for name, value in config.items():
-        if not prefix and name in NO_PARAMETER:
-            continue
-        if isinstance(value, Mapping):
-            flat |= _parameters(value, f"{prefix}{name}.")
-        else:
-            text = value if isinstance(value, str) else json.dumps(value)
-            flat[prefix + name] = text[:LONGEST_VALUE]
-    return flat
+def _is_others(tags: Mapping[str, str]) -> bool:
+    """Whether a running run is that of another living process of this machine."""
+    return tags.get(PROCESS) != _owner()[PROCESS] and _lives(tags) is True
 
 
-def _numbers(record: Record) -> dict[str, float]:
-    """Scores as `test/cider`, costs as `ledger/...`, the value the epoch was chosen by as `selection/...`."""
-    numbers = {f"{split}/{name}": value for split, scores in record.scores.items() for name, value in scores.items()}
-    if record.ledger is not None:
-        costs = record.ledger.model_dump(exclude_none=True)
-        numbers |= {f"ledger/{name}": float(value) for name, value in costs.items()}
-    if record.selection is not None:
-        numbers[f"selection/{record.selection.metric}"] = record.selection.value
-        numbers["selection/epoch"] = float(record.selection.epoch)
-    return numbers
+def _source(command: str) -> dict[str, str]:
+    return {"mlflow.source.name": " ".join(command.split()[:2]), "mlflow.source.type": "LOCAL"}
 
 
-def _outcome(record: Record, folder: Path) -> dict[str, str]:
-    tags: dict[str, str] = {"bench.state": record.state}
-    if record.failure is not None:
-        failure = record.failure
-        tags["bench.failure"] = f"{failure.stage}: {failure.type}: {failure.message}"[:LONGEST_VALUE]
-    facts = record.provenance
-    if facts is not None:
-        tags |= {
-            f"bench.{name}": str(getattr(facts, name))
-            for name in ("git", "dirty", "python", "torch", "platform", "cpu", "device", "threads")
-            if getattr(facts, name) is not None
-        }
-        if facts.git:
-            tags["mlflow.source.git.commit"] = facts.git
-    for split, signatures in record.signatures.items():
-        tags |= {f"bench.signature.{split}.{name}": text for name, text in signatures.items()}
-    if (folder / CHECKPOINT).is_file():
-        tags["bench.checkpoint"] = str((folder / CHECKPOINT).resolve())
-    return tags
+def _inputs(config: Mapping[str, Any]) -> list[Any]:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    return [
+        DatasetInput(
+            Dataset(one["name"], one["digest"], "bench", one["source"]), [InputTag(tracked.CONTEXT, one["context"])]
+        )
+        for one in tracked.data_sets(config)
+    ]

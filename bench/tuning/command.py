@@ -6,6 +6,7 @@ import importlib.util
 
 from bench import BenchError
 from bench.execution.inputs import budget_of
+from bench.execution.stores import check_store
 from bench.home import Home
 from bench.registry import MethodEntry, dataset
 from bench.spec import Cell, cells, requested
@@ -26,6 +27,7 @@ def tune(spec: TuneSpec, home: Home, entries: dict[str, MethodEntry]) -> int:
     from bench.execution.runner import run as run_cells
 
     _refuse(spec)
+    check_store(spec.run.mlflow, home)
     trials_of(spec, spaces(spec, entries))
     definition = dataset(spec.run.dataset)
     asked = requested(spec.run, home, entries)

@@ -32,6 +32,7 @@ class _Kept:
     point: dict[str, Any]
     began: float = field(default_factory=time.monotonic)
     ended: bool = False
+    told: set[tuple[str, int, str]] = field(default_factory=set)  # rows of its curves that MLflow has
 
 
 class Keeper(Callback):
@@ -72,7 +73,9 @@ class Keeper(Callback):
         self._say(f"{self._name(self._of(trial))}: started")
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any) -> None:
-        self._of(trial).ended |= bool(result.get(ENDED))
+        one = self._of(trial)
+        one.ended |= bool(result.get(ENDED))
+        self._tell(one)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         one = self._of(trial)
@@ -104,7 +107,18 @@ class Keeper(Callback):
         save(self._report, self._study.path(self._home))
         if self._study.shelf is not None:
             self._study.shelf.drop(one.job.key)
-        self._tracking.curves(one.job, read_curves(Path(one.job.folder)))
+        self._tell(one)
         self._tracking.finish_trial(one.job, state, value, message)
         reached = "no score" if value is None else f"validation CIDEr {value:.1f}"
         self._say(f"{self._name(one)}: {state}, {reached}{f' ({message})' if message else ''}")
+
+    def _tell(self, one: _Kept) -> None:
+        """Pass on what is new in the curves of a trial."""
+        rows = [
+            row
+            for row in read_curves(Path(one.job.folder))
+            if (row["phase"], row["epoch"], row["name"]) not in one.told
+        ]
+        one.told.update((row["phase"], row["epoch"], row["name"]) for row in rows)
+        if rows:
+            self._tracking.curves(one.job, rows)

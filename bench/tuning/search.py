@@ -15,6 +15,7 @@ from bench.card import Interval
 from bench.execution.admission import Request
 from bench.execution.cluster import check_nodes, connect, nodes, request_of, with_memory
 from bench.execution.runner import resources_of
+from bench.execution.stores import refuse_one_machine
 from bench.execution.tracking import NoTracking, Tracking, open_tracking
 from bench.home import Home
 from bench.tuning import storage
@@ -41,9 +42,13 @@ def search(study: Study, report: Report, home: Home, say: Say) -> Report:
 
         if study.spec.storage is not None:
             storage.check(study.spec.storage)
-        tracking = open_tracking(study.spec.run.mlflow, home, str(study.base.config["dataset"]), _command(study), say)
+        tracking: Tracking | NoTracking = NoTracking()
         finished = False
         try:
+            refuse_one_machine(study.spec.run.mlflow, len(nodes()))
+            tracking = open_tracking(
+                study.spec.run.mlflow, home, str(study.base.config["dataset"]), _command(study), say
+            )
             _fit(study, report, home, say, todo, tracking)
             finished = True
         finally:

@@ -257,3 +257,23 @@ def test_when_all_of_ray_is_killed_no_cell_has_failed(tmp_path: Path) -> None:
     first, states, second = told_by(PROGRAM.split("\nhome = Home")[0] + textwrap.dedent(body), tmp_path)
     assert first == 1 and "failed" not in states
     assert second == 0, "the same command, in the same process too, ends the work"
+
+
+def test_an_sqlite_file_is_refused_on_several_nodes(tmp_path: Path) -> None:
+    said, left = on_a_cluster(
+        tmp_path,
+        """
+        from bench import BenchError
+
+        def test():
+            said = []
+            for store in (None, "sqlite:///runs.db"):
+                try:
+                    go([Cell("cpu", device="cpu")], home, mlflow=store)
+                except BenchError as error:
+                    said.append(str(error))
+            return said, [str(path) for path in home.root.rglob("*.db")] + [str(path) for path in home.results.rglob("seen")]
+        """,
+    )
+    assert len(said) == 2 and all("this Ray has 3 nodes" in one and "mlflow=off" in one for one in said)
+    assert not left, "nothing was started and nothing was made"

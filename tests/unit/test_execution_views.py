@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from record_factory import record
 
 from bench import BenchError
 from bench.execution import ui
@@ -132,57 +133,100 @@ def test_the_live_table_fits_its_terminal(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 class FakeTracker:
-    def __init__(self) -> None:
+    """Remembers what it is told; `busy` cells belong to another command, `broken` calls raise."""
+
+    def __init__(self, busy: str = "", broken: str = "") -> None:
         self.calls: list[tuple[Any, ...]] = []
+        self.busy, self.broken = busy, broken
 
-    def start_parent(self, dataset: str, command: str) -> str:
-        self.calls.append(("parent", dataset))
-        return "parent"
+    def _tell(self, *call: Any) -> None:
+        if call[0] == self.broken:
+            raise OSError("database is locked at http://me:secret@host:5000")
+        self.calls.append(call)
 
-    def start_cell(self, cell: Any, parent: str) -> str:
-        self.calls.append(("cell", cell.name, parent))
-        return f"run of {cell.name}"
+    def close_stale(self, dataset: str) -> None:
+        self._tell("stale", dataset)
+
+    def start_parent(self, dataset: str, method: str, command: str) -> str:
+        self._tell("parent", method, command)
+        return f"{method}s"
+
+    def start_cell(self, cell: Any, parent: str) -> str | None:
+        self._tell("cell", cell.name, parent)
+        return None if cell.name == self.busy else f"run of {cell.name}"
 
     def log_epoch(self, run_id: str, rows: list[Any]) -> None:
-        self.calls.append(("epoch", run_id, len(rows)))
+        self._tell("epoch", run_id, len(rows))
 
-    def finish(self, run_id: str, record: Any, folder: Path) -> None:
-        self.calls.append(("finish", run_id, record))
+    def finish(self, run_id: str, record: Any, folder: Path, table: Any, pictures: Any) -> None:
+        self._tell("finish", run_id, record.state)
+
+    def kill(self, run_id: str) -> None:
+        self._tell("kill", run_id)
 
     def end_parent(self, parent: str) -> None:
-        self.calls.append(("end", parent))
+        self._tell("end", parent)
 
 
-def test_tracking_tells_all_in_order(tmp_path: Path) -> None:
-    tracker = FakeTracker()
-    warned: list[str] = []
-    tracking = Tracking(lambda: tracker, "toy", "bench run", warned.append)
-    cell, job = SimpleNamespace(name="good"), Job("k", "toy", str(tmp_path), "", {})
-    tracking.start(job, cell)
-    tracking.curves(job, [{}, {}])
-    tracking.finish(job, "record")
+def tracking_of(tracker: FakeTracker, home: Home, warned: list[str]) -> Tracking:
+    return Tracking(lambda: tracker, "toy", "bench run", warned.append, home)
+
+
+def job_of(name: str, method: str, folder: Path) -> Job:
+    return Job(name, name, str(folder), "", {"method": method})
+
+
+def test_tracking_tells_all_in_order(tmp_path: Path, home: Home) -> None:
+    tracker, warned = FakeTracker(busy="theirs"), list[str]()
+    tracking = tracking_of(tracker, home, warned)
+    for name, method in (("good", "toy"), ("theirs", "toy"), ("other", "plain")):
+        job = job_of(name, method, tmp_path)
+        tracking.start(job, SimpleNamespace(name=name))
+        tracking.curves(job, [{}, {}])
+        tracking.finish(job, record("failed"))
     tracking.close(stopped=False)
     assert tracker.calls == [
-        ("parent", "toy"),
-        ("cell", "good", "parent"),
+        ("stale", "toy"),
+        ("parent", "toy", "bench run"),
+        ("cell", "good", "toys"),
         ("epoch", "run of good", 2),
-        ("finish", "run of good", "record"),
-        ("end", "parent"),
+        ("finish", "run of good", "failed"),
+        ("cell", "theirs", "toys"),
+        ("parent", "plain", "bench run"),
+        ("cell", "other", "plains"),
+        ("epoch", "run of other", 2),
+        ("finish", "run of other", "failed"),
+        ("end", "toys"),
+        ("end", "plains"),
     ]
     assert not warned
 
 
-def test_a_broken_tracker_is_told_once_and_stops_nothing(tmp_path: Path) -> None:
-    def broken() -> Any:
-        raise OSError("database is locked")
+def test_a_stopped_command_ends_its_runs_as_killed(tmp_path: Path, home: Home) -> None:
+    tracker, warned = FakeTracker(), list[str]()
+    tracking = tracking_of(tracker, home, warned)
+    ended, running = job_of("ended", "toy", tmp_path), job_of("running", "toy", tmp_path)
+    for job in (ended, running):
+        tracking.start(job, SimpleNamespace(name=job.key))
+    tracking.finish(ended, record("failed"))
+    tracking.close(stopped=True)
+    assert [call for call in tracker.calls if call[0] in ("kill", "end")] == [
+        ("kill", "run of running"),
+        ("kill", "toys"),
+    ]
 
+
+@pytest.mark.parametrize("broken", ["stale", "cell", "epoch"])
+def test_a_broken_tracker_is_told_once_and_stops_nothing(tmp_path: Path, home: Home, broken: str) -> None:
     warned: list[str] = []
-    tracking = Tracking(broken, "toy", "bench run", warned.append)
+    tracking = tracking_of(FakeTracker(broken=broken), home, warned)
+    job = job_of("good", "toy", tmp_path)
+    tracking.start(job, SimpleNamespace(name="good"))
     for _ in range(3):
-        tracking.curves(Job("k", "toy", "", "", {}), [{}])
+        tracking.curves(job, [{}])
     tracking.close(stopped=False)
     assert len(warned) == 1
-    assert "database is locked" in warned[0]
+    assert "database is locked" in warned[0] and "bench mlflow sync" in warned[0] and "secret" not in warned[0]
 
 
 def test_mlflow_can_be_off(home: Home) -> None:
@@ -210,7 +254,7 @@ def test_a_port_in_use_is_a_sentence(home: Home) -> None:
 
 
 def test_the_server_is_lean_and_local(home: Home) -> None:
-    command = ui.command_line(home, 5001)
+    command = ui.command_line(home, 5001, home.mlflow_uri)
     assert command[command.index("--host") + 1] == "127.0.0.1"
     assert command[command.index("--backend-store-uri") + 1].startswith("sqlite:////")
     assert ui.lean_environment()["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"

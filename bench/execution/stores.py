@@ -1,0 +1,127 @@
+"""Where MLflow keeps its runs: which `mlflow=` can be used, found out before anything starts.
+
+The home's own database is a view that can be thrown away, so what is wrong with it is a note of the run. What was named on
+the command line is an order, so what is wrong with it stops the command.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import re
+import socket
+import sqlite3
+import tempfile
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+from bench import BenchError
+from bench.home import Home
+
+OFF = "off"
+SQLITE = "sqlite:///"
+DATABASES = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+FORMS = "http://HOST:5000 (a tracking server), sqlite:///FILE.db, postgresql+psycopg://USER@HOST/DATABASE, or off"
+ANSWER_SECONDS = 5.0
+
+
+def check_store(uri: str | None, home: Home) -> None:
+    """Whether runs can be kept at `uri`, as it was given on the command line (None: nothing was).
+
+    Raises BenchError for an unknown kind of address, a server that does not answer or is not MLflow's, a file that is no
+    database, a database that cannot be reached.
+    """
+    if uri is None or uri == OFF:
+        return
+    scheme = urllib.parse.urlsplit(uri).scheme.partition("+")[0]
+    if scheme in ("http", "https"):
+        _check_server(uri)
+    elif uri.startswith(SQLITE):
+        _check_file(uri, home)
+    elif scheme in DATABASES:
+        _check_database(uri)
+    elif scheme == "file" or not scheme:
+        raise BenchError(f"mlflow={shown(uri)}: MLflow keeps no runs in folders any more; use {FORMS}")
+    else:
+        raise BenchError(f"mlflow={shown(uri)} is no address that runs can be kept at; use {FORMS}")
+
+
+def refuse_one_machine(uri: str | None, nodes: int) -> None:
+    """Raises BenchError where a cluster's runs would go into a file: drivers on several nodes would write it at once, and
+    SQLite's locks do not hold on storage that machines share."""
+    if nodes > 1 and (uri is None or uri.startswith(SQLITE)):
+        told = "the MLflow database of this folder" if uri is None else f"mlflow={shown(uri)}"
+        raise BenchError(
+            f"{told} is an SQLite file, which serves one machine, and this Ray has {nodes} nodes: start an MLflow server "
+            "over PostgreSQL (deploy/README.md) and name it with mlflow=http://HOST:5000, or leave MLflow out with mlflow=off"
+        )
+
+
+def shown(uri: str) -> str:
+    """An address without the password in it."""
+    return re.sub(r"(?<=://)([^/@:]*):[^/@]*@", r"\1:***@", uri)
+
+
+def _check_server(uri: str) -> None:
+    """Ask for the version, which MLflow's servers tell everybody."""
+    parts = urllib.parse.urlsplit(uri)
+    plain = urllib.parse.urlunsplit(
+        (parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/") + "/version", "", "")
+    )
+    what = "is no MLflow server"
+    try:
+        with urllib.request.urlopen(plain, timeout=ANSWER_SECONDS) as answer:
+            if re.fullmatch(rb"\d+\.\d+\S*\s*", answer.read(100)):
+                return
+    except urllib.error.HTTPError as error:
+        if error.code in (401, 403):  # one that asks for a name first
+            return
+        what = f"is no MLflow server (it answers {error.code})"
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        what = f"does not answer ({getattr(error, 'reason', None) or error})"
+    raise BenchError(
+        f"mlflow={shown(uri)} {what}: start one there (mlflow server --host HOST --port PORT), or leave mlflow= out to use the "
+        "database of this folder"
+    )
+
+
+def _check_file(uri: str, home: Home) -> None:
+    path = home.root / Path(uri.removeprefix(SQLITE)).expanduser()
+    try:
+        if path.is_dir():
+            raise BenchError(f"mlflow={uri}: {path} is a folder; name a file in it, such as mlflow={SQLITE}runs.db")
+        if not path.is_file() or not path.stat().st_size:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=path.parent):
+                return
+        with contextlib.closing(sqlite3.connect(path, timeout=ANSWER_SECONDS)) as database:
+            tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    except (OSError, sqlite3.Error) as error:
+        raise BenchError(
+            f"mlflow={uri}: {path} cannot be used ({error}); name another file, or one that is not there yet"
+        ) from None
+    if tables and "experiments" not in tables:
+        raise BenchError(f"mlflow={uri}: {path} is a database of something else than MLflow; name another file")
+
+
+def _check_database(uri: str) -> None:
+    parts = urllib.parse.urlsplit(uri)
+    try:
+        if parts.hostname:  # a driver would wait for minutes for a machine that is not there
+            port = parts.port or DATABASES[parts.scheme.partition("+")[0]]
+            socket.create_connection((parts.hostname, port), timeout=ANSWER_SECONDS).close()
+        import sqlalchemy
+
+        engine = sqlalchemy.create_engine(uri)
+        engine.connect().close()
+        engine.dispose()
+    except ImportError as error:
+        raise BenchError(
+            f"mlflow={shown(uri)} needs the Python package {error.name}; install it, or use an address with a driver that is "
+            'here: pip install "psycopg[binary]" serves postgresql+psycopg://'
+        ) from None
+    except Exception as error:  # every database has errors of its own
+        first = (str(getattr(error, "orig", None) or error).strip().splitlines() or [type(error).__name__])[0]
+        raise BenchError(f"mlflow={shown(uri)} cannot be used ({shown(first)}); use {FORMS}") from None

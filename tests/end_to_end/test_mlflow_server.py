@@ -1,0 +1,139 @@
+"""MLflow's server over PostgreSQL, as a cluster uses it: several commands write at once, and it may go away and come back."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from servers import mlflow_server, postgresql
+
+from bench.conformance.corpus import write_corpus
+from bench.execution.stores import check_store
+from bench.home import Home
+from bench.records.store import all_records
+from bench.records.tracking import Tracker
+
+pytestmark = pytest.mark.slow
+
+SMALL = ("model.width=12", "model.embedding=12", "model.attention=8", "dataset=dataset.yaml", "executor=inline")
+DRIVER = """
+import json, sys, time
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from record_factory import record
+from bench.execution.job import Job
+from bench.execution.tracking import open_tracking
+from bench.home import Home
+from bench.spec import Cell
+
+uri, home, me = sys.argv[2], Home(Path(sys.argv[3])), int(sys.argv[4])
+said = []
+tracking = open_tracking(uri, home, "toy", f"bench run number {me}", said.append)
+for seed in range(3):  # seed 0 is the same cell for all drivers, the others are each driver's own
+    done = record(seed=seed and 100 * me + seed)
+    job = Job(done.key, "toy", str(home.root / f"none-{done.key}"), str(home.root), done.config)
+    tracking.start(job, Cell(done.config))
+    for epoch in range(5):
+        row = {"phase": "base", "epoch": epoch, "captions": epoch, "seconds": float(epoch), "name": "loss", "value": 1.0}
+        tracking.curves(job, [row])
+    tracking.finish(job, done)
+tracking.close(stopped=False)
+print(json.dumps(said))
+"""
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[str]:
+    with postgresql() as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("home")
+    write_corpus(place, ["frames"])
+    return place
+
+
+def bench(home: Path, *words: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "BENCH_HOME": str(home), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "bench", *words]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, env=environment, cwd=home, **pipes)
+
+
+def runs_of(uri: str, home: Path, dataset: str) -> list[Any]:
+    client = Tracker(uri, Home(home))._client
+    return client.search_runs([client.get_experiment_by_name(f"bench/{dataset}").experiment_id])
+
+
+def await_run(client: Any, dataset: str) -> None:
+    """Wait until a cell of a data set is being trained, as MLflow sees it."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        experiment = client.get_experiment_by_name(f"bench/{dataset}")
+        if experiment and client.search_runs([experiment.experiment_id], "tags.`bench.kind` = 'cell'"):
+            return
+        time.sleep(0.1)
+    raise AssertionError("no run was begun")
+
+
+def test_several_commands_at_once_and_a_server_that_goes_away(database: str, home: Path, tmp_path: Path) -> None:
+    check_store(database, Home(home))
+    with mlflow_server(database, tmp_path / "server") as (uri, process):
+        check_store(uri, Home(home))
+        here = str(Path(__file__).resolve().parents[1] / "unit")
+        drivers = [
+            subprocess.Popen(
+                [sys.executable, "-c", DRIVER, here, uri, str(home), str(me)], stdout=subprocess.PIPE, text=True
+            )
+            for me in (1, 2, 3)
+        ]
+        assert [json.loads(driver.communicate(timeout=120)[0].splitlines()[-1]) for driver in drivers] == [[]] * 3
+        runs = runs_of(uri, home, "toy")
+        cells = [run for run in runs if "bench.key" in run.data.tags]
+        assert len({run.data.tags["bench.key"] for run in cells}) == len(cells) == 7, "six of their own, one of all"
+        assert len(runs) - len(cells) == 3, "a parent for each command"
+        assert {run.info.status for run in runs} == {"FINISHED"}
+        client = Tracker(uri, Home(home))._client
+        for run in cells:
+            assert len(client.get_metric_history(run.info.run_id, "base/loss")) == 5
+
+        # A command whose server dies under it: the cell is trained and scored all the same.
+        command = bench(home, "run", "methods=mplstm", *SMALL, "train.epochs=150", f"mlflow={uri}")
+        await_run(client, "tiny")
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        told, _ = command.communicate(timeout=200)
+        assert command.returncode == 0 and told.count("MLflow is not kept up in this run") == 1, told
+    assert [record.state for record in all_records(Home(home).results)] == ["done"]
+
+    # With the server gone the next command stops before it starts anything, in a sentence.
+    command = bench(home, "run", "methods=salstm", *SMALL, f"mlflow={uri}")
+    told, _ = command.communicate(timeout=120)
+    assert command.returncode == 2 and "does not answer" in told and "Traceback" not in told, told
+    assert [record.method for record in all_records(Home(home).results)] == ["mplstm"]
+
+    # When it is back, what it missed is written from the record, into the run that was begun.
+    with mlflow_server(database, tmp_path / "server") as (uri, _):
+        command = bench(home, "mlflow", "sync", f"mlflow={uri}", "dataset=dataset.yaml")
+        told, _ = command.communicate(timeout=120)
+        assert command.returncode == 0 and "1 written" in told, told
+        runs = runs_of(uri, home, "tiny")
+        (cell,) = [run for run in runs if "bench.key" in run.data.tags]
+        (parent,) = [run for run in runs if run is not cell]
+        assert (cell.info.status, parent.info.status) == ("FINISHED", "KILLED")
+        assert cell.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert "test/cider" in cell.data.metrics
+        client = Tracker(uri, Home(home))._client
+        assert {"examples.json", "images", "record.json"} <= {
+            item.path for item in client.list_artifacts(cell.info.run_id)
+        }

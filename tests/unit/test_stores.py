@@ -1,0 +1,114 @@
+"""Addresses of `mlflow=`: what cannot be used is a sentence before anything starts."""
+
+from __future__ import annotations
+
+import http.server
+import socket
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench import BenchError
+from bench.execution.stores import check_store, refuse_one_machine, shown
+from bench.home import Home
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def web() -> Iterator[str]:
+    """A server on loopback: `/mlflow` answers as MLflow does, `/locked` asks for a name, anything else is a page."""
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(401 if self.path.startswith("/locked") else 200)
+            self.end_headers()
+            self.wfile.write(b"3.17.2" if self.path == "/mlflow/version" else b"<html>hello</html>")
+
+        def log_message(self, *_: object) -> None: ...
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_what_can_be_used_is_left_in_peace(home: Home, web: str) -> None:
+    for uri in (None, "off", "sqlite:///runs.db", "sqlite:///new/folder/runs.db", f"{web}/mlflow", f"{web}/locked/"):
+        check_store(uri, home)
+    assert not list(home.root.rglob("*.db")), "looking makes no database"
+    with sqlite3.connect(home.root / "old.db") as database:
+        database.execute("CREATE TABLE experiments (name TEXT)")
+    check_store("sqlite:///old.db", home)
+
+
+def test_servers_that_are_not_there_or_not_mlflow(home: Home, web: str) -> None:
+    with pytest.raises(BenchError, match=r"does not answer .*Connection refused.*mlflow server --host"):
+        check_store(f"http://127.0.0.1:{closed_port()}", home)
+    with pytest.raises(BenchError, match="is no MLflow server"):
+        check_store(web, home)
+    with pytest.raises(BenchError, match="does not answer"):
+        check_store("http://no host:5000", home)
+
+
+def test_files_that_are_no_mlflow_database(home: Home) -> None:
+    (home.root / "words.db").write_text("a diary, longer than sixteen letters " * 40)
+    (home.root / "folder").mkdir()
+    with sqlite3.connect(home.root / "other.db") as database:
+        database.execute("CREATE TABLE birds (name TEXT)")
+    with pytest.raises(BenchError, match=r"words\.db cannot be used \(file is not a database\)"):
+        check_store("sqlite:///words.db", home)
+    with pytest.raises(BenchError, match="is a folder"):
+        check_store("sqlite:///folder", home)
+    with pytest.raises(BenchError, match="something else than MLflow"):
+        check_store("sqlite:///other.db", home)
+    with pytest.raises(BenchError, match=r"cannot be used .*words\.db"):
+        check_store("sqlite:///words.db/below.db", home)
+
+
+@pytest.mark.parametrize("uri", ["runs", "file:///tmp/mlruns", "ftp://host/x", "sqlite:runs.db", "databricks"])
+def test_other_addresses_name_the_ones_that_are_allowed(home: Home, uri: str) -> None:
+    with pytest.raises(BenchError, match=r"mlflow=.*use http://HOST:5000 .* or off"):
+        check_store(uri, home)
+
+
+def test_a_database_that_nobody_serves(home: Home) -> None:
+    uri = f"postgresql+psycopg://me:secret@127.0.0.1:{closed_port()}/runs"
+    with pytest.raises(BenchError, match=r"me:\*\*\*@127.* cannot be used") as told:
+        check_store(uri, home)
+    assert "secret" not in str(told.value)
+
+
+def test_a_database_whose_driver_is_not_installed(home: Home) -> None:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        with pytest.raises(BenchError, match="needs the Python package mariadb"):
+            check_store(f"mysql+mariadbconnector://me@127.0.0.1:{listening.getsockname()[1]}/runs", home)
+
+
+def test_a_file_serves_one_machine() -> None:
+    for uri in (None, "sqlite:///runs.db"):
+        refuse_one_machine(uri, 1)
+        with pytest.raises(BenchError, match=r"SQLite file, .* 3 nodes: .*mlflow=http://HOST:5000.*mlflow=off"):
+            refuse_one_machine(uri, 3)
+    for uri in ("off", "http://host:5000", "postgresql+psycopg://me@host/runs"):
+        refuse_one_machine(uri, 3)
+
+
+def test_passwords_are_not_shown() -> None:
+    assert shown("http://me:secret@host:5000/x") == "http://me:***@host:5000/x"
+    assert shown("bench run mlflow=http://a:b@c dataset=x") == "bench run mlflow=http://a:***@c dataset=x"
+    assert shown("http://host:5000/a@b") == "http://host:5000/a@b"
