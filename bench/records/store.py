@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,19 +203,45 @@ def read_predictions(path: Path, ids: Sequence[str]) -> dict[str, str]:
         if item.clip in found:
             twice.append(item.clip)
         found[item.clip] = item.caption
-    missing = [clip for clip in ids if clip not in found]
-    extra = sorted(set(found) - set(ids))
-    wrong = [
-        f"{len(clips)} {what} ({named(clips)})"
-        for what, clips in (("missing", missing), ("not in the split", extra), ("given twice", sorted(set(twice))))
-        if clips
-    ]
-    if wrong:
+    if wrong := apart([*found, *twice], ids):
         raise BenchError(
-            f"{path} does not caption the {len(ids)} clips asked for: {', '.join(wrong)}. "
-            "Give one line for each clip of the split."
+            f"{path} does not caption the {len(ids)} clips asked for: {wrong}. Give one line for each clip of the split."
         )
     return {clip: found[clip] for clip in ids}
+
+
+def apart(found: Sequence[str], ids: Sequence[str]) -> str:
+    """How the clips `found` are not the clips `ids`, each of them once; empty where they are."""
+    if list(found) == list(ids):
+        return ""
+    counts = Counter(found)
+    kinds = (
+        ("missing", [clip for clip in ids if clip not in counts]),
+        ("not in the split", sorted(set(counts) - set(ids))),
+        ("given twice", sorted(clip for clip, count in counts.items() if count > 1)),
+    )
+    return ", ".join(f"{len(clips)} {what} ({named(clips)})" for what, clips in kinds if clips)
+
+
+def prediction_ids(path: Path) -> list[str]:
+    """The clips of a predictions file, line by line, without reading the captions: pages look at thousands of files.
+
+    Lines that are not as `write_predictions` writes them are parsed whole. Raises BenchError as `read_predictions`.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()  # no caption holds a line end: they are written as ASCII
+    except (OSError, UnicodeDecodeError):
+        return [item.clip for item in _lines(path)]
+    ids = []
+    for line in lines:
+        start, between, _ = line.partition(_BETWEEN)
+        if not between or not start.startswith(_BEFORE) or "\\" in start:
+            return [item.clip for item in _lines(path)]
+        ids.append(start[len(_BEFORE) :])
+    return ids
+
+
+_BEFORE, _BETWEEN = '{"clip": "', '", "caption": "'
 
 
 def named(ids: Sequence[str]) -> str:
