@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 INDEX, PUBLISHED = "README", "published"
 PAGES = (INDEX, HOME_PAGE, PUBLISHED)  # pages that are no data set's
 PICTURES = "figures"
-FOLDERS = ("reproductions", "tuning")  # pages of other commands, beside these
+FOLDERS = {"reproductions": "Tables and figures of the papers, made again", "tuning": "Searches of settings"}
+"""Pages of other commands, beside these; their files below `results` have the same names."""
 HEAVIEST = 1_400_000  # bytes of an HTML page; pictures that would make it heavier stay in their files
 
 SHORT = (
@@ -187,10 +188,10 @@ def _index(tables: Mapping[str, Sequence[Block]], refused: Mapping[str, Sequence
         "settings; done, unscored, failed and refused count cells, one per seed."
     )
     more: list[Line] = [(Link("What the papers print, beside what was reproduced", PUBLISHED, page=True),)]
-    for folder, what in zip(
-        FOLDERS, ("Tables and figures of the papers, made again", "Searches of settings"), strict=True
-    ):
-        pages = sorted((home.leaderboards / folder).glob("*.md"))
-        more += [(f"{what}: ", Link(page.stem, f"{folder}/{page.name}")) for page in pages if page.stem != "ideas"]
+    more += [
+        (f"{what}: ", Link(f"leaderboards/{folder}", folder))
+        for folder, what in FOLDERS.items()
+        if (home.results / folder).is_dir()
+    ]
     table = Table("Data sets", tuple(Column(name, name != "data set") for name in head), tuple(lines))
     return Document("Leaderboards", (Paragraph(words), table, Bullets(tuple(more))))

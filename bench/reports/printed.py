@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from bench.reports.blocks import Row
-from bench.reports.document import Cell, Code, Column, Document, Heading, Line, Paragraph, Part
+from bench.reports.blocks import RANKED_BY, Row
+from bench.reports.document import Cell, Code, Column, Document, Heading, Line, Link, Paragraph, Part
 from bench.reports.document import Table as Shown
 from bench.reports.published import Paper, Published, Table, family, load_papers
 from bench.reports.published import Row as PrintedRow
@@ -44,7 +44,6 @@ def _table(paper: Paper, table: Table, rows: Sequence[Row]) -> list[Part]:
         Column("role"),
         *(Column(METRICS[name], True) for name in metrics),
         Column("here"),
-        Column("metric"),
         Column("reproduced", True),
         Column("difference", True),
         Column("verdict"),
@@ -65,10 +64,12 @@ def _row(printed: Published, metrics: Sequence[str], rows: Sequence[Row]) -> tup
     start: tuple[Cell | Line, ...] = (f"{row.system}{_settings(row)}", role, *as_printed)
     found = best_answer(printed, rows) if row.variant_name and row.metrics else None
     if found is None:
-        return (*start, NOTHING, NOTHING, Cell(NOTHING), Cell(NOTHING), _why_not(printed))
+        return (*start, NOTHING, Cell(NOTHING), Cell(NOTHING), _why_not(printed))
     _, here, difference = numbers(found)
-    ours = f"{found.row.label} on {found.row.first.dataset}"
-    return (*start, ours, METRICS[found.metric], here, difference, found.verdict)
+    first = found.row.first
+    metric = "" if found.metric == RANKED_BY else f", {METRICS[found.metric]}"
+    ours = (Link(found.row.label, first.dataset, page=True), f" on {first.dataset}{metric}")
+    return (*start, ours, here, difference, found.verdict)
 
 
 def _settings(row: PrintedRow) -> str:

@@ -36,10 +36,11 @@ from bench.reports.document import (
 from bench.reports.examples import choose
 from bench.reports.published import Scorer
 from bench.reports.scores import METRICS, NOTHING, spread
-from bench.reports.verdicts import Answer, answer, features, printed_result, printed_scores
+from bench.reports.verdicts import Answer, answer, features, printed_result
 
 LONGEST_MESSAGE = 120  # characters of a failure's message on a page; the record has all of it
 RANKED = METRICS[RANKED_BY]
+OTHERS = tuple(name for name in METRICS if name != RANKED_BY)
 
 BY_EVENTS = (
     "The captions of the table above, scored as densevid_eval, the public code of the ActivityNet Captions challenge, "
@@ -84,12 +85,13 @@ def section(number: int, block: Block, chance: Chance, dataset: str, setting: Se
 def _scores(block: Block, chance: Chance, heading: str) -> Table:
     columns = (
         Column("#", True, "rank by the mean over the seeds that all ranked rows have"),
-        Column("tied", True, f"rows of one number cannot be told apart by {RANKED} on these clips"),
         Column("method"),
-        Column("variant"),
-        *(Column(short, True) for short in METRICS.values()),
-        Column(f"95 % of {RANKED}", True, "interval over the choice of clips"),
+        Column(RANKED, True, "the metric that rows are ranked by"),
+        Column("95 % interval", True, f"of {RANKED}, over the choice of clips"),
+        Column("tied", True, f"rows of one number cannot be told apart by {RANKED} on these clips"),
+        *(Column(METRICS[name], True) for name in OTHERS),
         Column("mean rank", True, "over the metrics of this table"),
+        Column("variant"),
         Column("state"),
     )
     rows = []
@@ -99,12 +101,13 @@ def _scores(block: Block, chance: Chance, heading: str) -> Table:
         rows.append(
             (
                 _count(rank),
-                _count(group),
                 _title(row),
-                row.label,
-                *(_score(row, metric) for metric in METRICS),
+                _score(row, RANKED_BY),
                 interval,
+                _count(group),
+                *(_score(row, metric) for metric in OTHERS),
                 Cell(f"{place:.2f}", place) if place is not None else Cell(NOTHING),
+                row.label,
                 _state(row, block),
             )
         )
@@ -116,11 +119,7 @@ def _count(number: int | None) -> Cell:
 
 
 def _title(row: Row) -> str:
-    absent = row.first.config.get("absent_streams") or []
-    title = row.title
-    if row.first.external:
-        title += f" (external: {row.first.external.source})"
-    return f"{title} (without {', '.join(absent)})" if absent else title
+    return f"{row.title} (external: {row.first.external.source})" if row.first.external else row.title
 
 
 def _score(row: Row, metric: str) -> Cell:
@@ -162,6 +161,9 @@ def _notes(block: Block, chance: Chance) -> list[Line]:
         notes += _ties(block, chance)
     if any(rank for rank in block.ranks) and all(span is None for span in chance.intervals):
         notes.append("No intervals and ties: the clip scores of these cells are not beside their records.")
+    for row in block.rows:
+        if absent := row.first.config.get("absent_streams"):
+            notes.append(f"{row.label} ran without {', '.join(absent)}.")
     selections = {record.selection.metric for row in block.rows for record in row.records if record.selection}
     if selections:
         notes.append(f"The epoch of every cell was chosen {_chosen_on(block)} by {', '.join(sorted(selections))}.")
@@ -269,9 +271,7 @@ def _published(number: int, block: Block, dataset: str, scorer: Scorer = "coco")
     columns = (
         Column("variant"),
         Column("printed in"),
-        Column("as printed"),
         Column("features there"),
-        Column("metric"),
         Column("published", True),
         Column("reproduced", True),
         Column("difference", True),
@@ -281,9 +281,7 @@ def _published(number: int, block: Block, dataset: str, scorer: Scorer = "coco")
         (
             row.label,
             f"{found.printed.citation}: {found.printed.row.system}",
-            printed_scores(found.printed),
             features(found.printed),
-            METRICS[found.metric],
             *numbers(found),
             found.verdict,
         )
@@ -295,8 +293,9 @@ def _published(number: int, block: Block, dataset: str, scorer: Scorer = "coco")
 def numbers(found: Answer) -> tuple[Cell, Cell, Cell]:
     """Published, reproduced, difference."""
     difference = found.difference
+    other = "" if found.metric == RANKED_BY else f" {METRICS[found.metric]}"
     return (
-        Cell(f"{found.value}", found.value),
+        Cell(f"{found.value}{other}", found.value),
         Cell(found.here, fmean(found.ours) if found.ours and found.whole else None),
         Cell(NOTHING) if difference is None else Cell(f"{difference:+.2f}", difference),
     )

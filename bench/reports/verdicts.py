@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import fmean
 
 from bench.records.schema import DENSEVID
 from bench.reports.blocks import Row
 from bench.reports.published import Published, Scorer, family, published_value
-from bench.reports.scores import METRICS, NOTHING, spread, verdict
+from bench.reports.scores import METRICS, spread, verdict
 
 WORDS = {"within": "within interval", "above": "above", "below": "below"}
 
@@ -132,14 +132,6 @@ def _reasons(row: Row, printed: Published) -> list[str]:
     if _prefix(printed) and not any(name.startswith(DENSEVID) for name in scored):
         found.append("scores by COCO's rules and not by densevid_eval's")
     return found
-
-
-def printed_scores(published: Published) -> str:
-    """All metrics as printed: `B@4 39.1, M 26.6, R-L 59.3, CIDEr 42.7`."""
-    scores: Sequence[str] = [
-        f"{short} {published.row.metrics[name]}" for name, short in METRICS.items() if name in published.row.metrics
-    ]
-    return ", ".join(scores) or NOTHING
 
 
 def features(published: Published) -> str:

@@ -67,10 +67,11 @@ def forest(rows: Sequence[Standing], score: str, where: str) -> Picture:
     with style():
         left = min(max(0.075 * max(map(cells, names)) + 0.2, 0.9), 3.3)
         height = ROW * len(drawn)
-        figure = sheet(height + 1.0)
+        figure = sheet(height + 0.75)
         wide = (8.3 - left - 0.35) * 0.64
         axes = place(figure, left, 0.35, wide, height)
         beside = place(figure, left + wide + 0.35, 0.35, 8.3 - left - 0.35 - wide, height)
+        ties = "; colour: tie group" if len({row.group for row in drawn}) > 1 else ""
         for n, row in enumerate(drawn):
             look = _group(row.group)
             axes.plot(row.interval, (n, n), color=look["color"], linewidth=2, gid=f"interval-{n}")
@@ -84,7 +85,7 @@ def forest(rows: Sequence[Standing], score: str, where: str) -> Picture:
         beside.set_yticks([])
         beside.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         beside.set_xlim(0.5, max(max(row.places[1], row.rank) for row in drawn) + 0.5)
-        for one, title in ((axes, f"{score}, 95 % interval over clips"), (beside, "rank, 95 % over clips")):
+        for one, title in ((axes, f"{score}, 95 % interval over clips{ties}"), (beside, "rank, 95 % over clips")):
             one.set_title(title, loc="left")
             one.set_ylim(len(drawn) - 0.5, -0.5)
             one.tick_params(axis="y", length=0)
