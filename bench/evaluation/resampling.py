@@ -159,8 +159,9 @@ def randomise_means(means_Nn: Floats, name: str, families: Sequence[Sequence[int
             scores, own = one[list(family)], np.ascontiguousarray(taken[:wanted, list(family)].T)
             for i in range(len(family) - 1):
                 apart = scores[i] - scores[i + 1 :]
-                drawn = apart[:, None] - (own[i] - own[i + 1 :])
-                hit[i, i + 1 :] += (np.abs(drawn) >= np.abs(apart)[:, None] - NOISE).sum(axis=1)
+                drawn = own[i + 1 :] - (own[i] - apart[:, None])
+                np.abs(drawn, out=drawn)
+                hit[i, i + 1 :] += np.count_nonzero(drawn >= np.abs(apart)[:, None] - NOISE, axis=1)
         start += len(swaps_Kn)
     p = [(hit + hit.T + 1) / (count + 1) for hit, count in zip(hits, counts, strict=True)]
     for table in p:

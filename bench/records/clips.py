@@ -84,22 +84,24 @@ def read_columns(path: Path, names: Sequence[str]) -> tuple[tuple[str, ...], dic
     knows quotes and says what is wrong.
     """
     try:
-        head, *lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        text = path.read_text(encoding="utf-8")
+        head, *lines = text.removesuffix("\n").split("\n")
         columns = head.split(",")
-        width = len(columns)
-        fields = ",".join(lines).split(",")
-        plain = columns[0] == "clip" and lines and all(line.count(",") == width - 1 for line in lines)
-        if not plain or '"' in head or any('"' in clip for clip in fields[::width]):
-            raise ValueError(path)
-        ids = tuple(fields[::width])
-        found = {
-            name: np.array([*map(float, fields[columns.index(name) :: width])]) for name in names if name in columns
-        }
+        wanted = [columns.index(name) for name in names if name in columns]
+        last = len(columns) - min(wanted, default=1)  # the ranked metrics stand last: the others need not be cut apart
+        cut = [line.rsplit(",", last) for line in lines]
+        ids = tuple(line[: line.find(",")] for line in lines)
+        found = {columns[at]: np.array([float(one[at - len(columns)]) for one in cut]) for at in wanted}
+        even = text.count(",") == len(columns) * (len(lines) + 1) - len(lines) - 1 and {*map(len, cut)} == {last + 1}
         if (
-            len(set(columns)) != width
+            columns[0] != "clip"
+            or '"' in text
+            or not even
+            or len(set(columns)) != len(columns)
             or len(set(ids)) != len(ids)
-            or not all(np.isfinite(one).all() for one in found.values())
         ):
+            raise ValueError(path)
+        if not all(np.isfinite(one).all() for one in found.values()):
             raise ValueError(path)
     except (OSError, ValueError):
         ids, whole = read_scores(path)

@@ -229,19 +229,19 @@ def prediction_ids(path: Path) -> list[str]:
     Lines that are not as `write_predictions` writes them are parsed whole. Raises BenchError as `read_predictions`.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()  # no caption holds a line end: they are written as ASCII
+        text = path.read_bytes()
+        parts = text.split(_BEFORE)[1:]
+        told = b"\n".join([part[: part.find(b'"')] for part in parts]).decode()
     except (OSError, UnicodeDecodeError):
         return [item.clip for item in _lines(path)]
-    ids = []
-    for line in lines:
-        start, between, _ = line.partition(_BETWEEN)
-        if not between or not start.startswith(_BEFORE) or "\\" in start:
-            return [item.clip for item in _lines(path)]
-        ids.append(start[len(_BEFORE) :])
-    return ids
+    starts = text.startswith(_BEFORE) + text.count(b"\n" + _BEFORE)
+    plain = (
+        starts == len(parts) == text.count(_BETWEEN) == text.count(b"\n") and text.endswith(b"\n") and "\\" not in told
+    )
+    return told.split("\n") if plain else [item.clip for item in _lines(path)]
 
 
-_BEFORE, _BETWEEN = '{"clip": "', '", "caption": "'
+_BEFORE, _BETWEEN = b'{"clip": "', b'", "caption": "'
 
 
 def named(ids: Sequence[str]) -> str:

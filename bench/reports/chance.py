@@ -25,7 +25,7 @@ from bench.records.schema import Record
 from bench.reports.blocks import RANKED_BY, Block, Row
 from bench.reports.scores import METRICS
 
-MOST_TIED = 40  # rows of a table that are compared in pairs: 780 of them
+MOST_TIED = 30  # rows of a table that are compared in pairs, as many as its picture shows: 435 pairs
 SCALE = 100.0  # scores are in percent; the rooms of statistics have 0 to 10
 
 
@@ -73,8 +73,7 @@ class _Drawn:
 
     def add(self, clips: Clips) -> int:
         """The number of a further system."""
-        place = {clip: number for number, clip in enumerate(clips.ids)}
-        self.means.append(clips.scores[[place[clip] for clip in self.ids]])
+        self.means.append(_ordered(clips, self.ids))
         return len(self.means) - 1
 
 
@@ -145,11 +144,18 @@ def _mean(records: Sequence[Record], clips: Mapping[str, Clips]) -> Clips | None
     ids = cells[0].ids
     total = np.zeros(len(ids))
     for cell in cells:
-        if cell is None or set(cell.ids) != set(ids):
+        if cell is None or (cell.ids != ids and set(cell.ids) != set(ids)):
             return None
-        place = {clip: number for number, clip in enumerate(cell.ids)}
-        total += cell.scores if cell.ids == ids else cell.scores[[place[clip] for clip in ids]]
+        total += _ordered(cell, ids)
     return Clips(ids, total / len(cells))
+
+
+def _ordered(clips: Clips, ids: tuple[str, ...]) -> Floats:
+    """The scores in the order of `ids`, which are the same clips."""
+    if clips.ids == ids:
+        return clips.scores
+    place = {clip: number for number, clip in enumerate(clips.ids)}
+    return clips.scores[[place[clip] for clip in ids]]
 
 
 def _chance(block: Block, plan: _Plan, scores: Floats, samples: Floats, p: Sequence[Floats]) -> Chance:

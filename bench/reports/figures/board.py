@@ -72,15 +72,9 @@ def forest(rows: Sequence[Standing], score: str, where: str) -> Picture:
         axes = place(figure, left, 0.35, wide, height)
         beside = place(figure, left + wide + 0.35, 0.35, 8.3 - left - 0.35 - wide, height)
         ties = "; colour: tie group" if len({row.group for row in drawn}) > 1 else ""
-        for n, row in enumerate(drawn):
-            look = _group(row.group)
-            axes.plot(row.interval, (n, n), color=look["color"], linewidth=2, gid=f"interval-{n}")
-            axes.plot([row.mean], [n], markersize=6, gid=f"mean-{n}", **look)
-            low, high = row.places
-            beside.plot(
-                (low, high), (n, n), color=look["color"], linewidth=4, solid_capstyle="round", gid=f"places-{n}"
-            )
-            beside.plot([row.rank], [n], markersize=6, gid=f"rank-{n}", **look)
+        for group in dict.fromkeys(row.group for row in drawn):
+            own = [(n, row) for n, row in enumerate(drawn) if row.group == group]
+            _draw_group(axes, beside, own, group)
         axes.set_yticks(range(len(drawn)), names)
         beside.set_yticks([])
         beside.xaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -101,6 +95,18 @@ def forest(rows: Sequence[Standing], score: str, where: str) -> Picture:
         return finish(
             figure, f"{score} with intervals", f"{score} with 95 % intervals on {where}: {'; '.join(told)}.{rest}"
         )
+
+
+def _draw_group(axes: Axes, beside: Axes, rows: Sequence[tuple[int, Standing]], group: int | None) -> None:
+    """The rows of one tie group, each at its height."""
+    look = _group(group)
+    heights = [n for n, _ in rows]
+    low, high = zip(*(row.interval for _, row in rows), strict=True)
+    first, last = zip(*(row.places for _, row in rows), strict=True)
+    axes.hlines(heights, low, high, color=look["color"], linewidth=2, gid=f"intervals-{group}")
+    beside.hlines(heights, first, last, color=look["color"], linewidth=4, capstyle="round", gid=f"places-{group}")
+    axes.plot([row.mean for _, row in rows], heights, linestyle="", markersize=6, gid=f"means-{group}", **look)  # type: ignore[arg-type]
+    beside.plot([row.rank for _, row in rows], heights, linestyle="", markersize=6, gid=f"ranks-{group}", **look)  # type: ignore[arg-type]
 
 
 def _group(group: int | None) -> dict[str, str]:
