@@ -48,7 +48,7 @@ def _table(paper: Paper, table: Table, rows: Sequence[Row]) -> list[Part]:
         Column("difference", True),
         Column("verdict"),
     )
-    terms = f"Split rule {table.splits}"
+    terms = f"Split lists: {table.splits}"
     terms += ", data set inferred from the text" if table.dataset_inferred else ""
     terms += ", events scored by densevid_eval" if table.scorer == "densevid" else ""
     shown = tuple(_row(Published(paper.paper, table, row), metrics, rows) for row in table.rows)
@@ -73,11 +73,12 @@ def _row(printed: Published, metrics: Sequence[str], rows: Sequence[Row]) -> tup
 
 
 def _settings(row: PrintedRow) -> str:
-    """What tells the row from its namesakes: the settings of an ablation."""
+    """What tells the row from its namesakes, the settings of an ablation; and what is to be said of how it is printed."""
     told = {name: value for name, value in row.variant.items() if name in ABLATED}
     parts = [
         f"{name} {'+'.join(map(str, value)) if isinstance(value, list) else value}" for name, value in told.items()
     ]
+    parts += [row.note] if row.note else []
     return f" ({', '.join(parts)})" if parts else ""
 
 

@@ -305,12 +305,12 @@ def _events(number: int, block: Block, dataset: str) -> list[Part]:
     """The second table of a section, with the scores by densevid's rules."""
     caption = f"Table {number} by the rules of densevid_eval"
     columns = (Column("method"), Column("variant"), *(Column(short, True) for short in METRICS.values()))
-    rows = tuple(
+    rows: tuple[tuple[Cell | Line, ...], ...] = tuple(
         (_title(row), row.label, *(_score(row, DENSEVID + metric) for metric in METRICS)) for row in block.rows
     )
     parts: list[Part] = [Heading(3, caption), Paragraph(BY_EVENTS), Table(caption, columns, rows)]
     parts.append(Bullets(tuple(_signatures(block, DENSEVID))))
-    return [*parts, *(part for part in _published(number, block, dataset, "densevid"))]
+    return [*parts, *_published(number, block, dataset, "densevid")]
 
 
 def _ledger(number: int, block: Block, home: Home) -> Table:
