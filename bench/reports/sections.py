@@ -65,6 +65,8 @@ def section(number: int, block: Block, chance: Chance, dataset: str, setting: Se
     terms = block.terms
     streams = " + ".join(block.streams) or "streams unknown"
     heading = f"{number}. {block.protocol.capitalize()} protocol, {terms['split']} split, {streams}"
+    if all(row.external for row in block.rows):
+        heading = f"{number}. Captions made elsewhere, {terms['split']} split"
     parts: list[Part] = [Heading(2, heading), _scores(block, chance, heading)]
     if notes := [*_notes(block, chance), *_troubles(block, setting.home)]:
         parts.append(Bullets(tuple(notes)))
@@ -376,7 +378,7 @@ def _device(row: Row) -> str:
     found = []
     for record in row.records:
         facts = record.provenance
-        if facts is not None and facts.device:
+        if facts is not None and facts.device and record.external is None:
             kind = "CPU" if facts.device.startswith("cpu") else "GPU"
             threads = f", {facts.threads} threads" if kind == "CPU" and facts.threads and facts.threads > 1 else ""
             share = f", {facts.gpu_share:g} of one" if kind == "GPU" and facts.gpu_share and facts.gpu_share < 1 else ""

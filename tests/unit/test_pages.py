@@ -443,3 +443,22 @@ def test_every_number_of_a_committed_page_is_in_a_record(name: str) -> None:
                 )
                 seen += 1
     assert seen >= 8 * len(rows)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "tests" / "golden" / "schema1").glob("*.json")), ids=lambda path: path.stem
+)
+def test_records_of_schema_1_stand_on_pages(tmp_path: Path, path: Path) -> None:
+    """Files as they were written once and are never written anew: whatever schema comes, these are read."""
+    home = Home(tmp_path)
+    raw = json.loads(path.read_text())
+    place = home.results / raw["config"]["dataset"] / raw["config"]["method"] / raw["key"] / "record.json"
+    place.parent.mkdir(parents=True)
+    place.write_text(path.read_text())
+    bad: list[BadRecord] = []
+    write(home, bad=bad)
+    assert bad == []
+    shown = row_of(page(home, raw["config"]["dataset"]), f"{raw['config']['method']}:{raw['config']['variant']}")
+    cider = raw["scores"].get("test", {}).get("cider")
+    assert shown["CIDEr"] == (f"{cider:.2f} (1)" if cider is not None else "—")
+    assert shown["state"] == {"failed": "FAILED seed 0", "unscored": "unscored seed 1"}.get(raw["state"], "done")
