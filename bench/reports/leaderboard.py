@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from bench import BenchError
 from bench.home import Home
 from bench.records.store import BadRecord, all_records, record_paths
-from bench.reports.blocks import Block, blocks
+from bench.reports.blocks import Block, blocks, distinctions
 from bench.reports.document import (
     Bullets,
     Cell,
@@ -145,8 +145,9 @@ def _page(
         parts.append(Paragraph("There are no records of this data set."))
     asked = [[(idea, control) for idea, control, _ in pairs(block.rows)] for block in tables]
     setting = Setting(home, clips, f"{PICTURES}/{name}")
-    for number, (block, chance) in enumerate(zip(tables, of_tables(tables, clips, asked), strict=True), start=1):
-        parts += section(number, block, chance, name, setting)
+    chances = of_tables(tables, clips, asked)
+    for number, (block, chance, apart) in enumerate(zip(tables, chances, distinctions(tables), strict=True), start=1):
+        parts += section(number, block, chance, name, setting, apart)
     if refused:
         lines: list[Line] = [
             (Code(_relative(item.path, home)), f": {_from_home(item.reason, home)}") for item in refused

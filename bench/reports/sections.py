@@ -60,13 +60,14 @@ class Setting:
     pictures: str
 
 
-def section(number: int, block: Block, chance: Chance, dataset: str, setting: Setting) -> list[Part]:
-    """The parts of table `number`."""
+def section(number: int, block: Block, chance: Chance, dataset: str, setting: Setting, apart: str = "") -> list[Part]:
+    """The parts of table `number`; `apart` tells it from others of the same protocol, split and streams."""
     terms = block.terms
     streams = " + ".join(block.streams) or "streams unknown"
     heading = f"{number}. {block.protocol.capitalize()} protocol, {terms['split']} split, {streams}"
     if all(row.external for row in block.rows):
         heading = f"{number}. Captions made elsewhere, {terms['split']} split"
+    heading += f" ({apart})" if apart else ""
     parts: list[Part] = [Heading(2, heading), _scores(block, chance, heading)]
     if notes := [*_notes(block, chance), *_troubles(block, setting.home)]:
         parts.append(Bullets(tuple(notes)))
