@@ -16,8 +16,9 @@ from record_factory import put, put_scored, record
 from test_leaderboard import page, row_of, rows_of
 
 from bench.evaluation.resampling import compare, enough, randomise, randomise_means
-from bench.home import Home, data_folder
+from bench.home import Home
 from bench.records.clips import SCORES, read_columns, read_scores
+from bench.records.keys import NOT_KEYED, canonical
 from bench.records.schema import Record
 from bench.records.store import PREDICTIONS, BadRecord, all_records, cell_folder, prediction_ids
 from bench.reports.controls import declared
@@ -369,80 +370,77 @@ class TestFastReaders:
 # Every number ---------------------------------------------------------------------------------------------------------
 
 
-def numbers_in(record_: Record) -> list[float]:
-    """The numbers of a record that pages show."""
-    found = [float(record_.seed), *record_.scores.get(record_.split, {}).values()]
-    if record_.ledger is not None:
-        found += [float(value) for value in record_.ledger.model_dump().values() if value is not None]
-    return found
+def numbers_in(one: Record) -> dict[str, float]:
+    """The numbers of a record that pages show, by name."""
+    return {**one.scores.get(one.split, {}), **(one.ledger.model_dump(exclude_none=True) if one.ledger else {})}
 
 
-def shown_as(values: Sequence[float]) -> set[str]:
-    """How pages write a number or the mean and deviation of some."""
-    made = {f"{np.mean(values):{form}}" for form in (".2f", ".1f", ".0f", ",.0f", ",.1f", ".3f")}
-    if len(values) > 1:
-        made |= {f"{np.std(values, ddof=1):.2f}"}
+def shown_as(records: Sequence[Record], label: str) -> set[str]:
+    """How a page may write what the records of a row hold: means, deviations, single values, seeds and their count."""
+    done = [one for one in records if one.state == "done"]
+    made = {str(len(done)), *(str(one.seed) for one in records), *NUMBER.findall(label)}
+    for name in {name for one in done for name in numbers_in(one)}:
+        values = [numbers_in(one)[name] for one in done if name in numbers_in(one)]
+        for number in (np.mean(values), *values):
+            made |= {f"{number:{form}}" for form in (".2f", ",.1f", ",.0f", ".0f")}
+        made |= {f"{np.std(values, ddof=1):.2f}"} if len(values) > 1 else set()
     return made
 
 
-NUMBER = re.compile(r"[+-]?\d[\d,]*(?:\.\d+)?")
+NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
+SCORED = ("CIDEr", "B@4", "M", "R-L", "reproduced")
+SPENT = ("captions", "epochs", "training, s", "decoding, s", "captions/s", "peak memory, MB", "parameters")
+PAGES = sorted(path.stem for path in (ROOT / "leaderboards").glob("*.md") if path.stem not in ("README", "published"))
+PRINTED = {
+    str(value)
+    for paper in load_papers()
+    for table in paper.tables
+    for row in table.rows
+    for value in row.metrics.values()
+}
 
 
-@pytest.mark.parametrize(
-    "name",
-    sorted(path.stem for path in (ROOT / "leaderboards").glob("*.md") if path.stem not in ("README", "published")),
-)
+@pytest.mark.parametrize("name", PAGES)
 def test_every_number_of_a_committed_page_is_in_a_record(name: str) -> None:
-    """Scores, costs and printed results of the committed pages, number by number, against the records and printed tables.
+    """Scores, costs and printed results, number by number, against the records that the row links to and the printed tables.
 
-    Intervals, ties, ranks and p values are drawn: they are held by the tests above.
+    Intervals, ties, ranks and p values are drawn from clips: the tests above hold them against the general way.
     """
-    home = Home(ROOT)
-    records = all_records(home.results, name)
-    rows: dict[str, list[Record]] = {}
-    for one in records:
-        rows.setdefault(f"{one.method}:{one.variant}" if one.variant else one.method, []).append(one)
-    printed = {
-        value
-        for paper in load_papers(data_folder("published"))
-        for table in paper.tables
-        for row in table.rows
-        for value in row.metrics.values()
-    }
-    text = page(home, name)
-    seen = 0
-    for row in rows_of(text, "variant"):
-        label = unescaped(row["variant"])
-        own = [one for one in rows[label.split(" (")[0]] if one.state == "done"]
-        allowed = {str(len(own)), *(str(one.seed) for one in own)}
-        columns = [[numbers_in(one) for one in own]]
-        for cells in columns:
-            width = min(map(len, cells), default=0)
-            for at in range(width):
-                allowed |= shown_as([cell[at] for cell in cells])
-                allowed |= {made for cell in cells for made in shown_as([cell[at]])}
-        allowed |= {str(value) for value in printed}
-        for column in (
-            "CIDEr",
-            "B@4",
-            "M",
-            "R-L",
-            "published",
-            "reproduced",
-            "captions",
-            "epochs",
-            "training, s",
-            "decoding, s",
-            "captions/s",
-            "peak memory, MB",
-            "parameters",
-        ):
-            for number in NUMBER.findall(row.get(column, "")) if "caption" not in row else ():
-                assert number in allowed or number.lstrip("(") in allowed, (
-                    f"{name}: {number} of {label}, {column}, is in no record"
-                )
-                seen += 1
-    assert seen >= 8 * len(rows)
+    by_key = {one.key: one for one in all_records(Home(ROOT).results, name)}
+    linked: set[str] = set()
+    for section in page(Home(ROOT), name).split("\n## ")[1:]:
+        allowed: dict[str, set[str]] = {}
+        for row in rows_of(section, "records"):
+            keys = re.findall(r"/([0-9a-f]{16})/record\.json", row["records"])
+            assert keys
+            linked |= set(keys)
+            allowed[row["variant"]] = shown_as([by_key[key] for key in keys], row["variant"])
+        for row in rows_of(section, "variant"):
+            for column in (*SCORED, *SPENT) if "caption" not in row else ():
+                lost = set(NUMBER.findall(row.get(column, ""))) - allowed[row["variant"]]
+                assert not lost, f"{row['variant']}, {column}: {lost} is in no record of the row"
+            assert set(NUMBER.findall(row.get("published", ""))) <= PRINTED
+        for row in rows_of(section, "idea", "control"):
+            for column, side in (("CIDEr", "idea"), ("CIDEr of the control", "control")):
+                assert set(NUMBER.findall(row[column])) <= allowed[row[side]]
+            one, other = (float(row[column].split(" ")[0]) for column in ("CIDEr", "CIDEr of the control"))
+            assert float(row["difference"]) == pytest.approx(one - other, abs=0.011)
+    assert linked == set(by_key), "every sound record stands on its page"
+
+
+def test_every_number_of_the_page_of_printed_results_is_printed_or_in_a_record() -> None:
+    seeds: dict[str, dict[str, list[Record]]] = {}
+    for one in all_records(Home(ROOT).results):
+        settings = canonical({name: value for name, value in one.config.items() if name not in ("seed", *NOT_KEYED)})
+        seeds.setdefault(f"{one.method}:{one.variant} on {one.dataset}", {}).setdefault(settings, []).append(one)
+    rows = rows_of(page(Home(ROOT), "published"), "system", "here")
+    assert len(rows) == 189
+    for row in rows:
+        assert {row.get(metric, "—") for metric in ("B@4", "M", "R-L", "CIDEr")} <= {*PRINTED, "—"}
+        if row["here"] != "—":
+            own = seeds[re.sub(r" \(.*?\) on", " on", unescaped(row["here"]).split(", ")[0])]
+            means = set.union(*(shown_as(records, "") for records in own.values()))
+            assert NUMBER.findall(row["reproduced"])[0] in means, row
 
 
 @pytest.mark.parametrize(
