@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from bench import BenchError
 from bench.home import Home
-from bench.records.schema import DENSEVID, Record
-from bench.records.store import RECORD, cell_folder
+from bench.records.schema import DENSEVID
+from bench.records.store import cell_folder
 from bench.reports.blocks import RANKED_BY, Block, Row
 from bench.reports.chance import MOST_TIED, Chance, Clips
 from bench.reports.controls import pairs
@@ -26,7 +24,6 @@ from bench.reports.document import (
     Heading,
     Image,
     Line,
-    Link,
     Paragraph,
     Part,
     Quote,
@@ -34,6 +31,7 @@ from bench.reports.document import (
     Table,
 )
 from bench.reports.examples import choose
+from bench.reports.ledger import known, ledger, record_link
 from bench.reports.published import Scorer
 from bench.reports.scores import METRICS, NOTHING, spread
 from bench.reports.verdicts import Answer, answer, features, printed_result
@@ -76,7 +74,7 @@ def section(number: int, block: Block, chance: Chance, dataset: str, setting: Se
     parts += _published(number, block, dataset)
     if any(name.startswith(DENSEVID) for name in block.signatures):
         parts += _events(number, block, dataset)
-    parts += [Heading(3, f"Cost and records of table {number}"), _ledger(number, block, setting.home)]
+    parts += [Heading(3, f"Cost and records of table {number}"), ledger(number, block, setting.home)]
     parts += _examples(number, block, setting)
     shared: list[Line] = [_shared(terms), *_signatures(block)]
     return [
@@ -210,16 +208,11 @@ def _troubles(block: Block, home: Home) -> list[Line]:
                 (
                     Alarm("FAILED"),
                     f" {row.label}, ",
-                    _record_link(record, home, f"seed {record.seed}"),
+                    record_link(record, home, f"seed {record.seed}"),
                     f", in {failure.stage}: {failure.type}: {message}",
                 )
             )
     return notes
-
-
-def _record_link(record: Record, home: Home, words: str | None = None) -> Link:
-    path = Path(os.path.relpath(cell_folder(home.results, record) / RECORD, home.leaderboards)).as_posix()
-    return Link(words or str(record.seed), path)
 
 
 def _controls(number: int, block: Block, chance: Chance) -> list[Part]:
@@ -316,77 +309,6 @@ def _events(number: int, block: Block, dataset: str) -> list[Part]:
     return [*parts, *_published(number, block, dataset, "densevid")]
 
 
-def _ledger(number: int, block: Block, home: Home) -> Table:
-    """What the cells of a table cost, means over seeds, with the way to their records."""
-    columns = (
-        Column("variant"),
-        Column("records", help="one for each seed"),
-        Column("captions", True, "read or sampled in training, of the budget"),
-        Column("epochs", True),
-        Column("training, s", True, "mean of a cell"),
-        Column("decoding, s", True, "mean of a cell, all clips of the split"),
-        Column("captions/s", True, "in training"),
-        Column("peak memory, MB", True),
-        Column("parameters", True),
-        Column("on"),
-    )
-    rows: list[tuple[Cell | Line, ...]] = []
-    for row in block.rows:
-        links = [part for record in row.records for part in (", ", _record_link(record, home))][1:]
-        rows.append(
-            (
-                row.label,
-                tuple(links),
-                _captions(row),
-                _mean(row, "epochs", ".0f"),
-                _mean(row, "fit_seconds", ",.0f"),
-                _mean(row, "decode_seconds", ",.1f"),
-                _mean(row, "captions_per_second", ",.0f"),
-                _mean(row, "peak_memory_mb", ",.0f"),
-                _mean(row, "parameters", ",.0f"),
-                _device(row),
-            )
-        )
-    return Table(f"Cost and records of table {number}, means over seeds", columns, tuple(rows))
-
-
-def _known(row: Row, name: str) -> list[float]:
-    found = [getattr(record.ledger, name) for record in row.records if record.ledger]
-    return [float(value) for value in found if value is not None]
-
-
-def _mean(row: Row, name: str, form: str) -> Cell:
-    values = _known(row, name)
-    return Cell(format(fmean(values), form), fmean(values)) if values else Cell(NOTHING)
-
-
-def _captions(row: Row) -> Cell:
-    """Captions of the budget, and those used where a cell stopped early."""
-    budgets, used = _known(row, "budget"), _known(row, "captions")
-    if not budgets:
-        return Cell(NOTHING)
-    whole = _range(budgets)
-    return Cell(whole if _range(used) == whole else f"{_range(used)} of {whole}", fmean(used))
-
-
-def _range(counts: Iterable[float]) -> str:
-    low, high = min(counts), max(counts)
-    return f"{low:,.0f}" if low == high else f"{low:,.0f} to {high:,.0f}"
-
-
-def _device(row: Row) -> str:
-    """Where the cells ran: times of other devices are not to be compared."""
-    found = []
-    for record in row.records:
-        facts = record.provenance
-        if facts is not None and facts.device and record.external is None:
-            kind = "CPU" if facts.device.startswith("cpu") else "GPU"
-            threads = f", {facts.threads} threads" if kind == "CPU" and facts.threads and facts.threads > 1 else ""
-            share = f", {facts.gpu_share:g} of one" if kind == "GPU" and facts.gpu_share and facts.gpu_share < 1 else ""
-            found.append(f"{kind}{threads}{share}")
-    return " / ".join(dict.fromkeys(found)) or NOTHING
-
-
 def _examples(number: int, block: Block, setting: Setting) -> list[Part]:
     try:
         chosen = choose(block, setting.clips, setting.home)
@@ -436,7 +358,7 @@ def _cost(row: Row, home: Home) -> Any:
     from bench.reports.figures.board import Cost
     from bench.reports.figures.source import VALIDATION, epochs
 
-    seconds = _known(row, "fit_seconds")
+    seconds = known(row, "fit_seconds")
     curves: list[dict[int, float]] = []
     for record in row.records:
         folder = cell_folder(home.results, record)
