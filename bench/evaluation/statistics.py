@@ -7,6 +7,8 @@ stay those of the whole set.
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -89,6 +91,7 @@ def _total(statistics: Floats, weights: ArrayLike | None) -> Floats:
     return np.asarray(weights, np.float64) @ statistics
 
 
+@functools.cache
 def student(degrees: int) -> float:
     """Two-sided 95 % quantile of Student's t: 2.776 for four degrees of freedom, 1.96 for very many."""
     from scipy.stats import t  # imported late: it takes longer than all the rest of a page

@@ -19,6 +19,7 @@ from bench.records.schema import Record
 
 RANKED_BY = "cider"
 FRAMES = ("frames",)
+DIGEST = 64  # hexadecimal digits of a SHA-256
 UNKEYED = ("seed", *NOT_KEYED)  # do not tell one row from another
 NO_SIGNATURES = "{}"
 TERMS = ("protocol", "split", "splits", "subset", "captions_digest")
@@ -111,6 +112,35 @@ def blocks(records: Sequence[Record]) -> list[Block]:
         for (terms, signatures), group in _grouped(records).items()
     ]
     return sorted(made, key=_place)
+
+
+def distinctions(tables: Sequence[Block]) -> list[str]:
+    """What tells each block from those of the same protocol, split and streams: `epochs 20, tok:strip`; empty for one alone."""
+    alike: dict[tuple[Any, ...], list[Block]] = {}
+    for block in tables:
+        alike.setdefault((block.protocol, block.terms["split"], block.streams), []).append(block)
+    found = []
+    for block in tables:
+        others = [_facts(one) for one in alike[block.protocol, block.terms["split"], block.streams]]
+        own = _facts(block)
+        found.append(", ".join(fact for fact in own if not all(fact in other for other in others)))
+    return found
+
+
+def _facts(block: Block) -> list[str]:
+    """Terms and fields of the ranked metric's signature, one by one, digests by their first digits."""
+    flat = _flat({name: value for name, value in block.terms.items() if name not in ("protocol", "split")})
+    facts = [
+        f"{name.rpartition('.')[2].replace('_', ' ')} {_told(value)}"
+        for name, value in flat.items()
+        if value is not None
+    ]
+    return [*facts, *(field for field in block.signatures.get(RANKED_BY, "").split("|") if ":" in field)]
+
+
+def _told(value: Any) -> str:
+    text = "/".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text[:8] if len(text) == DIGEST else text
 
 
 def _place(block: Block) -> tuple[Any, ...]:

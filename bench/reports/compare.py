@@ -18,8 +18,8 @@ from bench.evaluation.versions import NAMES, PREFIX
 from bench.records.clips import CellClips
 from bench.records.schema import TOP, Record
 from bench.reports.blocks import Row, flat_config
-from bench.reports.leaderboard import spread
 from bench.reports.markdown import clean
+from bench.reports.scores import spread
 from bench.reports.terminal import columns, wrapped
 
 MOST = 20  # clips won, and clips lost

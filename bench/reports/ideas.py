@@ -12,8 +12,8 @@ from statistics import fmean, stdev
 from bench.evaluation.statistics import student
 from bench.records.schema import Record
 from bench.records.store import RECORD, cell_folder
-from bench.reports.leaderboard import METRICS, NOTHING, spread
 from bench.reports.markdown import clean, code, escape, link, table
+from bench.reports.scores import METRICS, NOTHING, spread
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,29 @@ from tabulate import tabulate
 
 from bench import BenchError
 from bench.records.store import write_atomically
+from bench.reports.document import (
+    Alarm,
+    Bullets,
+    Cell,
+    Code,
+    Document,
+    Folded,
+    Heading,
+    Image,
+    Line,
+    Link,
+    Paragraph,
+    Part,
+    Quote,
+    Span,
+    Table,
+    spans,
+)
 
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
-PICTURE = ".svg"
-SPECIAL = re.compile(r"([\\|`*\[\]~])")
+PICTURE, TWIN = ".svg", ".html"
+SPECIAL = re.compile(r"([\\|`*\[\]~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
+DRAWN = re.compile(r"<svg\b.*?</svg>", re.DOTALL)
 JOINER = "\u200d"  # holds emoji together; the other format characters can reverse or hide the text around them
 
 
@@ -50,6 +69,58 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[st
     return tabulate(rows, headers=head, tablefmt="pipe", disable_numparse=True, colalign=align)
 
 
+def render(document: Document) -> str:
+    """The document as Markdown. Its text is escaped; its pictures are named by their paths."""
+    return "\n\n".join([f"# {escape(document.title)}", *map(_part, document.parts)])
+
+
+def _part(part: Part) -> str:
+    match part:
+        case Heading():
+            return f"{'#' * part.level} {escape(part.text)}"
+        case Paragraph():
+            return _line(part.line)
+        case Bullets():
+            return "\n".join(f"- {_line(line)}" for line in part.lines)
+        case Image():
+            return f"![{escape(part.picture.alt)}]({quote(part.path)})"
+        case Folded():
+            inside = "\n\n".join(map(_part, part.parts))
+            return f"<details>\n<summary>{escape(part.summary)}</summary>\n\n{inside}\n\n</details>"
+        case Table():
+            rows = [
+                [_line(cell.line if isinstance(cell, Cell) else cell, cells=True) for cell in row] for row in part.rows
+            ]
+            head = [column.name for column in part.columns]
+            return table(
+                [escape(name) for name in head], rows, [escape(one.name) for one in part.columns if one.number]
+            )
+
+
+def _line(line: Line, cells: bool = False) -> str:
+    return "".join(_span(span, cells) for span in spans(line))
+
+
+def _span(span: Span, cells: bool) -> str:
+    """One piece of a line; in `cells` a code span would not keep its pipes, so it is plain text there."""
+    match span:
+        case Link():
+            return link(span.words, f"{span.path}.md" if span.page else span.path)
+        case Code():
+            return escape(span.text) if cells else code(span.text)
+        case Quote() | Alarm():
+            return escape(span.text)
+        case _:
+            return _escaped_inside(span)
+
+
+def _escaped_inside(text: str) -> str:
+    """`escape` keeps no space at the ends of a text; those between two pieces of a line belong there."""
+    before = " " if text[:1].isspace() else ""
+    after = " " if text[-1:].isspace() and text.strip() else ""
+    return f"{before}{escape(text)}{after}"
+
+
 def between_markers(path: Path, body: str) -> str:
     """The page at `path` with `body` between its markers; a new page where there is none.
 
@@ -71,16 +142,24 @@ def between_markers(path: Path, body: str) -> str:
 def bring_up_to_date(texts: Mapping[Path, str], check: bool) -> list[Path]:
     """Write the pages and pictures that are not as `texts` say; returns them. With `check` nothing is written.
 
-    `check` asks of a picture only that it is there: its bytes are those of one version of the drawing library, and its
-    numbers stand in the records and on the page.
+    `check` asks of a picture, in a file of its own or within an HTML page, only that it is there: its bytes are those of one
+    version of the drawing library, and its numbers stand in the records and on the page.
     """
     changed = []
     for path, text in texts.items():
-        if not path.exists() or (read_page(path) != text and not (check and path.suffix == PICTURE)):
+        if not path.exists() or _apart(path, read_page(path), text, check):
             changed.append(path)
             if not check:
                 write_atomically(path, text)
     return changed
+
+
+def _apart(path: Path, there: str, text: str, check: bool) -> bool:
+    if there == text:
+        return False
+    if check and path.suffix == PICTURE:
+        return False
+    return not (check and path.suffix == TWIN and DRAWN.sub("", there) == DRAWN.sub("", text))
 
 
 def has_markers(text: str) -> bool:

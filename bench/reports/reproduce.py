@@ -37,18 +37,16 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import sqrt
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from bench import BenchError
-from bench.evaluation.statistics import student
 from bench.records.schema import Record
 from bench.records.store import RECORD, cell_folder
-from bench.reports.leaderboard import METRICS, NOTHING, spread
 from bench.reports.markdown import clean, code, escape, link, table
 from bench.reports.published import Source
+from bench.reports.scores import METRICS, NOTHING, spread, verdict
 
 
 @dataclass(frozen=True)
@@ -271,18 +269,6 @@ def _row(
         escape(_remarks(line, kept)),
         _links(line.records, page),
     ]
-
-
-def verdict(values: Sequence[float], printed: float) -> str:
-    """`within`, `above` or `below`: where our seeds lie by the printed number. Needs two values or more.
-
-    The printed number is taken for one more run of the same kind: within is mean ± t sd sqrt(1 + 1/n), 95 %.
-    """
-    count = len(values)
-    reach = student(count - 1) * stdev(values) * sqrt(1 + 1 / count)
-    if abs(fmean(values) - printed) <= reach:
-        return "within"
-    return "above" if fmean(values) > printed else "below"
 
 
 def _remarks(line: Line, kept: Sequence[Record]) -> str:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from bench.records.clips import write_scores
 from bench.records.keys import cell_key
 from bench.records.schema import Record
-from bench.records.store import cell_folder, write_record
+from bench.records.store import Prediction, cell_folder, write_predictions, write_record
 
 SIGNATURES = {name: f"{name}|refs:abc|n:100|tok:ptb|scale:100" for name in ("bleu4", "meteor", "rouge_l", "cider")}
 SCORES = {"bleu4": 30.0, "meteor": 20.0, "rouge_l": 50.0, "cider": 25.0}
@@ -65,3 +69,31 @@ def record(state: str = "done", *, made: dict[str, Any] | None = None, **cfg: An
 def put(results: Path, *records: Record) -> list[Path]:
     """Write records where they belong."""
     return [write_record(cell_folder(results, item), item) for item in records]
+
+
+def put_scored(
+    results: Path,
+    cider: Sequence[float],
+    captions: Sequence[str] | None = None,
+    made: dict[str, Any] | None = None,
+    **cfg: Any,
+) -> Record:
+    """A done cell with its files: clip scores `cider` in percent, a caption of each clip, a curve. Its scores are their means."""
+    ids = [f"clip{number}" for number in range(len(cider))]
+    rouge = [50.0 + number % 7 for number in range(len(cider))]
+    clips = {
+        name: dict(zip(ids, np.round(values, 6) / 100, strict=True))
+        for name, values in (("rouge_l", rouge), ("cider", cider))
+    }
+    means = {name: float(np.mean(np.round([100 * value for value in own.values()], 6))) for name, own in clips.items()}
+    settings = config(**cfg)
+    scores = {settings["split"]: {**SCORES, **means}}
+    item = Record.model_validate(content(settings, **{"scores": scores, **(made or {})}))
+    folder = cell_folder(results, item)
+    write_record(folder, item)
+    write_scores(folder / "clip_scores.csv", ids, clips)
+    said = captions or [f"caption {number % 3}" for number in range(len(ids))]
+    write_predictions(folder / "predictions.jsonl", [Prediction(*pair) for pair in zip(ids, said, strict=True)])
+    curve = [f"base,{epoch},{2000 * epoch + 2000},1.0,val_cider_tokens,{20 + epoch}" for epoch in range(5)]
+    (folder / "curves.csv").write_text("\n".join(["phase,epoch,captions,seconds,name,value", *curve, ""]))
+    return item

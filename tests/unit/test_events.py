@@ -232,10 +232,9 @@ def test_validation_has_tables_of_its_own_and_says_what_was_chosen_on_it(
     assert "Split lists: paper" in second
     coco, events = second.split("### Table 2 by the rules of densevid")
     assert "recnet table5" not in first + coco, "the paper scored its events by densevid's rules"
-    assert "28.5 (recnet table5, see note)" in events
-    assert "activitynet val, inception_v4): B@4 1.58, M 8.69, R-L 18.24, CIDEr 28.5; comparable only" in events
+    assert "| recnet table5: " in events and "| inception_v4 " in events and " 28.5 |" in events
     scores = paper[1].scores["val"]
     assert f"{scores['densevid_cider']:.2f} (1)" in events and f"{scores['densevid_meteor']:.2f} (1)" in events
     assert f"{scores['cider']:.2f} (1)" in coco
-    assert "CIDEr: `densevid CIDEr-D|impl:" in events and "CIDEr: `CIDEr-D|impl:" in coco
+    assert "CIDEr: `densevid CIDEr-D|impl:" in events and "CIDEr: `CIDEr-D|impl:" in second
     assert write(home, check=True) == []

@@ -22,10 +22,9 @@ from bench.records.schema import Record
 from bench.records.store import cell_folder
 from bench.registry import dataset, find_methods
 from bench.reports.figures import FIGURES
-from bench.reports.leaderboard import METRICS, NOTHING
 from bench.reports.markdown import escape
 from bench.reports.published import Row, Table, load_papers
-from bench.reports.reproduce import verdict
+from bench.reports.scores import METRICS, NOTHING, verdict
 from bench.reproduction import asked, pages
 from bench.reproduction.declaration import (
     DeclaredCell,

@@ -1,0 +1,92 @@
+"""`leaderboards/published.md`: every row that the papers print, beside what was reproduced."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from bench.reports.blocks import RANKED_BY, Row
+from bench.reports.document import Cell, Code, Column, Document, Heading, Line, Link, Paragraph, Part
+from bench.reports.document import Table as Shown
+from bench.reports.published import Paper, Published, Table, family, load_papers
+from bench.reports.published import Row as PrintedRow
+from bench.reports.scores import METRICS, NOTHING
+from bench.reports.sections import numbers
+from bench.reports.verdicts import HOW_TO_READ, best_answer
+
+SHORT = (
+    "Every row of every table of the five papers, as printed, in percent. Where a row is the result of a variant that can be run "
+    "here, the row of ours that comes nearest to its terms stands beside it, whatever its number."
+)
+ABLATED = ("features", "data_fraction", "lambda", "beta", "gamma")
+ROLES = {"proposed": "proposed", "baseline_rerun": "run by the authors", "cited": "cited"}
+
+
+def document(rows: Sequence[Row]) -> Document:
+    """The page. `rows` are all rows of all leaderboards."""
+    by_family = defaultdict(list)
+    for row in rows:
+        by_family[family(row.first.dataset)].append(row)
+    parts: list[Part] = [Paragraph(SHORT), Paragraph(HOW_TO_READ)]
+    for paper in load_papers():
+        source = paper.paper
+        parts.append(Heading(2, f"{source.title} ({source.authors[0]} et al., {source.venue} {source.year})"))
+        for table in paper.tables:
+            parts += _table(paper, table, by_family[table.dataset])
+    return Document("Published and reproduced", tuple(parts))
+
+
+def _table(paper: Paper, table: Table, rows: Sequence[Row]) -> list[Part]:
+    caption = f"{paper.paper.name} {table.printed}: {table.about} ({table.dataset}, {table.split})"
+    metrics = [name for name in METRICS if any(name in row.metrics for row in table.rows)]
+    columns = (
+        Column("system"),
+        Column("role"),
+        *(Column(METRICS[name], True) for name in metrics),
+        Column("here"),
+        Column("reproduced", True),
+        Column("difference", True),
+        Column("verdict"),
+    )
+    terms = f"Split lists: {table.splits}"
+    terms += ", data set inferred from the text" if table.dataset_inferred else ""
+    terms += ", events scored by densevid_eval" if table.scorer == "densevid" else ""
+    shown = tuple(_row(Published(paper.paper, table, row), metrics, rows) for row in table.rows)
+    return [Heading(3, caption), Paragraph(f"{terms}."), Shown(caption, columns, shown)]
+
+
+def _row(printed: Published, metrics: Sequence[str], rows: Sequence[Row]) -> tuple[Cell | Line, ...]:
+    row = printed.row
+    as_printed = [
+        Cell(f"{row.metrics[name]}", row.metrics[name]) if name in row.metrics else Cell(NOTHING) for name in metrics
+    ]
+    role = ROLES[row.role] + (f" {row.ref}" if row.ref else "")
+    start: tuple[Cell | Line, ...] = (f"{row.system}{_settings(row)}", role, *as_printed)
+    found = best_answer(printed, rows) if row.variant_name and row.metrics else None
+    if found is None:
+        return (*start, NOTHING, Cell(NOTHING), Cell(NOTHING), _why_not(printed))
+    _, here, difference = numbers(found)
+    first = found.row.first
+    metric = "" if found.metric == RANKED_BY else f", {METRICS[found.metric]}"
+    ours = (Link(found.row.label, first.dataset, page=True), f" on {first.dataset}{metric}")
+    return (*start, ours, here, difference, found.verdict)
+
+
+def _settings(row: PrintedRow) -> str:
+    """What tells the row from its namesakes, the settings of an ablation; and what is to be said of how it is printed."""
+    told = {name: value for name, value in row.variant.items() if name in ABLATED}
+    parts = [
+        f"{name} {'+'.join(map(str, value)) if isinstance(value, list) else value}" for name, value in told.items()
+    ]
+    parts += [row.note] if row.note else []
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def _why_not(printed: Published) -> Line:
+    """Why nothing of ours stands beside a printed row."""
+    row = printed.row
+    if row.variant_name is not None:
+        return "not run"
+    if row.role == "cited":
+        return "cited, not run by the authors"
+    return ("a setting of its own: ", Code(f"bench reproduce {printed.paper.name}/{printed.table.printed}"))

@@ -1,0 +1,392 @@
+"""One table of a leaderboard with all that belongs to it: notes, controls, printed results, costs, clips, pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from bench import BenchError
+from bench.home import Home
+from bench.records.schema import DENSEVID
+from bench.records.store import cell_folder
+from bench.reports.blocks import RANKED_BY, Block, Row
+from bench.reports.chance import MOST_TIED, Chance, Clips
+from bench.reports.controls import pairs
+from bench.reports.document import (
+    Alarm,
+    Bullets,
+    Cell,
+    Code,
+    Column,
+    Folded,
+    Heading,
+    Image,
+    Line,
+    Paragraph,
+    Part,
+    Quote,
+    Span,
+    Table,
+)
+from bench.reports.examples import choose
+from bench.reports.ledger import known, ledger, record_link
+from bench.reports.published import Scorer
+from bench.reports.scores import METRICS, NOTHING, spread
+from bench.reports.verdicts import Answer, answer, features, printed_result
+
+LONGEST_MESSAGE = 120  # characters of a failure's message on a page; the record has all of it
+RANKED = METRICS[RANKED_BY]
+OTHERS = tuple(name for name in METRICS if name != RANKED_BY)
+
+BY_EVENTS = (
+    "The captions of the table above, scored as densevid_eval, the public code of the ActivityNet Captions challenge, "
+    "scores captions of annotated events: each against every reference event of its video that overlaps with its own by "
+    "at least 0.3, 0.5, 0.7 or 0.9, a video's pairs as one corpus, then the mean over videos and over these thresholds. "
+    "These numbers are not ranked, and not to be compared with those above."
+)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all sections of a page need: where records lie, scores of clips by key, and the folder of its pictures, relative to
+    the page."""
+
+    home: Home
+    clips: Mapping[str, Clips]
+    pictures: str
+
+
+def section(number: int, block: Block, chance: Chance, dataset: str, setting: Setting, apart: str = "") -> list[Part]:
+    """The parts of table `number`; `apart` tells it from others of the same protocol, split and streams."""
+    terms = block.terms
+    streams = " + ".join(block.streams) or "streams unknown"
+    heading = f"{number}. {block.protocol.capitalize()} protocol, {terms['split']} split, {streams}"
+    if all(row.external for row in block.rows):
+        heading = f"{number}. Captions made elsewhere, {terms['split']} split"
+    heading += f" ({apart})" if apart else ""
+    parts: list[Part] = [Heading(2, heading), _scores(block, chance, heading)]
+    if notes := [*_notes(block, chance), *_troubles(block, setting.home)]:
+        parts.append(Bullets(tuple(notes)))
+    parts += _pictures(number, block, chance, dataset, setting)
+    parts += _controls(number, block, chance)
+    parts += _published(number, block, dataset)
+    if any(name.startswith(DENSEVID) for name in block.signatures):
+        parts += _events(number, block, dataset)
+    parts += [Heading(3, f"Cost and records of table {number}"), ledger(number, block, setting.home)]
+    parts += _examples(number, block, setting)
+    shared: list[Line] = [_shared(terms), *_signatures(block)]
+    return [
+        *parts,
+        Folded(f"What the rows of table {number} share, and the signatures of its scores", (Bullets(tuple(shared)),)),
+    ]
+
+
+def _scores(block: Block, chance: Chance, heading: str) -> Table:
+    columns = (
+        Column("#", True, "rank by the mean over the seeds that all ranked rows have"),
+        Column("method"),
+        Column(RANKED, True, "the metric that rows are ranked by"),
+        Column("95 % interval", True, f"of {RANKED}, over the choice of clips"),
+        Column("tied", True, f"rows of one number cannot be told apart by {RANKED} on these clips"),
+        *(Column(METRICS[name], True) for name in OTHERS),
+        Column("mean rank", True, "over the metrics of this table"),
+        Column("variant"),
+        Column("state"),
+    )
+    rows = []
+    for n, row in enumerate(block.rows):
+        rank, group, span, place = block.ranks[n], chance.groups[n], chance.intervals[n], chance.mean_ranks[n]
+        interval = Cell(f"{span[0]:.2f} .. {span[1]:.2f}", span[0]) if span else Cell(NOTHING)
+        rows.append(
+            (
+                _count(rank),
+                _title(row),
+                _score(row, RANKED_BY),
+                interval,
+                _count(group),
+                *(_score(row, metric) for metric in OTHERS),
+                Cell(f"{place:.2f}", place) if place is not None else Cell(NOTHING),
+                row.label,
+                _state(row, block),
+            )
+        )
+    return Table(heading, columns, tuple(rows))
+
+
+def _count(number: int | None) -> Cell:
+    return Cell(str(number), number) if number else Cell(NOTHING)
+
+
+def _title(row: Row) -> str:
+    return f"{row.title} (external: {row.first.external.source})" if row.first.external else row.title
+
+
+def _score(row: Row, metric: str) -> Cell:
+    values = row.values(metric)
+    whole = row.complete and len(values) == len(row.records)
+    return Cell(spread(values, whole), fmean(values) if values and whole else None)
+
+
+def _state(row: Row, block: Block) -> Line:
+    parts: list[Span] = []
+    if failed := [record.seed for record in row.in_state("failed")]:
+        parts.append(Alarm(f"FAILED {_seeds(failed)}"))
+    if unscored := [record.seed for record in row.in_state("unscored")]:
+        parts.append(Alarm(f"unscored {_seeds(unscored)}"))
+    if missing := block.missing(row):
+        parts.append(f"missing {_seeds(missing)}")
+    spaced = [piece for part in parts for piece in ("; ", part)][1:]
+    return tuple(spaced) or "done"
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    return ("seed " if len(seeds) == 1 else "seeds ") + ", ".join(str(seed) for seed in seeds)
+
+
+def _notes(block: Block, chance: Chance) -> list[Line]:
+    """How the table was ranked and its rows were tied, and how its epochs were chosen."""
+    notes: list[Line] = []
+    if block.protocol == "paper":
+        notes.append("Not ranked: under the paper protocol every row has its paper's own features, text and schedule.")
+    elif block.ranked_on:
+        notes.append(f"Ranked by mean {RANKED} over {_seeds(block.ranked_on)}, which all ranked rows have.")
+        longer = [
+            f"{row.label} {fmean(row.values(RANKED_BY, block.ranked_on)):.2f}"
+            for row, rank in zip(block.rows, block.ranks, strict=True)
+            if rank and len(row.seeds) > len(block.ranked_on)
+        ]
+        if longer:
+            notes.append(f"Rows with more seeds, on those of the ranking alone: {', '.join(longer)}.")
+        notes += _ties(block, chance)
+    if any(rank for rank in block.ranks) and all(span is None for span in chance.intervals):
+        notes.append("No intervals and ties: the clip scores of these cells are not beside their records.")
+    for row in block.rows:
+        if absent := row.first.config.get("absent_streams"):
+            notes.append(f"{row.label} ran without {', '.join(absent)}.")
+    selections = {record.selection.metric for row in block.rows for record in row.records if record.selection}
+    if selections:
+        notes.append(f"The epoch of every cell was chosen {_chosen_on(block)} by {', '.join(sorted(selections))}.")
+    return notes
+
+
+def _ties(block: Block, chance: Chance) -> list[Line]:
+    """What the tie groups come to, in words."""
+    if not any(chance.groups):
+        return []
+    first = sum(group == 1 for group in chance.groups)
+    ranked = sum(rank is not None for rank in block.ranks)
+    told = "all rows are" if first == ranked else f"{first} rows are" if first > 1 else "one row is"
+    words = f"{told} in the first tie group: the clips cannot tell {'them' if first > 1 else 'others'} from the best."
+    limited = f" Groups are found among the best {MOST_TIED} rows." if ranked > MOST_TIED else ""
+    return [
+        f"{words[0].upper()}{words[1:]}{limited}"
+        if first > 1
+        else f"The best row stands alone in its tie group.{limited}"
+    ]
+
+
+def _chosen_on(block: Block) -> str:
+    """Where epochs were chosen; a table of validation scores says that it is biased."""
+    if block.terms["split"] != "val":
+        return "on the validation clips"
+    return "on the split that is reported here (the scores are those of the best epoch on it, and so above fresh clips)"
+
+
+def _troubles(block: Block, home: Home) -> list[Line]:
+    """Failed cells, each with where and why."""
+    notes: list[Line] = []
+    for row in block.rows:
+        for record in row.in_state("failed"):
+            failure = record.failure
+            assert failure is not None  # the schema ties the state to it
+            message = " ".join(failure.message.split())
+            if len(message) > LONGEST_MESSAGE:
+                message = message[:LONGEST_MESSAGE] + "..."
+            notes.append(
+                (
+                    Alarm("FAILED"),
+                    f" {row.label}, ",
+                    record_link(record, home, f"seed {record.seed}"),
+                    f", in {failure.stage}: {failure.type}: {message}",
+                )
+            )
+    return notes
+
+
+def _controls(number: int, block: Block, chance: Chance) -> list[Part]:
+    """Ideas beside their controls, where the table has both."""
+    rows: list[tuple[Cell | Line, ...]] = []
+    for idea, control, question in pairs(block.rows):
+        apart = chance.pairs.get((idea, control))
+        if apart is None:
+            continue
+        rows.append(
+            (
+                question,
+                block.rows[idea].label,
+                _score(block.rows[idea], RANKED_BY),
+                block.rows[control].label,
+                _score(block.rows[control], RANKED_BY),
+                Cell(f"{apart.difference:+.2f}", apart.difference),
+                f"{apart.low:+.2f} .. {apart.high:+.2f}",
+                Cell("< 0.001" if apart.p < 0.001 else f"{apart.p:.3f}", apart.p),
+            )
+        )
+    if not rows:
+        return []
+    columns = (
+        Column("question"),
+        Column("idea"),
+        Column(RANKED, True),
+        Column("control"),
+        Column(f"{RANKED} of the control", True),
+        Column("difference", True),
+        Column("95 % interval", True, "paired bootstrap of the clips"),
+        Column("p (Holm)", True, "approximate randomisation, corrected for the pairs of this table"),
+    )
+    caption = f"Ideas of table {number} beside their controls"
+    words = (
+        "The control differs from the idea in one thing. Interval and p speak of the choice of clips alone: what other seeds "
+        "would have given is not in them, so a difference of one or two seeds is no finding."
+    )
+    return [Heading(3, caption), Paragraph(words), Table(caption, columns, tuple(rows))]
+
+
+def _published(number: int, block: Block, dataset: str, scorer: Scorer = "coco") -> list[Part]:
+    """The printed results of the rows of a table, with ours, the difference and the verdict."""
+    answers = [
+        (row, answer(row, printed))
+        for row in block.rows
+        if (printed := printed_result(row, dataset, scorer)) is not None
+    ]
+    if not answers:
+        return []
+    caption = f"Published and reproduced, table {number}"
+    columns = (
+        Column("variant"),
+        Column("printed in"),
+        Column("features there"),
+        Column("published", True),
+        Column("reproduced", True),
+        Column("difference", True),
+        Column("verdict"),
+    )
+    rows = tuple(
+        (
+            row.label,
+            f"{found.printed.citation}: {found.printed.row.system}",
+            features(found.printed),
+            *numbers(found),
+            found.verdict,
+        )
+        for row, found in answers
+    )
+    return [Heading(3, caption), Table(caption, columns, rows)]
+
+
+def numbers(found: Answer) -> tuple[Cell, Cell, Cell]:
+    """Published, reproduced, difference."""
+    difference = found.difference
+    other = "" if found.metric == RANKED_BY else f" {METRICS[found.metric]}"
+    return (
+        Cell(f"{found.value}{other}", found.value),
+        Cell(found.here, fmean(found.ours) if found.ours and found.whole else None),
+        Cell(NOTHING) if difference is None else Cell(f"{difference:+.2f}", difference),
+    )
+
+
+def _events(number: int, block: Block, dataset: str) -> list[Part]:
+    """The second table of a section, with the scores by densevid's rules."""
+    caption = f"Table {number} by the rules of densevid_eval"
+    columns = (Column("method"), Column("variant"), *(Column(short, True) for short in METRICS.values()))
+    rows: tuple[tuple[Cell | Line, ...], ...] = tuple(
+        (_title(row), row.label, *(_score(row, DENSEVID + metric) for metric in METRICS)) for row in block.rows
+    )
+    parts: list[Part] = [Heading(3, caption), Paragraph(BY_EVENTS), Table(caption, columns, rows)]
+    parts.append(Bullets(tuple(_signatures(block, DENSEVID))))
+    return [*parts, *_published(number, block, dataset, "densevid")]
+
+
+def _examples(number: int, block: Block, setting: Setting) -> list[Part]:
+    try:
+        chosen = choose(block, setting.clips, setting.home)
+    except BenchError as error:
+        return [_not_shown("clips", number, error, setting.home)]
+    if not chosen:
+        return []
+    caption = f"Clips on which the rows of table {number} disagree most"
+    rows = tuple(
+        (Code(one.clip), label, (Quote(caption_ or "(empty)"),), Cell(f"{score:.1f}", score))
+        for one in chosen
+        for label, caption_, score in one.told
+    )
+    columns = (Column("clip"), Column("variant"), Column("caption"), Column(RANKED, True, "of this clip alone"))
+    table = Table(caption, columns, tuple(((clip,), label, said, score) for clip, label, said, score in rows))
+    return [Folded(f"{caption} (seed {block.ranked_on[0]})", (table,))]
+
+
+def _pictures(number: int, block: Block, chance: Chance, dataset: str, setting: Setting) -> list[Part]:
+    """Scores with intervals, and cost with learning curves, of a ranked table of two rows or more."""
+    ranked = [n for n, rank in enumerate(block.ranks) if rank and chance.places[n]]
+    if len(ranked) < 2:
+        return []
+    from bench.reports.figures.board import Standing, cost, forest  # imported late: matplotlib takes long
+
+    where = f"{dataset}, {block.terms['split']} split"
+    standings = []
+    for n in ranked:
+        rank, span, places = block.ranks[n], chance.intervals[n], chance.places[n]
+        assert rank is not None and span is not None and places is not None  # as `ranked` says
+        row = block.rows[n]
+        standings.append(Standing(row.label, fmean(row.values(RANKED_BY)), span, rank, chance.groups[n], places))
+    parts: list[Part] = [Image(forest(standings, RANKED, where), f"{setting.pictures}/{number}-scores.svg")]
+    try:
+        costs = [_cost(block.rows[n], setting.home) for n in ranked]
+    except BenchError as error:
+        return [*parts, _not_shown("learning curves", number, error, setting.home)]
+    return [*parts, Image(cost(costs, RANKED, where), f"{setting.pictures}/{number}-cost.svg")]
+
+
+def _not_shown(what: str, number: int, error: BenchError, home: Home) -> Paragraph:
+    """Why a part of a table is left out, with the file named from the home on."""
+    return Paragraph((Alarm(f"No {what}"), f" of table {number}: {str(error).replace(f'{home.root}/', '')}"))
+
+
+def _cost(row: Row, home: Home) -> Any:
+    from bench.reports.figures.board import Cost
+    from bench.reports.figures.source import VALIDATION, epochs
+
+    seconds = known(row, "fit_seconds")
+    curves: list[dict[int, float]] = []
+    for record in row.records:
+        folder = cell_folder(home.results, record)
+        if (folder / "curves.csv").is_file():
+            found = {one.captions: one.values[VALIDATION] for one in epochs(folder) if VALIDATION in one.values}
+            curves.append(found)
+    common = sorted(set.intersection(*map(set, curves))) if curves else []
+    curve = tuple((float(at), fmean(one[at] for one in curves)) for at in common)
+    return Cost(row.label, fmean(seconds) if seconds else None, fmean(row.values(RANKED_BY)), curve)
+
+
+def _shared(terms: Mapping[str, Any]) -> str:
+    """One line on what the rows of a table share."""
+    parts = [f"Split lists: {terms['splits'] or 'default'}"]
+    if terms["subset"]:
+        subset = terms["subset"]
+        parts.append(f"first {'/'.join(map(str, subset)) if isinstance(subset, list) else subset} clips of each split")
+    for name, fingerprint in terms["streams"].items():
+        parts.append(f"stream {name} {fingerprint[:8]}" if fingerprint else f"stream {name} as each row has it")
+    if terms["captions_digest"]:
+        parts.append(f"captions {terms['captions_digest'][:8]}")
+    for group in ("text", "search", "train"):
+        settings = ", ".join(f"{name} {value}" for name, value in sorted(terms.get(group, {}).items()))
+        if settings:
+            parts.append(f"{group}: {settings}")
+    return "; ".join(parts) + "."
+
+
+def _signatures(block: Block, prefix: str = "") -> list[Line]:
+    signed = {short: block.signatures.get(prefix + name) for name, short in METRICS.items()}
+    return [(f"{short}: ", Code(signature)) for short, signature in signed.items() if signature]
