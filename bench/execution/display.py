@@ -100,7 +100,7 @@ class Display:
         line = self._lines[job.key]
         line.state = outcome.state
         if not self._terminal:
-            spent = _duration(time.monotonic() - line.started)
+            spent = duration(time.monotonic() - line.started)
             reason = f": {outcome.message}" if outcome.message else ""
             waits = kind == "train" and outcome.state == "unscored"
             self.say(f"{job.label}: {'decoded, to be scored' if waits else outcome.state} after {spent}{reason}")
@@ -123,7 +123,7 @@ class Display:
         for result in results:
             if result.message:
                 self.say(f"{result.label} {result.state}: {result.message}")
-        self.say(f"{_totals(results)}, in {_duration(seconds)}")
+        self.say(f"{_totals(results)}, in {duration(seconds)}")
 
     def _table(self) -> Table:
         from rich.table import Table
@@ -145,7 +145,7 @@ def _columns(line: Line) -> tuple[str, ...]:
     if position is None:
         return ("", "", "", "", "", "")
     share = f"{100 * position.captions / position.budget:.0f} % of {position.budget:,}" if position.budget else ""
-    left = "" if position.seconds_left is None else _duration(position.seconds_left)
+    left = "" if position.seconds_left is None else duration(position.seconds_left)
     loss = "" if position.loss is None else f"{position.loss:.3f}"
     cider = "" if line.cider is None else f"{line.cider:.1f}"
     return (position.phase, str(position.epoch), share, loss, cider, left)
@@ -160,7 +160,7 @@ def _words(phase: str, epoch: int, captions: int, values: dict[str, float], posi
     if SELECTION in values:
         words.append(f"val CIDEr {values[SELECTION]:.1f}")
     if position is not None and position.seconds_left is not None and captions < position.budget:
-        words.append(f"{_duration(position.seconds_left)} left")
+        words.append(f"{duration(position.seconds_left)} left")
     return words
 
 
@@ -173,7 +173,7 @@ def _totals(results: list[Result]) -> str:
     return f"{cells}: " + ", ".join(f"{count} {name}" for name, count in counts.items())
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Seconds below two minutes, minutes below two hours, hours and minutes above."""
     if seconds < 120:
         return f"{seconds:.0f} s"

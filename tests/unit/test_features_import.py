@@ -259,7 +259,7 @@ def test_other_mistakes_are_sentences(tmp_path: Path, home: Home) -> None:
     assert "cut.h5 is truncated, damaged or no HDF5 file" in fails(define(tmp_path, "cut.h5"), home)
     folder = tmp_path / "folder"
     folder.mkdir()
-    assert "holds no .npy or .npz file" in fails(define(tmp_path, "folder"), home)
+    assert "holds no file .npy or .npz or .h5 or .hdf5" in fails(define(tmp_path, "folder"), home)
     for clip in CLIPS:
         np.save(folder / f"{clip}.npy", feature(clip))
     (folder / "deeper").mkdir()
