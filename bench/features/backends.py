@@ -55,7 +55,7 @@ def _mend_torchvision() -> None:
     if torch.version.cuda is not None or _OPERATORS:
         return
     try:
-        import torchvision  # noqa: F401
+        import torchvision
     except RuntimeError as error:
         if "torchvision::" not in str(error):
             raise

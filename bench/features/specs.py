@@ -147,9 +147,10 @@ def spec_of(name: str) -> Spec:
 
 def _of_timm(name: str, timm: Any) -> Spec:
     """A network of timm with the preprocessing that its weights were trained with, by swscale's resampler of the same name."""
-    facts = timm.get_pretrained_cfg(name, allow_unregistered=False)
-    if facts is None:
-        raise BenchError(f"timm knows no weights {name!r}: name the network alone, {name.split('.')[0]}")
+    try:
+        facts = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    except RuntimeError:  # a tag that is not registered
+        raise BenchError(f"timm knows no weights {name!r}: name the network alone, {name.split('.')[0]}") from None
     _, height, width = facts.input_size
     resampler = {"bilinear": "BILINEAR", "bicubic": "BICUBIC"}.get(facts.interpolation, "BICUBIC")
     means, deviations = (tuple(255.0 * value for value in values) for values in (facts.mean, facts.std))

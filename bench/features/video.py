@@ -101,14 +101,14 @@ def read_frames(
         raise UnreadableVideoError(f"is to be cut from {span[0]:g} to {span[1]:g} s, but must start before it ends")
     try:
         # Packets are read without decoding and nearly always are the frames; where they are not, a second pass is.
-        expected = _packet_times(av, path, span)
+        expected, first = _packet_times(av, path, span)
         wanted = set(sampling.places(expected).ravel().tolist()) if expected else set()
-        found, times = _decode(av, path, wanted, preprocessing, span, seek=True)
+        found, times = _decode(av, path, wanted, preprocessing, span, first, seek=True)
         sought_too_far = span is not None and len(times) < len(expected)
         if sought_too_far:
-            found, times = _decode(av, path, wanted, preprocessing, span, seek=False)
+            found, times = _decode(av, path, wanted, preprocessing, span, first, seek=False)
         if times and not found.keys() >= (wanted := set(sampling.places(times).ravel().tolist())):
-            found, times = _decode(av, path, wanted, preprocessing, span, seek=False)
+            found, times = _decode(av, path, wanted, preprocessing, span, first, seek=False)
     except (av.error.FFmpegError, OSError) as error:
         raise UnreadableVideoError(f"cannot be decoded: {getattr(error, 'strerror', None) or error}") from error
     except av.codec.codec.UnknownCodecError as error:
@@ -141,10 +141,13 @@ def _is_cover(stream: Any) -> bool:
 
 
 class _Clock:
-    """Seconds since the start of a stream of pictures, by time stamp; by number and rate where there are no stamps."""
+    """Seconds since the first frame, by time stamp; by number and rate where there are no stamps.
 
-    def __init__(self, stream: Any) -> None:
-        self.base, self.start = stream.time_base, stream.start_time or 0
+    `first` is the earliest stamp of all packets: the stream's own start is a frame too early in an AVI of H.264.
+    """
+
+    def __init__(self, stream: Any, first: int | None) -> None:
+        self.base, self.start = stream.time_base, first or 0
         rate = stream.average_rate or stream.guessed_rate
         self.rate = float(rate) if rate else float("nan")
 
@@ -154,11 +157,14 @@ class _Clock:
         return float((stamp - self.start) * self.base)
 
 
-def _packet_times(av: Any, path: Path, span: Span | None) -> list[float]:
-    """When the frames of a video, or of a part of it, are shown, as its packets say. Raises where it was cut off in copying."""
+def _packet_times(av: Any, path: Path, span: Span | None) -> tuple[list[float], int | None]:
+    """When the frames of a video, or of a part of it, are shown, as its packets say, and the stamp of its first frame,
+    None where not every packet has one.
+
+    Raises UnreadableVideoError where the file was cut off in copying.
+    """
     with av.open(str(path)) as container:
         stream = _pictures(container)
-        clock = _Clock(stream)
         stamps, last = [], 0.0
         for packet in container.demux():
             if packet.size and packet.stream.index == stream.index:
@@ -170,9 +176,11 @@ def _packet_times(av: Any, path: Path, span: Span | None) -> list[float]:
             raise UnreadableVideoError(f"breaks off: {len(stamps)} of {declared} frames are there")
         if not declared and length > 2 and last < WHOLE * length - 1:
             raise UnreadableVideoError(f"breaks off after {last:.0f} of {length:.0f} s")
-    if None not in stamps:
-        stamps.sort()  # packets come in the order of decoding
-    return _within([clock(stamp, number) for number, stamp in enumerate(stamps)], span)
+        first = min(stamps, default=0) if None not in stamps else None
+        clock = _Clock(stream, first)
+        if first is not None:
+            stamps.sort()  # packets come in the order of decoding
+        return _within([clock(stamp, number) for number, stamp in enumerate(stamps)], span), first
 
 
 def _within(times: list[float], span: Span | None) -> list[float]:
@@ -184,7 +192,13 @@ def _within(times: list[float], span: Span | None) -> list[float]:
 
 
 def _decode(
-    av: Any, path: Path, wanted: Collection[int], preprocessing: Preprocessing, span: Span | None, seek: bool
+    av: Any,
+    path: Path,
+    wanted: Collection[int],
+    preprocessing: Preprocessing,
+    span: Span | None,
+    first: int | None,
+    seek: bool,
 ) -> tuple[dict[int, NDArray[np.uint8]], list[float]]:
     """The frames numbered in `wanted`, prepared, and when the frames of the video, or of its part, are shown."""
     found: dict[int, NDArray[np.uint8]] = {}
@@ -192,9 +206,9 @@ def _decode(
     with av.open(str(path)) as container:
         stream = _pictures(container)
         stream.thread_type = "AUTO"
-        clock = _Clock(stream)
-        if seek and span is not None and span[0] > 0:
-            _seek(av, container, stream, span[0])
+        clock = _Clock(stream, first)
+        if seek and first is not None and span is not None and span[0] > 0:
+            _seek(av, container, stream, int(span[0] / stream.time_base) + first)
         for number, frame in enumerate(container.decode(stream)):
             time = clock(frame.pts, number)
             if span is not None:
@@ -210,10 +224,10 @@ def _decode(
     return found, times
 
 
-def _seek(av: Any, container: Any, stream: Any, start: float) -> None:
-    """Go to the last key frame before `start`; stay at the beginning in files that cannot be sought in."""
+def _seek(av: Any, container: Any, stream: Any, stamp: int) -> None:
+    """Go to the last key frame before `stamp`; stay at the beginning in files that cannot be sought in."""
     try:
-        container.seek(int(start / stream.time_base) + (stream.start_time or 0), stream=stream)
+        container.seek(stamp, stream=stream)
     except (av.error.FFmpegError, OSError):
         container.seek(0)
 
