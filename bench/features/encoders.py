@@ -122,7 +122,7 @@ def _build_timm(spec: Spec, weights: str, gives: str) -> nn.Module:
 
 def _build_torchvision(spec: Spec, weights: str, gives: str) -> nn.Module:
     models = need_torchvision(spec.name).models
-    more = {"init_weights": True, "aux_logits": False} if spec.network == "googlenet" else {}
+    more: dict[str, Any] = {"init_weights": True, "aux_logits": False} if spec.network == "googlenet" else {}
     if spec.family == "regions":
         more = {"weights_backbone": None}
     if weights == "pretrained":

@@ -135,7 +135,7 @@ class Extraction:
         chosen = {} if self.sampling is None else self.sampling.options()
         if self.stream == PIXELS:
             return {"name": self.encoder.name, **chosen, **self.encoder.preprocessing.of_pixels()}
-        made = {
+        made: dict[str, Any] = {
             "name": self.encoder.name,
             "gives": self.kind.gives,
             "weights": self.encoder.pretrained if self.weights == "pretrained" else self.weights,

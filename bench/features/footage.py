@@ -40,12 +40,12 @@ def find_footage(
     for file in videos_in(folder):
         by_stem.setdefault(file.stem, []).append(file)
         known = (aliases.get(name, name) for name in rename(file.stem))
-        clip = next((clip for clip in known if clip in clips), None)
-        if clip is not None:
-            own.setdefault(clip, []).append(file)
+        whose = next((clip for clip in known if clip in clips), None)
+        if whose is not None:
+            own.setdefault(whose, []).append(file)
     others: dict[str, list[str]] = {}
-    for name, clip in aliases.items():
-        others.setdefault(clip, []).append(name)
+    for name, id_ in aliases.items():
+        others.setdefault(id_, []).append(name)
     found: dict[str, Footage] = {}
     faults: dict[str, str] = {}
     for id_, clip in clips.items():

@@ -53,7 +53,9 @@ class Lines:
     def _index(self) -> tuple[list[list[str]], list[int]]:
         """The first fields of each line, and where it begins."""
         mark, count = (b"," if self.layout == "csv" else b"\t"), HEADS[self.layout]
-        heads, places, place = [], [], 0
+        heads: list[list[str]] = []
+        places: list[int] = []
+        place = 0
         try:
             with self._path.open("rb") as file:
                 for line in file:
@@ -110,8 +112,7 @@ def layout_of(path: Path) -> str | None:
     fields = line.split(b"\t")
     if len(fields) >= 5 and fields[3].isdigit():
         return "tsv"
-    values = line.split(b",")[1:-1]
     try:
-        return "csv" if values and [float(value) for value in values] else None
+        return "csv" if [float(value) for value in line.split(b",")[1:-1]] else None
     except ValueError:
         return None

@@ -10,7 +10,7 @@ import time
 
 import torch
 
-from tests.perf import cells, decoding, memory, metrics, overhead, rows, throughput, training
+from tests.perf import cells, decoding, features, memory, metrics, overhead, rows, throughput, training
 
 PARTS = {
     "training": training.rows,
@@ -19,6 +19,7 @@ PARTS = {
     "memory": memory.rows,
     "cells": cells.rows,
     "overhead": overhead.rows,
+    "features": features.rows,
 }
 METHODS = "methods"
 

@@ -191,4 +191,4 @@ def test_a_video_that_kills_its_decoder_is_named_and_the_rest_goes_on(tmp_path: 
     clips = {name: Footage(film(tmp_path / f"{name}.mkv", 4)) for name in ("a", "bomb", "c", "d")}
     found = dict(flow(clips, Deadly(Sampling(2), SQUARE), greys, workers=1, lanes=1))
     assert str(found.pop("bomb")) == "bomb.mkv ended the process that decoded it (status -9)"
-    assert found == dict.fromkeys("acd", [0, 3])
+    assert found == {clip: [0, 3] for clip in "acd"}
