@@ -314,6 +314,8 @@ def _split(words: Sequence[str], keys: Sequence[str]) -> tuple[dict[str, str], l
 
 def features_extract(words: Sequence[str]) -> int:
     """`bench features extract`: a stream from a folder of videos; status 1 if some clips could not be read."""
+    if "stream=words" in words:
+        return _extract_words(words)
     values, _ = _take(words, ("dataset", "stream", *EXTRACT_KEYS), required=("dataset", "stream"))
     from bench.execution.prepare import extract
     from bench.registry import dataset
@@ -326,6 +328,19 @@ def features_extract(words: Sequence[str]) -> int:
     if failed:
         print(failed)
     print(f"{definition.name}: stream {values['stream']} is in {path}")
+    return WELL
+
+
+def _extract_words(words: Sequence[str]) -> int:
+    """The stream `words`, which a trained method makes of the stream `frames`."""
+    values, _ = _take(words, ("dataset", "stream", "checkpoint", "replace"), required=("dataset", "checkpoint"))
+    from bench.execution.words import extract_words
+    from bench.registry import dataset
+
+    definition = dataset(values["dataset"])
+    checkpoint = Path(values["checkpoint"]).expanduser()
+    path = extract_words(definition, find_home(), checkpoint, values.get("replace") == "true")
+    print(f"{definition.name}: stream words is in {path}")
     return WELL
 
 
