@@ -28,7 +28,7 @@ from bench.home import Home
 from tests.perf.rows import Row
 from tests.perf.timing import seconds
 
-VIDEOS, LENGTH, FRAMES = 40, 240, 28
+VIDEOS, LENGTH, FRAMES = 64, 240, 28
 BATCH, STORED = 64, 512  # clips of a batch, clips of the cache that batches are read from
 SHAPE = (28, 1536)
 MANY = 10_000
