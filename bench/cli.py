@@ -38,6 +38,20 @@ PLACING = (
     "resources.accelerator_type",
 )
 REPRODUCE_KEYS = ("scale", "seeds", "dataset", "protocol", *PLACING, "threads", "device", "mlflow")
+EXTRACT_KEYS = (
+    "videos",
+    "frames",
+    "fps",
+    "encoder",
+    "weights",
+    "boxes",
+    "silence",
+    "batch",
+    "workers",
+    "device",
+    "skip",
+    "replace",
+)
 CLIPS_NAMED = 5  # clip ids spelled out after a finding; the rest is counted
 
 
@@ -293,26 +307,63 @@ def features_check(words: Sequence[str]) -> int:
 
 
 def features_import(words: Sequence[str]) -> int:
-    definition, streams, home = _streams(words)
-    from bench.execution.prepare import prepare
+    """`bench features import`: features as others published them; `from=` and its kin stand for a definition's entry."""
+    told, rest = _split(words, ("from", "layout", "frames", "encoder", "ids", "replace"))
+    if "from" not in told and set(told) - {"replace"}:
+        raise BenchError(
+            f"command line: {sorted(set(told) - {'replace'})[0]}= goes with from=PATH, the features' place"
+        )
+    if "from" in told:
+        values, _ = _take(rest, ("dataset", "stream"), required=("dataset", "stream"))
+        from bench.execution.prepare import import_from
+        from bench.registry import dataset
 
-    prepare(definition, home, None, streams)
+        print(import_from(dataset(values["dataset"]), values["stream"], find_home(), told))
+        return WELL
+    definition, streams, home = _streams(rest)
+    from bench.execution.prepare import prepare, refuse_told
+
+    if told.get("replace") != "true":
+        refuse_told(definition, streams, home)
+    prepare(definition, home, None, streams, again=told.get("replace") == "true")
     return WELL
+
+
+def _split(words: Sequence[str], keys: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """The words key=value of these keys, and all others."""
+    mine = [word for word in words if word.partition("=")[0] in keys and "=" in word]
+    return _take(mine, keys)[0], [word for word in words if word not in mine]
 
 
 def features_extract(words: Sequence[str]) -> int:
     """`bench features extract`: a stream from a folder of videos; status 1 if some clips could not be read."""
-    settings = ("videos", "frames", "encoder")
-    values, _ = _take(words, ("dataset", "stream", *settings), required=("dataset", "stream"))
+    if "stream=words" in words:
+        return _extract_words(words)
+    values, _ = _take(words, ("dataset", "stream", *EXTRACT_KEYS), required=("dataset", "stream"))
     from bench.execution.prepare import extract
     from bench.registry import dataset
 
     definition = dataset(values["dataset"])
-    told = {name: values[name] for name in settings if name in values}
+    told = {name: values[name] for name in EXTRACT_KEYS if name in values}
     path, failed = extract(definition, values["stream"], find_home(), told)
-    if failed:
+    if failed and ("skip" not in told or not path.is_file()):
         return _say(failed, FAILED)
+    if failed:
+        print(failed)
     print(f"{definition.name}: stream {values['stream']} is in {path}")
+    return WELL
+
+
+def _extract_words(words: Sequence[str]) -> int:
+    """The stream `words`, which a trained method makes of the stream `frames`."""
+    values, _ = _take(words, ("dataset", "stream", "checkpoint", "replace"), required=("dataset", "checkpoint"))
+    from bench.execution.words import extract_words
+    from bench.registry import dataset
+
+    definition = dataset(values["dataset"])
+    checkpoint = Path(values["checkpoint"]).expanduser()
+    path = extract_words(definition, find_home(), checkpoint, values.get("replace") == "true")
+    print(f"{definition.name}: stream words is in {path}")
     return WELL
 
 

@@ -98,7 +98,8 @@ class StreamSource(Strict):
     `frames`: keep this many equally spaced frames; `columns`: keep columns [start, stop); `ids`: a file or list of the
     rows' clip ids, or the name of the id array inside the source; `l2`: scale each vector to length 1; `dtype`: how
     values are stored, float16 unless told. `encoder` names the encoder that made the features, or for which pixels are
-    prepared. A stream `pixels` comes from `videos`, a folder: `frames` of each clip, by PyAV.
+    prepared. A stream may come from `videos`, a folder: `frames` of each clip or one every 1/`fps` seconds, decoded and put
+    through `encoder` with `weights` (a file, `pretrained` or `random`); `boxes` of a frame for `regions`.
     """
 
     source: str | None = None
@@ -106,6 +107,9 @@ class StreamSource(Strict):
     encoder: str | None = None
     layout: str = "auto"
     frames: int | None = Field(default=None, ge=1)
+    fps: float | None = Field(default=None, gt=0)
+    weights: str | None = None
+    boxes: int | None = Field(default=None, ge=1)
     columns: tuple[int, int] | None = None
     ids: str | list[str] | None = None
     l2: bool = False

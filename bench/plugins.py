@@ -53,11 +53,11 @@ def import_error(entry: MethodEntry, home: Home) -> str | None:
         return str(error)
     if known.get(entry.module) == mark:
         return None
-    error = _probe(entry.module, entry.folder)
-    if error is None:
+    reason = _probe(entry.module, entry.folder)
+    if reason is None:
         with contextlib.suppress(CannotWrite):  # costs a second at the next listing and nothing else
             write_atomically(path, json.dumps(known | {entry.module: mark}, indent=0, sort_keys=True) + "\n")
-    return error
+    return reason
 
 
 def check_imports(words: Iterable[str], entries: dict[str, MethodEntry], home: Home) -> None:

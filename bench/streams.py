@@ -68,7 +68,7 @@ def _fingerprint(stream: str, card: MethodCard, definition: DatasetDefinition, s
             raise BenchError(
                 f"the features of stream {stream} of {definition.name} are not at {definition.resolve(source, home)}; "
                 f"put them there, or set BENCH_DATA (now {home.data}), then: "
-                f"bench features import dataset={spec.dataset} stream={stream}"
+                f"bench features import dataset={spec.dataset} stream={stream}; or make them from videos: bench features extract"
             )
         return None
     facts = read_sidecar(cache)

@@ -12,7 +12,7 @@ import numpy as np
 from bench import BenchError
 from bench.data.clips import CorpusClips, StreamSource
 from bench.features.encoders import Preprocessing
-from bench.features.extract import PIXELS
+from bench.features.extraction import PIXELS
 from bench.features.onevideo import Told, VideoStreams
 from bench.features.sidecar import cache_path, read_sidecar, sidecar_path
 from bench.features.video import EXTENSIONS, UnreadableVideoError
@@ -112,6 +112,7 @@ class VideoCaptioner:
 
         pixels = self._streams.frames(path, len(frames), spec.preprocessing)
         boxes = region_boxes(np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)))
+        assert spec.preprocessing.size is not None  # painted at one size
         high, wide = spec.preprocessing.size
         by = np.tile([frames.shape[2] / wide, frames.shape[1] / high], 2)
         return tuple(tuple(tuple((box * by).tolist()) for box in row) for row in boxes)

@@ -13,16 +13,18 @@ from bench.home import Home
 if TYPE_CHECKING:
     from bench.data.source import Clip
 
-PROGRESS = 50  # clips between two lines of progress
-
 
 def prepare(
     definition: DatasetDefinition,
     home: Home,
     subset: tuple[int, int, int] | None = None,
     needed: Collection[str] | None = None,
+    *,
+    again: bool = False,
 ) -> None:
     """Make the caches of the data set's streams, or of those among them that are `needed`.
+
+    What `bench features extract`, or an import that named its source, has made stays, unless `again`.
 
     Streams that are up to date are left as they are; `shapes` renders its clips first. A stream that a method wants and
     the data set does not declare is no matter of this function. Raises BenchError for sources that are absent or bad.
@@ -39,14 +41,14 @@ def prepare(
             write_streams(home, definition.options, subset, name=definition.name, streams=streams, tell=countdown.tell)
         return
     from bench.features.importers import import_stream
-    from bench.features.sidecar import cache_path
+    from bench.features.sidecar import cache_path, was_told
 
     clips, _ = all_clips(definition, home)
     for name in streams:
         source = definition.streams[name]
         path = cache_path(home, definition.name, name)
-        if source.source is None and path.is_file():
-            pass  # `bench features extract` has made it, perhaps with other words than the definition's: used as it is
+        if path.is_file() and (source.source is None or (was_told(path) and not again)):
+            pass  # made by a command, perhaps with other words than the definition's: used as it is
         elif source.videos is not None:
             path, failed = extract(definition, name, home)
             if failed:
@@ -59,22 +61,75 @@ def prepare(
 def extract(
     definition: DatasetDefinition, stream: str, home: Home, told: Mapping[str, str] | None = None
 ) -> tuple[Path, str]:
-    """Make the cache of a stream that comes from videos; `told` (videos, frames, encoder) is laid over its definition.
+    """Make the cache of a stream that comes from videos; `told`, words of the command line, is laid over its definition.
 
     Returns its path, and a sentence on the clips that could not be read, empty if there are none. Raises BenchError where
     nothing can be extracted at all.
     """
-    from bench.features.extract import Extraction, extract_pixels, told_failures
+    from bench.execution.countdown import Countdown
+    from bench.features.extract import Extraction, Work, extract_stream, told_failures
 
     extraction = Extraction.of(definition, stream, home, told)
+    work = Work.of(told or {})
     clips, aliases = all_clips(definition, home)
+    if extraction.weights == "random":
+        print(f"{definition.name}: stream {stream}: the weights are random, which is for tests only", flush=True)
+    with Countdown(f"{definition.name}: stream {stream}") as countdown:
+        path, failures = extract_stream(extraction, clips, aliases, home, countdown.tell, work)
+    return path, told_failures(definition.name, failures, len(clips), work.skip) if failures else ""
 
-    def tell(left: int) -> None:
-        if left % PROGRESS == 0:
-            print(f"{definition.name}: stream {stream}: {left} clips left", flush=True)
 
-    path, failures = extract_pixels(extraction, clips, aliases, home, tell)
-    return path, told_failures(definition.name, failures, len(clips)) if failures else ""
+def refuse_told(definition: DatasetDefinition, streams: Collection[str], home: Home) -> None:
+    """Raise BenchError where a cache that a command has made would have to make room for what the definition names."""
+    from bench.features.sidecar import cache_path, read_sidecar, was_told
+
+    for name in streams:
+        source, path = definition.streams[name].source, cache_path(home, definition.name, name)
+        if source is not None and was_told(path) and definition.resolve(source, home).exists():
+            made = read_sidecar(path)["encoder"].get("name", "an encoder that is not known")
+            raise BenchError(
+                f"{path} holds features by {made} that a command has made, and {definition.path} names others ({source}): "
+                f"say replace=true to take these"
+            )
+
+
+def import_from(definition: DatasetDefinition, stream: str, home: Home, told: Mapping[str, str]) -> str:
+    """Import a stream from the place that a command names (`from`, with layout, frames, encoder and ids as in a definition).
+
+    Returns a sentence on what was recognised there. Raises BenchError for what cannot be taken, and where a cache of other
+    features is not to be replaced.
+    """
+    from bench.definition import StreamSource
+    from bench.features.importers import import_stream
+    from bench.features.sidecar import cache_path, read_sidecar
+
+    entry: dict[str, object] = {"source": str(Path(told["from"]).expanduser().resolve())}
+    entry |= {name: told[name] for name in ("layout", "encoder") if name in told}
+    if "frames" in told:
+        if not told["frames"].isdecimal() or int(told["frames"]) < 1:
+            raise BenchError(f"frames is {told['frames']!r}, but must be a whole number of at least 1")
+        entry["frames"] = int(told["frames"])
+    if "ids" in told:
+        ids = Path(told["ids"]).expanduser()
+        entry["ids"] = str(ids.resolve()) if ids.is_file() else told["ids"]
+    path = cache_path(home, definition.name, stream)
+    if path.is_file() and told.get("replace") != "true":
+        before = read_sidecar(path)["source"].get("request") or {}
+        files = before.get("files") or [{}]
+        if files[0].get("path") != entry["source"]:
+            raise BenchError(
+                f"{path} holds features from {files[0].get('path', 'another place')}: say replace=true to take those of "
+                f"{entry['source']} instead"
+            )
+    own = definition.model_copy(update={"streams": {**definition.streams, stream: StreamSource(**entry)}})  # type: ignore[arg-type]
+    clips, _ = all_clips(definition, home)
+    path = import_stream(own, stream, home, list(clips), told=True)
+    hint = (
+        ""
+        if stream in definition.streams
+        else f"; declare it under streams: in {definition.path} to let methods read it"
+    )
+    return f"{definition.name}: {read_sidecar(path)['source']['seen']}\n{definition.name}: stream {stream} is in {path}{hint}"
 
 
 def refuse_empty_splits(

@@ -22,7 +22,7 @@ from bench.data.text import tokenize_all
 from bench.execution.inputs import corpus_of
 from bench.execution.pixels import Pixels
 from bench.execution.replay import Trained, declared, held_for_backward, last_states, load
-from bench.features.cache import choose_frames
+from bench.features.spacing import choose_frames
 from bench.home import Home
 from bench.method import Caption
 from bench.records.clips import SCORES, read_scores

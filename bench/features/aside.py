@@ -14,7 +14,7 @@ from bench.features.sidecar import command
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-def lock(aside: Path) -> int:
+def lock(aside: Path, verb: str = "import") -> int:
     """Open the file aside and lock it against other writers; a killed writer's lock is gone with it."""
     while True:
         descriptor = os.open(aside, os.O_RDWR | os.O_CREAT, 0o644)
@@ -24,7 +24,7 @@ def lock(aside: Path) -> int:
             os.close(descriptor)
             raise BenchError(
                 f"{aside} is being written by another process: wait for it to end, or end it, then "
-                f"{command('import', aside.with_suffix(''))} again"
+                f"{command(verb, aside.with_suffix(''))} again"
             ) from None
         except OSError as error:  # some network file systems know no locks: better unguarded than not at all
             if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
@@ -51,9 +51,9 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def unwritable(aside: Path, error: Exception) -> BenchError:
+def unwritable(aside: Path, error: Exception, verb: str = "import") -> BenchError:
     """The sentence for a failed write: a full disk, or a place that cannot be written."""
-    again = f"then {command('import', aside.with_suffix(''))} again"
+    again = f"then {command(verb, aside.with_suffix(''))} again"
     number = getattr(error, "errno", None)
     # HDF5 reports a failed flush without an error number, in words only.
     if number in _FULL or any(os.strerror(code) in str(error) for code in _FULL):

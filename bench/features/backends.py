@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
-
-import torch
 
 from bench import BenchError
 
 INSTALL = 'pip install "captionbench[extract]"'
-_SCHEMAS: list[torch.library.Library] = []  # alive as long as the process: their end would take the operators back
+_OPERATORS: list[Any] = []  # torch libraries, alive as long as the process: their end would take the operators back
 
 
 def need_timm(encoder: str) -> Any:
@@ -24,6 +23,18 @@ def need_timm(encoder: str) -> Any:
     return timm
 
 
+def need_torchvision(encoder: str) -> Any:
+    """torchvision. Raises BenchError where it is not installed."""
+    try:
+        _mend_torchvision()
+        import torchvision
+    except ImportError as error:
+        raise BenchError(
+            f"encoder {encoder} is a network of torchvision, which is not installed ({error}): {INSTALL}"
+        ) from None
+    return torchvision
+
+
 def need_av() -> Any:
     """PyAV. Raises BenchError where it is not installed."""
     try:
@@ -34,19 +45,25 @@ def need_av() -> Any:
 
 
 def _mend_torchvision() -> None:
-    """Let torchvision be imported beside a torch without CUDA.
+    """Let torchvision be imported, and its detectors run, beside a torch without CUDA.
 
     On such a machine pip still brings torchvision's CUDA build, whose compiled part does not load; its Python part then fails on
-    the operators that the compiled part would have declared. Declared here, they are never called: encoders have no boxes.
+    the operators that the compiled part would have declared. Declared here, they are those of `bench.features.boxes`.
     """
-    if torch.version.cuda is not None or _SCHEMAS:
+    import torch
+
+    if torch.version.cuda is not None or _OPERATORS:
         return
     try:
-        import torchvision  # noqa: F401
+        import torchvision
     except RuntimeError as error:
         if "torchvision::" not in str(error):
             raise
-        library = torch.library.Library("torchvision", "DEF")
-        for operator in ("nms", "qnms"):
-            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _SCHEMAS.append(library)
+        from bench.features.boxes import declare_operators
+
+        _OPERATORS.append(declare_operators())
+        import torchvision
+
+        if not torchvision.extension._has_ops():  # asked before each operator, also of those that are there now
+            for module in ("torchvision.extension", "torchvision.ops.roi_align"):
+                sys.modules[module]._has_ops = lambda: True  # type: ignore[attr-defined]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ import numpy as np
 
 from bench import BenchError
 from bench.features.aside import lock, reserve, sync_folder, unwritable
-from bench.features.contents import DTYPES, Contents, clip_digest, describe, unfit
+from bench.features.contents import DTYPES, LEFT_OUT, WRITTEN, Contents, clip_digest, describe, unfit
 from bench.features.sidecar import (
     SCHEMA,
     canonical,
@@ -42,15 +42,6 @@ SLACK = 1 << 20  # bytes claimed for HDF5's own tables; they grow by far less be
 HEADER_LIMIT = 60_000  # an HDF5 attribute holds 64 kB
 
 
-def choose_frames(n: int, frames: int) -> np.ndarray:
-    """Indices of `frames` equally spaced frames of `n`, the first and the last among them: round(linspace).
-
-    With fewer frames than asked for, indices repeat. Rounding matters: cut off instead, features of the same clips
-    agreed with a cosine of 0.43 to 0.96 only.
-    """
-    return np.round(np.linspace(0, n - 1, frames)).astype(np.int64)
-
-
 class CacheWriter:
     """Writes one cache, clip by clip, in any order; used as a context manager.
 
@@ -58,9 +49,9 @@ class CacheWriter:
     cache will hold. `attributes` may be nested and must be JSON-able: `encoder` says what made the features (weights
     digest, arguments, preprocessing), `source` where they were read from; all but `source` enter the fingerprint.
 
-    `done(clip)` and `missing` tell which clips an interrupted writer has left in the file aside. Raises BenchError when
-    another process writes the same cache, when the disk is full or not writable, when values do not fit, and at the
-    end when clips are missing.
+    `done(clip)` and `missing` tell which clips an interrupted writer has left in the file aside; `leave_out` finishes the
+    cache without some. `verb` is the command that its sentences name. Raises BenchError when another process writes the
+    same cache, when the disk is full or not writable, when values do not fit, and at the end when clips are missing.
     """
 
     def __init__(
@@ -74,8 +65,10 @@ class CacheWriter:
         attributes: Mapping[str, Any] | None = None,
         *,
         flush_every: int = 16,
+        verb: str = "import",
     ) -> None:
         self.path = Path(path)
+        self._verb = verb
         self.aside = self.path.with_name(self.path.name + ".tmp")
         self.stream, self.shape, self.timed, self.dtype = stream, tuple(int(n) for n in shape), bool(timed), str(dtype)
         self.ids = tuple(ids)
@@ -103,15 +96,15 @@ class CacheWriter:
     def __enter__(self) -> CacheWriter:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._descriptor = lock(self.aside)
+            self._descriptor = lock(self.aside, self._verb)
         except OSError as error:
-            raise unwritable(self.aside, error) from error
+            raise unwritable(self.aside, error, self._verb) from error
         try:
             if not self._resume():
                 self._create()
         except (OSError, RuntimeError) as error:
             self._close()
-            raise unwritable(self.aside, error) from error
+            raise unwritable(self.aside, error, self._verb) from error
         return self
 
     def __exit__(
@@ -191,6 +184,17 @@ class CacheWriter:
         done = self._contents.done
         return tuple(clip for row, clip in enumerate(self.ids) if not done[row] and row not in written)
 
+    def leave_out(self, clips: Iterable[str]) -> None:
+        """Finish without these clips: a reader does not find them. A later writer has them among its missing ones."""
+        assert self._file is not None
+        self._flush()
+        for clip in clips:
+            self._contents.done[self._rows[clip]] = LEFT_OUT
+        try:
+            self._file["done"][...] = self._contents.done
+        except (OSError, RuntimeError) as error:
+            raise unwritable(self.aside, error, self._verb) from error
+
     def write(self, clip: str, values: np.ndarray) -> None:
         """Store one clip: of the declared shape, or shorter on axis 0 if timed, then zero-padded, its length kept."""
         if clip not in self._rows:
@@ -212,7 +216,7 @@ class CacheWriter:
             self._claim(padded.nbytes)
             self._contents.data[row] = padded
         except (OSError, RuntimeError) as error:
-            raise unwritable(self.aside, error) from error
+            raise unwritable(self.aside, error, self._verb) from error
         self._contents.lengths[row] = length
         self._contents.digests[row] = np.frombuffer(bytes.fromhex(clip_digest(padded, length)), np.uint8)
         self._pending.append(row)
@@ -245,7 +249,7 @@ class CacheWriter:
                 self._file[name][span] = array[span]
             self._file.flush()
         except (OSError, RuntimeError) as error:
-            raise unwritable(self.aside, error) from error
+            raise unwritable(self.aside, error, self._verb) from error
         self._pending.clear()
         self._claimed = 0
 
@@ -256,10 +260,9 @@ class CacheWriter:
         if self.missing:
             raise BenchError(
                 f"{self.path}: {len(self.missing)} of {len(self.ids)} clips were not written "
-                f"({name_clips(self.missing)}); {command('import', self.path)} goes on with them"
+                f"({name_clips(self.missing)}); {command(self._verb, self.path)} goes on with them"
             )
-        pairs = [(clip, row.tobytes().hex()) for clip, row in zip(self.ids, self._contents.digests, strict=True)]
-        mark = fingerprint(self.stream, self.shape, self.timed, self.dtype, self.attributes, pairs)
+        mark = fingerprint(self.stream, self.shape, self.timed, self.dtype, self.attributes, self._contents.pairs())
         try:
             reserve(self._descriptor, self._file.id.get_filesize(), SLACK)
             self._file.attrs["fingerprint"] = np.bytes_(mark.encode())
@@ -275,7 +278,7 @@ class CacheWriter:
             write_sidecar(self.path, describe(self.path))
             sync_folder(self.path.parent)
         except (OSError, RuntimeError) as error:
-            raise unwritable(self.aside, error) from error
+            raise unwritable(self.aside, error, self._verb) from error
 
 
 @dataclass
@@ -318,7 +321,8 @@ class Cache:
         if sidecar_path(self.path).is_file() and read_sidecar(self.path)["fingerprint"] != mark:
             raise BenchError(f"{self.path} and its sidecar have different fingerprints: {remake(self.path)}")
         self._mark = mark
-        self._opened = _Opened(os.getpid(), file, contents, {clip: row for row, clip in enumerate(contents.ids)})
+        rows = {clip: row for row, clip in enumerate(contents.ids) if contents.done[row] == WRITTEN}
+        self._opened = _Opened(os.getpid(), file, contents, rows)
         return self._opened
 
     def __getstate__(self) -> dict[str, Any]:
@@ -339,7 +343,13 @@ class Cache:
     @property
     def ids(self) -> tuple[str, ...]:
         """All clips, in the order of the file."""
-        return self._open().contents.ids
+        return tuple(self._open().rows)
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Clips that the cache was finished without."""
+        contents = self._open().contents
+        return tuple(clip for clip, done in zip(contents.ids, contents.done, strict=True) if done == LEFT_OUT)
 
     @property
     def stream(self) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from bench import BenchError
 from bench.data.findings import Finding
-from bench.features.contents import Contents, clip_digest, describe
+from bench.features.contents import LEFT_OUT, WRITTEN, Contents, clip_digest, describe
 from bench.features.sidecar import command, fingerprint, name_clips, read_sidecar, remake, sidecar_path
 
 
@@ -37,7 +37,8 @@ def check_cache(path: Path | str, ids: Iterable[str] | None = None) -> list[Find
     except (OSError, RuntimeError, KeyError, ValueError) as error:
         return [*findings, Finding("error", f"{path} is truncated, damaged or no cache ({error}): {remake(path)}")]
     if ids is not None:
-        findings += _against_corpus(path, contents.ids, ids)
+        here = [clip for clip, done in zip(contents.ids, contents.done, strict=True) if done != LEFT_OUT]
+        findings += _against_corpus(path, here, ids)
     return findings
 
 
@@ -70,12 +71,12 @@ def _declared(path: Path, contents: Contents) -> list[Finding]:
         findings.append(_about(path, absent, "were never written"))
     longest = header["shape"][0]
     lengths = zip(contents.ids, contents.lengths.tolist(), strict=True)
-    wrong = [clip for clip, length in lengths if not 1 <= length <= longest]
+    written = {clip for clip, done in zip(contents.ids, contents.done, strict=True) if done == WRITTEN}
+    wrong = [clip for clip, length in lengths if clip in written and not 1 <= length <= longest]
     if wrong:
         findings.append(_about(path, wrong, f"have a length outside 1..{longest}"))
-    pairs = [(clip, row.tobytes().hex()) for clip, row in zip(contents.ids, contents.digests, strict=True)]
     parts = header["stream"], header["shape"], header["timed"], header["dtype"], header["attributes"]
-    if contents.fingerprint != fingerprint(*parts, pairs):
+    if contents.fingerprint != fingerprint(*parts, contents.pairs()):
         message = f"the fingerprint of {path} is not that of its declaration and clips: {remake(path)}"
         findings.append(Finding("error", message))
     return findings
@@ -86,7 +87,7 @@ def _values(path: Path, contents: Contents) -> list[Finding]:
     faults: dict[str, list[str]] = {}
     empty = []
     for row, clip in enumerate(contents.ids):
-        if not contents.done[row]:
+        if contents.done[row] != WRITTEN:
             continue
         length = int(contents.lengths[row])
         try:

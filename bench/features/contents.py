@@ -6,7 +6,7 @@
 | `ids` | [N] | UTF-8, fixed length |
 | `lengths` | [N] int32 | true length on the time axis |
 | `sha256` | [N, 32] uint8 | of length and values |
-| `done` | [N] uint8 | 1 once the clip is written |
+| `done` | [N] uint8 | 1 once the clip is written; 2 where the cache was finished without it |
 
 The attribute `header` declares the stream as JSON; `fingerprint` is there once the file is finished.
 """
@@ -24,6 +24,7 @@ import hdf5plugin  # noqa: F401  (registers the filters that reading needs)
 import numpy as np
 
 DTYPES = ("float16", "float32", "uint8")
+WRITTEN, LEFT_OUT = 1, 2
 ARRAYS = ("features", "ids", "lengths", "sha256", "done")
 
 
@@ -76,6 +77,11 @@ class Contents:
         finished = None if mark is None else bytes(mark).decode()
         return cls(text, json.loads(text), ids, arrays["features"], *parts, finished)
 
+    def pairs(self) -> list[tuple[str, str]]:
+        """(id, digest) of each clip that has values."""
+        rows = np.flatnonzero(self.done == WRITTEN)
+        return [(self.ids[row], self.digests[row].tobytes().hex()) for row in rows]
+
 
 def describe(path: Path | str) -> dict[str, Any]:
     """The sidecar's content as the finished cache at `path` has it. Raises OSError, KeyError or ValueError."""
@@ -86,5 +92,9 @@ def describe(path: Path | str) -> dict[str, Any]:
         raise ValueError("the cache is not finished")
     header = {name: value for name, value in found.header.items() if name != "attributes"}
     attributes = {"source": {}, "encoder": {}, **found.header["attributes"]}
-    counted = {"clips": len(found.ids), "fingerprint": found.fingerprint, "bytes": path.stat().st_size}
+    counted = {
+        "clips": int((found.done == WRITTEN).sum()),
+        "fingerprint": found.fingerprint,
+        "bytes": path.stat().st_size,
+    }
     return {**attributes, **header, **counted}

@@ -1,162 +1,319 @@
-"""From a folder of videos to a stream in the cache. So far the stream `pixels`: what an encoder reads, as bytes.
+"""From a folder of videos to a stream in the cache.
 
 Clip by clip, and resumable: what is written stays written, and the next call goes on with the clips that are missing. A clip
-that cannot be decoded is named with its reason; the others are written all the same, and the cache is finished once all are.
+that cannot be extracted is named with its reason; the others are written all the same, and the cache is finished once all are,
+or without the failed ones where that was asked for.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import h5py
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from bench import BenchError
 from bench.features.backends import need_av
-from bench.features.cache import CacheWriter
-from bench.features.encoders import ENCODERS, Spec, spec_of
+from bench.features.cache import Cache, CacheWriter
+from bench.features.contents import Contents, unfit
+from bench.features.decoders import Footage, Reader, flow
+from bench.features.encoders import load_encoder
+from bench.features.extraction import PIXELS, Extraction, Work, as_recorded
+from bench.features.footage import find_footage
 from bench.features.importers import up_to_date
-from bench.features.names import by_name
-from bench.features.sidecar import cache_path, canonical, name_clips
-from bench.features.video import EXTENSIONS, UnreadableVideoError, read_frames
+from bench.features.regions import load_detector
+from bench.features.sidecar import cache_path, canonical, name_clips, read_sidecar
+from bench.features.video import UnreadableVideoError
+from bench.features.weights import state_digest
+
+__all__ = ["Extraction", "Extractor", "Work", "as_recorded", "extract_stream", "told_failures"]
 
 if TYPE_CHECKING:
     from bench.data.source import Clip
     from bench.home import Home
 
-PIXELS = "pixels"
+LANES = 4  # most threads that encode; each holds a batch in the network
 
 
-@dataclass(frozen=True)
-class Extraction:
-    """What to extract: `frames` of every clip from the videos in `videos`, prepared for `encoder`."""
+class Extractor:
+    """The streams of one clip after another; the encoder is loaded once.
 
-    dataset: str
-    stream: str
-    videos: Path
-    frames: int
-    encoder: Spec
+    `shapes` has (shape of a clip, whether its first axis is time, stored type) for each stream that comes out: the one asked
+    for, and `boxes` beside `regions`. Raises BenchError where the encoder or its weights cannot be had.
+    """
 
-    @classmethod
-    def of(cls, definition: Any, stream: str, home: Home, told: Mapping[str, str] | None = None) -> Extraction:
-        """The stream's entry in the definition, `told` (videos, frames, encoder, as text) over it. Raises BenchError."""
-        told = told or {}
-        if stream != PIXELS:
-            raise BenchError(
-                f"only the stream {PIXELS} can be extracted so far, not {stream}; import it from a file instead"
-            )
-        entry = definition.streams.get(stream)
-        own = {name: getattr(entry, name, None) for name in ("videos", "frames", "encoder")}
-        absent = [name for name in own if name not in told and own[name] is None]
-        if absent:
-            raise BenchError(
-                f"stream {stream} of data set {definition.name}: {', '.join(f'{name}=' for name in absent)} is missing, as in "
-                f"`bench features extract dataset={definition.called} stream={stream} videos=FOLDER frames=16 "
-                f"encoder=inception_resnet_v2` (encoders: {', '.join(ENCODERS)})"
-            )
-        # A path on the command line is relative to the current folder, one in the definition to the definition's.
-        videos = (
-            Path(told["videos"]).expanduser().resolve() if "videos" in told else definition.resolve(own["videos"], home)
-        )
-        frames = str(told.get("frames", own["frames"]))
-        if not frames.isdecimal() or int(frames) < 1:
-            raise BenchError(f"frames is {frames!r}, but must be a whole number of at least 1")
-        return cls(definition.name, stream, videos, int(frames), spec_of(str(told.get("encoder", own["encoder"]))))
+    def __init__(self, extraction: Extraction, batch: int = 32, device: str = "auto") -> None:
+        self.extraction, self.batch = extraction, batch
+        self.reader: Reader = extraction.reader
+        self.device = _device(device)
+        self.encoder = self._load()
+        self.shapes = self._shapes()
 
-    def options(self) -> dict[str, Any]:
-        """All that decides the values, for the fingerprint."""
-        return {"name": self.encoder.name, "frames": self.frames, **self.encoder.preprocessing.of_pixels()}
+    def streams(self, footage: Footage) -> dict[str, NDArray[Any]]:
+        """All streams of one clip, as they are cached but for the rounding to the stored type.
+
+        Raises UnreadableVideoError where the clip cannot be decoded.
+        """
+        return self.encode(self.reader(footage))
+
+    def encode(self, values: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """What decoding read of a clip -> its streams.
+
+        A batch never holds frames of two clips: decoding one costs far more than larger batches would save, and so its values
+        cannot depend on its neighbours.
+        """
+        stream, kind = self.extraction.stream, self.extraction.kind
+        if self.encoder is None:
+            return {stream: values}
+        if stream == "regions":
+            parts = [self._through(part) for part in np.array_split(values, range(self.batch, len(values), self.batch))]
+            return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        found = [
+            self._through(part)[stream] for part in np.array_split(values, range(self.batch, len(values), self.batch))
+        ]
+        if kind.gives == "maps":
+            mean_CYX = sum(part.sum(axis=0, dtype=np.float64) for part in found) / len(values)
+            return {stream: mean_CYX.reshape(len(mean_CYX), -1).T.astype(np.float32)}
+        rows = np.concatenate(found)
+        return {stream: rows if kind.timed else rows.mean(axis=0, dtype=np.float64).astype(np.float32)}
+
+    def _through(self, values: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        assert self.encoder is not None
+        with torch.inference_mode():
+            found = self.encoder(torch.from_numpy(values).to(self.device))
+            made = found if isinstance(found, dict) else {self.extraction.stream: found}
+            return {name: value.float().cpu().numpy() for name, value in made.items()}
+
+    def _load(self) -> torch.nn.Module | None:
+        own = self.extraction
+        if own.stream == PIXELS:
+            return None
+        encoder: torch.nn.Module
+        if own.stream == "regions":
+            encoder = load_detector(own.encoder.name, own.weights, own.boxes, own.files)
+        else:
+            encoder = load_encoder(own.encoder.name, own.weights, own.files, own.kind.gives)
+        try:
+            return encoder.to(self.device).requires_grad_(False)
+        except (RuntimeError, AssertionError) as error:  # a torch without CUDA, a device that is not there
+            told = str(error).strip().splitlines()[0]
+            raise BenchError(f"device {self.device} cannot be used ({told}): leave device= out") from error
+
+    def _shapes(self) -> dict[str, tuple[tuple[int, ...], bool, str]]:
+        own = self.extraction
+        count = 0 if own.sampling is None else own.sampling.frames
+        scale, dtype = own.encoder.preprocessing, own.dtype
+        if own.stream == PIXELS:
+            assert scale.size is not None
+            return {PIXELS: ((count, 3, *scale.size), True, "uint8")}
+        if own.stream == "regions":
+            sizes = {"regions": own.encoder.width, "boxes": 5}
+            return {name: ((count, own.boxes, width), True, dtype) for name, width in sizes.items()}
+        assert scale.size is not None
+        window = (own.encoder.window,) if own.encoder.window > 1 else ()
+        channels, kind = (1, np.float32) if own.sampling is None else (3, np.uint8)
+        ((_, made),) = self.encode(np.zeros((1, *window, channels, *scale.size), kind)).items()
+        timed = own.kind.timed
+        return {own.stream: ((count, *made.shape[1:]) if timed else made.shape, timed, dtype)}
+
+    def about(self) -> dict[str, Any]:
+        """What made the streams: part of their fingerprint."""
+        options = self.extraction.options()
+        return options if self.encoder is None else {**options, "digest": state_digest(self.encoder)}
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise BenchError(f"device is {name!r}, but must be auto, cpu or cuda") from error
 
 
 class _UnfinishedError(Exception):
     """Some clips could not be read: the file aside is kept, the cache gets no name yet."""
 
 
-def extract_pixels(
+def extract_stream(
     extraction: Extraction,
     clips: Mapping[str, Clip],
     aliases: Mapping[str, str],
     home: Home,
-    tell: Callable[[int], None] = lambda left: None,
+    tell: Callable[[int, int], None] = lambda left, failed: None,
+    work: Work | None = None,
 ) -> tuple[Path, dict[str, str]]:
     """Fill the cache of `extraction` for all `clips`; returns its path, and for clips that could not be read the reason.
 
-    `aliases` are other names of clips. A cache that is up to date is left as it is. `tell(left)` is called after each clip.
-    Raises BenchError where the folder is absent or two videos claim one clip.
+    `aliases` are other names of clips. A cache that is up to date is left as it is. `tell(left, failed)` is called after each
+    clip. Raises BenchError where the folder is absent, where a cache was made otherwise and is not to be replaced, where the
+    encoder cannot be had, and where the disk is full.
     """
+    work = work or Work()
     target = cache_path(home, extraction.dataset, extraction.stream)
     options = extraction.options()
     # Not the facts of the files: a video that was mended must not undo what is written of the others.
     folder = [{"path": str(extraction.videos)}] if extraction.videos.is_dir() else None
     request = json.loads(canonical({"options": options, "files": folder}))
-    if up_to_date(target, request, list(clips)):
+    if up_to_date(target, request, list(clips)) or (work.skip and _only_left_out(target, request, clips)):
         return target, {}
     if folder is None:
         raise BenchError(
             f"there is no folder of videos at {extraction.videos}: name it with videos=FOLDER, or set BENCH_DATA"
         )
-    about = {"request": request, "decoder": f"PyAV {need_av().__version__}"}
-    attributes = {"encoder": options, "source": about}
-    shape = (extraction.frames, 3, *extraction.encoder.preprocessing.size)
-    files = find_videos(extraction.videos, clips, aliases)
-    failures: dict[str, str] = {}
-    with (
-        suppress(_UnfinishedError),
-        # Each clip is flushed: its decoding costs far more.
-        CacheWriter(target, extraction.stream, shape, True, "uint8", list(clips), attributes, flush_every=1) as writer,
-    ):
-        missing = writer.missing
-        for number, clip in enumerate(missing, start=1):
-            try:
-                writer.write(clip, _frames(clips[clip], files, extraction))
-            except UnreadableVideoError as error:
-                failures[clip] = str(error)
-            tell(len(missing) - number)
-        if failures:
-            raise _UnfinishedError
-    return target, failures
+    if not work.replace:
+        _refuse_another(target, request["options"])
+    about = {"request": request, "told": True, "decoder": f"PyAV {need_av().__version__}"}
+    footage, failures = find_footage(extraction.videos, clips, aliases)
+    with _threads(extraction, work) as lanes:
+        extractor = Extractor(extraction, work.batch, work.device)
+        attributes = {"encoder": extractor.about(), "source": about}
+        with suppress(_UnfinishedError), ExitStack() as stack:
+            writers = {
+                name: stack.enter_context(
+                    # Each clip is flushed: its decoding costs far more.
+                    CacheWriter(
+                        cache_path(home, extraction.dataset, name),
+                        name,
+                        shape,
+                        timed,
+                        dtype,
+                        list(clips),
+                        attributes,
+                        flush_every=1,
+                        verb="extract",
+                    )
+                )
+                for name, (shape, timed, dtype) in extractor.shapes.items()
+            }
+            _take_over(writers, request)
+            missing = [clip for clip in clips if any(not writer.done(clip) for writer in writers.values())]
+            failures = {clip: reason for clip, reason in failures.items() if clip in missing}
+            todo = {clip: footage[clip] for clip in missing if clip in footage}
+            for number, (clip, found) in enumerate(
+                flow(todo, extractor.reader, extractor.encode, _workers(work), lanes), start=1
+            ):
+                reason = str(found) if isinstance(found, UnreadableVideoError) else _written(writers, clip, found)
+                if reason:
+                    failures[clip] = reason
+                tell(len(todo) - number, len(failures))
+            if failures and not (work.skip and len(failures) < len(clips)):
+                raise _UnfinishedError
+            for writer in writers.values():
+                writer.leave_out(failures)
+    return target, {clip: failures[clip] for clip in clips if clip in failures}
 
 
-def _frames(clip: Clip, files: Mapping[str, Path], extraction: Extraction) -> NDArray[np.uint8]:
-    if clip.start is not None:
-        raise UnreadableVideoError("is a part of a longer video; parts are not cut out yet")
-    if clip.id not in files:
-        raise UnreadableVideoError(f"no video in {extraction.videos} is named after it")
+def _written(writers: Mapping[str, CacheWriter], clip: str, found: Mapping[str, NDArray[Any]]) -> str | None:
+    """Write a clip; why it cannot be stored, if it cannot."""
+    for name, writer in writers.items():
+        reason = unfit(found[name], writer.dtype)
+        if reason:
+            return f"cannot be stored, {reason}"
+    for name, writer in writers.items():
+        if not writer.done(clip):
+            writer.write(clip, found[name])
+    return None
+
+
+def _workers(work: Work) -> int:
+    return len(os.sched_getaffinity(0)) if work.workers is None else work.workers
+
+
+class _threads:  # noqa: N801  (a context manager)
+    """Threads that encode, each with as many of torch's as are left: convolutions of one frame share badly between threads."""
+
+    def __init__(self, extraction: Extraction, work: Work) -> None:
+        alone = _workers(work) == 0 or extraction.stream == PIXELS or _device(work.device).type != "cpu"
+        self.lanes = 1 if alone else min(LANES, len(os.sched_getaffinity(0)))
+
+    def __enter__(self) -> int:
+        self._before = torch.get_num_threads()
+        if self.lanes > 1:
+            torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // self.lanes))
+        return self.lanes
+
+    def __exit__(self, *_: object) -> None:
+        torch.set_num_threads(self._before)
+
+
+def _only_left_out(target: Path, request: Mapping[str, Any], clips: Mapping[str, Clip]) -> bool:
+    """Whether the cache holds all clips but those that it was finished without."""
+    if not target.is_file():
+        return False
+    with Cache(target) as cache:
+        lacking = [clip for clip in clips if clip not in cache]
+        return set(lacking) <= set(cache.left_out) and up_to_date(
+            target, dict(request), [c for c in clips if c in cache]
+        )
+
+
+def _take_over(writers: Mapping[str, CacheWriter], request: Mapping[str, Any]) -> None:
+    """Copy from a finished cache of the same making what the new one lacks: the data set grew, or clips were left out."""
+    for writer in writers.values():
+        try:
+            said = read_sidecar(writer.path)
+            if said["source"].get("request") != request or said["encoder"] != json.loads(
+                canonical(writer.attributes["encoder"])
+            ):
+                continue
+            with Cache(writer.path) as cache:
+                for clip in writer.missing:
+                    if clip in cache:
+                        values, length = cache.read(clip)
+                        writer.write(clip, values[:length] if writer.timed else values)
+        except BenchError:
+            continue  # none there, or a damaged one: what is lacking is extracted
+
+
+def _refuse_another(target: Path, options: Mapping[str, Any]) -> None:
+    """Raise BenchError where a cache of this name, finished or not, was made otherwise: hours of work may lie in it."""
+    for path in (target, target.with_name(target.name + ".tmp")):
+        before = _made_by(path)
+        if before is None:
+            continue
+        differ = [name for name, value in options.items() if before.get(name) != value]
+        if differ:
+            told = ", ".join(f"{name} {_short(before.get(name))} instead of {_short(options[name])}" for name in differ)
+            raise BenchError(
+                f"{path} holds features that were made otherwise ({told}): ask for the same, or say replace=true to make "
+                f"them anew"
+            )
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 24 else f"{text[:21]}.."
+
+
+def _made_by(path: Path) -> Mapping[str, Any] | None:
+    """What made a cache, finished or not; None where there is none that can be read."""
+    if not path.is_file():
+        return None
     try:
-        return read_frames(files[clip.id], extraction.frames, extraction.encoder.preprocessing)
-    except UnreadableVideoError as error:
-        raise UnreadableVideoError(f"{files[clip.id].name} {error}") from None
+        with h5py.File(path, "r", locking=False) as file:
+            found: Mapping[str, Any] = Contents.of(file).header["attributes"].get("encoder", {})
+            return found
+    except (OSError, RuntimeError, KeyError, ValueError):
+        return None
 
 
-def find_videos(folder: Path, clips: Mapping[str, Clip], aliases: Mapping[str, str]) -> dict[str, Path]:
-    """The video of each clip, named by its id or by another of its names. Raises BenchError where a clip has two."""
-    rename = by_name(clips)
-    found: dict[str, Path] = {}
-    twice: list[str] = []
-    for file in sorted(folder.rglob("*")):
-        if file.suffix.lower() not in EXTENSIONS or file.name.startswith("."):
-            continue
-        known = (aliases.get(name, name) for name in rename(file.stem))
-        clip = next((clip for clip in known if clip in clips), None)
-        if clip is None:
-            continue
-        if clip in found:
-            twice.append(f"{clip} as {found[clip].name} and {file.name}")
-        found[clip] = file
-    if twice:
-        raise BenchError(f"{folder}: {len(twice)} clips have two videos ({name_clips(twice)}): keep one of each")
-    return found
-
-
-def told_failures(dataset: str, failures: Mapping[str, str], clips: int) -> str:
+def told_failures(dataset: str, failures: Mapping[str, str], clips: int, skipped: bool = False) -> str:
     """The sentence for clips that could not be read."""
     shown = name_clips([f"{clip}: {reason}" for clip, reason in failures.items()])
+    start = f"{dataset}: {len(failures)} of {clips} clips could not be extracted ({shown})"
+    if skipped:
+        return (
+            f"{start}; the cache was finished without them: restrict the data set with subset: {{from_stream: STREAM}}"
+        )
     return (
-        f"{dataset}: {len(failures)} of {clips} clips could not be extracted ({shown}); mend their videos, or leave the "
-        f"clips out with subset: {{ids: ..}} in the definition, then give the same command again: it goes on with them"
+        f"{start}; mend their videos and give the same command again, which goes on with them; or leave them out, with "
+        f"skip=failed in the command or subset: {{ids: ..}} in the definition"
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench import BenchError
-from bench.features.cache import Cache, CacheWriter, choose_frames
+from bench.features.cache import Cache, CacheWriter
 from bench.features.contents import DTYPES, describe, unfit
 from bench.features.names import SHIFTS, by_name, by_shift, by_table, hint, match, natural, read_ids
 from bench.features.sidecar import (
@@ -22,9 +22,11 @@ from bench.features.sidecar import (
     name_clips,
     read_sidecar,
     sidecar_path,
+    was_told,
     write_sidecar,
 )
 from bench.features.sources import Joined, Source, open_source
+from bench.features.spacing import choose_frames
 
 if TYPE_CHECKING:
     from bench.home import Home
@@ -151,8 +153,13 @@ class Recipe:
 def source_ids(definition: Any, stream: str, home: Home) -> tuple[str, ...]:
     """Ids of all clips that a stream's source holds, renamed as its `ids` says: for `subset: {from_stream: ..}`.
 
-    Raises BenchError where the source has no ids and none are listed.
+    Of a stream that was extracted, or imported by a command that named its source, those in its cache. Raises BenchError where
+    the source has no ids and none are listed.
     """
+    path = cache_path(home, definition.name, stream)
+    if was_told(path):
+        with Cache(path) as cache:
+            return cache.ids
     recipe = Recipe.of(definition, stream, home)
     source = recipe.open(())
     try:
@@ -164,14 +171,21 @@ def source_ids(definition: Any, stream: str, home: Home) -> tuple[str, ...]:
 
 
 def import_stream(
-    definition: Any, stream_name: str, home: Home, corpus_ids: Sequence[str], *, force: bool = False
+    definition: Any,
+    stream_name: str,
+    home: Home,
+    corpus_ids: Sequence[str],
+    *,
+    force: bool = False,
+    told: bool = False,
 ) -> Path:
     """Make the cache of one stream, unless it is up to date, and return its path.
 
     `corpus_ids` are all clips of the data set: each must have features; features of other clips are counted in the
     sidecar and left out. What the source looked like stands in the sidecar under `source.seen`. A cache is up to date
     when sources (path, size, time) and options are those of the sidecar and it holds all clips; a cache whose source
-    is gone is used as it is. Raises BenchError naming clips and the next command.
+    is gone is used as it is. `told` says that a command named the source, not the definition. Raises BenchError naming clips
+    and the next command.
     """
     recipe = Recipe.of(definition, stream_name, home)
     target = cache_path(home, definition.name, stream_name)
@@ -183,6 +197,7 @@ def import_stream(
         places, unused = _places(recipe, source, corpus_ids)
         shape, timed = _shape(recipe, source, places)
         about = {"request": request, "seen": source.description, "without_captions": unused}
+        about |= {"told": True} if told else {}
         _write(recipe, source, places, shape, timed, target, about)
     finally:
         source.close()

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from bench import BenchError
 from bench.features.contents import unfit
 from bench.features.encoders import Encoder, Preprocessing, Spec, load_encoder, spec_of
-from bench.features.extract import PIXELS
+from bench.features.extraction import PIXELS
 from bench.features.sidecar import canonical
 from bench.features.video import UnreadableVideoError, read_frames
 from bench.method import StreamInfo

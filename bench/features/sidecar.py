@@ -101,6 +101,14 @@ def read_sidecar(path: Path | str) -> dict[str, Any]:
     return found
 
 
+def was_told(path: Path | str) -> bool:
+    """Whether a command named what the cache at `path` was made from, and not the data set's definition."""
+    try:
+        return bool(read_sidecar(path)["source"].get("told"))
+    except BenchError:
+        return False  # none there, or damaged: whoever reads it says so
+
+
 def write_sidecar(path: Path | str, content: Mapping[str, Any]) -> None:
     """Write the sidecar of the cache at `path` whole or not at all. Raises OSError."""
     file = sidecar_path(path)

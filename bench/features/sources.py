@@ -5,7 +5,8 @@
 | `per_clip` | HDF5, one dataset per clip, named by the clip |
 | `matrix` | HDF5, one array [N, ...] and beside it a list of N ids |
 | `rows` | HDF5, one array [N, ...] without ids: row = clip by ascending id |
-| `folder` | one `.npy` or `.npz` file per clip, named by the clip |
+| `folder` | one `.npy`, `.npz` or HDF5 file per clip, named by the clip |
+| `csv`, `tsv` | text, a line for every frame; see `bench.features.lines` |
 
 `auto` tells them apart by the arrays' names, shapes and types, and says what it saw.
 """
@@ -22,9 +23,11 @@ import hdf5plugin  # noqa: F401  (features are often stored with its filters)
 import numpy as np
 
 from bench import BenchError
+from bench.features.lines import Lines, layout_of
 from bench.features.sidecar import name_clips
 
-LAYOUTS = ("auto", "per_clip", "matrix", "rows", "folder")
+LAYOUTS = ("auto", "per_clip", "matrix", "rows", "folder", "csv", "tsv")
+SUFFIXES = (".npy", ".npz", ".h5", ".hdf5")  # of files in a folder
 FEATURE_NAMES = ("feats", "features", "feat", "data", "feature")
 ID_NAMES = ("clip", "clips", "ids", "id", "vid", "vids", "video", "videos", "video_id", "video_ids", "names")
 LENGTH_NAMES = ("lens", "lengths", "len", "length", "num_frames")
@@ -100,14 +103,15 @@ class Matrix:
 
 
 class Folder:
-    """A folder, at any depth, of `.npy` files or of `.npz` files with one array each."""
+    """A folder, at any depth, of `.npy` files, or of `.npz` or HDF5 files with one array each."""
 
     layout = "folder"
 
     def __init__(self, path: Path) -> None:
-        self._files = sorted(file for file in path.rglob("*") if file.suffix in (".npy", ".npz"))
+        self._files = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES)
         self.names: Sequence[str | None] = [file.stem for file in self._files]
-        self.description = f"{path.name}: folder of {len(self._files)} .npy or .npz files"
+        kinds = sorted({file.suffix for file in self._files})
+        self.description = f"{path.name}: folder of {len(self._files)} {' and '.join(kinds)} files"
 
     def shape(self, number: int) -> tuple[int, ...]:
         return self._load(number, mapped=True).shape
@@ -117,6 +121,8 @@ class Folder:
 
     def _load(self, number: int, mapped: bool = False) -> np.ndarray:
         file = self._files[number]
+        if file.suffix in (".h5", ".hdf5"):
+            return _only_array(file)
         # A .npz cannot be mapped: its shape costs a reading.
         try:
             loaded = np.load(file, mmap_mode="r" if mapped and file.suffix == ".npy" else None, allow_pickle=False)
@@ -133,6 +139,15 @@ class Folder:
 
     def close(self) -> None:
         """Nothing stays open."""
+
+
+def _only_array(path: Path) -> np.ndarray:
+    with h5py.File(path, "r", locking=False) as file:
+        arrays = [name for name, item in file.items() if isinstance(item, h5py.Dataset)]
+        name = next((name for name in FEATURE_NAMES if name in arrays), arrays[0] if len(arrays) == 1 else None)
+        if name is None:
+            raise ValueError(f"arrays {', '.join(arrays) or 'none'}, none of them named {', '.join(FEATURE_NAMES)}")
+        return np.asarray(file[name][()])
 
 
 class Joined:
@@ -171,12 +186,20 @@ def open_source(path: Path, layout: str, id_array: str | None, known: Callable[[
             raise BenchError(f"{path} is a folder, not an HDF5 file as layout {layout} needs: say layout: folder")
         folder = Folder(path)
         if not folder.names:
-            raise BenchError(f"{path} holds no .npy or .npz file: name the folder of the features in the definition")
+            raise BenchError(
+                f"{path} holds no file {' or '.join(SUFFIXES)}: name the folder of the features in the definition"
+            )
         return folder
     if not path.is_file():
         raise BenchError(f"there is no feature file {path}")
     if layout == "folder":
-        raise BenchError(f"{path} is a file, not a folder of .npy or .npz files: say layout: auto")
+        raise BenchError(f"{path} is a file, not a folder of files {', '.join(SUFFIXES)}: say layout: auto")
+    text = layout if layout in ("csv", "tsv") else layout_of(path) if layout == "auto" else None
+    if text is not None:
+        try:
+            return Lines(path, text, known)
+        except (OSError, ValueError) as error:
+            raise BenchError(f"{path} has not the layout {text} ({error}): copy or download it again") from error
     try:
         file = h5py.File(path, "r", locking=False, rdcc_nbytes=CHUNK_MEMORY)
     except OSError as error:

@@ -66,10 +66,11 @@ def save(
     threads: int,
     device: str,
     folder: Path = RESULTS,
+    part: str = "",
 ) -> list[Path]:
-    """Write the JSON and the picture of a run; returns their paths. Both are named after the processor (or GPU)."""
+    """Write the JSON and the picture of a run; returns their paths. Both are named after the processor (or GPU), and `part`."""
     facts = provenance(threads, device) | {"cores": os.cpu_count()}
-    name = f"{_slug(device if device != 'cpu' else facts['cpu'])}-{threads}-threads"
+    name = f"{_slug(device if device != 'cpu' else facts['cpu'])}-{threads}-threads{part and f'-{part}'}"
     content = {
         "hardware": facts,
         "rows": [asdict(row) | {"met": row.met} for row in rows],

@@ -22,8 +22,9 @@ from bench.data.clips import CorpusClips, StreamSource
 from bench.execution.cell import run_cell
 from bench.execution.checkpoint import CHECKPOINT, load
 from bench.execution.inputs import gather
-from bench.execution.prepare import prepare
+from bench.execution.prepare import extract, prepare
 from bench.features.backends import need_av, need_timm
+from bench.features.cache import Cache
 from bench.features.encoders import Encoder, load_encoder, spec_of
 from bench.features.video import read_frames
 from bench.home import Home
@@ -84,13 +85,55 @@ def test_decoding_twice_gives_the_same_bytes(real_data: Path) -> None:
     assert np.array_equal(first, second)
 
 
+@pytest.mark.parametrize("corpus", CLIPS)
+def test_extracted_frames_are_the_stored_features(
+    real_data: Path, tmp_path: Path, weights: Path, corpus: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole command, one way and another: cosine above 0.999 for every frame, and the same bytes twice."""
+    monkeypatch.setenv("BENCH_DATA", str(real_data))
+    ids = CLIPS[corpus]
+    (tmp_path / "captions.jsonl").write_text(
+        "\n".join(json.dumps({"clip": clip, "caption": text}) for clip in ids for text in ("one", "two"))
+    )
+    content = {
+        "name": "agreement",
+        "captions": [{"format": "jsonl", "files": {"captions": "captions.jsonl"}}],
+        "splits": {"first": [1, 1, 0]},
+        "streams": {
+            "frames": {
+                "videos": f"${{BENCH_DATA}}/videos/{corpus}",
+                "frames": 28,
+                "encoder": NAME,
+                "weights": "${BENCH_DATA}/weights/mobilenetv2_100_imagenet.safetensors",
+            }
+        },
+    }
+    (tmp_path / "dataset.yaml").write_text(yaml.safe_dump(content))
+    definition = dataset(str(tmp_path / "dataset.yaml"))
+    found = []
+    for name, told in (("one", {"workers": "0", "batch": "28"}), ("two", {"workers": "2", "batch": "9"})):
+        path, failed = extract(definition, "frames", Home(tmp_path / name), told)
+        assert failed == ""
+        with Cache(path) as cache:
+            found.append((cache.load(ids)[0].astype(np.float32), cache.fingerprint))
+    again, _ = extract(definition, "frames", Home(tmp_path / "three"), {"workers": "1", "batch": "28"})
+    with Cache(again) as cache:
+        assert cache.fingerprint == found[0][1], "as many frames at once: the same bytes"
+    np.testing.assert_allclose(found[1][0], found[0][0], rtol=2e-3, atol=1e-5)  # one step of float16
+    with h5py.File(real_data / "features" / STORED[corpus]) as stored:
+        there = np.stack([stored[clip][()] for clip in ids]).astype(np.float32)
+    own = found[0][0]
+    cosine = (own * there).sum(-1) / np.linalg.norm(own, axis=-1) / np.linalg.norm(there, axis=-1)
+    assert cosine.min() > 0.9999
+
+
 @pytest.mark.parametrize("name", ["msvd_clips", "msrvtt_clips"])
 def test_the_small_sets_with_videos(
     real_data: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every clip of the lists has captions, features and a video."""
     from bench.data.corpus import load_corpus
-    from bench.features.extract import find_videos
+    from bench.features.footage import find_footage
 
     monkeypatch.setenv("BENCH_DATA", str(real_data))
     definition = dataset(name)
@@ -100,7 +143,8 @@ def test_the_small_sets_with_videos(
     told = {"msvd_clips": ((27, 5, 8), 1104), "msrvtt_clips": ((12, 4, 8), 240)}
     assert (tuple(sizes.values()), captions) == told[name]
     folder = definition.resolve(definition.streams["pixels"].videos or "", Home(tmp_path))
-    assert find_videos(folder, corpus.clips, corpus.aliases).keys() == corpus.clips.keys()
+    found, faults = find_footage(folder, corpus.clips, corpus.aliases)
+    assert (found.keys(), faults) == (corpus.clips.keys(), {})
     prepare(definition, Home(tmp_path), None, ["frames"])
 
 

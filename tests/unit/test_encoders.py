@@ -83,7 +83,8 @@ def test_pixels_of_another_size_are_refused_with_both() -> None:
 
 def test_an_unknown_encoder_is_refused_with_all_there_are() -> None:
     with pytest.raises(
-        BenchError, match=r"no encoder 'shape'; the encoders are inception_resnet_v2, mobilenetv2_100, shapes"
+        BenchError,
+        match=r"no encoder 'shape'; the encoders are inception_resnet_v2, mobilenetv2_100, shapes, .* network of timm",
     ):
         spec_of("shape")
 

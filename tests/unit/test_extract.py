@@ -17,16 +17,18 @@ from bench.definition import DatasetDefinition
 from bench.execution import inputs
 from bench.execution.inputs import gather
 from bench.execution.prepare import extract, prepare
-from bench.features import extract as module
-from bench.features.cache import Cache, choose_frames
+from bench.features import decoders as module
+from bench.features.cache import Cache
 from bench.features.check import check_cache
 from bench.features.encoders import Preprocessing
 from bench.features.sidecar import read_sidecar
+from bench.features.spacing import choose_frames
 from bench.features.video import read_frames
 from bench.home import Home
 from bench.registry import read_definition
 from bench.spec import cells, parse
 
+HERE = {"workers": "0"}  # decode in this process
 SQUARE = Preprocessing((16, 16), None, "BILINEAR", mean=0.0, deviation=1.0)
 YAML = """
 name: films
@@ -176,9 +178,9 @@ def test_an_interrupted_extraction_goes_on_clip_by_clip(
 
     monkeypatch.setattr(module, "read_frames", read)
     with pytest.raises(KeyboardInterrupt):
-        extract(definition, "pixels", home)
+        extract(definition, "pixels", home, HERE)
     monkeypatch.setattr(module, "read_frames", lambda path, *rest: (seen.append(path.stem), original(path, *rest))[1])
-    path, failed = extract(definition, "pixels", home)
+    path, failed = extract(definition, "pixels", home, HERE)
     assert failed == ""
     assert seen == ["c0", "c1", "c2", "c3", "c4"], "no clip is decoded twice"
     assert check_cache(path, [f"c{number}" for number in range(5)]) == []
@@ -205,20 +207,32 @@ def test_clips_that_fail_are_named_and_the_rest_is_kept(
     original = module.read_frames
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "read_frames", lambda file, *rest: (decoded.append(file.stem), original(file, *rest))[1])
-        path, failed = extract(definition, "pixels", home)
+        path, failed = extract(definition, "pixels", home, HERE)
     assert (failed, decoded) == ("", ["c1", "c4"]), "only the clips that were mended are decoded"
 
 
-def test_a_clip_of_two_videos_is_refused(definition: DatasetDefinition, home: Home, tmp_path: Path, av: Any) -> None:
+def test_a_clip_of_two_videos_is_named_and_the_rest_goes_on(
+    definition: DatasetDefinition, home: Home, tmp_path: Path, av: Any
+) -> None:
     film(av, tmp_path / "videos" / "c2.avi", 3)
-    with pytest.raises(BenchError, match=r"1 clips have two videos \(c2 as c2\.avi and c2\.mkv\): keep one of each"):
-        extract(definition, "pixels", home)
+    path, failed = extract(definition, "pixels", home, HERE)
+    assert "1 of 5 clips could not be extracted (c2: has two videos, c2.avi and c2.mkv: keep one of them)" in failed
+    assert not path.is_file()
 
 
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ({"stream": "frames"}, "only the stream pixels can be extracted so far, not frames"),
+        (
+            {"stream": "smells"},
+            "the stream 'smells' cannot be extracted from videos; those that can are pixels, frames, ",
+        ),
+        ({"encoder": "r3d_18"}, "encoder r3d_18 does not make the stream pixels; the encoders that do are inception_r"),
+        ({"fps": "-3"}, "fps is '-3', but must be a number above 0"),
+        ({"batch": "0"}, "batch is '0', but must be a whole number of at least 1"),
+        ({"workers": "all"}, "workers is 'all', but must be a whole number of at least 0"),
+        ({"skip": "all"}, "skip is 'all', but can only be failed"),
+        ({"replace": "yes"}, "replace is 'yes', but must be true or false"),
         ({"encoder": "resnet"}, "there is no encoder 'resnet'"),
         ({"frames": "0"}, "frames is '0', but must be a whole number of at least 1"),
         ({"frames": "many"}, "frames is 'many'"),

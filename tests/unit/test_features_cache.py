@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from bench import BenchError
-from bench.features.cache import Cache, CacheWriter, choose_frames
+from bench.features.cache import Cache, CacheWriter
 from bench.features.check import check_cache
 from bench.features.sidecar import list_caches, read_sidecar, sidecar_path
+from bench.features.spacing import choose_frames
 from bench.home import Home
 
 SHAPE = (7, 12)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,12 +14,15 @@ import numpy as np
 import pytest
 
 from bench import BenchError
+from bench.cli import main
 from bench.definition import StreamSource
+from bench.execution.prepare import prepare
 from bench.features.cache import Cache
 from bench.features.check import check_cache
 from bench.features.importers import import_stream, source_ids
 from bench.features.sidecar import read_sidecar
 from bench.home import Home
+from bench.registry import read_definition
 
 CLIPS = ["vid1", "vid2", "vid3", "vid10"]
 LENGTHS = {"vid1": 6, "vid2": 9, "vid3": 2, "vid10": 6}
@@ -259,7 +264,7 @@ def test_other_mistakes_are_sentences(tmp_path: Path, home: Home) -> None:
     assert "cut.h5 is truncated, damaged or no HDF5 file" in fails(define(tmp_path, "cut.h5"), home)
     folder = tmp_path / "folder"
     folder.mkdir()
-    assert "holds no .npy or .npz file" in fails(define(tmp_path, "folder"), home)
+    assert "holds no file .npy or .npz or .h5 or .hdf5" in fails(define(tmp_path, "folder"), home)
     for clip in CLIPS:
         np.save(folder / f"{clip}.npy", feature(clip))
     (folder / "deeper").mkdir()
@@ -275,3 +280,122 @@ def test_the_definition_takes_the_storage_that_a_sentence_asks_for() -> None:
     assert StreamSource(source="x.h5", dtype="float32").dtype == "float32"
     with pytest.raises(ValueError, match="float16"):
         StreamSource.model_validate({"source": "x.h5", "dtype": "int8"})
+
+
+# -- text and folders -----------------------------------------------------------------------------------------------------
+
+
+def test_lines_of_vectors_as_s2vt_published_them(tmp_path: Path, home: Home) -> None:
+    lines = []
+    for clip in CLIPS:
+        frames = feature(clip)
+        for number in np.random.default_rng(1).permutation(len(frames)):  # in any order
+            lines.append(",".join([f"{clip}_frame_{number}", *(repr(float(value)) for value in frames[number])]))
+    (tmp_path / "fc7.txt").write_text("\n".join(lines) + "\n")
+    path = import_stream(define(tmp_path, "fc7.txt"), "frames", home, CLIPS)
+    assert read_sidecar(path)["source"]["seen"] == "fc7.txt: 23 lines of vectors, 4 clips of width 8"
+    with Cache(path) as cache:
+        assert (cache.shape, cache.timed) == ((9, 8), True)
+        for clip in CLIPS:
+            values, length = cache.read(clip)
+            np.testing.assert_array_equal(values[:length], feature(clip).astype(np.float16))
+    cut = [*lines[:-1], lines[-1].rsplit(",", 1)[0]]
+    (tmp_path / "cut.txt").write_text("\n".join(cut))
+    assert "cannot be read: its lines are of different lengths" in fails(
+        define(tmp_path, "cut.txt"), Home(tmp_path / "o")
+    )
+
+
+def bottom_up(path: Path, rows: dict[str, np.ndarray]) -> str:
+    """Lines as bottom-up attention writes them: boxes and features in base64."""
+    lines = []
+    for name, values in rows.items():
+        boxes = np.zeros((len(values), 4), np.float32)
+        fields = [
+            name,
+            "320",
+            "240",
+            str(len(values)),
+            *(base64.b64encode(a.tobytes()).decode() for a in (boxes, values)),
+        ]
+        lines.append("\t".join(fields))
+    path.write_text("\n".join(lines) + "\n")
+    return path.name
+
+
+def test_boxes_as_bottom_up_attention_publishes_them(tmp_path: Path, home: Home) -> None:
+    rng = np.random.default_rng(0)
+    rows = {
+        f"{clip}_{frame}": rng.random((3 - frame % 2, 6)).astype(np.float32)
+        for clip in CLIPS
+        for frame in (0, 8, 16, 25)
+    }
+    definition = define(tmp_path, bottom_up(tmp_path / "b.tsv", rows), stream="regions")
+    path = import_stream(definition, "regions", home, CLIPS)
+    assert read_sidecar(path)["source"]["seen"] == "b.tsv: 16 lines of boxes, at most 3 of a frame, of width 6, 4 clips"
+    with Cache(path) as cache:
+        assert (cache.shape, cache.timed) == ((4, 3, 6), True)
+        values, length = cache.read("vid3")
+        assert length == 4
+        np.testing.assert_array_equal(values[2], rows["vid3_16"].astype(np.float16))
+        np.testing.assert_array_equal(values[3, :2], rows["vid3_25"].astype(np.float16))
+        assert not values[3, 2].any(), "a frame with fewer boxes has zeros after them"
+    (tmp_path / "bad.tsv").write_text((tmp_path / "b.tsv").read_text().replace("\n", "!\n"))
+    assert "no base64" in fails(define(tmp_path, "bad.tsv", stream="regions"), Home(tmp_path / "o"))
+
+
+def test_numbers_at_the_end_of_a_name_are_frames_or_part_of_it_as_the_corpus_knows(tmp_path: Path, home: Home) -> None:
+    """MSVD's clips are named by start and end: one line each is a clip of its own."""
+    rows = {f"abc_{start}_{start + 5}": np.full((2, 3), start, np.float32) for start in (10, 20, 30)}
+    definition = define(tmp_path, bottom_up(tmp_path / "b.tsv", rows), stream="regions")
+    with Cache(import_stream(definition, "regions", home, list(rows))) as cache:
+        assert cache.shape == (1, 2, 3)
+        assert cache.read("abc_20_25")[0].max() == 20
+
+
+def test_a_folder_of_hdf5_files_one_for_each_clip(tmp_path: Path, home: Home) -> None:
+    (tmp_path / "features").mkdir()
+    for clip in CLIPS:
+        with h5py.File(tmp_path / "features" / f"{clip}.hdf5", "w") as file:
+            file["anything"] = feature(clip)
+    path = import_stream(define(tmp_path, "features"), "frames", home, CLIPS)
+    assert read_sidecar(path)["source"]["seen"] == "features: folder of 4 .hdf5 files"
+    with Cache(path) as cache:
+        np.testing.assert_array_equal(cache.read("vid3")[0][:2], feature("vid3").astype(np.float16))
+
+
+def test_a_command_names_the_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """`bench features import from=..`: what was recognised is said; runs take it; other features need replace=true."""
+    monkeypatch.setenv("BENCH_HOME", str(tmp_path / "home"))
+    (tmp_path / "captions.jsonl").write_text(
+        "\n".join(json.dumps({"clip": clip, "caption": text}) for clip in CLIPS for text in ("a dog", "a cat"))
+    )
+    for split, ids in (("train", CLIPS[:2]), ("val", CLIPS[2:3]), ("test", CLIPS[3:])):
+        (tmp_path / f"{split}.txt").write_text("\n".join(ids))
+    (tmp_path / "dataset.yaml").write_text(
+        "name: own\ncaptions: [{format: jsonl, files: {captions: captions.jsonl}}]\n"
+        "splits: {train: train.txt, val: val.txt, test: test.txt}\nstreams: {frames: {source: mine.h5}}\n"
+    )
+    per_clip(tmp_path / "x.h5")
+    start = ["features", "import", f"dataset={tmp_path / 'dataset.yaml'}"]
+    assert main([*start, "stream=frames", f"from={tmp_path / 'x.h5'}", "frames=4", "encoder=vgg"]) == 0
+    said = capsys.readouterr().out
+    assert "own: x.h5: one dataset per clip, 4 clips, the first float32 [6, 8]" in said
+    definition = read_definition(tmp_path / "dataset.yaml")
+    prepare(definition, Home(tmp_path / "home"), None, ["frames"])
+    path = tmp_path / "home" / ".bench" / "cache" / "own" / "frames.h5"
+    with Cache(path) as cache:
+        assert (cache.shape, cache.encoder) == ((4, 8), "vgg")
+    per_clip(tmp_path / "y.h5")
+    assert main([*start, "stream=frames", f"from={tmp_path / 'y.h5'}"]) == 2
+    assert "holds features from" in capsys.readouterr().err
+    per_clip(tmp_path / "mine.h5")
+    assert main(start) == 2
+    assert "that a command has made" in capsys.readouterr().err
+    assert main([*start, "replace=true"]) == 0
+    with Cache(path) as cache:
+        assert cache.shape == (9, 8)
+    assert main([*start, "layout=csv"]) == 2
+    assert "layout= goes with from=PATH" in capsys.readouterr().err
+    assert main([*start, "stream=motion", f"from={tmp_path / 'y.h5'}"]) == 0
+    assert "declare it under streams:" in capsys.readouterr().out

@@ -83,3 +83,26 @@ def test_ways_take_turns() -> None:
     order: list[str] = []
     taken = seconds({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, repeats=2)
     assert order == ["a", "b"] * 3 and taken.keys() == {"a", "b"}
+
+
+def test_rows_of_features_measure_what_they_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In small: every row is there, with its bar, and extraction really extracts."""
+    pytest.importorskip("av", reason='needs pip install "captionbench[extract]"')
+    pytest.importorskip("hdf5plugin")
+    from bench.features.specs import spec_of
+    from tests.perf import features
+
+    for name, value in {
+        "VIDEOS": 4,
+        "LENGTH": 12,
+        "FRAMES": 2,
+        "BATCH": 4,
+        "STORED": 8,
+        "SHAPE": (2, 8),
+        "MANY": 50,
+    }.items():
+        monkeypatch.setattr(features, name, value)
+    monkeypatch.setattr(features, "spec_of", lambda name: spec_of("shapes"))
+    found = features.rows(1)
+    assert [(row.bar, row.at_most) for row in found] == [(1.15, True), (1.3, True), (10, False), (1.0, True)]
+    assert all(row.measured > 0 for row in found)

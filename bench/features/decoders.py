@@ -1,0 +1,201 @@
+"""Clips through decoding and encoding side by side: processes decode, threads encode, and never many clips are under way.
+
+Decoding runs in processes of their own because a damaged video can end the process that decodes it: that clip is then named and
+the others go on. An encoder runs in threads: most of its time torch computes and Python waits.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench import BenchError
+from bench.features.logmel import RATE, log_mel
+from bench.features.preprocessing import Preprocessing
+from bench.features.video import Sampling, SilentVideoError, Span, UnreadableVideoError, read_frames, read_sound
+
+Values = NDArray[Any]
+AHEAD = 2  # clips that are decoded and wait, besides those in work: enough that no side waits for the other
+
+
+@dataclass(frozen=True)
+class Footage:
+    """Where a clip is to be seen: a video file, or the seconds start <= t < end of it."""
+
+    path: Path
+    span: Span | None = None
+
+
+@dataclass(frozen=True)
+class Reader:
+    """What is read of a clip: frames as `sampling` and `preprocessing` say, or, without a sampling, its sound.
+
+    `silence` lets a clip without sound count as silence.
+    """
+
+    sampling: Sampling | None
+    preprocessing: Preprocessing
+    silence: bool = False
+
+    def __call__(self, footage: Footage) -> Values:
+        """Frames uint8, or examples of sound float32. Raises UnreadableVideoError, the file's name in its sentence."""
+        try:
+            if self.sampling is not None:
+                return read_frames(footage.path, self.sampling, self.preprocessing, footage.span)
+            return log_mel(self._sound(footage))
+        except UnreadableVideoError as error:
+            raise type(error)(f"{footage.path.name} {error}") from None
+
+    def _sound(self, footage: Footage) -> NDArray[np.float32]:
+        try:
+            return read_sound(footage.path, RATE, footage.span)
+        except SilentVideoError:
+            if self.silence:
+                return np.zeros(0, np.float32)
+            raise
+
+
+def flow(
+    clips: Mapping[str, Footage],
+    reader: Reader,
+    encode: Callable[[Values], Any],
+    workers: int,
+    lanes: int,
+) -> Iterator[tuple[str, Any]]:
+    """Each clip with what `encode` makes of it, or with the UnreadableVideoError that says why there is nothing.
+
+    In whatever order they are ready; no clip's values depend on another's. `workers` processes decode and `lanes` threads encode;
+    with no workers one clip after another is done here.
+    """
+    if workers == 0:
+        for clip, footage in clips.items():
+            try:
+                values = reader(footage)
+            except UnreadableVideoError as error:
+                yield clip, error
+            else:
+                yield clip, encode(values)
+        return
+    waiting = iter(clips.items())
+    under_way: dict[Future[Any], tuple[str, bool]] = {}
+    with _Decoders(workers, reader) as decoders, ThreadPoolExecutor(lanes, "encode") as encoders:
+        while True:
+            while len(under_way) < workers + lanes + AHEAD and (item := next(waiting, None)):
+                under_way[decoders.submit(item[1])] = (item[0], False)
+            if not under_way:
+                return
+            ended, _ = wait(under_way, return_when=FIRST_COMPLETED)
+            for future in ended:
+                clip, encoded = under_way.pop(future)
+                found = future.result()
+                if encoded or isinstance(found, UnreadableVideoError):
+                    yield clip, found
+                else:
+                    under_way[encoders.submit(encode, found)] = (clip, True)
+
+
+class _Decoders:
+    """So many threads, each with a decoder process of its own."""
+
+    def __init__(self, count: int, reader: Reader) -> None:
+        self._reader = reader
+        self._own = threading.local()
+        self._all: list[_Process] = []
+        self._pool = ThreadPoolExecutor(count, "decode")
+
+    def submit(self, footage: Footage) -> Future[Values | UnreadableVideoError]:
+        return self._pool.submit(self._decode, footage)
+
+    def _decode(self, footage: Footage) -> Values | UnreadableVideoError:
+        if not hasattr(self._own, "process"):
+            self._own.process = _Process(self._reader)
+            self._all.append(self._own.process)
+        process: _Process = self._own.process
+        return process.decode(footage)
+
+    def __enter__(self) -> _Decoders:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._all:
+            process.end()
+        self._pool.shutdown(cancel_futures=True)
+        for process in self._all:
+            process.end()  # those that were started in between
+
+
+class _Process:
+    """A decoder process; one that a video has ended is started anew."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._ended = False
+        self._start()
+
+    def _start(self) -> None:
+        # Neither forked, as locks of torch's threads do not survive that, nor spawned by multiprocessing, which imports the
+        # caller's program once more: this one starts in a third of a second and needs no torch.
+        ours, theirs = socket.socketpair()
+        code = "import sys; from bench.features.decoders import serve; serve(int(sys.argv[1]))"
+        places = os.pathsep.join(place or str(Path.cwd()) for place in sys.path)
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", code, str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            env={**os.environ, "PYTHONPATH": places},
+            stdin=subprocess.DEVNULL,
+        )
+        theirs.close()
+        self._pipe = Connection(ours.detach())
+        with suppress(OSError):  # a process that ended at once is met when it is asked
+            self._pipe.send(self._reader)
+
+    def decode(self, footage: Footage) -> Values | UnreadableVideoError:
+        try:
+            self._pipe.send(footage)
+            answer: Values | Exception = self._pipe.recv()
+        except (EOFError, OSError):
+            how = self._process.wait()
+            if not self._ended:
+                self._start()
+            return UnreadableVideoError(f"{footage.path.name} ended the process that decoded it (status {how})")
+        if isinstance(answer, Exception) and not isinstance(answer, UnreadableVideoError):
+            raise answer
+        return answer
+
+    def end(self) -> None:
+        self._ended = True
+        self._process.terminate()
+        self._process.wait()
+        with suppress(OSError):
+            self._pipe.close()
+
+
+def serve(descriptor: int) -> None:
+    """What a decoder process does until its owner is gone: answer each Footage that comes over the socket."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the owner, who ends us
+    pipe = Connection(descriptor)
+    with suppress(EOFError, OSError):
+        reader: Reader = pipe.recv()
+        while True:
+            footage = pipe.recv()
+            try:
+                answer: Values | Exception = reader(footage)
+            except (UnreadableVideoError, BenchError) as error:
+                answer = error
+            except MemoryError:
+                answer = UnreadableVideoError(f"{footage.path.name} needs more memory than there is")
+            pipe.send(answer)

@@ -1,0 +1,260 @@
+"""What is to be extracted: a stream, the encoder behind it, the frames it reads. One declaration serves all streams.
+
+| stream | reads | gives |
+|---|---|---|
+| `pixels` | frames | the frames themselves [T, 3, H, W], bytes, for methods that train the encoder |
+| `frames` | frames | a vector each [T, D], after the last pooling |
+| `spatial` | frames | the last maps, mean over time [places, C] |
+| `objects` | the middle frame | probabilities of classes, mean over frames [K] |
+| `motion` | runs of frames around each frame | a vector each [T, D] |
+| `actions` | the run around the middle | probabilities of classes, mean over runs [K] |
+| `regions` | frames | vectors of the boxes that are surest [T, k, D]; beside it `boxes` [T, k, 5] |
+| `audio` | the sound | mean of the vectors of its examples of 0.96 s [D] |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench import BenchError
+from bench.features.decoders import Reader
+from bench.features.specs import ENCODERS, Spec, spec_of
+from bench.features.video import Sampling
+from bench.features.weights import WORDS, file_digest
+
+if TYPE_CHECKING:
+    from bench.home import Home
+
+PIXELS = "pixels"
+BOXES = 16  # of a frame, unless told: as many as HA_IL reads
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A stream that videos can be made into: the family of its encoder, what that gives, how many frames unless told."""
+
+    family: str
+    gives: str
+    example: str
+    frames: int | None = None
+    centred: bool = False
+    timed: bool = True
+
+
+KINDS = {
+    PIXELS: Kind("pictures", "pixels", "inception_resnet_v2"),
+    "frames": Kind("pictures", "vectors", "inception_v4"),
+    "spatial": Kind("pictures", "maps", "resnet152", timed=False),
+    "objects": Kind("pictures", "classes", "resnext101_32x8d", 1, centred=True, timed=False),
+    "motion": Kind("motion", "vectors", "r2plus1d_18"),
+    "actions": Kind("motion", "classes", "r3d_18", 1, centred=True, timed=False),
+    "regions": Kind("regions", "regions", "fasterrcnn_resnet50_fpn"),
+    "audio": Kind("sound", "vectors", "vggish", 0, timed=False),
+}
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What to extract of every clip of `dataset` from the videos in `videos`.
+
+    `sampling` is None where sound is read. `weights` is `pretrained`, `random` or the digest of a file whose path `files` tells.
+    `boxes` counts those of a frame of `regions`; with `silence` a clip without sound is silent instead of failed.
+    """
+
+    dataset: str
+    stream: str
+    videos: Path
+    sampling: Sampling | None
+    encoder: Spec
+    weights: str = "pretrained"
+    files: Mapping[str, str] = field(default_factory=dict)
+    boxes: int = BOXES
+    silence: bool = False
+    dtype: str = "float16"
+
+    @classmethod
+    def of(cls, definition: Any, stream: str, home: Home, told: Mapping[str, str] | None = None) -> Extraction:
+        """The stream's entry in the definition, and `told`, words of the command line, over it. Raises BenchError."""
+        told = told or {}
+        kind = kind_of(stream)
+        entry = definition.streams.get(stream)
+        given = {
+            name: getattr(entry, name, None) for name in ("videos", "frames", "fps", "encoder", "weights", "boxes")
+        }
+        given = {name: value for name, value in given.items() if value is not None} | dict(told)
+        if kind.frames is not None:
+            given.setdefault("frames", kind.frames)
+        absent = [name for name in ("videos", "frames", "encoder") if name not in given]
+        if absent:
+            frames = "" if kind.frames is not None else " frames=28"
+            names = ", ".join(spec.name for spec in ENCODERS.values() if spec.family == kind.family)
+            raise BenchError(
+                f"stream {stream} of data set {definition.name}: {', '.join(f'{name}=' for name in absent)} is missing, as in "
+                f"`bench features extract dataset={definition.called} stream={stream} videos=FOLDER{frames} "
+                f"encoder={kind.example}` (encoders: {names})"
+            )
+        # A path on the command line is relative to the current folder, one in the definition to the definition's.
+        videos, files = (
+            Path(told[name]).expanduser().resolve() if name in told else _resolved(given.get(name), definition, home)
+            for name in ("videos", "weights")
+        )
+        encoder = spec_of(str(given["encoder"]))
+        if encoder.family != kind.family:
+            names = ", ".join(spec.name for spec in ENCODERS.values() if spec.family == kind.family)
+            raise BenchError(
+                f"encoder {encoder.name} does not make the stream {stream}; the encoders that do are {names}"
+            )
+        digest, where = _weights(str(given.get("weights", "pretrained")), files, stream)
+        return cls(
+            definition.name,
+            stream,
+            videos or Path(),
+            _sampling(given, kind, encoder),
+            encoder,
+            digest,
+            where,
+            _whole(given.get("boxes", BOXES), "boxes"),
+            _flag(given.get("silence", False), "silence"),
+            getattr(entry, "dtype", None) or "float16",
+        )
+
+    @property
+    def kind(self) -> Kind:
+        return KINDS[self.stream]
+
+    @property
+    def reader(self) -> Reader:
+        """What decoding reads of a clip."""
+        return Reader(self.sampling, self.encoder.preprocessing, self.silence)
+
+    def options(self) -> dict[str, Any]:
+        """All that decides the values, for the fingerprint."""
+        chosen = {} if self.sampling is None else self.sampling.options()
+        if self.stream == PIXELS:
+            return {"name": self.encoder.name, **chosen, **self.encoder.preprocessing.of_pixels()}
+        made: dict[str, Any] = {
+            "name": self.encoder.name,
+            "gives": self.kind.gives,
+            "weights": self.encoder.pretrained if self.weights == "pretrained" else self.weights,
+            "arguments": dict(self.encoder.arguments),
+        }
+        if self.stream == "regions":
+            made["boxes"] = self.boxes
+        if self.sampling is None:
+            made["silence"] = self.silence
+        return {**made, **chosen, **self.encoder.preprocessing.of_features()}
+
+
+def kind_of(stream: str) -> Kind:
+    """The kind of a stream. Raises BenchError for one that videos cannot be made into."""
+    if stream not in KINDS:
+        raise BenchError(
+            f"the stream {stream!r} cannot be extracted from videos; those that can are {', '.join(KINDS)}, and words "
+            f"from frames by a trained method (checkpoint=); import others from a file"
+        )
+    return KINDS[stream]
+
+
+def as_recorded(
+    stream: str, shape: tuple[int, ...], encoder: Mapping[str, Any], weights: Mapping[str, str] | str | None = None
+) -> Extraction:
+    """The extraction that made a cached stream, for one more video: from its clips' `shape` and from `encoder` as its sidecar
+    has it.
+
+    `weights` are paths of files by digest, or the path of a file where the cache does not say which (features that were
+    imported). Raises BenchError where the encoder is not known, or its weights are not told and cannot be downloaded.
+    """
+    kind, name = kind_of(stream), str(encoder.get("name", ""))
+    if not name:
+        raise BenchError(f"the features of stream {stream} do not say which encoder made them: say encoder=NAME")
+    spec = spec_of(name)
+    files = dict(weights) if isinstance(weights, Mapping) else {}
+    said = str(encoder.get("weights", "pretrained"))
+    if isinstance(weights, str):
+        said, files = _weights(weights, Path(weights).expanduser().resolve(), stream)
+    elif said == spec.pretrained:
+        said = "pretrained"
+    given = {"frames": shape[0] if kind.timed else kind.frames, **encoder}
+    sampling = _sampling(given, kind, spec)
+    return Extraction("", stream, Path(), sampling, spec, said, files, int(encoder.get("boxes", BOXES)), True)
+
+
+def _sampling(given: Mapping[str, Any], kind: Kind, encoder: Spec) -> Sampling | None:
+    if kind.family == "sound":
+        return None
+    fps = given.get("fps")
+    return Sampling(
+        _whole(given["frames"], "frames"), None if fps is None else _rate(fps), kind.centred, encoder.window
+    )
+
+
+def _resolved(text: str | None, definition: Any, home: Home) -> Path | None:
+    return None if text is None or text in WORDS else definition.resolve(text, home)
+
+
+def _weights(said: str, path: Path | None, stream: str) -> tuple[str, dict[str, str]]:
+    """`weights=` as it is keyed: a word, or the digest of a file with its path."""
+    if said in ("pretrained", "random") or stream == PIXELS or said.startswith("sha256:"):
+        return said, {}
+    if path is None or not path.is_file():
+        raise BenchError(
+            f"there is no file of weights {path or said}; weights is a .safetensors file, pretrained or random"
+        )
+    digest = file_digest(path)
+    return digest, {digest: str(path)}
+
+
+def _whole(value: Any, name: str) -> int:
+    text = str(value)
+    if not text.isdecimal() or (int(text) < 1 and name != "workers"):
+        raise BenchError(f"{name} is {text!r}, but must be a whole number of at least {0 if name == 'workers' else 1}")
+    return int(text)
+
+
+def _rate(value: Any) -> float:
+    try:
+        rate = float(value)
+    except ValueError:
+        rate = 0.0
+    if not 0 < rate < float("inf"):
+        raise BenchError(f"fps is {str(value)!r}, but must be a number above 0")
+    return rate
+
+
+def _flag(value: Any, name: str) -> bool:
+    if str(value).lower() not in ("true", "false"):
+        raise BenchError(f"{name} is {str(value)!r}, but must be true or false")
+    return str(value).lower() == "true"
+
+
+@dataclass(frozen=True)
+class Work:
+    """How the work is done; nothing of it changes the values beyond rounding.
+
+    `batch` frames (or runs, or examples of sound) go through the network at once, `workers` processes decode (None: one for
+    each processor; 0: this process), `device` is a torch device or `auto`. With `skip` the cache is finished without the
+    clips that failed; with `replace` one that was made otherwise makes room.
+    """
+
+    batch: int = 32
+    workers: int | None = None
+    device: str = "auto"
+    skip: bool = False
+    replace: bool = False
+
+    @classmethod
+    def of(cls, told: Mapping[str, str]) -> Work:
+        """From words of the command line. Raises BenchError."""
+        if told.get("skip", "failed") != "failed":
+            raise BenchError(f"skip is {told['skip']!r}, but can only be failed: the clips that cannot be extracted")
+        workers = told.get("workers")
+        return cls(
+            _whole(told.get("batch", 32), "batch"),
+            None if workers is None else _whole(workers, "workers"),
+            told.get("device", "auto"),
+            "skip" in told,
+            _flag(told.get("replace", False), "replace"),
+        )

@@ -1,0 +1,161 @@
+"""Encoders by name: network, preprocessing, and the weights that go with them. Imports no torch.
+
+What papers used stands in the table; any other name is one of timm's, with the preprocessing that timm says its weights were
+trained with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench import BenchError
+from bench.features.backends import need_timm
+from bench.features.preprocessing import Preprocessing
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One encoder. `network` is its package's name of it, built with `arguments`; `width` the length of a vector, 0 where only
+    the network itself tells.
+
+    `family` is what it reads: pictures, runs of frames (`motion`, `window` of them), pictures for boxes (`regions`) or sound.
+    `pretrained` is its package's name of the weights that go with this preprocessing, None where they are only to be had as a
+    file. `heads` begin the names of the parameters above the vectors.
+    """
+
+    name: str
+    network: str
+    width: int
+    preprocessing: Preprocessing
+    pretrained: str | None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    package: str = "timm"
+    family: str = "pictures"
+    window: int = 1
+    heads: tuple[str, ...] = ()
+
+
+_HALVES: dict[str, Any] = {"mean": 127.5, "deviation": 127.5}
+_IMAGENET: dict[str, Any] = {"mean": (123.675, 116.28, 103.53), "deviation": (58.395, 57.12, 57.375)}
+_KINETICS: dict[str, Any] = {"mean": (110.2008, 100.63983, 95.99475), "deviation": (58.14765, 56.46975, 55.332195)}
+_CENTRE = Preprocessing(256, 224, "BILINEAR", **_IMAGENET)
+_RUNS = Preprocessing((128, 171), 112, "BILINEAR", **_KINETICS)
+_SCENE = Preprocessing(
+    800, None, "BILINEAR", 0.0, 255.0, longest=1333
+)  # a detector scales by mean and deviation itself
+
+
+def _timm(name: str, width: int, preprocessing: Preprocessing, pretrained: str | None, **arguments: Any) -> Spec:
+    return Spec(name, name, width, preprocessing, pretrained, arguments)
+
+
+def _motion(name: str, width: int, preprocessing: Preprocessing, heads: tuple[str, ...]) -> Spec:
+    weights = "KINETICS400_V1"
+    return Spec(name, name, width, preprocessing, weights, {}, "torchvision", "motion", 16, heads)
+
+
+def _detector(name: str) -> Spec:
+    return Spec(name, name, 1024, _SCENE, "COCO_V1", {}, "torchvision", "regions")
+
+
+ENCODERS = {
+    spec.name: spec
+    for spec in (
+        # EtENet, section 5: resized to 314, centre of 299, mean and deviation 0.5; vectors are the last average pool's.
+        _timm(
+            "inception_resnet_v2",
+            1536,
+            Preprocessing(314, 299, "BILINEAR", **_HALVES),
+            "inception_resnet_v2.tf_in1k",
+        ),
+        # The network as TensorFlow pads it. timm's own weights were trained with another padding and other means.
+        _timm("mobilenetv2_100", 1280, Preprocessing((224, 224), None, "BILINEAR", **_HALVES), None, pad_type="same"),
+        # Ours, with weights that never change: the frames of the embedded corpus, which is painted at this size.
+        Spec("shapes", "shapes", 256, Preprocessing((64, 64), None, "BILINEAR", 0.0, 1.0), "fixed", package="ours"),
+        # RecNet, section 4.2: frames at 299 x 299, last pooling layer.
+        _timm("inception_v4", 1536, Preprocessing((299, 299), None, "BILINEAR", **_HALVES), "inception_v4.tf_in1k"),
+        _timm("inception_v3", 2048, Preprocessing((299, 299), None, "BILINEAR", **_HALVES), "inception_v3.tf_in1k"),
+        # VRE (section 4.1), HA_IL (4.1), and the kind GL-RG cites for its objects; papers name no resizing: torchvision's.
+        _timm("resnet152", 2048, _CENTRE, "resnet152.tv_in1k"),
+        _timm("resnet101", 2048, _CENTRE, "resnet101.tv_in1k"),
+        _timm("resnext101_32x8d", 2048, _CENTRE, "resnext101_32x8d.tv_in1k"),
+        # The second of the two wide layers, as earlier papers took it.
+        _timm("vgg16", 4096, _CENTRE, "vgg16.tv_in1k"),
+        _timm("vgg19", 4096, _CENTRE, "vgg19.tv_in1k"),
+        Spec("alexnet", "alexnet", 4096, _CENTRE, "IMAGENET1K_V1", {}, "torchvision", heads=("classifier.6.",)),
+        Spec(
+            "googlenet",
+            "googlenet",
+            1024,
+            Preprocessing(256, 224, "BILINEAR", **_HALVES),  # what `transform_input` makes of ImageNet's means
+            "IMAGENET1K_V1",
+            {"transform_input": False},
+            "torchvision",
+            heads=("fc.", "aux1.", "aux2."),
+        ),
+        _motion("r3d_18", 512, _RUNS, ("fc.",)),
+        _motion("r2plus1d_18", 512, _RUNS, ("fc.",)),
+        _motion("s3d", 1024, Preprocessing((256, 256), 224, "BILINEAR", **_KINETICS), ("classifier.",)),
+        # The means of its training frames, red first; copies of its weights differ in order and scale.
+        Spec(
+            "c3d",
+            "c3d",
+            4096,
+            Preprocessing((128, 171), 112, "BILINEAR", (102.0, 98.0, 90.0), 1.0),
+            None,
+            {"classes": 487},
+            "ours",
+            "motion",
+            16,
+            ("fc7.", "fc8."),
+        ),
+        _detector("fasterrcnn_resnet50_fpn"),
+        _detector("fasterrcnn_resnet50_fpn_v2"),
+        _detector("fasterrcnn_mobilenet_v3_large_fpn"),
+        # One example of log-mel bands is a picture of one channel, 96 x 64; `bench.features.logmel` makes it.
+        Spec(
+            "vggish",
+            "vggish",
+            128,
+            Preprocessing((96, 64), None, "log-mel of 25 ms every 10 ms at 16 kHz", 0.0, 1.0),
+            None,
+            {},
+            "ours",
+            "sound",
+        ),
+    )
+}
+
+
+def spec_of(name: str) -> Spec:
+    """The encoder called `name`. Raises BenchError naming all there are."""
+    if name in ENCODERS:
+        return ENCODERS[name]
+    known = ", ".join(ENCODERS)
+    try:
+        timm = need_timm(name)
+    except BenchError as error:
+        raise BenchError(
+            f"there is no encoder {name!r}; the encoders are {known}, and any network of timm: {error}"
+        ) from None
+    if not timm.is_model(name.split(".")[0]):
+        raise BenchError(f"there is no encoder {name!r}; the encoders are {known}, and any network of timm")
+    return _of_timm(name, timm)
+
+
+def _of_timm(name: str, timm: Any) -> Spec:
+    """A network of timm with the preprocessing that its weights were trained with, by swscale's resampler of the same name."""
+    try:
+        facts = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    except RuntimeError:  # a tag that is not registered
+        raise BenchError(f"timm knows no weights {name!r}: name the network alone, {name.split('.')[0]}") from None
+    _, height, width = facts.input_size
+    resampler = {"bilinear": "BILINEAR", "bicubic": "BICUBIC"}.get(facts.interpolation, "BICUBIC")
+    means, deviations = (tuple(255.0 * value for value in values) for values in (facts.mean, facts.std))
+    whole = height != width or facts.crop_mode == "squash"
+    resize: int | tuple[int, int] = (height, width) if whole else int(height / facts.crop_pct)
+    preprocessing = Preprocessing(resize, None if whole else height, resampler, means, deviations)
+    pretrained = f"{facts.architecture}.{facts.tag}" if facts.tag else facts.architecture
+    return Spec(name, name.split(".")[0], 0, preprocessing, pretrained if facts.has_weights else None)
