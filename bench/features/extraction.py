@@ -175,9 +175,13 @@ def as_recorded(
     said = str(encoder.get("weights", "pretrained"))
     if isinstance(weights, str):
         said, files = _weights(weights, Path(weights).expanduser().resolve(), stream)
-    elif said == spec.pretrained:
-        said = "pretrained"
+    elif said != "random" and not said.startswith("sha256:"):
+        said = "pretrained"  # by its package's name of them
     given = {"frames": shape[0] if kind.timed else kind.frames, **encoder}
+    if given["frames"] is None:
+        raise BenchError(
+            f"the features of stream {stream} do not say from how many frames they were made: say frames=N"
+        )
     sampling = _sampling(given, kind, spec)
     return Extraction("", stream, Path(), sampling, spec, said, files, int(encoder.get("boxes", BOXES)), True)
 

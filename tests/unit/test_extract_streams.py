@@ -32,8 +32,8 @@ from bench.features.cache import Cache
 from bench.features.check import check_cache
 from bench.features.decoders import Footage
 from bench.features.encoders import load_encoder
-from bench.features.extract import Extractor, as_recorded
-from bench.features.extraction import Extraction
+from bench.features.extract import Extractor
+from bench.features.extraction import Extraction, as_recorded
 from bench.features.footage import find_footage
 from bench.features.importers import source_ids
 from bench.features.regions import load_detector
