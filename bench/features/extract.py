@@ -268,17 +268,18 @@ def _take_over(writers: Mapping[str, CacheWriter], request: Mapping[str, Any]) -
     for writer in writers.values():
         try:
             said = read_sidecar(writer.path)
-            if said["source"].get("request") != request or said["encoder"] != json.loads(
-                canonical(writer.attributes["encoder"])
-            ):
-                continue
-            with Cache(writer.path) as cache:
-                for clip in writer.missing:
-                    if clip in cache:
-                        values, length = cache.read(clip)
-                        writer.write(clip, values[:length] if writer.timed else values)
         except BenchError:
-            continue  # none there, or a damaged one: what is lacking is extracted
+            continue  # there is none
+        made = json.loads(canonical(writer.attributes["encoder"]))
+        if said["source"].get("request") != request or said["encoder"] != made:
+            continue
+        with Cache(writer.path) as cache:
+            for clip in writer.missing:
+                try:
+                    values, length = cache.read(clip)
+                except BenchError:
+                    continue  # not in it, or damaged: it is extracted
+                writer.write(clip, values[:length] if writer.timed else values)
 
 
 def _refuse_another(target: Path, options: Mapping[str, Any]) -> None:
@@ -287,9 +288,12 @@ def _refuse_another(target: Path, options: Mapping[str, Any]) -> None:
         before = _made_by(path)
         if before is None:
             continue
-        differ = [name for name, value in options.items() if before.get(name) != value]
+        names = [*options, *(name for name in before if name not in options and name != "digest")]
+        differ = [name for name in names if before.get(name) != options.get(name)]
         if differ:
-            told = ", ".join(f"{name} {_short(before.get(name))} instead of {_short(options[name])}" for name in differ)
+            told = ", ".join(
+                f"{name} {_short(before.get(name))} instead of {_short(options.get(name))}" for name in differ
+            )
             raise BenchError(
                 f"{path} holds features that were made otherwise ({told}): ask for the same, or say replace=true to make "
                 f"them anew"

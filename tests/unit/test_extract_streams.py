@@ -289,6 +289,9 @@ def test_a_cache_that_was_made_otherwise_makes_room_only_where_told(definition: 
         extract(definition, "frames", home, {**HERE, "frames": "2"})
     with pytest.raises(BenchError, match=r"weights fixed instead of random"):
         extract(definition, "frames", home, {**HERE, "weights": "random"})
+    extract(definition, "frames", home, {**HERE, "fps": "5", "replace": "true"})
+    with pytest.raises(BenchError, match=r"made otherwise \(fps 5\.0 instead of None\)"):
+        extract(definition, "frames", home, HERE)
     path, _ = extract(definition, "frames", home, {**HERE, "frames": "2", "replace": "true"})
     with Cache(path) as cache:
         assert cache.shape == (2, 256)
