@@ -238,12 +238,12 @@ def _flag(value: Any, name: str) -> bool:
 class Work:
     """How the work is done; nothing of it changes the values beyond rounding.
 
-    `batch` frames (or runs, or examples of sound) go through the network at once, `workers` processes decode (None: one for
-    each processor; 0: this process), `device` is a torch device or `auto`. With `skip` the cache is finished without the
-    clips that failed; with `replace` one that was made otherwise makes room.
+    `batch` frames (or runs, or examples of sound) go through the network at once (None: as suits the device), `workers`
+    processes decode (None: one for each processor; 0: this process), `device` is a torch device or `auto`. With `skip` the
+    cache is finished without the clips that failed; with `replace` one that was made otherwise makes room.
     """
 
-    batch: int = 32
+    batch: int | None = None
     workers: int | None = None
     device: str = "auto"
     skip: bool = False
@@ -254,10 +254,10 @@ class Work:
         """From words of the command line. Raises BenchError."""
         if told.get("skip", "failed") != "failed":
             raise BenchError(f"skip is {told['skip']!r}, but can only be failed: the clips that cannot be extracted")
-        workers = told.get("workers")
+        batch, workers = (None if name not in told else _whole(told[name], name) for name in ("batch", "workers"))
         return cls(
-            _whole(told.get("batch", 32), "batch"),
-            None if workers is None else _whole(workers, "workers"),
+            batch,
+            workers,
             told.get("device", "auto"),
             "skip" in told,
             _flag(told.get("replace", False), "replace"),
