@@ -122,20 +122,20 @@ Example: bench features check dataset=msvd stream=frames""",
 bench features import dataset=NAME or FILE.yaml [stream=NAME,..] [replace=true]
 bench features import dataset=NAME or FILE.yaml stream=NAME from=PATH [layout=auto] [frames=N] [encoder=NAME] [ids=..]
 
-Bring features as they were published into the cache: those that the data set's definition names, unless they are there and
-up to date, or those at PATH. Layouts, told apart by themselves: HDF5 with a dataset per clip, with one matrix and ids or
-without ids; folders of .npy, .npz or HDF5 files; lines of csv, a frame each; tsv of bottom-up attention. What was
-recognised is said. replace=true lets them take the place of features that a command has made.
+Bring features as they were published into the cache: those that the data set's definition names, unless they are
+there and up to date, or those at PATH. Layouts, told apart by themselves: HDF5 with a dataset per clip, with one
+matrix and ids or without ids; folders of .npy, .npz or HDF5 files; lines of csv, a frame each; tsv of bottom-up
+attention. What was recognised is said. replace=true lets them take the place of features that a command has made.
 
 Example: bench features import dataset=my/dataset.yaml stream=regions from=boxes.tsv frames=40""",
     "features extract": """\
 bench features extract dataset=NAME or FILE.yaml stream=NAME videos=FOLDER encoder=NAME [frames=28] [KEY=VALUE ..]
 
-From videos to a stream in the cache: frames, spatial, objects (2-D networks), motion, actions (of runs of frames), regions,
-audio, pixels (frames as they are, for EtENet's second step); words by checkpoint= of a trained glrg from the stream frames.
-A video is named by its clip; clips with a start and an end are cut out of longer videos. What the data set's definition says
-of the stream need not be said again. Stopped or failed clips are made up for by the same command; exit status 1 if there are
-clips that could not be read. Needs pip install "captionbench[extract]".
+From videos to a stream in the cache: frames, spatial, objects (2-D networks), motion, actions (of runs of frames),
+regions, audio, pixels (frames as they are, for EtENet's second step); words by checkpoint= of a trained glrg from the
+stream frames. A video is named by its clip; clips with a start and an end are cut out of longer videos. What the data
+set's definition says of the stream need not be said again. Stopped or failed clips are made up for by the same
+command; exit status 1 if there are clips that could not be read. Needs pip install "captionbench[extract]".
 
   encoder=       inception_v4, inception_resnet_v2, resnet101, resnet152, vgg19, googlenet, ..., any network of timm;
                  r3d_18, r2plus1d_18, s3d, c3d; fasterrcnn_resnet50_fpn, ..; vggish
