@@ -159,7 +159,7 @@ command; exit status 1 if there are clips that could not be read. Needs pip inst
   frames=, fps=  so many equally spaced frames; with fps= that many a second, and frames= is the most
   boxes=16       of a frame, for regions; silence=true lets clips without sound count as silent, for audio
   skip=failed    finish without the clips that failed; replace=true makes a cache anew that was made otherwise
-  batch=32, workers=N, device=auto     change how long it takes, not the values
+  batch=, workers=, device=            change how long it takes, not the values
 
 Example: bench features extract dataset=msvd stream=frames videos=/data/msvd/clips encoder=inception_v4 frames=28""",
     "evaluate": """\

@@ -67,7 +67,8 @@ def extract(
     nothing can be extracted at all.
     """
     from bench.execution.countdown import Countdown
-    from bench.features.extract import Extraction, Work, extract_stream, told_failures
+    from bench.features.extract import extract_stream, told_failures
+    from bench.features.extraction import Extraction, Work
 
     extraction = Extraction.of(definition, stream, home, told)
     work = Work.of(told or {})
@@ -76,7 +77,7 @@ def extract(
         print(f"{definition.name}: stream {stream}: the weights are random, which is for tests only", flush=True)
     with Countdown(f"{definition.name}: stream {stream}") as countdown:
         path, failures = extract_stream(extraction, clips, aliases, home, countdown.tell, work)
-    return path, told_failures(definition.name, failures, len(clips), work.skip) if failures else ""
+    return path, told_failures(definition.name, failures, len(clips), stream if work.skip else "") if failures else ""
 
 
 def refuse_told(definition: DatasetDefinition, streams: Collection[str], home: Home) -> None:

@@ -175,9 +175,13 @@ def as_recorded(
     said = str(encoder.get("weights", "pretrained"))
     if isinstance(weights, str):
         said, files = _weights(weights, Path(weights).expanduser().resolve(), stream)
-    elif said == spec.pretrained:
-        said = "pretrained"
+    elif said != "random" and not said.startswith("sha256:"):
+        said = "pretrained"  # by its package's name of them
     given = {"frames": shape[0] if kind.timed else kind.frames, **encoder}
+    if given["frames"] is None:
+        raise BenchError(
+            f"the features of stream {stream} do not say from how many frames they were made: say frames=N"
+        )
     sampling = _sampling(given, kind, spec)
     return Extraction("", stream, Path(), sampling, spec, said, files, int(encoder.get("boxes", BOXES)), True)
 
@@ -234,12 +238,12 @@ def _flag(value: Any, name: str) -> bool:
 class Work:
     """How the work is done; nothing of it changes the values beyond rounding.
 
-    `batch` frames (or runs, or examples of sound) go through the network at once, `workers` processes decode (None: one for
-    each processor; 0: this process), `device` is a torch device or `auto`. With `skip` the cache is finished without the
-    clips that failed; with `replace` one that was made otherwise makes room.
+    `batch` frames (or runs, or examples of sound) go through the network at once (None: as suits the device), `workers`
+    processes decode (None: one for each processor; 0: this process), `device` is a torch device or `auto`. With `skip` the
+    cache is finished without the clips that failed; with `replace` one that was made otherwise makes room.
     """
 
-    batch: int = 32
+    batch: int | None = None
     workers: int | None = None
     device: str = "auto"
     skip: bool = False
@@ -250,10 +254,10 @@ class Work:
         """From words of the command line. Raises BenchError."""
         if told.get("skip", "failed") != "failed":
             raise BenchError(f"skip is {told['skip']!r}, but can only be failed: the clips that cannot be extracted")
-        workers = told.get("workers")
+        batch, workers = (None if name not in told else _whole(told[name], name) for name in ("batch", "workers"))
         return cls(
-            _whole(told.get("batch", 32), "batch"),
-            None if workers is None else _whole(workers, "workers"),
+            batch,
+            workers,
             told.get("device", "auto"),
             "skip" in told,
             _flag(told.get("replace", False), "replace"),

@@ -21,7 +21,8 @@ import torch
 from bench.data.source import Clip
 from bench.features.cache import Cache, CacheWriter
 from bench.features.decoders import Footage
-from bench.features.extract import Extraction, Extractor, Work, extract_stream
+from bench.features.extract import Extractor, extract_stream
+from bench.features.extraction import Extraction, Work
 from bench.features.specs import spec_of
 from bench.features.video import Sampling
 from bench.home import Home

@@ -32,8 +32,8 @@ from bench.features.cache import Cache
 from bench.features.check import check_cache
 from bench.features.decoders import Footage
 from bench.features.encoders import load_encoder
-from bench.features.extract import Extractor, as_recorded
-from bench.features.extraction import Extraction
+from bench.features.extract import Extractor
+from bench.features.extraction import Extraction, as_recorded
 from bench.features.footage import find_footage
 from bench.features.importers import source_ids
 from bench.features.regions import load_detector
@@ -289,6 +289,9 @@ def test_a_cache_that_was_made_otherwise_makes_room_only_where_told(definition: 
         extract(definition, "frames", home, {**HERE, "frames": "2"})
     with pytest.raises(BenchError, match=r"weights fixed instead of random"):
         extract(definition, "frames", home, {**HERE, "weights": "random"})
+    extract(definition, "frames", home, {**HERE, "fps": "5", "replace": "true"})
+    with pytest.raises(BenchError, match=r"made otherwise \(fps 5\.0 instead of None\)"):
+        extract(definition, "frames", home, HERE)
     path, _ = extract(definition, "frames", home, {**HERE, "frames": "2", "replace": "true"})
     with Cache(path) as cache:
         assert cache.shape == (2, 256)

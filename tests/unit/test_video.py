@@ -111,6 +111,16 @@ def test_odd_videos_are_read(tmp_path: Path, name: str, make: dict[str, Any]) ->
     assert read_frames(path, 1, SQUARE).shape == (1, 3, 16, 16)
 
 
+def test_a_header_of_no_frames_a_second(tmp_path: Path) -> None:
+    """Frames are told apart by number; seconds there are none."""
+    path = film(tmp_path / "x.avi", 8)
+    raw = bytearray(path.read_bytes())
+    at = raw.index(b"strh")
+    raw[at + 32 : at + 36] = bytes(4)  # dwRate
+    path.write_bytes(raw)
+    assert seen(path, 3) == [0, 4, 7]
+
+
 @pytest.mark.parametrize("name", ["x.avi", "x.mkv"])
 def test_a_video_that_was_cut_off_in_copying_breaks_off(tmp_path: Path, name: str) -> None:
     path = film(tmp_path / name, 90, codec="mpeg4", width=160, height=128, qscale="1")
