@@ -13,18 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from bench import BenchError
 from bench.features.contents import unfit
-from bench.features.encoders import Encoder, Preprocessing, Spec, load_encoder, spec_of
-from bench.features.extraction import PIXELS
+from bench.features.decoders import Footage
+from bench.features.extract import Extractor
+from bench.features.extraction import PIXELS, as_recorded
+from bench.features.preprocessing import Preprocessing
 from bench.features.sidecar import canonical
+from bench.features.specs import Spec, spec_of
 from bench.features.video import UnreadableVideoError, read_frames
 from bench.method import StreamInfo
 
-AT_ONCE = 16  # frames through an encoder: what it holds of them stays below a gigabyte
 FRAMES_OF_A_WHOLE = 20  # frames that a clip of `shapes` has, for its streams without time
 
 Values = NDArray[Any]
@@ -49,7 +50,6 @@ class VideoStreams:
         self.streams = dict(streams)
         self._encoder, self._weights, self._tell = encoder or {}, weights or {}, tell
         self._makers: dict[str, Callable[[Path], Values]] = {}
-        self._encoders: dict[tuple[str, str], Encoder] = {}
         self._last: tuple[Any, NDArray[np.uint8]] | None = None
         for what, told in (("encoder", self._encoder), ("weights", self._weights)):
             for stream in told:
@@ -117,21 +117,9 @@ class VideoStreams:
             if _of(self._weights, info.name):
                 raise BenchError("encoder shapes has weights of its own: leave weights= out")
             return partial(self._of_shapes, info, spec.preprocessing)
-        if info.name == PIXELS:
-            return lambda video: self.frames(video, info.shape[0], spec.preprocessing)
-        if info.name == "frames":
-            return partial(self._encoded, self._load(info, spec), info.shape[0])
-        raise BenchError(
-            f"stream {info.name} cannot be made from a video yet; caption with a method that was trained on frames or "
-            f"{PIXELS}, for instance by bench run with streams=frames"
-        )
-
-    def _encoded(self, encoder: Encoder, count: int, video: Path) -> Values:
-        pixels = self.frames(video, count, encoder.spec.preprocessing)
-        with torch.inference_mode():
-            parts = [encoder(torch.from_numpy(pixels[at : at + AT_ONCE])) for at in range(0, count, AT_ONCE)]
-        vectors: Values = torch.cat(parts).numpy()
-        return vectors
+        weights = None if info.name == PIXELS else self._weights_of(info, spec)
+        recorded = {**info.made_by, "name": spec.name}
+        return partial(_extracted, Extractor(as_recorded(info.name, info.shape, recorded, weights)))
 
     def _of_shapes(self, info: StreamInfo, preprocessing: Preprocessing, video: Path) -> Values:
         """Any stream of the embedded corpus: all of them are functions of a clip's pixels."""
@@ -144,12 +132,6 @@ class VideoStreams:
         count = info.shape[0] + (info.name == "motion") if info.timed else FRAMES_OF_A_WHOLE
         pixels = self.frames(video, count, preprocessing)
         return extract(np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)), constants())[info.name]
-
-    def _load(self, info: StreamInfo, spec: Spec) -> Encoder:
-        weights = self._weights_of(info, spec)
-        if (spec.name, weights) not in self._encoders:
-            self._encoders[spec.name, weights] = load_encoder(spec.name, weights)
-        return self._encoders[spec.name, weights]
 
     def _weights_of(self, info: StreamInfo, spec: Spec) -> str:
         """What `load_encoder` is told: the user's file, where it is not another than the recorded one; else `pretrained`."""
@@ -172,6 +154,8 @@ class VideoStreams:
                 f"the stream {info.name} that the method was trained on was made by {spec.name} with weights {recorded}: name "
                 f"their file with weights=FILE"
             )
+        if recorded == "random":
+            return recorded
         if spec.pretrained is None:
             raise BenchError(
                 f"encoder {spec.name} made the stream {info.name} that the method was trained on, and it has no weights to "
@@ -180,6 +164,15 @@ class VideoStreams:
         sure = "" if recorded else " (which weights made the training features is not recorded)"
         self._tell(f"stream {info.name}: encoder {spec.name} with its weights {spec.pretrained}{sure}")
         return "pretrained"
+
+
+def _extracted(extractor: Extractor, video: Path) -> Values:
+    try:
+        return extractor.streams(Footage(video))[extractor.extraction.stream]
+    except UnreadableVideoError as error:
+        raise UnreadableVideoError(
+            str(error).removeprefix(f"{video.name} ")
+        ) from None  # the caller names the whole path
 
 
 def file_digest(path: Path) -> str:
