@@ -333,6 +333,7 @@ def _pictures(number: int, block: Block, chance: Chance, dataset: str, setting: 
     if len(ranked) < 2:
         return []
     from bench.reports.figures.board import Standing, cost, forest  # imported late: matplotlib takes long
+    from bench.reports.figures.kept import kept
 
     where = f"{dataset}, {block.terms['split']} split"
     standings = []
@@ -341,12 +342,15 @@ def _pictures(number: int, block: Block, chance: Chance, dataset: str, setting: 
         assert rank is not None and span is not None and places is not None  # as `ranked` says
         row = block.rows[n]
         standings.append(Standing(row.label, fmean(row.values(RANKED_BY)), span, rank, chance.groups[n], places))
-    parts: list[Part] = [Image(forest(standings, RANKED, where), f"{setting.pictures}/{number}-scores.svg")]
+    drawn = setting.home.work / "pictures"
+    parts: list[Part] = [
+        Image(kept(drawn, forest, standings, RANKED, where), f"{setting.pictures}/{number}-scores.svg")
+    ]
     try:
         costs = [_cost(block.rows[n], setting.home) for n in ranked]
     except BenchError as error:
         return [*parts, _not_shown("learning curves", number, error, setting.home)]
-    return [*parts, Image(cost(costs, RANKED, where), f"{setting.pictures}/{number}-cost.svg")]
+    return [*parts, Image(kept(drawn, cost, costs, RANKED, where), f"{setting.pictures}/{number}-cost.svg")]
 
 
 def _not_shown(what: str, number: int, error: BenchError, home: Home) -> Paragraph:
