@@ -90,10 +90,10 @@ def _scores(block: Block, chance: Chance, heading: str) -> Table:
         Column(RANKED, True, "the metric that rows are ranked by"),
         Column("95 % interval", True, f"of {RANKED}, over the choice of clips"),
         Column("tied", True, f"rows of one number cannot be told apart by {RANKED} on these clips"),
+        Column("state", help="done, or what of the row is failed, unscored or missing"),
         *(Column(METRICS[name], True) for name in OTHERS),
         Column("mean rank", True, "over the metrics of this table"),
         Column("variant"),
-        Column("state"),
     )
     rows = []
     for n, row in enumerate(block.rows):
@@ -106,10 +106,10 @@ def _scores(block: Block, chance: Chance, heading: str) -> Table:
                 _score(row, RANKED_BY),
                 interval,
                 _count(group),
+                _state(row, block),
                 *(_score(row, metric) for metric in OTHERS),
                 Cell(f"{place:.2f}", place) if place is not None else Cell(NOTHING),
                 row.label,
-                _state(row, block),
             )
         )
     return Table(heading, columns, tuple(rows))
