@@ -13,7 +13,6 @@ from bench.records.schema import DENSEVID
 from bench.records.store import cell_folder
 from bench.reports.blocks import RANKED_BY, Block, Row
 from bench.reports.chance import MOST_TIED, Chance, Clips
-from bench.reports.controls import pairs
 from bench.reports.document import (
     Alarm,
     Bullets,
@@ -218,13 +217,10 @@ def _troubles(block: Block, home: Home) -> list[Line]:
 def _controls(number: int, block: Block, chance: Chance) -> list[Part]:
     """Ideas beside their controls, where the table has both."""
     rows: list[tuple[Cell | Line, ...]] = []
-    for idea, control, question in pairs(block.rows):
-        apart = chance.pairs.get((idea, control))
-        if apart is None:
-            continue
+    for (idea, control), apart in chance.pairs.items():
         rows.append(
             (
-                question,
+                apart.question,
                 block.rows[idea].label,
                 _score(block.rows[idea], RANKED_BY),
                 block.rows[control].label,
