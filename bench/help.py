@@ -172,9 +172,8 @@ Example: bench export csv dataset=msvd path=msvd.csv""",
     "leaderboard": """\
 bench leaderboard [dataset=NAME] [--check]
 
-Write leaderboards/<dataset>.md and its HTML twin from the records, leaderboards/published.md (what the papers print,
-beside ours) and the index. With --check write nothing and exit with 1 if a page differs from what the records say: for
-continuous integration.
+Write leaderboards/<dataset>.md and its HTML twin from the records, leaderboards/published.md from the printed numbers, and
+the index. With --check write nothing and exit with 1 if a page differs from what the records say: for continuous integration.
 
 Example: bench leaderboard --check""",
     "reproduce list": """\
