@@ -483,3 +483,25 @@ def test_a_picture_that_was_drawn_before_is_the_same(tmp_path: Path, monkeypatch
     with pytest.raises(AttributeError):  # what changed is drawn: the pencil is broken here
         write(home)
     assert drawn == ["CIDEr against cost"]
+
+
+def test_bench_leaderboard_says_pages_and_counts_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from bench.cli import main
+
+    monkeypatch.setenv("BENCH_HOME", str(tmp_path))
+    a_table(Home(tmp_path))
+    assert main(["leaderboard"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    names = [line.removeprefix(f"{tmp_path}/leaderboards/") for line in told]
+    assert names == [
+        "toy.md written",
+        "published.md written",
+        "README.md written",
+        "HTML twins and pictures written: 5",
+    ]
+    assert main(["leaderboard", "--check"]) == 0
+    (tmp_path / "leaderboards" / "toy.html").unlink()
+    assert main(["leaderboard", "--check"]) == 1
+    assert "toy.html is not what the records say: bench leaderboard writes it" in capsys.readouterr().out
