@@ -522,8 +522,11 @@ def _write_pages(home: Home, dataset: str | None, check: bool) -> int:
     changed = [*write(home, dataset, check, bad), *write_reproductions(home, check), *write_searches(home, check)]
     for error in bad:
         _say(str(error), FAILED)
-    for path in changed:
+    pages = [path for path in changed if check or path.suffix == ".md"]
+    for path in pages:
         print(f"{path} {'is not what the records say: bench leaderboard writes it' if check else 'written'}")
+    if len(changed) > len(pages):
+        print(f"HTML twins and pictures written: {len(changed) - len(pages)}")
     if not changed and not bad:
         print("leaderboards are up to date")
     return FAILED if bad or (check and changed) else WELL

@@ -26,6 +26,8 @@ from bench.reports.blocks import RANKED_BY, Block, Row
 from bench.reports.scores import METRICS
 
 MOST_TIED = 30  # rows of a table that are compared in pairs, as many as its picture shows: 435 pairs
+Asked = tuple[int, int, str]
+"""Two rows of a table that are to be compared, and the question that this answers."""
 SCALE = 100.0  # scores are in percent; the rooms of statistics have 0 to 10
 
 
@@ -39,9 +41,10 @@ class Clips:
 
 @dataclass(frozen=True)
 class Apart:
-    """Two rows on the ranked metric: the difference of their means, its 95 % interval over clips, and p, corrected by Holm for
-    the pairs of the table."""
+    """Two rows on the ranked metric, and the question that they answer: the difference of their means, its 95 % interval over
+    clips, and p, corrected by Holm for the pairs of the table."""
 
+    question: str
     difference: float
     low: float
     high: float
@@ -84,17 +87,15 @@ class _Plan:
     place: tuple[str, frozenset[str]]
     whole: Mapping[int, int]
     ranked: Mapping[int, int]
-    pairs: Sequence[tuple[int, int]]
+    pairs: Sequence[Asked]
 
     @property
     def families(self) -> list[list[int]]:
         """The ranked rows as far as they are compared in pairs, and each pair that was asked for."""
-        return [list(self.ranked.values())[:MOST_TIED], *([self.whole[a], self.whole[b]] for a, b in self.pairs)]
+        return [list(self.ranked.values())[:MOST_TIED], *([self.whole[a], self.whole[b]] for a, b, _ in self.pairs)]
 
 
-def of_tables(
-    tables: Sequence[Block], clips: Mapping[str, Clips], pairs: Sequence[Sequence[tuple[int, int]]]
-) -> list[Chance]:
+def of_tables(tables: Sequence[Block], clips: Mapping[str, Clips], pairs: Sequence[Sequence[Asked]]) -> list[Chance]:
     """The chance of each table of one data set. `clips` by key of the cell, where they are known; `pairs` of rows by table."""
     drawn: dict[tuple[str, frozenset[str]], _Drawn] = {}
     plans = [_plan(block, clips, drawn, asked) for block, asked in zip(tables, pairs, strict=True)]
@@ -114,7 +115,7 @@ def _plan(
     block: Block,
     clips: Mapping[str, Clips],
     drawn: dict[tuple[str, frozenset[str]], _Drawn],
-    pairs: Sequence[tuple[int, int]],
+    pairs: Sequence[Asked],
 ) -> _Plan | None:
     """What is to be drawn for a table; None where the clips of no row are known. Its systems are added to `drawn`."""
     known = {n: mean for n, row in enumerate(block.rows) if row.complete and (mean := _mean(row.records, clips))}
@@ -133,7 +134,7 @@ def _plan(
             mean = _mean(own, clips)
             assert mean is not None  # its cells are some of those that are known
             systems[n] = whole[n] if len(own) == len(block.rows[n].records) else together.add(mean)
-    return _Plan(place, whole, systems, [pair for pair in pairs if set(pair) <= set(whole)])
+    return _Plan(place, whole, systems, [pair for pair in pairs if set(pair[:2]) <= set(whole)])
 
 
 def _mean(records: Sequence[Record], clips: Mapping[str, Clips]) -> Clips | None:
@@ -190,10 +191,12 @@ def _places(samples_RK: Floats) -> list[tuple[int, int]]:
 def _apart(plan: _Plan, scores: Floats, samples: Floats, p: Sequence[Floats]) -> dict[tuple[int, int], Apart]:
     corrected = holm([table[0, 1] for table in p])
     found = {}
-    for pair, chance in zip(plan.pairs, corrected.tolist(), strict=True):
-        one, other = (plan.whole[n] for n in pair)
+    for (idea, control, question), chance in zip(plan.pairs, corrected.tolist(), strict=True):
+        one, other = plan.whole[idea], plan.whole[control]
         low, high = interval((samples[one] - samples[other])[:, None], len(plan.place[1]))
-        found[pair] = Apart(float(scores[one] - scores[other]), float(low[0]), float(high[0]), chance)
+        found[idea, control] = Apart(
+            question, float(scores[one] - scores[other]), float(low[0]), float(high[0]), chance
+        )
     return found
 
 

@@ -6,7 +6,6 @@ budget and streams and differs in one thing. They hold on every data set.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +27,6 @@ class Pair:
     control_settings: tuple[tuple[str, Any], ...]
 
 
-@functools.cache
 def declared() -> tuple[Pair, ...]:
     """All pairs, in the order of the file."""
     study = yaml.safe_load((data_folder("datasets") / "ideas" / "study.yaml").read_text(encoding="utf-8"))
@@ -49,11 +47,11 @@ def _names(method: str) -> dict[str, str]:
     return {setting.alias: name for name, setting in settings.items() if setting.alias}
 
 
-def pairs(rows: Sequence[Row]) -> list[tuple[int, int, str]]:
-    """(row of the idea, row of the control, question) of every pair that the rows of a table hold."""
+def pairs(rows: Sequence[Row], claims: Sequence[Pair]) -> list[tuple[int, int, str]]:
+    """(row of the idea, row of the control, question) of every one of `claims` that the rows of a table hold."""
     plain = [n for n, row in enumerate(rows) if not row.external and not row.first.config.get("loss")]
     found = []
-    for pair in declared():
+    for pair in claims:
         controls = [n for n in plain if rows[n].name == pair.control and _is_control(rows[n], pair)]
         ideas = [n for n in plain if rows[n].name == pair.idea and n not in controls]
         found += [(idea, control, pair.question) for idea in ideas for control in controls]

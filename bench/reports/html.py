@@ -129,9 +129,7 @@ class _Writer:
 def _table(table: Table) -> str:
     head = "".join(_head(column) for column in table.columns)
     rows = "\n".join(
-        "<tr>"
-        + "".join(_cell(cell, column, n) for n, (cell, column) in enumerate(zip(row, table.columns, strict=True)))
-        + "</tr>"
+        "<tr>" + "".join(_cell(cell, column) for cell, column in zip(row, table.columns, strict=True)) + "</tr>"
         for row in table.rows
     )
     return (
@@ -147,7 +145,7 @@ def _head(column: Column) -> str:
     return f'<th scope="col"{kind}{up}{told}>{text(column.name)}</th>'
 
 
-def _cell(cell: Cell | Line, column: Column, place: int) -> str:
+def _cell(cell: Cell | Line, column: Column) -> str:
     line, order = (cell.line, cell.order) if isinstance(cell, Cell) else (cell, None)
     kind = ' class="n"' if column.number else ""
     sorted_by = f' data-v="{order:.9g}"' if order is not None else ""

@@ -11,6 +11,7 @@ from bench import BenchError
 from bench.home import Home
 from bench.records.store import BadRecord, all_records, record_paths
 from bench.reports.blocks import Block, blocks, distinctions
+from bench.reports.controls import Pair, declared, pairs
 from bench.reports.document import (
     Bullets,
     Cell,
@@ -85,8 +86,11 @@ def write(
         raise BenchError(f"a data set cannot be called {reserved[0]}, as a page of its own is: give it another name")
     tables = {name: blocks([record for record in records if record.dataset == name]) for name in names}
     bad_by_name = {name: [item for item in refused if _dataset_of(item.path) == name] for name in names}
+    claims = declared()
     pages = {
-        name: _page(name, tables[name], clips, bad_by_name[name], home) for name in names if dataset in (None, name)
+        name: _page(name, tables[name], clips, claims, bad_by_name[name], home)
+        for name in names
+        if dataset in (None, name)
     }
     pages[PUBLISHED] = _printed(tables, home)
     pages[INDEX] = _index(tables, bad_by_name, home)
@@ -129,11 +133,15 @@ def _datasets(home: Home) -> list[str]:
 
 
 def _page(
-    name: str, tables: Sequence[Block], clips: Mapping[str, Clips], refused: Sequence[BadRecord], home: Home
+    name: str,
+    tables: Sequence[Block],
+    clips: Mapping[str, Clips],
+    claims: Sequence[Pair],
+    refused: Sequence[BadRecord],
+    home: Home,
 ) -> Document:
     """One data set's page."""
     from bench.reports.chance import of_tables
-    from bench.reports.controls import pairs
     from bench.reports.sections import Setting, section
 
     parts: list[Part] = [Paragraph(SHORT), Folded("How to read the tables", (Bullets(HOW_TO_READ),))]
@@ -143,7 +151,7 @@ def _page(
         )
     if not tables:
         parts.append(Paragraph("There are no records of this data set."))
-    asked = [[(idea, control) for idea, control, _ in pairs(block.rows)] for block in tables]
+    asked = [pairs(block.rows, claims) for block in tables]
     setting = Setting(home, clips, f"{PICTURES}/{name}")
     chances = of_tables(tables, clips, asked)
     for number, (block, chance, apart) in enumerate(zip(tables, chances, distinctions(tables), strict=True), start=1):

@@ -13,7 +13,6 @@ from bench.records.schema import DENSEVID
 from bench.records.store import cell_folder
 from bench.reports.blocks import RANKED_BY, Block, Row
 from bench.reports.chance import MOST_TIED, Chance, Clips
-from bench.reports.controls import pairs
 from bench.reports.document import (
     Alarm,
     Bullets,
@@ -90,10 +89,10 @@ def _scores(block: Block, chance: Chance, heading: str) -> Table:
         Column(RANKED, True, "the metric that rows are ranked by"),
         Column("95 % interval", True, f"of {RANKED}, over the choice of clips"),
         Column("tied", True, f"rows of one number cannot be told apart by {RANKED} on these clips"),
+        Column("state", help="done, or what of the row is failed, unscored or missing"),
         *(Column(METRICS[name], True) for name in OTHERS),
         Column("mean rank", True, "over the metrics of this table"),
         Column("variant"),
-        Column("state"),
     )
     rows = []
     for n, row in enumerate(block.rows):
@@ -106,10 +105,10 @@ def _scores(block: Block, chance: Chance, heading: str) -> Table:
                 _score(row, RANKED_BY),
                 interval,
                 _count(group),
+                _state(row, block),
                 *(_score(row, metric) for metric in OTHERS),
                 Cell(f"{place:.2f}", place) if place is not None else Cell(NOTHING),
                 row.label,
-                _state(row, block),
             )
         )
     return Table(heading, columns, tuple(rows))
@@ -218,13 +217,10 @@ def _troubles(block: Block, home: Home) -> list[Line]:
 def _controls(number: int, block: Block, chance: Chance) -> list[Part]:
     """Ideas beside their controls, where the table has both."""
     rows: list[tuple[Cell | Line, ...]] = []
-    for idea, control, question in pairs(block.rows):
-        apart = chance.pairs.get((idea, control))
-        if apart is None:
-            continue
+    for (idea, control), apart in chance.pairs.items():
         rows.append(
             (
-                question,
+                apart.question,
                 block.rows[idea].label,
                 _score(block.rows[idea], RANKED_BY),
                 block.rows[control].label,
@@ -333,6 +329,7 @@ def _pictures(number: int, block: Block, chance: Chance, dataset: str, setting: 
     if len(ranked) < 2:
         return []
     from bench.reports.figures.board import Standing, cost, forest  # imported late: matplotlib takes long
+    from bench.reports.figures.kept import kept
 
     where = f"{dataset}, {block.terms['split']} split"
     standings = []
@@ -341,12 +338,15 @@ def _pictures(number: int, block: Block, chance: Chance, dataset: str, setting: 
         assert rank is not None and span is not None and places is not None  # as `ranked` says
         row = block.rows[n]
         standings.append(Standing(row.label, fmean(row.values(RANKED_BY)), span, rank, chance.groups[n], places))
-    parts: list[Part] = [Image(forest(standings, RANKED, where), f"{setting.pictures}/{number}-scores.svg")]
+    drawn = setting.home.work / "pictures"
+    parts: list[Part] = [
+        Image(kept(drawn, forest, standings, RANKED, where), f"{setting.pictures}/{number}-scores.svg")
+    ]
     try:
         costs = [_cost(block.rows[n], setting.home) for n in ranked]
     except BenchError as error:
         return [*parts, _not_shown("learning curves", number, error, setting.home)]
-    return [*parts, Image(cost(costs, RANKED, where), f"{setting.pictures}/{number}-cost.svg")]
+    return [*parts, Image(kept(drawn, cost, costs, RANKED, where), f"{setting.pictures}/{number}-cost.svg")]
 
 
 def _not_shown(what: str, number: int, error: BenchError, home: Home) -> Paragraph:

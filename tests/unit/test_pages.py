@@ -460,3 +460,48 @@ def test_records_of_schema_1_stand_on_pages(tmp_path: Path, path: Path) -> None:
     cider = raw["scores"].get("test", {}).get("cider")
     assert shown["CIDEr"] == (f"{cider:.2f} (1)" if cider is not None else "—")
     assert shown["state"] == {"failed": "FAILED seed 0", "unscored": "unscored seed 1"}.get(raw["state"], "done")
+
+
+def test_a_picture_that_was_drawn_before_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bench.reports.figures import board
+
+    home = Home(tmp_path)
+    found = a_table(home)
+    write(home)
+    before = twin(home)
+    kept = sorted((home.work / "pictures").glob("*.json"))
+    assert len(kept) == 2
+    (home.leaderboards / "figures" / "toy" / "1-cost.svg").write_text("by hand")
+    kept[0].write_text("{")  # damaged: it is drawn again
+    assert write(home) == [home.leaderboards / "figures" / "toy" / "1-cost.svg"]
+    assert twin(home) == before
+    drawn: list[str] = []
+    monkeypatch.setattr(board, "finish", lambda *told: drawn.append(told[1]))
+    assert write(home, check=True) == [] and not drawn
+    curve = cell_folder(home.results, found["salstm:xe"][0]) / "curves.csv"
+    curve.write_text(curve.read_text().replace("val_cider_tokens,24", "val_cider_tokens,30"))
+    with pytest.raises(AttributeError):  # what changed is drawn: the pencil is broken here
+        write(home)
+    assert drawn == ["CIDEr against cost"]
+
+
+def test_bench_leaderboard_says_pages_and_counts_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from bench.cli import main
+
+    monkeypatch.setenv("BENCH_HOME", str(tmp_path))
+    a_table(Home(tmp_path))
+    assert main(["leaderboard"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    names = [line.removeprefix(f"{tmp_path}/leaderboards/") for line in told]
+    assert names == [
+        "toy.md written",
+        "published.md written",
+        "README.md written",
+        "HTML twins and pictures written: 5",
+    ]
+    assert main(["leaderboard", "--check"]) == 0
+    (tmp_path / "leaderboards" / "toy.html").unlink()
+    assert main(["leaderboard", "--check"]) == 1
+    assert "toy.html is not what the records say: bench leaderboard writes it" in capsys.readouterr().out
