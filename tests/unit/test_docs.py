@@ -153,6 +153,14 @@ def test_the_page_on_data_sets_runs_as_it_stands(
     assert all(record.key in page for record in records)
 
 
+def test_the_row_that_is_explained_stands_on_its_page() -> None:
+    ((score, page),) = re.findall(r"`([^`]+ ± [^`]+)`,.*\]\((\S+\.md)\)", (ROOT / "docs" / "reading.md").read_text())
+    (row,) = [
+        line for line in (ROOT / "docs" / page).read_text().splitlines() if "salstm:xe" in line and "|" in line[:2]
+    ]
+    assert score in row
+
+
 def test_citations_are_those_of_the_cards() -> None:
     text = (ROOT / "docs" / "citing.md").read_text(encoding="utf-8")
     entries = dict(re.findall(r"^@\w+\{(\w+),\n(.*?)^\}", text, re.S | re.M))
