@@ -35,7 +35,7 @@ ABSENT = (  # what a command may answer where the files that its reader has are 
 def commands(text: str) -> list[list[str]]:
     """The `bench` commands in the indented blocks of a page, as words; a backslash joins lines."""
     joined = re.sub(r"\\\n\s+", " ", text)
-    found = re.findall(r"^    (?:\S*/)?bench +((?:[a-z]|--version).*)$", joined, re.M)
+    found = re.findall(r"^    (?:\$ )?(?:\S*/)?bench +((?:[a-z]|--version).*)$", joined, re.M)
     return [shlex.split(line, comments=True) for line in found]
 
 
