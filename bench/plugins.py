@@ -49,8 +49,8 @@ def import_error(entry: MethodEntry, home: Home) -> str | None:
     known = _read(path)
     try:
         mark = f"{method_digest(entry.folder)} {sys.version_info.major}.{sys.version_info.minor} {entry.folder}"
-    except BenchError as error:  # not even Python
-        return str(error)
+    except BenchError as no_python:
+        return str(no_python)
     if known.get(entry.module) == mark:
         return None
     reason = _probe(entry.module, entry.folder)

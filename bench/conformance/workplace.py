@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from bench.conformance.corpus import SHAPES, write_corpus
+from bench.conformance.corpus import write_corpus
 from bench.data.clips import CorpusClips
 from bench.execution.cell import Fitting, run_cell
 from bench.execution.checkpoint import method_code
@@ -54,7 +54,7 @@ class Bench:
         self.card, self.module = entry.card, entry.module
         more = self.card.variants[variant or self.card.default].needs
         streams = list(dict.fromkeys(["frames", *self.card.streams.needs, *self.card.streams.uses, *more]))
-        self.definition = write_corpus(place, [name for name in streams if name in SHAPES])
+        self.definition = write_corpus(place, streams)
         with contextlib.redirect_stdout(io.StringIO()):  # where the caches lie is no news here
             prepare(dataset(str(self.definition)), self.home)
         self._cells: dict[tuple[int, tuple[str, ...]], Cell] = {}

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 PLAIN_WIDTH = 160  # a file has no width; rich would fold its lines at 80
+WIDE = 120  # columns of a terminal with room for budgets
+OTHERS = {False: 65, True: 86}  # columns that a narrow and a wide table need beside the label
+SEED = 8  # columns of ` seed 12`
 LIVE_MARGIN = 4  # lines of the terminal that the live table leaves free: one that is taller flickers
 ENDED = ("done", "failed", "unscored", "busy")
 QUIET_SECONDS = 10.0  # off a terminal, between two lines of one cell: three hundred epochs are no log to read
@@ -104,7 +107,7 @@ class Display:
         """A job has ended."""
         line = self._lines[job.key]
         waits = kind == "train" and outcome.state == "unscored"
-        line.state = "to be scored" if waits else outcome.state
+        line.state = "decoded" if waits else outcome.state
         if not self._terminal:
             spent = duration(time.monotonic() - line.started)
             reason = f": {outcome.message}" if outcome.message else ""
@@ -134,10 +137,13 @@ class Display:
         from rich.table import Table
 
         table = Table(box=None, pad_edge=False)
-        for heading in ("cell", "state", "phase", "epoch", "captions", "loss", "val CIDEr", "left"):
+        width = self.console.size.width
+        wide = width >= WIDE
+        read, cider = ("captions", "val CIDEr") if wide else ("read", "CIDEr")
+        for heading in ("cell", "state", "phase", "epoch", read, "loss", cider, "left"):
             table.add_column(heading, no_wrap=True)
         for line in self._shown():
-            table.add_row(line.label, line.state, *_columns(line))
+            table.add_row(_shortened(line.label, width - OTHERS[wide]), line.state, *_columns(line, wide))
         ended = sum(line.state in ENDED for line in self._lines.values())
         waiting = sum(line.state == "waiting" for line in self._lines.values())
         table.add_row(f"{ended} of {len(self._lines)} ended", f"{waiting} waiting" if waiting else "")
@@ -151,11 +157,19 @@ class Display:
         return [begun[place] for place in sorted(first)]
 
 
-def _columns(line: Line) -> tuple[str, ...]:
+def _shortened(label: str, width: int) -> str:
+    """A label on a narrow terminal: its beginning, and its end with the seed."""
+    width = max(width, SEED + 7)
+    return label if len(label) <= width else f"{label[: width - SEED - 1]}…{label[-SEED:]}"
+
+
+def _columns(line: Line, wide: bool) -> tuple[str, ...]:
     position = line.position if line.state == "running" else None
     if position is None:
         return ("", "", "", "", "", "")
-    share = f"{100 * position.captions / position.budget:.0f} % of {position.budget:,}" if position.budget else ""
+    share = f"{100 * position.captions / position.budget:.0f} %" if position.budget else ""
+    if share and wide:
+        share += f" of {position.budget:,}"
     left = "" if position.seconds_left is None else duration(position.seconds_left)
     loss = "" if position.loss is None else f"{position.loss:.3f}"
     cider = "" if line.cider is None else f"{line.cider:.1f}"

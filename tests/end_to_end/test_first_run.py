@@ -11,15 +11,23 @@ from pathlib import Path
 
 import pytest
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "first-run.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "first-run.md").read_text(encoding="utf-8")
 COMMANDS = [shlex.split(line) for line in re.findall(r"^    \$ bench (.*)$", PAGE, re.M)]
-SIZES = {"subset=200/40/60": "subset=24/6/8", "train.epochs=3": "train.epochs=1"}
+SIZES = {
+    "subset=200/40/60": "subset=24/6/8",
+    "train.epochs=3": "train.epochs=1",
+    "dataset=shapes": "dataset=shapes.yaml",
+}
 
 
 @pytest.fixture(scope="module")
 def said(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """What each command of the page says, in order, in one home."""
     home = tmp_path_factory.mktemp("first")
+    definition = (ROOT / "datasets" / "shapes" / "dataset.yaml").read_text(encoding="utf-8")
+    assert "size: [1000, 100, 300]" in definition  # which take a minute to render
+    (home / "shapes.yaml").write_text(definition.replace("[1000, 100, 300]", "[30, 8, 10]"), encoding="utf-8")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("BENCH_")}
     environment |= {"BENCH_HOME": str(home), "OMP_NUM_THREADS": "1"}
     outputs = []

@@ -35,7 +35,7 @@ ABSENT = (  # what a command may answer where the files that its reader has are 
 def commands(text: str) -> list[list[str]]:
     """The `bench` commands in the indented blocks of a page, as words; a backslash joins lines."""
     joined = re.sub(r"\\\n\s+", " ", text)
-    found = re.findall(r"^    (?:\S*/)?bench +((?:[a-z]|--version).*)$", joined, re.M)
+    found = re.findall(r"^    (?:\$ )?(?:\S*/)?bench +((?:[a-z]|--version).*)$", joined, re.M)
     return [shlex.split(line, comments=True) for line in found]
 
 
@@ -151,6 +151,15 @@ def test_the_page_on_data_sets_runs_as_it_stands(
     assert sorted((record.method, record.state) for record in records) == [("recnet", "done"), ("salstm", "done")]
     page = (tmp_path / "leaderboards" / "park.md").read_text(encoding="utf-8")
     assert all(record.key in page for record in records)
+
+
+def test_the_row_that_is_explained_stands_on_its_page() -> None:
+    text = (ROOT / "docs" / "reading.md").read_text(encoding="utf-8")
+    told = re.findall(r"^\| (\S+ ± \S+ \(\d\))", text, re.M)
+    assert len(told) == 2
+    page = (ROOT / "leaderboards" / "msrvtt1000.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if "| SA-LSTM" in line]
+    assert any(all(score in row for score in told) for row in rows)
 
 
 def test_citations_are_those_of_the_cards() -> None:

@@ -109,7 +109,7 @@ class Screen(io.StringIO):
 def test_the_live_table_fits_its_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forty cells on twelve lines: those at work are shown, then the last that ended, and the rest is counted."""
     monkeypatch.setenv("LINES", "12")
-    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("COLUMNS", "120")
     jobs = [Job(str(number), f"cell {number}", "", "", {}) for number in range(40)]
     display = Display(jobs, Screen())
     for number, job in enumerate(jobs[:30]):
@@ -127,6 +127,20 @@ def test_the_live_table_fits_its_terminal(monkeypatch: pytest.MonkeyPatch) -> No
         -len(lines) + 2 :
     ]
     assert lines[-2].split()[:3] == ["cell", "29", "done"] and lines[-1].split() == "28 of 40 ended 10 waiting".split()
+
+
+def test_on_a_narrow_terminal_nothing_but_the_label_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LINES", "24")
+    monkeypatch.setenv("COLUMNS", "80")
+    job = Job("k", "recnet:no_reconstruction_s2vt (lambda=0.2) seed 12", "", "", {})
+    display = Display([job], Screen())
+    display.begin(job, "train")
+    values = {"loss": 138.25, "val_cider_tokens": 101.5}
+    display.move(job, Position("reconstruct", 12, 9_600_000, 13_026_000, values, 5400.0))
+    with display.console.capture() as capture:
+        display.console.print(display._table())
+    line = re.sub(r"\x1b\[\d*m", "", capture.get()).splitlines()[1]
+    assert line.split() == "recnet… seed 12 running reconstruct 12 74 % 138.250 101.5 90 min".split()
 
 
 # MLflow, provenance, user interface --------------------------------------------------------------------------------

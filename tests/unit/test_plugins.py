@@ -212,6 +212,18 @@ def test_a_fault_fails_its_own_check_and_no_other(
         assert len(hidden) <= 4, f"a cell that comes to its end can be looked at from most sides: {hidden}"
 
 
+def test_a_stream_that_no_other_method_reads_is_in_the_corpus(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.registry.methods_folder", lambda: None)
+    code = CODE.replace('"frames"', '"flow"').replace("FeatureNorm(frame_width)", "FeatureNorm(frame_width, 'flow')")
+    install(site, guest=code)
+    (site / "guest" / "card.yaml").write_text(CARD.replace("meangru", "guest").replace("[frames]", "[flow]"))
+    (tmp_path / "home").mkdir()
+    found = list(examine("guest", tmp_path / "home", ["comes_to_its_end", "learns", "sees_no_padding"]))
+    assert [finding.state for finding in found] == ["passed"] * 3, found
+
+
 class TestImports:
     """What a plug-in does when it is imported reaches nobody else."""
 
