@@ -191,7 +191,10 @@ class Tracker:
         if record.failure is not None and record.failure.log and (folder / record.failure.log).is_file():
             self._client.log_artifact(run_id, str(folder / record.failure.log))
         if table is not None:
-            self._client.log_table(run_id, dict(table), TABLE)
+            import pandas as pd
+
+            # dtype: of columns of pandas' own text type MLflow warns on the user's terminal
+            self._client.log_table(run_id, pd.DataFrame(dict(table), dtype=object), TABLE)
         for name, steps in pictures.items():
             for step, picture in enumerate(steps):
                 self._client.log_image(run_id, picture, key=name, step=step)
