@@ -18,9 +18,9 @@ from bench.home import Home
 from bench.records.process import birth, same
 from bench.records.schema import Record
 from bench.records.store import cell_folder, write_record
-from bench.records.tracked import SHARED
+from bench.records.tracked import ALWAYS, SHARED, USUAL_SETTINGS, parameters
 from bench.records.tracking import Tracker, absolute_uri
-from bench.settings import Model
+from bench.settings import Model, Search, Text, Train
 
 DEAD = 2**22 + 1  # no process has an id beyond 2^22
 
@@ -309,3 +309,17 @@ def test_nothing_is_reported_to_anybody(home: Home, monkeypatch: pytest.MonkeyPa
 
 def test_shared_settings_have_the_names_of_the_command_line() -> None:
     assert set(SHARED) == set(Model.model_fields)
+
+
+def test_settings_that_need_no_telling_are_the_defaults() -> None:
+    groups = {"train": Train(), "search": Search(), "text": Text()}
+    every = {f"{group}.{name}": value for group, own in groups.items() for name, value in own.model_dump().items()}
+    assert {name: value for name, value in every.items() if name not in ALWAYS and value is not None} == USUAL_SETTINGS
+
+
+def test_a_comparison_has_few_columns() -> None:
+    told = parameters(config("recnet", "local", split="val", train={**Train().model_dump(), "optimizer": "sgd"}))
+    assert set(told) == {
+        *("method", "variant", "protocol", "seed", "split", "streams"),
+        *("train.epochs", "train.captions", "train.learning_rate", "train.optimizer", "search.beam", "model.width"),
+    }
