@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from bench import BenchError
 from bench.execution.gallery import Gallery
@@ -104,8 +103,8 @@ def sync(
 def _sync(
     tracker: Tracker, dataset: str, entries: Sequence[Entry], command: str, done: Synced, say: Callable[[str], None]
 ) -> None:
-    there: dict[str, Any] = tracker.recorded(dataset)
-    todo = [entry for entry in entries if there.get(entry.cell.key, ("",))[0] != entry.mark]
+    there = tracker.recorded(dataset)
+    todo = [entry for entry in entries if there.get(entry.cell.key) != entry.mark]
     done.kept += len(entries) - len(todo)
     if todo:
         say(f"{dataset}: {len(todo)} of {len(entries)} runs to be written")

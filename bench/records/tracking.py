@@ -99,12 +99,10 @@ class Tracker:
             self.kill(run.info.run_id)
         return len(stale)
 
-    def recorded(self, dataset: str) -> dict[str, tuple[str, str]]:
-        """For every key of a data set that has a run: the digest of what it shows (empty: not whole) and its state."""
-        return {
-            run.data.tags["bench.key"]: (run.data.tags.get(RECORDED, ""), run.data.tags.get("bench.state", ""))
-            for run in self._runs(dataset, "tags.`bench.key` LIKE '%'")
-        }
+    def recorded(self, dataset: str) -> dict[str, str]:
+        """What the runs of a data set show: the digest of the record by key, empty where the run is not whole."""
+        runs = self._runs(dataset, "tags.`bench.key` LIKE '%'")
+        return {run.data.tags["bench.key"]: run.data.tags.get(RECORDED, "") for run in runs}
 
     def start_cell(self, cell: CellLike, parent: str | None, began: int | None = None) -> str | None:
         """Begin the nested run of a cell and return its id; a run of the same key is taken up again, under `parent`

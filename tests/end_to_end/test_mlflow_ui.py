@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -39,9 +40,11 @@ SEEN = """() => ["clips", "curves"].every(name => [...document.images].some(imag
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+def home(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> Home:
     """A finished cell of each of three methods: records, curves, captions, what was attended to."""
     home = Home(tmp_path_factory.mktemp("home"))
+    home.work.mkdir()
+    shutil.copy(mlflow_database, home.work)
     for number, (method, variant) in enumerate(METHODS):
         made = {"cider": 20.0 + 5 * number, "weights_sha256": "a" * 64}
         done = record(method=method, variant=variant, dataset="shapes", made=made)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,11 @@ FACTS = {"bench": "0.1.0", "started": "2026-11-21T13:00:00+00:00", "finished": "
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+def home(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> Home:
     """Two methods on two data sets, one cell failed and one captioned elsewhere, and a search of three trials."""
     home = Home(tmp_path_factory.mktemp("home"))
+    home.work.mkdir()
+    shutil.copy(mlflow_database, home.work)
     done = record(method="recnet", variant="local", made={"provenance": FACTS})
     outside = record(
         method="external", variant="mine", protocol="external", streams={}, made={"external": {"source": "mine.jsonl"}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -37,8 +38,11 @@ def cell_of(item: Record) -> Cell:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
-    return Home(tmp_path_factory.mktemp("home"))
+def home(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> Home:
+    home = Home(tmp_path_factory.mktemp("home"))
+    home.work.mkdir()
+    shutil.copy(mlflow_database, home.work)
+    return home
 
 
 @pytest.fixture(scope="module")
