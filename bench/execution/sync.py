@@ -70,12 +70,12 @@ def sync(
     uri: str | None,
     home: Home,
     command: str,
-    datasets: Sequence[str],
+    dataset: str | None,
     say: Callable[[str], None],
 ) -> Synced:
     """Write the runs that are missing or not up to date in the store at `uri` (None: the home's own database).
 
-    Running runs of `datasets` whose command is gone are closed as killed. Raises BenchError for a store that cannot be used
+    Running runs of `dataset` (None: of all) whose command is gone are closed as killed. Raises BenchError for a store that cannot be used
     or is lost on the way; the same command then goes on.
     """
     if uri == OFF:
@@ -87,8 +87,8 @@ def sync(
 
     try:
         tracker = Tracker(place, home)
-        names = dict.fromkeys([*datasets, *(entry.dataset for entry in entries)])
-        for name in names:
+        names = [dataset] if dataset else [*tracker.datasets(), *(entry.dataset for entry in entries)]
+        for name in dict.fromkeys(names):
             done.closed += tracker.close_stale(name)
             _sync(tracker, name, [entry for entry in entries if entry.dataset == name], shown(command), done, say)
     except (MlflowException, OSError) as error:

@@ -31,6 +31,7 @@ TABLE = "examples.json"
 IMAGES = "images"  # MLflow's own folder of the images that its charts show
 BATCH = 100  # parameters and tags that MLflow takes in one call; it takes 1000 metrics
 PAGE = 1000  # runs in one answer
+EXPERIMENT = "bench/"  # before the name of a data set
 RUNNING, FINISHED, FAILED, KILLED = "RUNNING", "FINISHED", "FAILED", "KILLED"
 PROCESS = "bench.process"  # machine, id and start of the process that writes the run
 KIND = {"mlflow.experimentKind": "custom_model_development"}  # which of its two faces MLflow shows
@@ -98,6 +99,11 @@ class Tracker:
         for run in stale:
             self.kill(run.info.run_id)
         return len(stale)
+
+    def datasets(self) -> list[str]:
+        """The data sets that have runs."""
+        found = self._client.search_experiments(filter_string=f"name LIKE '{EXPERIMENT}%'")
+        return [one.name.removeprefix(EXPERIMENT) for one in found]
 
     def recorded(self, dataset: str) -> dict[str, str]:
         """What the runs of a data set show: the digest of the record by key, empty where the run is not whole."""
@@ -241,7 +247,7 @@ class Tracker:
     def _experiment(self, dataset: str) -> str:
         """Id of the data set's experiment, made with an absolute place for its artifacts, or brought back if deleted."""
         if dataset not in self._experiments:
-            name = f"bench/{dataset}"
+            name = f"{EXPERIMENT}{dataset}"
             found = self._client.get_experiment_by_name(name)
             if found is None:
                 self._experiments[dataset] = self._new_experiment(name, dataset)

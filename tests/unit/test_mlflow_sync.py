@@ -141,7 +141,9 @@ def test_runs_that_a_killed_command_left_are_closed(
 ) -> None:
     said(capsys)
     tracker = Tracker(home.mlflow_uri, home)
-    parent = tracker.start_parent("toy", "salstm", "bench run methods=salstm dataset=toy")
+    parent = tracker.start_parent(
+        "without", "salstm", "bench run methods=salstm dataset=without"
+    )  # it has no records yet
     host = client.get_run(parent).data.tags["bench.process"].split()[0]
     client.set_tag(parent, "bench.process", f"{host} {2**22 + 1} 5")
     assert "1 of killed commands closed" in said(capsys)
