@@ -75,8 +75,8 @@ def sync(
 ) -> Synced:
     """Write the runs that are missing or not up to date in the store at `uri` (None: the home's own database).
 
-    Running runs of `dataset` (None: of all) whose command is gone are closed as killed. Raises BenchError for a store that cannot be used
-    or is lost on the way; the same command then goes on.
+    Running runs of `dataset` (None: of all) whose command is gone are closed as killed. Raises BenchError for a store that
+    cannot be used or is lost on the way; the same command then goes on.
     """
     if uri == OFF:
         raise BenchError("mlflow=off keeps no runs: leave it out, or name a store that is to be written")
