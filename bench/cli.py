@@ -612,7 +612,7 @@ def mlflow_sync(words: Sequence[str]) -> int:
     for error in bad:
         _say(str(error), FAILED)
     uri = values.get("mlflow")
-    done = sync(entries, uri, home, "bench mlflow sync", [name] if name else [], print)
+    done = sync(entries, uri, home, "bench mlflow sync", name, print)
     told = [f"{done.written} written", f"{done.kept} up to date"]
     told += [f"{done.busy} of commands that are at work"] if done.busy else []
     told += [f"{done.closed} of killed commands closed"] if done.closed else []

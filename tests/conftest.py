@@ -26,6 +26,17 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database without runs, to be copied: making one takes more than fifty migrations and seconds."""
+    from bench.home import Home
+    from bench.records.tracking import Tracker
+
+    home = Home(tmp_path_factory.mktemp("mlflow"))
+    Tracker(home.mlflow_uri, home)._client.search_experiments()
+    return home.work / "mlflow.db"
+
+
+@pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """One Ray of two processors for all tests that place cells, and nothing that outlives them."""
     ray = pytest.importorskip("ray")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from bench import BenchError
 from bench.execution.gallery import Gallery
@@ -71,13 +70,13 @@ def sync(
     uri: str | None,
     home: Home,
     command: str,
-    datasets: Sequence[str],
+    dataset: str | None,
     say: Callable[[str], None],
 ) -> Synced:
     """Write the runs that are missing or not up to date in the store at `uri` (None: the home's own database).
 
-    Running runs of `datasets` whose command is gone are closed as killed. Raises BenchError for a store that cannot be used
-    or is lost on the way; the same command then goes on.
+    Running runs of `dataset` (None: of all) whose command is gone are closed as killed. Raises BenchError for a store that
+    cannot be used or is lost on the way; the same command then goes on.
     """
     if uri == OFF:
         raise BenchError("mlflow=off keeps no runs: leave it out, or name a store that is to be written")
@@ -88,8 +87,8 @@ def sync(
 
     try:
         tracker = Tracker(place, home)
-        names = dict.fromkeys([*datasets, *(entry.dataset for entry in entries)])
-        for name in names:
+        names = [dataset] if dataset else [*tracker.datasets(), *(entry.dataset for entry in entries)]
+        for name in dict.fromkeys(names):
             done.closed += tracker.close_stale(name)
             _sync(tracker, name, [entry for entry in entries if entry.dataset == name], shown(command), done, say)
     except (MlflowException, OSError) as error:
@@ -104,8 +103,8 @@ def sync(
 def _sync(
     tracker: Tracker, dataset: str, entries: Sequence[Entry], command: str, done: Synced, say: Callable[[str], None]
 ) -> None:
-    there: dict[str, Any] = tracker.recorded(dataset)
-    todo = [entry for entry in entries if there.get(entry.cell.key, ("",))[0] != entry.mark]
+    there = tracker.recorded(dataset)
+    todo = [entry for entry in entries if there.get(entry.cell.key) != entry.mark]
     done.kept += len(entries) - len(todo)
     if todo:
         say(f"{dataset}: {len(todo)} of {len(entries)} runs to be written")

@@ -15,12 +15,28 @@ from bench.records.schema import Record
 
 CHECKPOINT = "checkpoint.safetensors"
 SHARED = ("width", "embedding", "attention", "dropout", "normalise")  # `model.` on the command line, for every method
-NAMES = ("method", "variant", "split", "protocol", "seed")
-USUAL: dict[str, Any] = {
-    "splits": "default",
-    "subset": None,
-    "absent_streams": [],
-}  # told where they are something else
+NAMES = ("method", "variant", "protocol", "seed")
+# MLflow writes all parameters of a run over each of its pictures: what is nearly always the same is told where it is not.
+USUAL: dict[str, Any] = {"split": "test", "splits": "default", "subset": None, "absent_streams": []}
+ALWAYS = ("train.epochs", "train.captions", "train.learning_rate", "search.beam", "model.width")
+USUAL_SETTINGS: dict[str, Any] = {
+    "train.captions_per_clip": 4,
+    "train.optimizer": "adam",
+    "train.clip": 5.0,
+    "train.clip_by": "norm",
+    "train.weight_decay": 0.0,
+    "train.scheduled_sampling": 0.0,
+    "train.data_fraction": 1.0,
+    "train.decay_every": 1,
+    "train.precision": "float32",
+    "search.max_words": 30,
+    "search.length_rule": "none",
+    "search.clips": 64,
+    "text.tokenizer": "strip",
+    "text.min_count": 1,
+    "text.max_words": 30,
+}
+"""The defaults of `bench.settings` but for those of `ALWAYS` and those that are null."""
 GROUPS = ("train", "search", "text")
 LONGEST_VALUE = 500  # the limit of MLflow servers before 2.x; longer values are in the artifacts
 DIGEST = 36  # digits of a data set's digest that MLflow takes
@@ -57,10 +73,14 @@ def parameters(config: Mapping[str, Any]) -> dict[str, str]:
     told["streams"] = "+".join(config.get("streams") or {})
     if "loss" in config:
         told["loss"] = config["loss"]["name"]
-    for group in GROUPS:
-        told |= {f"{group}.{name}": value for name, value in (config.get(group) or {}).items()}
+    settings = {f"{group}.{name}": value for group in GROUPS for name, value in (config.get(group) or {}).items()}
     for name, value in (config.get("settings") or {}).items():
-        told[f"model.{name}" if name in SHARED else f"{config['method']}.{name}"] = value
+        settings[f"model.{name}" if name in SHARED else f"{config['method']}.{name}"] = value
+    told |= {
+        name: value
+        for name, value in settings.items()
+        if name in ALWAYS or (not name.startswith("model.") and USUAL_SETTINGS.get(name) != value)
+    }
     return {name: _text(value) for name, value in told.items() if value is not None}
 
 

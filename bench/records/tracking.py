@@ -31,6 +31,7 @@ TABLE = "examples.json"
 IMAGES = "images"  # MLflow's own folder of the images that its charts show
 BATCH = 100  # parameters and tags that MLflow takes in one call; it takes 1000 metrics
 PAGE = 1000  # runs in one answer
+EXPERIMENT = "bench/"  # before the name of a data set
 RUNNING, FINISHED, FAILED, KILLED = "RUNNING", "FINISHED", "FAILED", "KILLED"
 PROCESS = "bench.process"  # machine, id and start of the process that writes the run
 KIND = {"mlflow.experimentKind": "custom_model_development"}  # which of its two faces MLflow shows
@@ -99,12 +100,15 @@ class Tracker:
             self.kill(run.info.run_id)
         return len(stale)
 
-    def recorded(self, dataset: str) -> dict[str, tuple[str, str]]:
-        """For every key of a data set that has a run: the digest of what it shows (empty: not whole) and its state."""
-        return {
-            run.data.tags["bench.key"]: (run.data.tags.get(RECORDED, ""), run.data.tags.get("bench.state", ""))
-            for run in self._runs(dataset, "tags.`bench.key` LIKE '%'")
-        }
+    def datasets(self) -> list[str]:
+        """The data sets that have runs."""
+        found = self._client.search_experiments(filter_string=f"name LIKE '{EXPERIMENT}%'")
+        return [one.name.removeprefix(EXPERIMENT) for one in found]
+
+    def recorded(self, dataset: str) -> dict[str, str]:
+        """What the runs of a data set show: the digest of the record by key, empty where the run is not whole."""
+        runs = self._runs(dataset, "tags.`bench.key` LIKE '%'")
+        return {run.data.tags["bench.key"]: run.data.tags.get(RECORDED, "") for run in runs}
 
     def start_cell(self, cell: CellLike, parent: str | None, began: int | None = None) -> str | None:
         """Begin the nested run of a cell and return its id; a run of the same key is taken up again, under `parent`
@@ -191,7 +195,10 @@ class Tracker:
         if record.failure is not None and record.failure.log and (folder / record.failure.log).is_file():
             self._client.log_artifact(run_id, str(folder / record.failure.log))
         if table is not None:
-            self._client.log_table(run_id, dict(table), TABLE)
+            import pandas as pd
+
+            # dtype: of columns of pandas' own text type MLflow warns on the user's terminal
+            self._client.log_table(run_id, pd.DataFrame(dict(table), dtype=object), TABLE)
         for name, steps in pictures.items():
             for step, picture in enumerate(steps):
                 self._client.log_image(run_id, picture, key=name, step=step)
@@ -240,7 +247,7 @@ class Tracker:
     def _experiment(self, dataset: str) -> str:
         """Id of the data set's experiment, made with an absolute place for its artifacts, or brought back if deleted."""
         if dataset not in self._experiments:
-            name = f"bench/{dataset}"
+            name = f"{EXPERIMENT}{dataset}"
             found = self._client.get_experiment_by_name(name)
             if found is None:
                 self._experiments[dataset] = self._new_experiment(name, dataset)

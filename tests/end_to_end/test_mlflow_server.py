@@ -108,7 +108,7 @@ def test_several_commands_at_once_and_a_server_that_goes_away(database: str, hom
             assert len(client.get_metric_history(run.info.run_id, "base/loss")) == 5
 
         # A command whose server dies under it: the cell is trained and scored all the same.
-        command = bench(home, "run", "methods=mplstm", *SMALL, "train.epochs=150", f"mlflow={uri}")
+        command = bench(home, "run", "methods=mplstm", *SMALL, "train.epochs=300", f"mlflow={uri}")
         await_run(client, "tiny")
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()

@@ -145,6 +145,12 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_report(home: Path, bench: B
     assert [(trial.point, trial.curve, trial.state) for trial in again.trials] == [
         (trial.point, trial.curve, trial.state) for trial in report.trials
     ]
+    runs = MlflowClient(Home(home).mlflow_uri).search_runs(["1"], "tags.`bench.method` = 'salstm'")
+    keys = [run.data.tags["bench.key"] for run in runs if run.data.tags["bench.kind"] == "trial"]
+    assert sorted(keys) == sorted(trial.key for trial in again.trials), "one run for each trial, over three commands"
+    assert not [run for run in runs if run.info.status == "RUNNING"]
+    commands = [run.data.tags["bench.state"] for run in runs if run.data.tags["bench.kind"] == "command"]
+    assert commands.count("killed") == 1, "the first one"
 
 
 def test_asha_stops_the_worse_half_and_optuna_proposes(home: Path, bench: Bench) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,11 @@ FACTS = {"bench": "0.1.0", "started": "2026-11-21T13:00:00+00:00", "finished": "
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+def home(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> Home:
     """Two methods on two data sets, one cell failed and one captioned elsewhere, and a search of three trials."""
     home = Home(tmp_path_factory.mktemp("home"))
+    home.work.mkdir()
+    shutil.copy(mlflow_database, home.work)
     done = record(method="recnet", variant="local", made={"provenance": FACTS})
     outside = record(
         method="external", variant="mine", protocol="external", streams={}, made={"external": {"source": "mine.jsonl"}}
@@ -84,9 +88,9 @@ def test_an_empty_database_is_filled_and_then_left_alone(
         (0, 3.5, 60_000),
         (1, 2.5, 120_000),
     ]
-    experiment = done.info.experiment_id
-    table = client.load_table(experiment, "examples.json", [done.info.run_id])
-    assert table[["clip", "caption", "cider"]].to_numpy().tolist() == [["a", "a dog", 50.0], ["b", "a cat", 25.0]]
+    table = json.loads(Path(client.download_artifacts(done.info.run_id, "examples.json")).read_text())
+    assert table["columns"] == ["clip", "caption", "references", "cider"]
+    assert table["data"] == [["a", "a dog", None, 50.0], ["b", "a cat", None, 25.0]]
     images = {item.path.split("+")[0] for item in client.list_artifacts(done.info.run_id, "images")}
     assert images == {"images/curves"}
     parents = {run.data.tags["mlflow.parentRunId"] for run in toy.values()}
@@ -137,7 +141,9 @@ def test_runs_that_a_killed_command_left_are_closed(
 ) -> None:
     said(capsys)
     tracker = Tracker(home.mlflow_uri, home)
-    parent = tracker.start_parent("toy", "salstm", "bench run methods=salstm dataset=toy")
+    parent = tracker.start_parent(
+        "without", "salstm", "bench run methods=salstm dataset=without"
+    )  # it has no records yet
     host = client.get_run(parent).data.tags["bench.process"].split()[0]
     client.set_tag(parent, "bench.process", f"{host} {2**22 + 1} 5")
     assert "1 of killed commands closed" in said(capsys)
@@ -165,7 +171,7 @@ def test_a_damaged_record_is_named_and_the_others_are_written(
     [
         (["mlflow=off"], "keeps no runs"),
         (["mlflow=folder/runs"], "keeps no runs in folders"),
-        (["dataste=toy"], "Did you mean 'dataset'"),
+        (["dataste=toy"], 'did you mean "dataset"'),
         (["dataset=no/such.yaml"], "no/such.yaml"),
     ],
 )

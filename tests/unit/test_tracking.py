@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -17,9 +19,9 @@ from bench.home import Home
 from bench.records.process import birth, same
 from bench.records.schema import Record
 from bench.records.store import cell_folder, write_record
-from bench.records.tracked import SHARED
+from bench.records.tracked import ALWAYS, SHARED, USUAL_SETTINGS, parameters
 from bench.records.tracking import Tracker, absolute_uri
-from bench.settings import Model
+from bench.settings import Model, Search, Text, Train
 
 DEAD = 2**22 + 1  # no process has an id beyond 2^22
 
@@ -36,8 +38,11 @@ def cell_of(item: Record) -> Cell:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
-    return Home(tmp_path_factory.mktemp("home"))
+def home(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> Home:
+    home = Home(tmp_path_factory.mktemp("home"))
+    home.work.mkdir()
+    shutil.copy(mlflow_database, home.work)
+    return home
 
 
 @pytest.fixture(scope="module")
@@ -138,9 +143,11 @@ def test_tables_and_pictures_are_replaced_not_added_to(tracker: Tracker, client:
     tracker.finish(run_id, done, folder, table, {"curves": [picture], "clips": [picture, picture]})
     assert started(tracker, done, None) == run_id
     tracker.finish(run_id, done, folder, table, {"clips": [picture]})
-    assert client.load_table("1", "examples.json", [run_id]).empty, "no other experiment has it"
-    shown = client.load_table(client.get_run(run_id).info.experiment_id, "examples.json", [run_id])
-    assert shown["caption"].tolist() == table["caption"]
+    shown = json.loads(Path(client.download_artifacts(run_id, "examples.json")).read_text())
+    assert shown["columns"] == list(table)
+    assert shown["data"] == [list(row) for row in zip(*table.values(), strict=True)]
+    (told,) = json.loads(client.get_run(run_id).data.tags["mlflow.loggedArtifacts"])
+    assert told == {"path": "examples.json", "type": "table"}
     images = [item.path for item in client.list_artifacts(run_id, "images") if item.path.endswith(".png")]
     assert len(images) == 1 and images[0].startswith("images/clips+step+0")
 
@@ -306,3 +313,17 @@ def test_nothing_is_reported_to_anybody(home: Home, monkeypatch: pytest.MonkeyPa
 
 def test_shared_settings_have_the_names_of_the_command_line() -> None:
     assert set(SHARED) == set(Model.model_fields)
+
+
+def test_settings_that_need_no_telling_are_the_defaults() -> None:
+    groups = {"train": Train(), "search": Search(), "text": Text()}
+    every = {f"{group}.{name}": value for group, own in groups.items() for name, value in own.model_dump().items()}
+    assert {name: value for name, value in every.items() if name not in ALWAYS and value is not None} == USUAL_SETTINGS
+
+
+def test_a_comparison_has_few_columns() -> None:
+    told = parameters(config("recnet", "local", split="val", train={**Train().model_dump(), "optimizer": "sgd"}))
+    assert set(told) == {
+        *("method", "variant", "protocol", "seed", "split", "streams"),
+        *("train.epochs", "train.captions", "train.learning_rate", "train.optimizer", "search.beam", "model.width"),
+    }
