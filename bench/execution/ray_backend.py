@@ -108,16 +108,17 @@ class RayBackend:
     def submit(self, kind: str, job: Job) -> None:
         """Hand over a job that `next_of` named (`train`), or one to `score`."""
         import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         if kind == "score":
             if self._desk is None:
-                # num_cpus=0: scoring takes seconds, and a reserved processor would idle for hours
+                # num_cpus=0: scoring takes seconds, and a reserved processor would idle for hours. Its place is beside the
+                # driver: an actor that asks for nothing may else land beside cells that are being timed.
+                here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
                 desk = ray.remote(num_cpus=0, max_restarts=RETRIES, max_task_retries=RETRIES)(ScoringDesk)
-                self._desk = desk.remote(self._score)
+                self._desk = desk.options(scheduling_strategy=here).remote(self._score)
             self._running[self._desk.score.remote(job)] = (kind, job)
             return
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
         request, (room, _) = self._requests[job.key], self._places[job.key]
         # Where somebody else's work holds the node, another will do: without this Ray would wait for it.
         near = NodeAffinitySchedulingStrategy(room.node.name, soft=True, _spill_on_unavailable=True)
