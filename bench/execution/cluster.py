@@ -28,6 +28,7 @@ OBJECT_STORE_BYTES = 100 * 2**20  # jobs and outcomes are a few kilobytes; Ray w
 LOCAL = "local"
 Answer = TypeVar("Answer")
 NODE_SECONDS = 120.0  # for a worker process to start on a busy node and look around
+LOOK_SECONDS = 5.0  # between two looks at which nodes there are
 ANSWER_SECONDS = 5.0  # an address that is silent for longer has nobody behind it
 
 
