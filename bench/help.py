@@ -93,8 +93,8 @@ leaderboard shows. Trials and cells that are done are kept, what was interrupted
                               quarter of the last phase
   trials=N                    points for each row (without it, the whole grid)
   tune_seed=0                 draws the points, and trains the trials
-  storage=FOLDER or URL       where the state of the search goes, with copies of its trials' resume states: an absolute path
-                              that all nodes share, file:// or s3://bucket/folder (default: below .bench)
+  storage=FOLDER or URL       where the state of the search goes, with copies of its trials' resume states: an absolute
+                              path that all nodes share, file:// or s3://bucket/folder (default: below .bench)
   space.METHOD.K=[..]         other values than the card's, or {{min: .., max: .., log: true}}; also of
                               train.K, such as space.salstm.train.learning_rate={{min: 1e-4, max: 1e-3, log: true}}
 

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import time
@@ -113,7 +114,9 @@ class Command:
                 name, words = process.name(), process.cmdline()
             except psutil.Error:
                 continue
-            busy = words and words[0].startswith("ray::") and "IDLE" not in words[0]
+            busy = (
+                words and words[0].startswith("ray::") and not re.search("IDLE|Agent", words[0])
+            )  # agents are the raylet's
             if (target == "raylet" and name == "raylet") or (target == "worker" and busy):
                 return process
         return None
