@@ -52,9 +52,8 @@ def connect(address: str = LOCAL) -> bool:
     # Ray's own 15 puts cells behind every other program of the machine.
     os.environ.setdefault("RAY_worker_niceness", "0")
     if address != LOCAL:
-        os.environ.setdefault(
-            "RAY_BACKEND_LOG_LEVEL", "error"
-        )  # a refused token is told in one sentence, not in twenty
+        # A refused token is told in one sentence, not in twenty.
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
     if address not in (LOCAL, "auto"):
         _knock(address)
     import ray
