@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types pages unit perf install clean
+.PHONY: demo test lint types pages unit perf faults install clean
 
 demo: install
 	$(BIN)/bench run 'methods=[recnet,etenet,glrg]' dataset=shapes
@@ -26,6 +26,10 @@ unit: install
 # Speed and memory beside their bars, with a JSON file and a picture in tests/perf/results; nothing else should run meanwhile.
 perf: install
 	$(BIN)/python -m tests.perf
+
+# kill -9 at twenty random moments, and whether anything is lost; goes on where it was stopped.
+faults: install
+	$(BIN)/python -m tests.faults.kills
 
 install: $(VENV)/.installed
 

@@ -28,6 +28,7 @@ OBJECT_STORE_BYTES = 100 * 2**20  # jobs and outcomes are a few kilobytes; Ray w
 LOCAL = "local"
 Answer = TypeVar("Answer")
 NODE_SECONDS = 120.0  # for a worker process to start on a busy node and look around
+LOOK_SECONDS = 5.0  # between two looks at which nodes there are
 ANSWER_SECONDS = 5.0  # an address that is silent for longer has nobody behind it
 
 
@@ -51,9 +52,8 @@ def connect(address: str = LOCAL) -> bool:
     # Ray's own 15 puts cells behind every other program of the machine.
     os.environ.setdefault("RAY_worker_niceness", "0")
     if address != LOCAL:
-        os.environ.setdefault(
-            "RAY_BACKEND_LOG_LEVEL", "error"
-        )  # a refused token is told in one sentence, not in twenty
+        # A refused token is told in one sentence, not in twenty.
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
     if address not in (LOCAL, "auto"):
         _knock(address)
     import ray

@@ -14,12 +14,21 @@ from typing import Any
 from bench import BenchError
 from bench.card import Resources
 from bench.execution.admission import Request, Room, choose
-from bench.execution.cluster import RETRIES, RayLostError, check_nodes, connect, nodes, request_of, with_memory
+from bench.execution.cluster import (
+    LOOK_SECONDS,
+    RETRIES,
+    RayLostError,
+    check_nodes,
+    connect,
+    nodes,
+    request_of,
+    with_memory,
+)
 from bench.execution.job import Job, Outcome, Score, ScoringDesk, Work, record_failure, train
 from bench.home import Home
 
 POLL_SECONDS = 0.5  # how often a waiting driver gets the chance to see a signal
-LOOK_SECONDS = 5.0  # between two looks at which nodes there are
+STARVED_SECONDS = 300.0  # a node that is restarted takes minutes; one that is gone for longer will not come tonight
 
 
 def train_in_worker(job: Job, work: Work | None) -> Outcome:
@@ -65,6 +74,7 @@ class RayBackend:
         self._train = ray.remote(max_retries=RETRIES)(train_in_worker)
         self._train_alone = ray.remote(max_retries=RETRIES, max_calls=1)(train_in_worker)
         self._lost = False
+        self._starved: float | None = None  # since when nothing runs
         self._desk: Any = None
         self._running: dict[Any, tuple[str, Job]] = {}
         self._places: dict[str, tuple[Room, dict[int, float]]] = {}  # of running cells: node, shares of its GPUs
@@ -108,16 +118,17 @@ class RayBackend:
     def submit(self, kind: str, job: Job) -> None:
         """Hand over a job that `next_of` named (`train`), or one to `score`."""
         import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         if kind == "score":
             if self._desk is None:
-                # num_cpus=0: scoring takes seconds, and a reserved processor would idle for hours
+                # num_cpus=0: scoring takes seconds, and a reserved processor would idle for hours. Its place is beside the
+                # driver: an actor that asks for nothing may else land beside cells that are being timed.
+                here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
                 desk = ray.remote(num_cpus=0, max_restarts=RETRIES, max_task_retries=RETRIES)(ScoringDesk)
-                self._desk = desk.remote(self._score)
+                self._desk = desk.options(scheduling_strategy=here).remote(self._score)
             self._running[self._desk.score.remote(job)] = (kind, job)
             return
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
         request, (room, _) = self._requests[job.key], self._places[job.key]
         # Where somebody else's work holds the node, another will do: without this Ray would wait for it.
         near = NodeAffinitySchedulingStrategy(room.node.name, soft=True, _spill_on_unavailable=True)
@@ -132,6 +143,10 @@ class RayBackend:
 
         if time.monotonic() - self._looked > LOOK_SECONDS:
             self._look()
+        if not self._running:
+            self._starve()
+            return []
+        self._starved = None
         ready, _ = ray.wait(list(self._running), num_returns=1, timeout=POLL_SECONDS)
         ended = []
         for reference in ready:
@@ -141,6 +156,16 @@ class RayBackend:
                 room.give(self._requests[job.key], held)
             ended.append((kind, job, self._outcome(reference, kind, job)))
         return ended
+
+    def _starve(self) -> None:
+        """Nothing runs and nothing fits: the nodes that could take the waiting cells are gone. They may come back."""
+        self._starved = self._starved or time.monotonic()
+        if time.monotonic() - self._starved > STARVED_SECONDS:
+            raise BenchError(
+                f"no node of this Ray has been able to take a waiting cell for {STARVED_SECONDS:.0f} s; the same command goes on "
+                "when the nodes are back"
+            )
+        time.sleep(POLL_SECONDS)
 
     def _outcome(self, reference: Any, kind: str, job: Job) -> Outcome:
         import ray

@@ -13,7 +13,6 @@ from typing import Any
 
 from ray.tune import Callback
 
-from bench.execution.cluster import nodes
 from bench.execution.job import Job, sentence
 from bench.execution.progress import read_curves
 from bench.execution.tracking import NoTracking, Tracking
@@ -84,7 +83,6 @@ class Keeper(Callback):
         self._note(one, "completed" if whole else "stopped", None)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        nodes()  # raises where all of Ray is gone: no trial has failed then
         error = trial.get_error()
         cause = getattr(error, "cause", None) or error
         self._note(self._of(trial), "failed", sentence(cause) if cause is not None else "its worker process was lost")

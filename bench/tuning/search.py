@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import shlex
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from bench.card import Interval
 from bench.execution.admission import Request
-from bench.execution.cluster import check_nodes, connect, nodes, request_of, with_memory
+from bench.execution.cluster import LOOK_SECONDS, RayLostError, check_nodes, connect, nodes, request_of, with_memory
 from bench.execution.runner import resources_of
 from bench.execution.stores import refuse_one_machine
 from bench.execution.tracking import NoTracking, Tracking, open_tracking
@@ -49,7 +51,8 @@ def search(study: Study, report: Report, home: Home, say: Say) -> Report:
             tracking = open_tracking(
                 study.spec.run.mlflow, home, str(study.base.config["dataset"]), _command(study), say
             )
-            _fit(study, report, home, say, todo, tracking)
+            with _ends_with_ray():
+                _fit(study, report, home, say, todo, tracking)
             finished = True
         finally:
             tracking.close(stopped=not finished)
@@ -104,6 +107,29 @@ def _fit(study: Study, report: Report, home: Home, say: Say, todo: list[int], tr
         ),
     )
     tuner.fit()
+
+
+@contextlib.contextmanager
+def _ends_with_ray() -> Iterator[None]:
+    """End this process where this machine's Ray is gone: Tune would wait for ever, deaf to exceptions and signals.
+
+    The report was written after every trial, and the resume states of the others are whole.
+    """
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(LOOK_SECONDS):
+            try:
+                nodes()
+            except RayLostError as error:
+                print(f"bench: {error}", file=sys.stderr, flush=True)
+                os._exit(1)
+
+    threading.Thread(target=watch, name="watch Ray", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
 
 
 def _quiet() -> None:

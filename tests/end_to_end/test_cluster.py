@@ -57,7 +57,7 @@ def work(config, root):
     folder = Path(root) / "results" / "toy" / config["method"] / cell_key(config)
     folder.mkdir(parents=True, exist_ok=True)
     here = ray.get_runtime_context()
-    told = {"node": here.get_node_id(), "gpus": os.environ.get("CUDA_VISIBLE_DEVICES", ""), "at": time.time()}
+    told = {"node": here.get_node_id(), "gpus": os.environ.get("CUDA_VISIBLE_DEVICES", ""), "at": time.time(), "pid": os.getpid()}
     facts = provenance(1, "cpu")
     with (folder / "seen").open("a") as file:
         file.write(json.dumps(told | {"share": facts.get("gpu_share"), "again": facts.get("memory_ran_out")}) + chr(10))
@@ -80,10 +80,13 @@ def work(config, root):
 def score(config, root, scorer):
     from pathlib import Path
 
+    import ray
+
     from bench.records.keys import cell_key
     from bench.records.store import read_record, write_record
 
     folder = Path(root) / "results" / "toy" / config["method"] / cell_key(config)
+    (folder / "scored").write_text(ray.get_runtime_context().get_node_id())
     record = read_record(folder / "record.json")
     scored = {"state": "done", "scores": {"test": {"cider": 25.0}}, "signatures": {"test": {"cider": "toy"}}}
     write_record(folder, record.model_copy(update=scored))
@@ -135,15 +138,34 @@ def test_cells_go_where_the_gpus_are_and_shares_share(tmp_path: Path) -> None:
             status = go([*cells, on_cpu], home, resources=Resources(gpus=0.5))
             with_gpus = {node["NodeID"] for node in ray.nodes() if node["Resources"].get("GPU")}
             met = [json.loads((cell.folder(home) / "met").read_text()) for cell in cells]
-            return status, [seen(cell, home) for cell in cells], seen(on_cpu, home), sorted(with_gpus), met
+            scored = {(cell.folder(home) / "scored").read_text() for cell in cells} - {ray.get_runtime_context().get_node_id()}
+            return status, [seen(cell, home) for cell in cells], seen(on_cpu, home), sorted(with_gpus), met, list(scored)
         """,
     )
-    status, halves, on_cpu, with_gpus, met = found
+    status, halves, on_cpu, with_gpus, met, scored_elsewhere = found
     assert status == 0
     assert {cell[0]["node"] for cell in halves} == set(with_gpus), "both nodes with GPUs, and no other"
     assert all(cell[0]["share"] == 0.5 and cell[0]["gpus"] in ("0", "1") for cell in halves)
     assert all(met), "eight cells at once on four GPUs"
     assert on_cpu[0]["gpus"] == "" and on_cpu[0]["share"] is None
+    assert not scored_elsewhere, "one scorer, beside the driver"
+
+
+def test_kinds_of_gpus_are_found_and_a_process_that_used_one_is_not_used_again(tmp_path: Path) -> None:
+    """Ray names the kind of GPUs that are real; torch would go on using the GPU that a process saw first."""
+    found = on_a_cluster(
+        tmp_path,
+        """
+        def test():
+            named = cluster.add_node(num_cpus=2, num_gpus=1, resources={"accelerator_type:H100": 1})
+            cells = [Cell(f"one{number}") for number in range(3)]
+            status = go(cells, home, resources=Resources(accelerator_type="H100"))
+            return status, [seen(cell, home)[0] for cell in cells], named.node_id
+        """,
+    )
+    status, cells, node = found
+    assert status == 0 and {cell["node"] for cell in cells} == {node}
+    assert len({cell["pid"] for cell in cells}) == 3
 
 
 def test_out_of_memory_gets_a_whole_gpu_once_and_the_record_says_so(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import time
@@ -113,7 +114,8 @@ class Command:
                 name, words = process.name(), process.cmdline()
             except psutil.Error:
                 continue
-            busy = words and words[0].startswith("ray::") and "IDLE" not in words[0]
+            # Idle workers have nothing to lose; agents are the raylet's, which ends with them.
+            busy = words and words[0].startswith("ray::") and not re.search("IDLE|Agent", words[0])
             if (target == "raylet" and name == "raylet") or (target == "worker" and busy):
                 return process
         return None
@@ -154,7 +156,8 @@ def cells(home: Path) -> Cells:
 
 
 def page(home: Path) -> bytes:
-    return (home / "leaderboards" / "shapes.md").read_bytes()
+    path = home / "leaderboards" / "shapes.md"
+    return path.read_bytes() if path.is_file() else b""
 
 
 def digest(path: Path) -> str:

@@ -145,6 +145,9 @@ def response(
         axes.scatter(
             *best[:2], s=130, facecolor="none", edgecolor=RED, linewidth=2, label="chosen", gid="chosen", zorder=3
         )
+        low, high = axes.get_ylim()
+        if high - low < 1:  # scores that hardly differ are a line, not five decimals of noise
+            axes.set_ylim((low + high - 1) / 2, (low + high + 1) / 2)
         if printed is not None:
             axes.axvline(printed, color=GREEN, linestyle="--", label=f"printed, {printed:g}", gid="printed")
         axes.set_xlabel(plain(setting))
