@@ -263,7 +263,7 @@ def test_weights_are_those_that_made_the_features(tmp_path: Path) -> None:
 def test_streams_that_no_video_gives_and_other_sizes_are_told(video: Path) -> None:
     words = StreamInfo("words", (300,), False, "0" * 64, "resnet101")
     with pytest.raises(
-        BenchError, match="the stream 'words' cannot be extracted from videos; .* and words from frames"
+        BenchError, match=r"the stream 'words' cannot be extracted from videos; .* and words from frames"
     ):
         VideoStreams({"words": words}).read("words", video)
     wide = StreamInfo("frames", (20, 1536), True, "0" * 64, "shapes")
