@@ -11,9 +11,10 @@ import numpy as np
 
 from bench import BenchError
 from bench.data.clips import CorpusClips, StreamSource
-from bench.features.encoders import Preprocessing
 from bench.features.extraction import PIXELS
+from bench.features.footage import videos_in
 from bench.features.onevideo import Told, VideoStreams
+from bench.features.preprocessing import Preprocessing
 from bench.features.sidecar import cache_path, read_sidecar, sidecar_path
 from bench.features.video import EXTENSIONS, UnreadableVideoError
 from bench.home import find_home
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from bench.execution.checkpoint import Checkpoint
 
 SIDE = 144  # pixels of the shorter side of a frame in a picture
-FRAMES = 20  # of a picture, where the method has none of its own
 
 
 class VideoError(BenchError):
@@ -81,20 +81,17 @@ class VideoCaptioner:
     def shown(self, video: str | Path, caption: Caption) -> Shown:
         """The frames of a captioned video as the method counts them, and where its regions lie, for a picture."""
         path = Path(video).expanduser()
-        timed = (self._streams.streams.get(name) for name in ("frames", PIXELS, "regions"))
-        count = next((info.shape[0] for info in timed if info is not None), FRAMES)
         try:
-            frames = self._streams.frames(path, count, self._view())
-            frames = np.ascontiguousarray(frames.transpose(0, 2, 3, 1))
+            frames = np.ascontiguousarray(self._streams.pictures(path, self._view()).transpose(0, 2, 3, 1))
             boxes = self._boxes(path, frames) if "region_attention" in caption.traces else ()
         except UnreadableVideoError as error:
             raise VideoError(f"{path} {error}") from None
-        return Shown(path.name, "", tuple(range(count)), boxes, {}, frames)
+        return Shown(path.name, "", tuple(range(len(frames))), boxes, {}, frames)
 
     def _view(self) -> Preprocessing:
-        """A frame as a picture shows it: what the encoder sees of it, in its own shape."""
+        """A frame as a picture shows it: what the encoder sees of it, in its own shape; whole where boxes are found in it."""
         crop = resize = None
-        for name in ("spatial", "frames", PIXELS):
+        for name in ("regions", "spatial", "frames", PIXELS):
             if name in self._streams.streams:
                 seen = self._streams.spec(name).preprocessing
                 crop, resize = seen.crop, seen.resize
@@ -104,18 +101,10 @@ class VideoCaptioner:
         return Preprocessing(round(SIDE * resize / crop), SIDE, "BILINEAR", 0.0, 1.0)
 
     def _boxes(self, path: Path, frames: Frames) -> tuple[Any, ...]:
-        """Regions of each frame as (left, top, right, bottom) in its pixels; none where their maker does not tell places."""
-        spec = self._streams.spec("regions")
-        if spec.name != "shapes":
-            return ()
-        from bench.data.shapes.streams import region_boxes
-
-        pixels = self._streams.frames(path, len(frames), spec.preprocessing)
-        boxes = region_boxes(np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)))
-        assert spec.preprocessing.size is not None  # painted at one size
-        high, wide = spec.preprocessing.size
-        by = np.tile([frames.shape[2] / wide, frames.shape[1] / high], 2)
-        return tuple(tuple(tuple((box * by).tolist()) for box in row) for row in boxes)
+        """Regions of each frame as (left, top, right, bottom) in its pixels."""
+        high, wide = frames.shape[1:3]
+        boxes = self._streams.boxes(path) * np.array([wide, high, wide, high])
+        return tuple(tuple(tuple(box) for box in row) for row in boxes.tolist())
 
 
 def _recorded(streams: Mapping[str, StreamInfo], dataset: str) -> dict[str, StreamInfo]:
@@ -149,12 +138,8 @@ def find_videos(words: list[str]) -> list[Path]:
         if not path.is_dir():
             found[path] = None
             continue
-        inside = sorted(file for file in path.rglob("*") if _is_video(file))
+        inside = videos_in(path)
         if not inside:
             raise BenchError(f"the folder {path} holds no videos ({', '.join(EXTENSIONS)})")
         found |= dict.fromkeys(inside)
     return list(found)
-
-
-def _is_video(file: Path) -> bool:
-    return file.is_file() and file.suffix.lower() in EXTENSIONS and not file.name.startswith(".")

@@ -21,7 +21,8 @@ from bench import BenchError
 from bench.execution.captioning import VideoCaptioner
 from bench.execution.workbench import write_whole
 from bench.features.encoders import load_encoder
-from bench.features.onevideo import Told, file_digest
+from bench.features.onevideo import Told
+from bench.features.weights import file_digest
 from bench.method import Caption, Method, Search, StreamInfo, Vocabulary
 from bench.registry import method_digest, method_entry
 from bench.sentences import listing

@@ -5,7 +5,6 @@ What made them is read from the stream's `made_by`, the words of its cache; what
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -19,14 +18,15 @@ from bench import BenchError
 from bench.features.contents import unfit
 from bench.features.decoders import Footage
 from bench.features.extract import Extractor
-from bench.features.extraction import PIXELS, as_recorded
+from bench.features.extraction import PIXELS, Extraction, as_recorded, kind_of
 from bench.features.preprocessing import Preprocessing
 from bench.features.sidecar import canonical
 from bench.features.specs import Spec, spec_of
-from bench.features.video import UnreadableVideoError, read_frames
+from bench.features.video import Sampling, UnreadableVideoError, read_frames
+from bench.features.weights import file_digest
 from bench.method import StreamInfo
 
-FRAMES_OF_A_WHOLE = 20  # frames that a clip of `shapes` has, for its streams without time
+FRAMES = 20  # of a picture, where the method has none; and of a clip of `shapes`, for its streams without time
 
 Values = NDArray[Any]
 Told = Mapping[str, str]
@@ -50,6 +50,7 @@ class VideoStreams:
         self.streams = dict(streams)
         self._encoder, self._weights, self._tell = encoder or {}, weights or {}, tell
         self._makers: dict[str, Callable[[Path], Values]] = {}
+        self._boxes: tuple[Path, Values] | None = None
         self._last: tuple[Any, NDArray[np.uint8]] | None = None
         for what, told in (("encoder", self._encoder), ("weights", self._weights)):
             for stream in told:
@@ -94,7 +95,7 @@ class VideoStreams:
                 f"of its own"
             )
         spec = spec_of(recorded or told)
-        own = json.loads(canonical(spec.preprocessing.of_pixels()))
+        own = json.loads(canonical(spec.preprocessing.of_features()))
         for name, value in own.items():
             if info.made_by.get(name, value) != value:
                 raise BenchError(
@@ -103,23 +104,73 @@ class VideoStreams:
                 )
         return spec
 
-    def frames(self, video: Path, count: int, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    def frames(self, video: Path, sampling: int | Sampling, preprocessing: Preprocessing) -> NDArray[np.uint8]:
         """`read_frames`; two streams that see the same frames have the video decoded once."""
-        key = (video, count, preprocessing)
+        key = (video, sampling, preprocessing)
         if self._last is None or self._last[0] != key:
-            self._last = (key, read_frames(video, count, preprocessing))
+            self._last = (key, read_frames(video, sampling, preprocessing))
         return self._last[1]
 
-    def _maker(self, info: StreamInfo) -> Callable[[Path], Values]:
-        """How one stream is made of a video: the one place that knows which streams can be."""
-        spec = self.spec(info.name)
+    def pictures(self, video: Path, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+        """The frames that the method counts, [T, 3, H, W], for the eyes of its user."""
+        for stream in ("frames", PIXELS, "regions"):
+            if stream in self.streams:
+                info, spec = self.streams[stream], self.spec(stream)
+                recorded = None if spec.name == "shapes" else self._recorded(info, spec).sampling
+                return self.frames(video, recorded or info.shape[0], preprocessing)
+        return self.frames(video, FRAMES, preprocessing)
+
+    def boxes(self, video: Path) -> Values:
+        """Where the regions of a video lie, [T, k, 4]: left, top, right, bottom as shares of width and height."""
+        info, spec = self.streams["regions"], self.spec("regions")
         if spec.name == "shapes":
+            from bench.data.shapes.streams import region_boxes
+
+            pixels = self.frames(video, info.shape[0], spec.preprocessing)
+            return region_boxes(np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))) / pixels.shape[-1]
+        if self._boxes is None or self._boxes[0] != video:
+            self.read("regions", video)
+        assert self._boxes is not None
+        return self._boxes[1][..., :4]
+
+    def _maker(self, info: StreamInfo) -> Callable[[Path], Values]:
+        """How one stream is made of a video."""
+        spec = self.spec(info.name)
+        if spec.name == "shapes" and info.name != PIXELS:
             if _of(self._weights, info.name):
                 raise BenchError("encoder shapes has weights of its own: leave weights= out")
             return partial(self._of_shapes, info, spec.preprocessing)
+        kind = kind_of(info.name)
+        if spec.family != kind.family:
+            raise BenchError(
+                f"encoder {spec.name} does not make the stream {info.name}, as for instance {kind.example} does"
+            )
         weights = None if info.name == PIXELS else self._weights_of(info, spec)
-        recorded = {**info.made_by, "name": spec.name}
-        return partial(_extracted, Extractor(as_recorded(info.name, info.shape, recorded, weights)))
+        extractor = Extractor(self._recorded(info, spec, weights))
+        recorded, found = info.made_by.get("digest"), extractor.about().get("digest")
+        if recorded and found != recorded:
+            raise BenchError(
+                f"the weights of encoder {spec.name} are not those that made the stream {info.name} that the method was "
+                f"trained on: {found}, not {recorded}"
+            )
+        return partial(self._extracted, info.name, extractor)
+
+    def _recorded(self, info: StreamInfo, spec: Spec, weights: str | None = None) -> Extraction:
+        made = {**info.made_by, "name": spec.name}
+        if (
+            info.name == "spatial" and "frames" in self.streams
+        ):  # imported maps do not say of how many frames they are the mean
+            made.setdefault("frames", self.streams["frames"].shape[0])
+        return as_recorded(info.name, info.shape, made, weights)
+
+    def _extracted(self, stream: str, extractor: Extractor, video: Path) -> Values:
+        sampling = extractor.extraction.sampling
+        if sampling is None:
+            return extractor.streams(Footage(video))[stream]
+        found = extractor.encode(self.frames(video, sampling, extractor.extraction.encoder.preprocessing))
+        if "boxes" in found:
+            self._boxes = (video, found["boxes"])
+        return found[stream]
 
     def _of_shapes(self, info: StreamInfo, preprocessing: Preprocessing, video: Path) -> Values:
         """Any stream of the embedded corpus: all of them are functions of a clip's pixels."""
@@ -129,22 +180,22 @@ class VideoStreams:
         if info.name not in STREAMS:
             raise BenchError(f"encoder shapes makes no stream {info.name}, only {', '.join(STREAMS)}")
         # motion lies between two frames each
-        count = info.shape[0] + (info.name == "motion") if info.timed else FRAMES_OF_A_WHOLE
+        count = info.shape[0] + (info.name == "motion") if info.timed else FRAMES
         pixels = self.frames(video, count, preprocessing)
         return extract(np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)), constants())[info.name]
 
-    def _weights_of(self, info: StreamInfo, spec: Spec) -> str:
-        """What `load_encoder` is told: the user's file, where it is not another than the recorded one; else `pretrained`."""
+    def _weights_of(self, info: StreamInfo, spec: Spec) -> str | None:
+        """The user's file of weights, where it is not another than the recorded one; None for those that are recorded."""
         recorded, told = str(info.made_by.get("weights", "")), _of(self._weights, info.name)
         if told:
             path = Path(told).expanduser()
             if not path.is_file():
                 raise BenchError(f"weights={told}: there is no such file")
             found = file_digest(path)
-            if recorded.startswith("sha256:") and recorded != found:
+            if recorded and recorded != found:
                 raise BenchError(
                     f"weights={told} has {found}, but the stream {info.name} that the method was trained on was made with "
-                    f"{recorded}; give that file, or say weights.STREAM=FILE for another stream"
+                    f"{recorded}; give these, or say weights.STREAM=FILE for another stream"
                 )
             sure = "" if recorded else ", as you say: which weights made the training features is not recorded"
             self._tell(f"stream {info.name}: encoder {spec.name} with the weights of {path}{sure}")
@@ -154,34 +205,19 @@ class VideoStreams:
                 f"the stream {info.name} that the method was trained on was made by {spec.name} with weights {recorded}: name "
                 f"their file with weights=FILE"
             )
-        if recorded == "random":
-            return recorded
-        if spec.pretrained is None:
+        if recorded and recorded not in (spec.pretrained, "random"):
+            raise BenchError(
+                f"the stream {info.name} that the method was trained on was made by {spec.name} with the weights {recorded}, "
+                f"and this version has {spec.pretrained} of it: use the version that made the features"
+            )
+        if spec.pretrained is None and not recorded:
             raise BenchError(
                 f"encoder {spec.name} made the stream {info.name} that the method was trained on, and it has no weights to "
                 f"download: name their file with weights=FILE.safetensors"
             )
         sure = "" if recorded else " (which weights made the training features is not recorded)"
-        self._tell(f"stream {info.name}: encoder {spec.name} with its weights {spec.pretrained}{sure}")
-        return "pretrained"
-
-
-def _extracted(extractor: Extractor, video: Path) -> Values:
-    try:
-        return extractor.streams(Footage(video))[extractor.extraction.stream]
-    except UnreadableVideoError as error:
-        raise UnreadableVideoError(
-            str(error).removeprefix(f"{video.name} ")
-        ) from None  # the caller names the whole path
-
-
-def file_digest(path: Path) -> str:
-    """`sha256:DIGEST` of a file, as settings and caches write it. Raises BenchError where it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
-    except OSError as error:
-        raise BenchError(f"{path} cannot be read: {error.strerror or error}") from None
+        self._tell(f"stream {info.name}: encoder {spec.name} with its weights {recorded or spec.pretrained}{sure}")
+        return None
 
 
 def _of(told: Told, stream: str) -> str:

@@ -25,7 +25,9 @@ from bench.data.shapes import render_clip
 from bench.execution.captioning import VideoCaptioner, VideoError, find_videos
 from bench.execution.cell import run_cell
 from bench.execution.checkpoint import CHECKPOINT, Checkpoint
-from bench.execution.prepare import prepare
+from bench.execution.prepare import extract, prepare
+from bench.features.backends import need_timm
+from bench.features.cache import Cache
 from bench.features.onevideo import VideoStreams
 from bench.home import Home
 from bench.method import Search, StreamInfo
@@ -261,10 +263,11 @@ def test_weights_are_those_that_made_the_features(tmp_path: Path) -> None:
 
 
 def test_streams_that_no_video_gives_and_other_sizes_are_told(video: Path) -> None:
-    words = StreamInfo("words", (300,), False, "0" * 64, "resnet101")
-    with pytest.raises(
-        BenchError, match=r"the stream 'words' cannot be extracted from videos; .* and words from frames"
-    ):
+    motion = StreamInfo("motion", (40, 4096), True, "0" * 64, "mobilenetv2_100")
+    with pytest.raises(BenchError, match="encoder mobilenetv2_100 does not make the stream motion"):
+        VideoStreams({"motion": motion}).read("motion", video)
+    words = StreamInfo("words", (300,), False, "0" * 64, "mobilenetv2_100")
+    with pytest.raises(BenchError, match="stream 'words' cannot be extracted from videos"):
         VideoStreams({"words": words}).read("words", video)
     wide = StreamInfo("frames", (20, 1536), True, "0" * 64, "shapes")
     with pytest.raises(BenchError, match=r"comes out as 20x256, but the method was trained on 20x1536"):
@@ -272,6 +275,34 @@ def test_streams_that_no_video_gives_and_other_sizes_are_told(video: Path) -> No
     other = StreamInfo("pixels", (4, 3, 64, 64), True, "0" * 64, "shapes", {"name": "shapes", "resize": [32, 32]})
     with pytest.raises(BenchError, match=r"made of frames with resize \[32, 32\], and encoder shapes .* \[64, 64\]"):
         VideoStreams({"pixels": other}).read("pixels", video)
+
+
+@pytest.mark.parametrize("stream", ["spatial", "frames"])
+def test_a_stream_is_made_as_the_extraction_made_it(video: Path, tmp_path: Path, stream: str) -> None:
+    """Bit for bit, by what the cache says of its making; other weights are refused by the digest of all their values."""
+    try:
+        need_timm("mobilenetv2_100")
+    except BenchError as error:
+        pytest.skip(str(error))
+    (tmp_path / "captions.jsonl").write_text(json.dumps({"clip": video.stem, "caption": "a dog"}))
+    for split in ("train", "val", "test"):
+        (tmp_path / f"{split}.txt").write_text(f"{video.stem}\n" if split == "train" else "")
+    content = {
+        "name": "films",
+        "captions": [{"format": "jsonl", "files": {"captions": "captions.jsonl"}}],
+        "splits": {split: f"{split}.txt" for split in ("train", "val", "test")},
+        "streams": {stream: {"videos": str(video.parent), "frames": 3, "encoder": "mobilenetv2_100"}},
+    }
+    (tmp_path / "dataset.yaml").write_text(yaml.safe_dump(content))
+    told = {"weights": "random", "workers": "0"}
+    path, failed = extract(dataset(str(tmp_path / "dataset.yaml")), stream, Home(tmp_path / "home"), told)
+    assert failed == ""
+    with Cache(path) as cache:
+        info = StreamInfo(stream, cache.shape, cache.timed, cache.fingerprint, cache.encoder, cache.made_by)
+        assert np.array_equal(VideoStreams({stream: info}).read(stream, video), cache.read(video.stem)[0])
+    other = replace(info, made_by={**info.made_by, "digest": f"sha256:{'b' * 64}"})
+    with pytest.raises(BenchError, match="the weights of encoder mobilenetv2_100 are not those that made the stream"):
+        VideoStreams({stream: other}).read(stream, video)
 
 
 # -- what was asked for -----------------------------------------------------------------------------------------------------
