@@ -74,6 +74,9 @@ class VocabularyFacts(Part):
     min_count: Count
 
 
+TIMES = ("fit_seconds", "wait_seconds", "decode_seconds", "captions_per_second")
+
+
 class Provenance(Part):
     """Code, packages and machine behind a record. `started` and `finished` are ISO 8601.
 
@@ -184,6 +187,14 @@ class Record(Part):
     @property
     def seed(self) -> int:
         return int(self.config["seed"])
+
+    def spent(self, name: str) -> float | None:
+        """What the ledger says of `name`; None where it says nothing, and of times on a GPU that other cells shared."""
+        shared = self.provenance is not None and 0 < (self.provenance.gpu_share or 0) < 1
+        if self.ledger is None or (shared and name in TIMES):
+            return None
+        value: float | None = getattr(self.ledger, name)
+        return value
 
 
 def check_score(metric: str, value: float, where: str) -> None:

@@ -251,7 +251,7 @@ def _ledgers(first: Row, second: Row) -> list[tuple[str, str, tuple[str, str]]]:
     for name, part in LEDGER.items():
         sides = []
         for row in (first, second):
-            values = [getattr(record.ledger, name) for record in row.records if record.ledger]
+            values = [record.spent(name) for record in row.records]
             known = [value for value in values if value is not None]
             sides.append(f"{fmean(known):,.0f}" if known else NOTHING)
         found.append((f"{name} used" if name in ("captions", "epochs") else name, part, (sides[0], sides[1])))

@@ -138,7 +138,7 @@ def _more(one: Compared, path: Path, results: Path) -> list[str]:
 
 
 def _seconds(side: Side) -> str:
-    spent = [record.ledger.fit_seconds for record in side.records if record.ledger and record.ledger.fit_seconds]
+    spent = [seconds for record in side.records if (seconds := record.spent("fit_seconds"))]
     return f"{fmean(spent):.0f}" if spent else NOTHING
 
 

@@ -51,7 +51,7 @@ def ledger(number: int, block: Block, home: Home) -> Table:
 
 def known(row: Row, name: str) -> list[float]:
     """What the ledgers of a row's cells say of `name`, where they say it."""
-    found = [getattr(record.ledger, name) for record in row.records if record.ledger]
+    found = [record.spent(name) for record in row.records]
     return [float(value) for value in found if value is not None]
 
 

@@ -367,6 +367,17 @@ class TestFastReaders:
         assert prediction_ids(path) == list(ids)
 
 
+def test_times_on_a_shared_gpu_stand_in_no_column(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    for seed, share in ((0, 0.5), (1, 1.0)):
+        spent = {"captions": 20000, "fit_seconds": 10.0 + 90 * seed, "parameters": 7}
+        made = {"ledger": spent, "provenance": {"bench": "1", "device": "cuda:0", "gpu_share": share}}
+        put(home.results, record(method="salstm", seed=seed, made=made))
+    write(home)
+    row = next(row for row in rows_of(page(home), "records"))
+    assert (row["training, s"], row["parameters"], row["on"]) == ("100", "7", "GPU, 0.5 of one / GPU")
+
+
 # Every number ---------------------------------------------------------------------------------------------------------
 
 
