@@ -23,7 +23,7 @@ from bench.records.tracking import Tracker
 
 pytestmark = pytest.mark.slow
 
-SMALL = ("model.width=12", "model.embedding=12", "model.attention=8", "dataset=dataset.yaml", "executor=inline")
+SMALL = ("model.width=12", "model.embedding=12", "dataset=dataset.yaml", "executor=inline")
 DRIVER = """
 import json, sys, time
 sys.path.insert(0, sys.argv[1])
