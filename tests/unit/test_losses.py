@@ -130,8 +130,8 @@ REFUSED = [
         ["methods=lender", "loss=even"],
         "lender:whole has a loss of its own; loss=even needs lender.own=none; methods that take loss=even: lender, toy",
     ),
-    (["lender.lambda=1"], "lender.weight is set, but lender is not among methods: toy"),
-    (["lender.lambda=1", "loss=even"], "lender.weight is set, but lender is not among methods: toy"),
+    (["lender.lambda=1"], "lender.weight (lender.lambda) is set, but lender is not among methods: toy"),
+    (["lender.lambda=1", "loss=even"], "lender.weight (lender.lambda) is set, but lender is not among methods: toy"),
     (
         ["lender.width=3", "loss=rare_words"],
         "lender.width is set, but lender is not among methods: toy; loss=rare_words reads weight, power of it",
