@@ -36,6 +36,10 @@ class _Ledger:
         # Under autocast the weight is rounded once for the whole loop, not at every step.
         self.anchor: Tensor = _Anchor.apply(weight.to(_product_type(weight)), self)
 
+    def release(self) -> None:
+        """Let go of the place in the graph, after the loop."""
+        del self.anchor
+
     def settle(self) -> Tensor:
         """The weight's gradient as one product, once all steps have left theirs; the ledger is empty then."""
         total = torch.cat(self.gradients).T @ torch.cat(self.inputs)
@@ -93,6 +97,10 @@ class _Readings:
         self.rows, self.padding = table.shape[0], -1 if padding is None else padding
         self.anchor: Tensor = _Anchor.apply(table, self)
 
+    def release(self) -> None:
+        """Let go of the place in the graph, after the loop."""
+        del self.anchor
+
     def settle(self) -> Tensor:
         """The table's gradient, once all steps have left theirs."""
         gradients, words = torch.cat(self.gradients), torch.cat(self.words)
@@ -126,16 +134,22 @@ class _Loan:
         self.total: Tensor | None = None
         self.weights: list[Tensor] = []
         self.gradients: list[Tensor] = []
-        self.lender = lender  # kept, so that no other tensor takes its id
+        self.lender: Tensor | None = lender  # kept during the loop, so that no other tensor takes its id
+        self.rows, self.dtype = lender.shape[0], lender.dtype
         self.lent: Tensor | None = None  # the rows of the present step
         self.anchor: Tensor = _Anchor.apply(lender, self)
+
+    def release(self) -> None:
+        """Let go of the place in the graph, after the loop."""
+        del self.anchor
+        self.lender = self.lent = None
 
     def settle(self) -> Tensor | None:
         """The sum, once all rows have added theirs; the loan is empty then."""
         total, self.total = self.total, None
         if self.weights:
             weights_BST, gradients_BSD = (self._by_step(parts) for parts in (self.weights, self.gradients))
-            mixed = torch.bmm(weights_BST.transpose(1, 2), gradients_BSD).to(self.lender.dtype)
+            mixed = torch.bmm(weights_BST.transpose(1, 2), gradients_BSD).to(self.dtype)
             total = mixed if total is None else total + mixed
             self.weights.clear()
             self.gradients.clear()
@@ -143,7 +157,7 @@ class _Loan:
 
     def _by_step(self, parts: list[Tensor]) -> Tensor:
         """Rows of all steps side by side, [B, S, ...], zero for those that a step did not have."""
-        laid = parts[0].new_zeros(self.lender.shape[0], len(parts), parts[0].shape[1])
+        laid = parts[0].new_zeros(self.rows, len(parts), parts[0].shape[1])
         for step, part in enumerate(parts):
             laid[: part.shape[0], step] = part
         return laid
@@ -197,13 +211,19 @@ _LOANS: ContextVar[dict[int, _Loan] | None] = ContextVar("loans", default=None)
 @contextmanager
 def deferred_weight_gradients() -> Iterator[None]:
     """Inside, `product`, `lookup`, `first_rows` and `weighted_sum` gather gradients. Use it around one time loop."""
-    ledgers, readings, loans = _LEDGERS.set({}), _READINGS.set({}), _LOANS.set({})
+    opened: tuple[dict[int, _Ledger], dict[int, _Readings], dict[int, _Loan]] = {}, {}, {}
+    ledgers, readings, loans = _LEDGERS.set(opened[0]), _READINGS.set(opened[1]), _LOANS.set(opened[2])
     try:
         yield
     finally:
         _LEDGERS.reset(ledgers)
         _READINGS.reset(readings)
         _LOANS.reset(loans)
+        # The graph keeps what it needs. An account that still held its place in the graph would be kept by it in turn, and the
+        # whole graph with all it saved would wait for the garbage collector: memory grew with the number of steps.
+        for accounts in opened:
+            for account in accounts.values():
+                account.release()
 
 
 def first_rows(value: Tensor, count: int) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 
 import numpy as np
@@ -333,6 +335,24 @@ def test_values_multiplied_beforehand_teach_the_same(monkeypatch: pytest.MonkeyP
 
     for before, after in zip(learned(True), learned(False), strict=True):
         torch.testing.assert_close(before, after, rtol=1e-12, atol=1e-12)
+
+
+def test_a_graph_of_deferred_gradients_goes_with_its_loss() -> None:
+    """No circle of references: what a step saved is freed at once, not when the garbage collector comes by."""
+    weight, values = torch.randn(2, 2, requires_grad=True), torch.randn(2, 2, 3, requires_grad=True)
+    gc.disable()
+    try:
+        with deferred_weight_gradients():
+            x = torch.randn(2, 2).requires_grad_()
+            looked = lookup(torch.tensor([0, 1]), weight)
+            mixed = weighted_sum(torch.softmax(product(looked + x, weight), -1), first_rows(values, 2))
+            loss = mixed.sum()
+        saved = weakref.ref(x)
+        loss.backward()
+        del x, looked, mixed, loss
+        assert saved() is None
+    finally:
+        gc.enable()
 
 
 def test_deferred_gradients_of_two_backward_passes_add_up() -> None:
