@@ -29,6 +29,7 @@ ABSENT = (  # what a command may answer where the files that its reader has are 
     r"the captions of data set \w+ are not here",
     r"no row or record is called|there are no records",
     r"unknown method \"meangru\"",
+    r"names \d+ rows: ",
     r"there is no record results/",
     r"mlflow=\S+ does not answer",
 )
