@@ -19,7 +19,7 @@ from bench.execution.tracking import NoTracking, Tracking
 from bench.home import Home
 from bench.tuning.space import told
 from bench.tuning.study import Report, State, Study, Trial, save
-from bench.tuning.trial import ENDED, curve_of
+from bench.tuning.trial import ENDED, curve_of, reason_of
 
 
 @dataclass
@@ -83,9 +83,10 @@ class Keeper(Callback):
         self._note(one, "completed" if whole else "stopped", None)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        error = trial.get_error()
+        one, error = self._of(trial), trial.get_error()
         cause = getattr(error, "cause", None) or error
-        self._note(self._of(trial), "failed", sentence(cause) if cause is not None else "its worker process was lost")
+        reason = reason_of(Path(one.job.folder)) or (sentence(cause) if cause is not None else None)
+        self._note(one, "failed", reason or "its worker process was lost")
 
     def _note(self, one: _Kept, state: State, message: str | None) -> None:
         curve = curve_of(Path(one.job.folder))

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.execution.job import Job, settle
+from bench.execution.job import Job, sentence, settle
 from bench.execution.progress import SELECTION, read_curves
 from bench.tuning.storage import Shelf
 
 Tell = Callable[[dict[str, Any]], None]
-RESUME = "resume.pt"  # in a cell's work folder
+RESUME, REASON = "resume.pt", "reason.txt"  # in a cell's work folder
 
 VALUE, CAPTIONS, ENDED = "value", "captions", "ended"
 """What a trial reports: validation CIDEr of an epoch, captions read until then, and at last that it came to its end."""
@@ -51,11 +51,23 @@ def run_trial(job: Job, tell: Tell, shelf: Shelf | None = None) -> None:
     work.mkdir(parents=True, exist_ok=True)
     if shelf is not None and not (work / RESUME).is_file():
         shelf.fetch(job.key, work / RESUME)
-    fitting = Fitting(job.config, work, Home(Path(job.root)), Watched)
-    fitting.fit(fitting.build())
+    (work / REASON).unlink(missing_ok=True)
+    try:
+        fitting = Fitting(job.config, work, Home(Path(job.root)), Watched)
+        fitting.fit(fitting.build())
+    except Exception as error:
+        # Ray hands an error on as a file of its own, which is not always there yet when the trial is told to have failed.
+        (work / REASON).write_text(sentence(error), encoding="utf-8")
+        raise
     curve = curve_of(folder)
     last = curve[-1] if curve else (fitting.run.captions, float("nan"))
     tell({VALUE: last[1], CAPTIONS: last[0], ENDED: True})
+
+
+def reason_of(folder: Path) -> str | None:
+    """Why the last try of a trial failed, in a sentence; None where it could not say so."""
+    path = folder / "work" / REASON
+    return path.read_text(encoding="utf-8") if path.is_file() else None
 
 
 def curve_of(folder: Path) -> list[tuple[int, float]]:
