@@ -39,7 +39,8 @@ ALLOWED: dict[str, set[str]] = {
     | FRONT,
     "spec": {"records", "data", "method", "evaluation"} | FRONT,
     "__main__": {"cli"},
-    "cli": {
+    "cli": {"commands", "help", "sentences"},
+    "commands": {
         "method",
         "features",
         "data",
@@ -51,14 +52,13 @@ ALLOWED: dict[str, set[str]] = {
         "conformance",
         "listings",
         "caption",
-        "help",
         "reproduction",
         "tuning",
     }
     | FRONT,
     **{room: {"records", "features", "data", "method"} | FRONT for room in FRONT},
 }
-ALLOWED["listings"] = ALLOWED["caption"] = ALLOWED["reproduction"] = ALLOWED["tuning"] = ALLOWED["cli"]
+ALLOWED["listings"] = ALLOWED["caption"] = ALLOWED["reproduction"] = ALLOWED["tuning"] = ALLOWED["commands"]
 ALLOWED["help"] = set()
 # What a GPU box with torch, numpy, h5py, hdf5plugin, PyYAML and safetensors has: no more may be needed to train and decode.
 LIGHT_ROOMS = ("bench.nn", "bench.training", "bench.data.clips", "bench.features.cache")

@@ -123,9 +123,10 @@ class RayBackend:
         if kind == "score":
             if self._desk is None:
                 # num_cpus=0: scoring takes seconds, and a reserved processor would idle for hours. Its place is beside the
-                # driver: an actor that asks for nothing may else land beside cells that are being timed.
+                # driver, not beside cells that are being timed. An actor that asks for nothing at all is placed by a node
+                # drawn at random, which may not know this one yet; one byte makes it this node's own decision.
                 here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-                desk = ray.remote(num_cpus=0, max_restarts=RETRIES, max_task_retries=RETRIES)(ScoringDesk)
+                desk = ray.remote(num_cpus=0, memory=1, max_restarts=RETRIES, max_task_retries=RETRIES)(ScoringDesk)
                 self._desk = desk.options(scheduling_strategy=here).remote(self._score)
             self._running[self._desk.score.remote(job)] = (kind, job)
             return

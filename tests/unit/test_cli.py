@@ -15,8 +15,9 @@ import pytest
 from small_world import World
 
 from bench import BenchError, __version__
-from bench.cli import COMMANDS, columns, main
+from bench.cli import COMMANDS, main
 from bench.help import HELP, OVERVIEW
+from bench.reports.terminal import columns
 from bench.request import KEYS, parse
 from bench.settings import GROUPS
 from bench.spec import cells
