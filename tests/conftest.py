@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import pytest
 # Before torch is imported, here and in every process that a test starts: small products are many times slower when two
 # threads fight for them, and cells train on one thread by default.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A shell that runs the tests in its background makes them, and all they start, deaf to Ctrl-C, which some of them send.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 

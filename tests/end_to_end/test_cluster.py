@@ -1,4 +1,4 @@
-"""Cells on a cluster: real Ray nodes with fake GPUs, each test's in processes of its own that end with it."""
+"""Cells on a cluster: real Ray nodes with fake GPUs, in processes that end with these tests."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import json
 import subprocess
 import sys
 import textwrap
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 PROGRAM = '''
-import json, sys, time
+import json, sys, time, traceback
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -102,33 +104,55 @@ def seen(cell, home):
     return [json.loads(line) for line in (cell.folder(home) / "seen").read_text().splitlines()]
 
 
-home = Home(Path(sys.argv[1]))
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "num_gpus": 0})
 gpu = [cluster.add_node(num_cpus=4, num_gpus=2) for _ in range(2)]
 ray.init(address=cluster.address, log_to_driver=False)
 try:
-    print("told", json.dumps(test()))
+    for line in sys.stdin:
+        home = Home(Path(line.strip()))
+        try:
+            exec((home.root / "body.py").read_text(), globals())
+            answer = {"told": test()}
+        except Exception:
+            answer = {"raised": traceback.format_exc()}
+        (home.root / "answer.tmp").write_text(json.dumps(answer))
+        (home.root / "answer.tmp").rename(home.root / "answer.json")
 finally:
     ray.shutdown()
     cluster.shutdown()
 '''
 
-
-def on_a_cluster(home: Path, body: str) -> Any:
-    """What `test()` in `body` returns: a head without GPUs and two nodes with two fake ones each, `gpu`, wait for it."""
-    before, after = PROGRAM.split("\nhome = Home")
-    return told_by(f"{before}\n{textwrap.dedent(body)}\nhome = Home{after}", home)
+OnACluster = Callable[[Path, str], Any]
 
 
-def told_by(program: str, home: Path) -> Any:
-    command = [sys.executable, "-c", program, str(home)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=Path.cwd())
-    told = [line for line in done.stdout.splitlines() if line.startswith("told ")]
-    assert done.returncode == 0 and told, done.stdout[-3000:] + done.stderr[-3000:]
-    return json.loads(told[0].removeprefix("told "))
+@pytest.fixture(scope="module")
+def on_a_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnACluster]:
+    """What `test()` in a body returns in the home given. A head without GPUs and two nodes with two fake ones each, `gpu`,
+    serve all bodies, one after the other; a body leaves the nodes as it found them."""
+    log = tmp_path_factory.mktemp("cluster") / "log.txt"
+    with log.open("w") as said:
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM], stdin=subprocess.PIPE, stdout=said, stderr=said, text=True
+        )
+    assert process.stdin is not None
+
+    def ask(home: Path, body: str) -> Any:
+        (home / "body.py").write_text(textwrap.dedent(body))
+        print(home, file=process.stdin, flush=True)
+        answer, until = home / "answer.json", time.monotonic() + 240
+        while not answer.is_file():
+            assert process.poll() is None and time.monotonic() < until, log.read_text()[-6000:]
+            time.sleep(0.05)
+        found = json.loads(answer.read_text())
+        assert "told" in found, found["raised"] + log.read_text()[-3000:]
+        return found["told"]
+
+    yield ask
+    process.stdin.close()
+    assert process.wait(60) == 0
 
 
-def test_cells_go_where_the_gpus_are_and_shares_share(tmp_path: Path) -> None:
+def test_cells_go_where_the_gpus_are_and_shares_share(on_a_cluster: OnACluster, tmp_path: Path) -> None:
     found = on_a_cluster(
         tmp_path,
         """
@@ -151,7 +175,9 @@ def test_cells_go_where_the_gpus_are_and_shares_share(tmp_path: Path) -> None:
     assert not scored_elsewhere, "one scorer, beside the driver"
 
 
-def test_kinds_of_gpus_are_found_and_a_process_that_used_one_is_not_used_again(tmp_path: Path) -> None:
+def test_kinds_of_gpus_are_found_and_a_process_that_used_one_is_not_used_again(
+    on_a_cluster: OnACluster, tmp_path: Path
+) -> None:
     """Ray names the kind of GPUs that are real; torch would go on using the GPU that a process saw first."""
     found = on_a_cluster(
         tmp_path,
@@ -160,6 +186,7 @@ def test_kinds_of_gpus_are_found_and_a_process_that_used_one_is_not_used_again(t
             named = cluster.add_node(num_cpus=2, num_gpus=1, resources={"accelerator_type:H100": 1})
             cells = [Cell(f"one{number}") for number in range(3)]
             status = go(cells, home, resources=Resources(accelerator_type="H100"))
+            cluster.remove_node(named)
             return status, [seen(cell, home)[0] for cell in cells], named.node_id
         """,
     )
@@ -168,7 +195,7 @@ def test_kinds_of_gpus_are_found_and_a_process_that_used_one_is_not_used_again(t
     assert len({cell["pid"] for cell in cells}) == 3
 
 
-def test_out_of_memory_gets_a_whole_gpu_once_and_the_record_says_so(tmp_path: Path) -> None:
+def test_out_of_memory_gets_a_whole_gpu_once_and_the_record_says_so(on_a_cluster: OnACluster, tmp_path: Path) -> None:
     found = on_a_cluster(
         tmp_path,
         """
@@ -186,7 +213,7 @@ def test_out_of_memory_gets_a_whole_gpu_once_and_the_record_says_so(tmp_path: Pa
     assert [one["share"] for one in tries] == [0.5, 1.0]
 
 
-def test_a_lost_node_costs_its_cells_no_more_than_the_way_to_another(tmp_path: Path) -> None:
+def test_a_lost_node_costs_its_cells_no_more_than_the_way_to_another(on_a_cluster: OnACluster, tmp_path: Path) -> None:
     found = on_a_cluster(
         tmp_path,
         """
@@ -206,6 +233,7 @@ def test_a_lost_node_costs_its_cells_no_more_than_the_way_to_another(tmp_path: P
             thread.start()
             status = go(cells, home, resources=Resources(gpus=1))
             thread.join()
+            gpu[1] = cluster.add_node(num_cpus=4, num_gpus=2)
             steps = [(cell.folder(home) / "steps").read_text() for cell in cells]
             return status, [seen(cell, home) for cell in cells], steps
         """,
@@ -217,7 +245,7 @@ def test_a_lost_node_costs_its_cells_no_more_than_the_way_to_another(tmp_path: P
     assert all(cell[0]["node"] != cell[-1]["node"] for cell in moved)
 
 
-def test_at_most_so_many_at_once(tmp_path: Path) -> None:
+def test_at_most_so_many_at_once(on_a_cluster: OnACluster, tmp_path: Path) -> None:
     found = on_a_cluster(
         tmp_path,
         """
@@ -232,7 +260,7 @@ def test_at_most_so_many_at_once(tmp_path: Path) -> None:
     assert all(later - earlier >= 0.5 for earlier, later in itertools.pairwise(times))
 
 
-def test_a_node_without_the_features_is_named_before_anything_starts(tmp_path: Path) -> None:
+def test_a_node_without_the_features_is_named_before_anything_starts(on_a_cluster: OnACluster, tmp_path: Path) -> None:
     """All nodes of this machine see one disk: a cache whose fingerprint is not the cells' stands for one that is not there."""
     found = on_a_cluster(
         tmp_path,
@@ -276,12 +304,16 @@ def test_when_all_of_ray_is_killed_no_cell_has_failed(tmp_path: Path) -> None:
         states = [json.loads(path.read_text())["state"] for path in home.results.rglob("record.json")]
         print("told", json.dumps([first, states, go(cells, home)]))
     """
-    first, states, second = told_by(PROGRAM.split("\nhome = Home")[0] + textwrap.dedent(body), tmp_path)
+    program = PROGRAM.split("\ncluster = Cluster")[0] + textwrap.dedent(body)
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, timeout=240)
+    told = [line for line in done.stdout.splitlines() if line.startswith("told ")]
+    assert done.returncode == 0 and told, done.stdout[-3000:] + done.stderr[-3000:]
+    first, states, second = json.loads(told[0].removeprefix("told "))
     assert first == 1 and "failed" not in states
     assert second == 0, "the same command, in the same process too, ends the work"
 
 
-def test_an_sqlite_file_is_refused_on_several_nodes(tmp_path: Path) -> None:
+def test_an_sqlite_file_is_refused_on_several_nodes(on_a_cluster: OnACluster, tmp_path: Path) -> None:
     said, left = on_a_cluster(
         tmp_path,
         """

@@ -17,6 +17,7 @@ import pytest
 import yaml
 from drawn import Drawn, border_colours
 
+from bench.cli import main
 from bench.conformance.corpus import write_corpus
 from bench.data.shapes import render_clip
 from bench.data.shapes.streams import measure, region_boxes
@@ -56,12 +57,11 @@ SEARCH = ["search.length_rule=mean", "search.max_words=8", "search.beam=2"]
 def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     place = tmp_path_factory.mktemp("figures")
     (place / "dataset.yaml").write_text(yaml.safe_dump(DATASET), encoding="utf-8")
-    environment = {**os.environ, "BENCH_HOME": str(place), "OMP_NUM_THREADS": "1"}
-    common = ["dataset=dataset.yaml", "executor=inline", "mlflow=off", *SEARCH]
-    for words in RUNS:
-        command = [sys.executable, "-m", "bench", "run", *words, *common]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, cwd=place)
-        assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-1500:]
+    common = [f"dataset={place / 'dataset.yaml'}", "executor=inline", "mlflow=off", *SEARCH]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BENCH_HOME", str(place))
+        for words in RUNS:
+            assert main(["run", *words, *common]) == 0
     return Home(place)
 
 

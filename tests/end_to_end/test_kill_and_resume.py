@@ -8,8 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from bench.conformance.corpus import write_corpus
 from bench.home import Home
 from bench.records.store import all_records
@@ -81,18 +79,18 @@ def weights(home: Path) -> str:
     return record.weights_sha256
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> str:
-    home = tmp_path_factory.mktemp("whole")
-    write_corpus(home, ["frames"])
-    assert run(home, "never", 0) == 0
-    return weights(home)
+MOMENTS = (("write", 2), ("epoch", 4), ("phase", 1), ("epoch", 2), ("write", 3))
+"""When each process of one cell dies, in turn; numbers count what that process does, from 1 (phases: from 0)."""
 
 
-@pytest.mark.parametrize(("moment", "number"), [("epoch", 7), ("epoch", 13), ("phase", 1), ("write", 2), ("write", 5)])
-def test_same_weights_after_kill(moment: str, number: int, uninterrupted: str, tmp_path: Path) -> None:
-    write_corpus(tmp_path, ["frames"])
-    assert run(tmp_path, moment, number) == -signal.SIGKILL, "the process must die for this test to mean something"
-    assert not all_records(Home(tmp_path).results), "a killed cell must not look finished"
-    assert run(tmp_path, "never", 0) == 0
-    assert weights(tmp_path) == uninterrupted
+def test_same_weights_after_kills(tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for home in (whole, killed):
+        home.mkdir()
+        write_corpus(home, ["frames"])
+    assert run(whole, "never", 0) == 0
+    for moment, number in MOMENTS:
+        assert run(killed, moment, number) == -signal.SIGKILL, "the process must die for this test to mean something"
+        assert not all_records(Home(killed).results), "a killed cell must not look finished"
+    assert run(killed, "never", 0) == 0
+    assert weights(killed) == weights(whole)
