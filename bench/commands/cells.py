@@ -10,7 +10,7 @@ from bench.commands.pages import write_pages
 from bench.commands.words import FAILED, WELL, take
 from bench.grammar import take_apart
 from bench.home import find_home
-from bench.reports.terminal import columns
+from bench.reports.terminal import columns, room
 from bench.sentences import unknown
 
 
@@ -32,9 +32,8 @@ def plan(words: Sequence[str]) -> int:
         )
         for item in found
     ]
-    print(
-        columns(("method", "variant", "streams", "seed", "state", "captions", "why"), rows, right=("seed", "captions"))
-    )
+    head = ("method", "variant", "streams", "seed", "state", "captions", "why")
+    print(columns(head, rows, right=("seed", "captions"), most=room()))
     counts = {
         state: sum(item.state == state for item in found) for state in dict.fromkeys(item.state for item in found)
     }

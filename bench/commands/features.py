@@ -111,7 +111,7 @@ def features_extract(words: Sequence[str]) -> int:
     if "stream=words" in words:
         return _extract_words(words)
     values, _ = take(words, ("dataset", "stream", *EXTRACT_KEYS), required=("dataset", "stream"))
-    from bench.execution.prepare import extract
+    from bench.execution.prepare import extract, undeclared
     from bench.registry import dataset
 
     definition = dataset(values["dataset"])
@@ -121,20 +121,21 @@ def features_extract(words: Sequence[str]) -> int:
         return say(failed, FAILED)
     if failed:
         print(failed)
-    print(f"{definition.name}: stream {values['stream']} is in {path}")
+    print(f"{definition.name}: stream {values['stream']} is in {path}{undeclared(definition, values['stream'])}")
     return WELL
 
 
 def _extract_words(words: Sequence[str]) -> int:
     """The stream `words`, which a trained method makes of the stream `frames`."""
     values, _ = take(words, ("dataset", "stream", "checkpoint", "replace"), required=("dataset", "checkpoint"))
+    from bench.execution.prepare import undeclared
     from bench.execution.words import extract_words
     from bench.registry import dataset
 
     definition = dataset(values["dataset"])
     checkpoint = Path(values["checkpoint"]).expanduser()
     path = extract_words(definition, find_home(), checkpoint, values.get("replace") == "true")
-    print(f"{definition.name}: stream words is in {path}")
+    print(f"{definition.name}: stream words is in {path}{undeclared(definition, 'words')}")
     return WELL
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from bench import BenchError, __version__
 from bench.commands.words import FAILED, WELL, name_of, say, take
 from bench.home import find_home
-from bench.reports.terminal import columns
+from bench.reports.terminal import columns, room
 from bench.sentences import unknown
 
 
@@ -37,7 +37,7 @@ def list_all(words: Sequence[str]) -> int:
     blocks = []
     for name in chosen:
         head, rows, right = names[name](home)
-        body = columns(head, rows, right) if rows else f"no {name} yet"
+        body = columns(head, rows, right, most=room()) if rows else f"no {name} yet"
         blocks.append(body if len(chosen) == 1 else f"{name.upper()}\n{body}")
     print("\n\n".join(blocks))
     return WELL

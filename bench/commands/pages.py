@@ -9,7 +9,7 @@ from bench import BenchError
 from bench.commands.words import FAILED, WELL, name_of, say, take
 from bench.grammar import check_keys, take_apart
 from bench.home import Home, find_home
-from bench.reports.terminal import columns
+from bench.reports.terminal import columns, room
 from bench.sentences import unknown
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def leaderboard(words: Sequence[str]) -> int:
 
 
 def write_pages(home: Home, dataset: str | None, check: bool) -> int:
+    """Bring leaderboards, reproductions and searches up to date and tell which changed; returns the exit status."""
     from bench.records.store import BadRecord
     from bench.reports.leaderboard import write
     from bench.reproduction.pages import write as write_reproductions
@@ -59,7 +60,7 @@ def reproduce_list(words: Sequence[str]) -> int:
     from bench.reproduction import listing as reproductions
 
     rows, errors, reasons = reproductions.rows(find_home())
-    print(columns(reproductions.HEAD, rows, right=("cells",)))
+    print(columns(reproductions.HEAD, rows, right=("cells",), most=room()))
     for sentence in (*errors, *reasons):
         print(sentence)
     return FAILED if errors else WELL

@@ -125,12 +125,15 @@ def import_from(definition: DatasetDefinition, stream: str, home: Home, told: Ma
     own = definition.model_copy(update={"streams": {**definition.streams, stream: StreamSource(**entry)}})  # type: ignore[arg-type]
     clips, _ = all_clips(definition, home)
     path = import_stream(own, stream, home, list(clips), told=True)
-    hint = (
-        ""
-        if stream in definition.streams
-        else f"; declare it under streams: in {definition.path} to let methods read it"
-    )
-    return f"{definition.name}: {read_sidecar(path)['source']['seen']}\n{definition.name}: stream {stream} is in {path}{hint}"
+    seen = read_sidecar(path)["source"]["seen"]
+    return f"{definition.name}: {seen}\n{definition.name}: stream {stream} is in {path}{undeclared(definition, stream)}"
+
+
+def undeclared(definition: DatasetDefinition, stream: str) -> str:
+    """What to say after a cache was made of a stream that the definition does not name; empty where it does."""
+    if stream in definition.streams:
+        return ""
+    return f"; declare it under streams: in {definition.path} to let methods read it"
 
 
 def refuse_empty_splits(

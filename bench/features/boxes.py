@@ -59,10 +59,10 @@ def roi_align(
 ) -> Tensor:
     """Maps [N, C, H, W] under the boxes [K, 5] (map, x1, y1, x2, y2) -> [K, C, pooled_height, pooled_width].
 
-    Each cell is the mean of `sampling_ratio` squared bilinear samples.
+    Each cell is the mean of `sampling_ratio` squared bilinear samples. Raises ValueError where that is not at least 1.
     """
     if sampling_ratio < 1:
-        raise NotImplementedError("a number of samples that follows the size of the box is not defined here")
+        raise ValueError(f"sampling_ratio is {sampling_ratio}, but must be 1 or more")
     pooled = [
         _pool(input, part, spatial_scale, pooled_height, pooled_width, sampling_ratio, aligned)
         for part in rois.split(AT_ONCE)

@@ -224,6 +224,12 @@ class TestPlan:
         text = columns(("name", "n"), [("a", 1), ("long name", 100)], right=("n",))
         assert text == "name         n\na            1\nlong name  100"
 
+    def test_long_entries_go_on_below_where_there_is_no_room(self) -> None:
+        text = columns(("name", "what"), [("a", "one two three four five six seven"), ("b", "x")], most=24)
+        assert text == "name  what\na     one two three four\n      five six seven\nb     x"
+        whole = columns(("name", "what"), [("a", "one two three four five six seven"), ("b", "x")])
+        assert "one two three four five six seven" in whole
+
 
 class TestRun:
     """`bench run` prepares, runs, and brings the leaderboard up to date; the rooms themselves are replaced here."""

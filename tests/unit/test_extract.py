@@ -211,6 +211,19 @@ def test_clips_that_fail_are_named_and_the_rest_is_kept(
     assert (failed, decoded) == ("", ["c1", "c4"]), "only the clips that were mended are decoded"
 
 
+def test_a_stream_that_no_method_would_read_is_said_to_be_so(
+    definition: DatasetDefinition, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = definition.path
+    own.write_text(own.read_text().replace("  pixels: {videos: videos, frames: 4, encoder: shapes}\n", ""))
+    words = [f"dataset={own}", f"videos={tmp_path / 'videos'}", "frames=4", "encoder=shapes"]
+    assert main(["features", "extract", "stream=pixels", *words]) == 0
+    assert f"pixels.h5; declare it under streams: in {own} to let methods read it\n" in capsys.readouterr().out
+    own.write_text(YAML)
+    assert main(["features", "extract", "stream=pixels", *words]) == 0
+    assert "declare" not in capsys.readouterr().out
+
+
 def test_a_clip_of_two_videos_is_named_and_the_rest_goes_on(
     definition: DatasetDefinition, home: Home, tmp_path: Path, av: Any
 ) -> None:

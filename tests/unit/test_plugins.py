@@ -331,7 +331,7 @@ class TestInstalledWheel:
         assert not (place / "home" / "results").exists(), "checks leave nothing in the project"
 
     def test_enters_the_leaderboard(self, place: Path) -> None:
-        small = ["model.width=16", "model.embedding=12", "executor=inline", "mlflow=off"]
+        small = ["model.width=16", "model.embedding=12", "mlflow=off"]
         done = self.bench(place, "run", "methods=wounded", "dataset=dataset.yaml")
         assert (done.returncode, done.stdout) == (2, "")
         assert "method wounded of the package guests cannot be used: its import raises RuntimeError" in done.stderr
