@@ -161,9 +161,13 @@ def _notes(block: Block, chance: Chance) -> list[Line]:
         notes += _ties(block, chance)
     if any(rank for rank in block.ranks) and all(span is None for span in chance.intervals):
         notes.append("No intervals and ties: the clip scores of these cells are not beside their records.")
+    lacking: dict[str, list[str]] = {}
     for row in block.rows:
-        if absent := row.first.config.get("absent_streams"):
-            notes.append(f"{row.label} ran without {', '.join(absent)}.")
+        lacking.setdefault(", ".join(row.first.config.get("absent_streams") or ()), []).append(row.label)
+    for absent, labels in lacking.items():
+        if absent:
+            rows = "All rows" if len(labels) == len(block.rows) > 1 else ", ".join(labels)
+            notes.append(f"{rows} ran without {absent}.")
     selections = {record.selection.metric for row in block.rows for record in row.records if record.selection}
     if selections:
         notes.append(f"The epoch of every cell was chosen {_chosen_on(block)} by {', '.join(sorted(selections))}.")
