@@ -1,11 +1,30 @@
-"""Additive attention over the frames of a clip."""
+"""Additive attention over the frames of a clip, and when it is cheaper to mix products of the frames than the frames."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
+from bench.method import PAD, Batch
 from bench.nn.deferred import product, weighted_sum
+
+READ_COST = 72.0  # multiplications in the time that a number is read in twice, on processors of 10 operations a byte
+
+
+def pays_beforehand(batch: Batch, mask_CT: Tensor, value_width: int, product_width: int, readings: int = 1) -> bool:
+    """Whether to multiply every position by W once, and mix the products: sum_t a_t (W v_t) = W sum_t a_t v_t.
+
+    W is [product_width, value_width]; captions are read `readings` times over the same values. It saves products, of which
+    there are then two for each position (forward, and the weight's gradient) where there were three for each word; it costs
+    memory traffic, since at every word the products of each position are read, not its values. A search does not know its
+    words beforehand, and reads about as many as there are frames.
+    """
+    positions, words = int(mask_CT.sum()), readings * int((batch.words_BW[:, 1:] != PAD).sum())
+    if not words:
+        return False
+    saved = (6 - 4 * positions / words) * value_width
+    more_read = mask_CT.shape[1] * (1 - value_width / product_width)
+    return saved > READ_COST * more_read
 
 
 class AdditiveAttention(nn.Module):

@@ -5,13 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bench.method import PAD, Batch
-from bench.nn.attention import AdditiveAttention
+from bench.method import Batch
+from bench.nn.attention import AdditiveAttention, pays_beforehand
 from bench.nn.decoding import Memory, State, WordEmbedding
 from bench.nn.deferred import deferred_weight_gradients
 from bench.nn.layers import FeatureNorm, SplitLSTMCell, masked_mean
-
-READ_COST = 72.0  # multiplications in the time that a number is read in twice, on processors of 10 operations a byte
 
 
 class FrameCaptioner(nn.Module):
@@ -97,27 +95,13 @@ class SoftAttention(FrameCaptioner):
     def encode(self, batch: Batch) -> Memory:
         values_CTD, mask_CT = self.frames(batch)
         memory = {"keys": self.attention.keys(values_CTD), "mask": mask_CT}
-        if self._pays_beforehand(batch, mask_CT):
+        if pays_beforehand(batch, mask_CT, self.frame_width, 4 * self.width):
             memory["value_gates"] = self.cell.part("context", values_CTD)
         else:
             memory["values"] = values_CTD
         if self.initial is not None:
             memory["initial"] = torch.tanh(self.initial(masked_mean(values_CTD, mask_CT)))
         return memory
-
-    def _pays_beforehand(self, batch: Batch, mask_CT: Tensor) -> bool:
-        """Whether to multiply every frame by W_context once, and mix the products: sum_t a_t (W v_t) = W sum_t a_t v_t.
-
-        It saves products, of which there are then two for each frame (forward, and the weight's gradient) where there were
-        three for each word; it costs memory traffic, since at every word 4H numbers of each frame are read, not D. A search
-        does not know its words beforehand, and reads about as many as there are frames.
-        """
-        frames, words = int(mask_CT.sum()), int((batch.words_BW[:, 1:] != PAD).sum())
-        if not words:
-            return False
-        saved = 6 * self.frame_width - 4 * self.frame_width * frames / words
-        more_read = mask_CT.shape[1] * (1 - self.frame_width / (4 * self.width))
-        return saved > READ_COST * more_read
 
     def start(self, memory: Memory) -> State:
         if self.initial is not None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from bench.nn.deferred import product
+from bench.nn.deferred import product, weighted_sum
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class ProductAttention(nn.Module):
     def forward(self, query_BQ: Tensor, keys_BTA: Tensor, values_BTD: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
         """Context [B, D] and weights [B, T]; masked positions get weight exactly 0."""
         weights_BT = self.log_weights(query_BQ, keys_BTA, mask_BT).exp()
-        return torch.bmm(weights_BT.unsqueeze(1), values_BTD).squeeze(1), weights_BT
+        return weighted_sum(weights_BT, values_BTD), weights_BT
 
 
 class KBiGRU(nn.Module):

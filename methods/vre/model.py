@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.method import BOS, Batch, Clips
+from bench.nn.attention import pays_beforehand
 from bench.nn.decoding import Memory, State, WordEmbedding, teacher_forcing, word_losses
 from bench.nn.layers import FeatureNorm, SplitLSTMCell, vector_mask
 from methods.vre.encoder import Encoder, ProductAttention, Video, refocus_loss
@@ -52,21 +53,37 @@ class Decoder(nn.Module):
         self.output = nn.Linear(width, words)
         self.dropout = nn.Dropout(dropout)
 
-    def survey(self, video: Video) -> Memory:
-        """What both steps of a clip share."""
-        memory = {"frames": video.frames, "keys": self.temporal.keys(video.frames), "mask": video.mask}
+    def survey(self, video: Video, batch: Batch | None = None, readings: int = 1) -> Memory:
+        """What both steps of a clip share. For captions of `batch` that are read `readings` times, frames and places may be
+        multiplied by their part of the cell beforehand: `pays_beforehand`."""
+        memory = self._look("temporal", self.temporal, video.frames, video.mask, batch, readings)
         if self.spatial is not None:
             assert video.spatial is not None and video.spatial_mask is not None
-            memory["places"], memory["place_mask"] = video.spatial, video.spatial_mask
-            memory["place_keys"] = self.spatial.keys(video.spatial)
+            memory |= self._look("spatial", self.spatial, video.spatial, video.spatial_mask, batch, readings)
         if video.audio is not None:
             memory["audio_gates"] = self.cell.part("audio", video.audio)
         return memory
 
+    def _look(
+        self, part: str, attention: ProductAttention, values: Tensor, mask: Tensor, batch: Batch | None, readings: int
+    ) -> Memory:
+        memory = {f"{part}_keys": attention.keys(values), f"{part}_mask": mask}
+        if batch is not None and pays_beforehand(batch, mask, values.shape[2], 4 * self.width, readings):
+            return {**memory, f"{part}_gates": self.cell.part(part, values)}
+        return {**memory, part: values}
+
+    def _see(self, part: str, attention: ProductAttention, query_BQ: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
+        """What frames or places add to the gates, [B, 4H], and their weights."""
+        keys, mask = memory[f"{part}_keys"], memory[f"{part}_mask"]
+        if f"{part}_gates" in memory:
+            return attention(query_BQ, keys, memory[f"{part}_gates"], mask)
+        seen_BD, weights_BT = attention(query_BQ, keys, memory[part], mask)
+        return self.cell.part(part, seen_BD), weights_BT
+
     def remember(self, survey: Memory, video_CH: Tensor | None) -> Memory:
         """The memory of one step: `survey` with o_i, [C, H], or None for the row without an encoder."""
         if video_CH is None:
-            rows = survey["frames"]
+            rows = survey["temporal_keys"]
             zeros = rows.new_zeros(len(rows), self.width)
             return {**survey, "video": zeros, "entry": rows.new_zeros(len(rows), self.embedding.embedding_dim)}
         return {**survey, "video": video_CH, "entry": self.enter(video_CH)}
@@ -79,12 +96,12 @@ class Decoder(nn.Module):
         """The weights are those of the frames and, behind them, of the places: [B, T + S]."""
         hidden_BH, cell_BH = state
         query_BQ = torch.cat([memory["video"], hidden_BH], dim=-1) if self.encoded else hidden_BH
-        seen_BD, weights_BT = self.temporal(query_BQ, memory["keys"], memory["frames"], memory["mask"])
-        gates_B4H = self.cell.part("temporal", seen_BD, memory.get("audio_gates"))
+        gates_B4H, weights_BT = self._see("temporal", self.temporal, query_BQ, memory)
+        if "audio_gates" in memory:
+            gates_B4H = gates_B4H + memory["audio_gates"]
         if self.spatial is not None:
-            places = memory["place_keys"], memory["places"], memory["place_mask"]
-            place_BD, place_weights_BS = self.spatial(query_BQ, *places)
-            gates_B4H = self.cell.part("spatial", place_BD, gates_B4H)
+            place_gates_B4H, place_weights_BS = self._see("spatial", self.spatial, query_BQ, memory)
+            gates_B4H = gates_B4H + place_gates_B4H
             weights_BT = torch.cat([weights_BT, place_weights_BS], dim=-1)
         first_B1 = (words_B == BOS).unsqueeze(-1)
         word_BE = torch.where(first_B1, memory["entry"], self.embedding(words_B))  # t = 0: o_i in place of a word
@@ -125,7 +142,7 @@ class OnePass(nn.Module):
     def encode(self, batch: Batch) -> Memory:
         video = self.video(batch)
         shown = None if self.encoder is None else self.encoder.first(video)[1]
-        return self.decoder.remember(self.decoder.survey(video), shown)
+        return self.decoder.remember(self.decoder.survey(video, batch), shown)
 
     def start(self, memory: Memory) -> State:
         return self.decoder.start(memory)
@@ -243,7 +260,7 @@ class VRE(OnePass):
         self, batch: Batch, video: Video, first_CH: Tensor, second_CH: Tensor, sampling: float
     ) -> tuple[tuple[Tensor, Tensor], tuple[Memory, Memory]]:
         """L1 and L2 of each caption, [B] (eq. 17-18), and the memories that they were decoded from."""
-        survey = self.decoder.survey(video)
+        survey = self.decoder.survey(video, batch, readings=2)
         memories = (self.decoder.remember(survey, first_CH), self.decoder.remember(survey, second_CH))
         one_B, two_B = (self._told_losses(batch, memory, sampling) for memory in memories)
         return (one_B, two_B), memories

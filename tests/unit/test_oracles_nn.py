@@ -325,7 +325,7 @@ def test_values_multiplied_beforehand_teach_the_same(monkeypatch: pytest.MonkeyP
     captioner = made("soft_mean")
 
     def learned(beforehand: bool) -> list[Tensor]:
-        monkeypatch.setattr(SoftAttention, "_pays_beforehand", lambda *_: beforehand)
+        monkeypatch.setattr("bench.nn.captioners.pays_beforehand", lambda *_: beforehand)
         captioner.zero_grad(set_to_none=True)
         forced = teacher_forcing(captioner, batch)
         losses = word_losses(captioner, forced)

@@ -380,3 +380,27 @@ def test_places_without_a_mask_are_all_real() -> None:
     masked = word_losses(model, teacher_forcing(model, batch))
     del batch.masks["spatial"]
     assert torch.equal(word_losses(model, teacher_forcing(model, batch)), masked)
+
+
+@pytest.mark.parametrize("kind", ["vre", "kbigru"])
+def test_values_multiplied_beforehand_teach_the_same(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one form is held against the oracle above: the other gives the same losses and gradients."""
+    clips = clips_with(*READS[-1])
+    batch = one_batch(clips, torch.float64)
+
+    def learned(beforehand: bool) -> list[Tensor]:
+        asked: list[int] = []
+        monkeypatch.setattr("methods.vre.model.pays_beforehand", lambda *given: (asked.append(1), beforehand)[1])
+        torch.manual_seed(0)
+        model = opened(made(kind), clips) if kind == "vre" else made(kind)
+        if kind == "vre":
+            model.rewards.put(batch.caption_ids, torch.full((len(batch.caption_ids),), 0.5))
+            loss = model.joint_losses(batch, 0.0, BETA, "corrected", "same")["loss"]
+        else:
+            loss = word_losses(model, teacher_forcing(model, batch)).sum()
+        loss.backward()
+        assert len(asked) == 2, "frames and places"
+        return [loss.detach(), *(p.grad for p in model.parameters() if p.grad is not None)]
+
+    for before, after in zip(learned(True), learned(False), strict=True):
+        torch.testing.assert_close(before, after, rtol=1e-11, atol=1e-12)
