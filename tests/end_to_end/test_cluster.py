@@ -16,7 +16,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-PROGRAM = '''
+TOY = '''
 import json, sys, time, traceback
 from pathlib import Path
 from types import SimpleNamespace
@@ -104,6 +104,9 @@ def seen(cell, home):
     return [json.loads(line) for line in (cell.folder(home) / "seen").read_text().splitlines()]
 
 
+'''
+
+SERVING = """
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "num_gpus": 0})
 gpu = [cluster.add_node(num_cpus=4, num_gpus=2) for _ in range(2)]
 ray.init(address=cluster.address, log_to_driver=False)
@@ -120,7 +123,7 @@ try:
 finally:
     ray.shutdown()
     cluster.shutdown()
-'''
+"""
 
 OnACluster = Callable[[Path, str], Any]
 
@@ -132,7 +135,7 @@ def on_a_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnACluste
     log = tmp_path_factory.mktemp("cluster") / "log.txt"
     with log.open("w") as said:
         process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM], stdin=subprocess.PIPE, stdout=said, stderr=said, text=True
+            [sys.executable, "-c", TOY + SERVING], stdin=subprocess.PIPE, stdout=said, stderr=said, text=True
         )
     assert process.stdin is not None
 
@@ -304,7 +307,7 @@ def test_when_all_of_ray_is_killed_no_cell_has_failed(tmp_path: Path) -> None:
         states = [json.loads(path.read_text())["state"] for path in home.results.rglob("record.json")]
         print("told", json.dumps([first, states, go(cells, home)]))
     """
-    program = PROGRAM.split("\ncluster = Cluster")[0] + textwrap.dedent(body)
+    program = TOY + textwrap.dedent(body)
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, timeout=240)
     told = [line for line in done.stdout.splitlines() if line.startswith("told ")]
     assert done.returncode == 0 and told, done.stdout[-3000:] + done.stderr[-3000:]

@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 import pytest
-from test_cluster import PROGRAM
+from test_cluster import TOY
 
 pytestmark = pytest.mark.slow
 
@@ -90,8 +90,7 @@ def wait_for(address: str, log: Path) -> None:
 
 def driver(body: str, token: Path | None, *words: str) -> Any:
     """What `test()` in `body` returns in a process that has this token, or none."""
-    before = PROGRAM.split("\nhome = Home")[0]
-    program = f"{before}\n{textwrap.dedent(body)}\nprint('told', json.dumps(test(*sys.argv[1:])))"
+    program = f"{TOY}\n{textwrap.dedent(body)}\nprint('told', json.dumps(test(*sys.argv[1:])))"
     command = [sys.executable, "-c", program, *words]
     done = subprocess.run(command, env=environment(token), capture_output=True, text=True, timeout=200, cwd=Path.cwd())
     told = [line for line in done.stdout.splitlines() if line.startswith("told ")]
