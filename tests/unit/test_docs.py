@@ -190,3 +190,16 @@ def test_the_picture_is_small_and_tells_what_it_shows() -> None:
     text = (ROOT / "docs" / "picture.svg").read_text(encoding="utf-8")
     assert len(text) < 8000
     assert "<title" in text and "<desc" in text
+
+
+def test_the_row_that_is_explained_is_the_page_s() -> None:
+    told = (ROOT / "docs" / "reading.md").read_text(encoding="utf-8").partition("One row of [msrvtt1000]")[2]
+    table = told.partition("|---")[2].partition("\n\n")[0]
+    values = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("| ")]
+    page = (ROOT / "leaderboards" / "msrvtt1000.md").read_text(encoding="utf-8")
+    row = next(line for line in page.splitlines() if line.endswith("| salstm:xe    |"))
+    cells = [cell.strip() for cell in row.split("|")]
+    assert len(values) == 8
+    for value in values:
+        for part in value.removesuffix("..").strip().split(", "):
+            assert part in cells, f"docs/reading.md says {part!r}, and the page has {cells}"
