@@ -230,7 +230,8 @@ Example: bench leaderboard --check""",
 bench reproduce list
 
 Show every table and figure of the papers: data set, cells and their states, on the paper's own data and in small; below
-the table, why cells cannot run here. Exit status 1 if a declaration names what a card lacks.
+the table, why cells cannot run here. Cells are told by their features: until these are in the cache (bench reproduce
+and bench run put them there) it is not known which are done. Exit status 1 if a declaration names what a card lacks.
 
 Example: bench reproduce list""",
     "reproduce": """\

@@ -17,6 +17,8 @@ from bench.sentences import listing, unknown
 from bench.spec import plan
 
 HEAD = ("target", "what", "data set", "cells", "state", "scale=small")
+FEATURES_FIRST = "not known before features are here"
+"""State of a cell whose features are not in the cache: only with them it can be told from others, done or not."""
 
 
 def rows(home: Home) -> tuple[list[Sequence[object]], list[str], list[str]]:
@@ -93,7 +95,8 @@ def _planned(specs: Sequence[RunSpec], home: Home, entries: dict[str, MethodEntr
         names = dict.fromkeys(name for spec in group for name in spec.methods)
         try:
             together = group[0].model_copy(update={"methods": list(names)})
-            states |= {item.cell.key: item.state for item in plan(together, home, entries)}
+            found = plan(together, home, entries)
+            states |= {item.cell.key: FEATURES_FIRST if item.cell.pending else item.state for item in found}
         except BenchError as error:
             if len(group) == 1:
                 cannot.append(str(error))
