@@ -77,11 +77,10 @@ def rows(threads: int, clips: int = 670) -> list[Row]:
     every = [teachable(MSVD, 64, seed=1000 + number) for number in range(-(-clips // 64))]
     few = teachable(MSVD, PLAIN_CLIPS, seed=999)
     words = vocabulary(WORDS - 4)
-    found = [len(caption.words) for one in every for caption in beam_search(captioner, one, words, search)]
+    found: list[int] = []  # words of each caption
 
     def batched() -> None:
-        for one in every:
-            beam_search(captioner, one, words, search)
+        found[:] = [len(caption.words) for one in every for caption in beam_search(captioner, one, words, search)]
 
     taken = seconds({"plain": lambda: plain_beam(captioner, few, search), "batched": batched}, repeats=3)
     slow, fast = taken["plain"] / PLAIN_CLIPS, taken["batched"] / (64 * len(every))
