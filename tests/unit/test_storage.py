@@ -28,9 +28,8 @@ def resumed(shelf: Shelf, folder: Path) -> bytes | None:
 @pytest.mark.parametrize("kind", ["path", "file", "s3"])
 def test_states_outlive_their_machine(kind: str, tmp_path: Path, request: pytest.FixtureRequest, alone: None) -> None:
     where = {"path": str(tmp_path / "shared"), "file": (tmp_path / "shared").as_uri()}.get(kind)
-    where = where or request.getfixturevalue("bucket").replace(
-        "/runs?", "/states?"
-    )  # other tests keep searches beside it
+    if where is None:  # other tests keep searches in the bucket's folder `runs`
+        where = request.getfixturevalue("bucket").replace("/runs?", "/states?")
     check(where)
     shelf, state = Shelf(where, "search"), tmp_path / "resume.pt"
     assert resumed(shelf, tmp_path / "first") is None
