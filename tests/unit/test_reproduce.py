@@ -741,6 +741,9 @@ class TestCommands:
         assert "[1] the captions of data set little are not here" in out
         world.write("shelf/little/captions.jsonl", '{"clip": "a", "caption": "a cat"}\n')
         assert re.search(r"^toy/table1 .* 3 missing +3 done$", bench("reproduce", "list")[1], re.M)
+        (world.home.cache / "shapes" / "frames.json").unlink()
+        out = bench("reproduce", "list")[1]
+        assert re.search(r"^toy/table1 .* 3 missing +3 not known before features are here$", out, re.M), out
 
     def test_list_tells_errors_of_declarations(self, bench: Run, world: World) -> None:
         cells = [{"run": "toy:three", "system": "Toy-one", "prints": {"table1": 2}}]
