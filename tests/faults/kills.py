@@ -32,7 +32,7 @@ from bench.records.store import all_records
 TARGETS = ("driver", "worker", "raylet")
 PER_HOME = 3  # kills before a home may end
 PATIENCE = 240.0  # seconds until a command that does not end counts as hung
-LINGER = 90.0  # seconds that Ray's processes may outlive their driver: on a busy machine two agents took more than 30
+LINGER = 90.0  # seconds that Ray's processes may outlive their driver: its agents look for the head for 61 s
 WORDS = (
     "run",
     "methods=[mplstm,salstm,recnet]",
