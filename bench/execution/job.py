@@ -17,6 +17,7 @@ from typing import Any
 
 from bench import BenchError
 from bench.evaluation.versions import outdated
+from bench.execution.allocator import keep_freed
 from bench.execution.locks import CellBusyError, cell_lock
 from bench.execution.provenance import GPU_SHARE
 from bench.home import Home
@@ -158,10 +159,12 @@ def record_failure(job: Job, kind: str, message: str) -> None:
 def settle(job: Job) -> None:
     """Keep this process to the threads and the share of a GPU that `job` was given: a worker may have served another before.
 
-    Libraries that are not imported yet read their threads in the environment, records the share.
+    Memory that its steps free is kept for the next. Libraries that are not imported yet read their threads in the environment,
+    records the share.
     """
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(job.threads)
+    keep_freed()
     os.environ[GPU_SHARE] = f"{job.gpus:g}{' again' if job.again else ''}"
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(job.threads)

@@ -66,6 +66,7 @@ def extract(
     Returns its path, and a sentence on the clips that could not be read, empty if there are none. Raises BenchError where
     nothing can be extracted at all.
     """
+    from bench.execution.allocator import keep_freed
     from bench.execution.countdown import Countdown
     from bench.features.extract import extract_stream, told_failures
     from bench.features.extraction import Extraction, Work
@@ -75,6 +76,7 @@ def extract(
     clips, aliases = all_clips(definition, home)
     if extraction.weights == "random":
         print(f"{definition.name}: stream {stream}: the weights are random, which is for tests only", flush=True)
+    keep_freed()  # an encoder's layers are freed and made anew at every batch
     with Countdown(f"{definition.name}: stream {stream}") as countdown:
         path, failures = extract_stream(extraction, clips, aliases, home, countdown.tell, work)
     return path, told_failures(definition.name, failures, len(clips), stream if work.skip else "") if failures else ""

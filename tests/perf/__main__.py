@@ -10,6 +10,7 @@ import time
 
 import torch
 
+from bench.execution.allocator import keep_freed
 from tests.perf import (
     cells,
     decoding,
@@ -50,6 +51,7 @@ def main() -> None:
     if unknown := sorted({*wanted} - {*ALL}):
         parser.error(f"unknown part {', '.join(unknown)}; allowed: {', '.join(ALL)}")
     torch.set_num_threads(given.threads)
+    keep_freed()  # as a cell's process does
     found: list[rows.Row] = []
     begun = time.monotonic()
     for name in wanted:

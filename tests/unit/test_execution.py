@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
 import re
 import signal
 import socket
@@ -488,3 +489,26 @@ def test_a_full_disk_and_a_full_memory_are_sentences(home: Home, monkeypatch: py
     cell = FakeCell("good")
     outcome = train(Job(cell.key, "good", str(cell.folder(home)), str(home.root), cell.config))
     assert (outcome.state, outcome.message) == ("failed", again)
+
+
+FAULTS = """
+import resource, sys
+if sys.argv[1] == "kept":
+    from bench.execution.job import Job, settle
+    settle(Job("key", "label", "folder", "root", {}))
+size = 48_000_000  # more than the C library keeps by itself
+b"1" * size
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    b"1" * size
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library keeps memory as it likes")
+def test_a_cell_s_process_keeps_the_memory_that_a_step_frees() -> None:
+    faults = {}
+    for way in ("kept", "plain"):
+        done = subprocess.run([sys.executable, "-c", FAULTS, way], capture_output=True, text=True, cwd=ROOT, check=True)
+        faults[way] = int(done.stdout)
+    assert faults["kept"] < 100 < faults["plain"], faults
