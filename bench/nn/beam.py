@@ -1,4 +1,4 @@
-"""Beam search over a batch of clips, finished beams frozen."""
+"""Beam search over a batch of clips; only hypotheses that still search are computed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bench.method import BOS, EOS, PAD, UNK, Batch, Caption, Search, Vocabulary
-from bench.nn.decoding import Captioner, Memory, State, expand
+from bench.nn.decoding import Captioner, expand
 
 NEVER = (PAD, BOS, UNK)
 """Ids that no caption contains: a beam may not write them."""
@@ -30,7 +30,7 @@ def length_divisor(length: Tensor, rule: str) -> Tensor:
 
 @dataclass
 class _Beams:
-    """The beams of the clips still searching: words [C, K, W], log-probabilities, lengths and `finished` [C, K]."""
+    """The beams of all clips: words [C, K, W], log-probabilities, lengths and `finished` [C, K]; a dead beam is finished too."""
 
     words: Tensor
     score: Tensor
@@ -44,30 +44,34 @@ def beam_search(captioner: Captioner, batch: Batch, vocabulary: Vocabulary, sear
     """The best caption of every clip, and the other beams, best first.
 
     A hypothesis is scored by the sum of log p over its words and EOS. The (max_words + 1)-th word can only be EOS, so every
-    hypothesis ends. A finished hypothesis keeps its place and its score and is never extended; a clip is done when all
-    its beams are. With a beam as wide as the set of captions this is exhaustive search.
+    hypothesis ends. A finished hypothesis keeps its place and its score, is never extended and costs nothing. With a beam as
+    wide as the set of captions this is exhaustive search.
     """
     memory_C = captioner.encode(batch)
-    clips, wide = len(batch.clip_ids), search.beam
-    device = next(iter(memory_C.values())).device
-    rows = torch.arange(clips, device=device)
-    memory = expand(memory_C, rows.repeat_interleave(wide))
+    clips = torch.arange(len(batch.clip_ids), device=next(iter(memory_C.values())).device)
+    beams = _first_beams(len(clips), search.beam, clips.device)
+    memory, clip_L = memory_C, clips  # of the beams that search: at first one of each clip
     state = captioner.start(memory)
-    beams = _first_beams(clips, wide, device)
-    captions: list[Caption | None] = [None] * clips
+    row_CK = clips.unsqueeze(1).expand(-1, search.beam)  # where the state of each beam is
     for word in range(search.max_words + 1):
-        beams, state = _extend(captioner, memory, state, beams, last=word == search.max_words, rule=search.length_rule)
-        done_C = beams.finished.all(1)
-        if not done_C.any():
-            continue
-        for place in done_C.nonzero().flatten().tolist():
-            clip = int(rows[place])
-            captions[clip] = _caption(batch.clip_ids[clip], beams, place, vocabulary)
-        keep = (~done_C).nonzero().flatten()
-        if not len(keep):
+        live_L = (~beams.finished).view(-1).nonzero().squeeze(1)
+        if not len(live_L):
             break
-        rows, memory, state, beams = _keep_clips(keep, rows, memory, state, beams, wide)
-    return [caption for caption in captions if caption is not None]
+        before_L, clip_L = clip_L, live_L // search.beam
+        if not torch.equal(before_L, clip_L):
+            memory = expand(memory_C, clip_L)
+        source_L = row_CK.reshape(-1)[live_L]
+        state = tuple(part.index_select(0, source_L) for part in state)
+        words_L = beams.words[:, :, -1].reshape(-1)[live_L]
+        features, state, weights = captioner.step(words_L, state, memory)
+        log_LV = torch.log_softmax(captioner.logits(features).float(), dim=-1)
+        beams, parent_CK = _extend(
+            beams, live_L, log_LV, weights, last=word == search.max_words, rule=search.length_rule
+        )
+        row_CK = torch.zeros_like(parent_CK)
+        row_CK.view(-1)[live_L] = torch.arange(len(live_L), device=live_L.device)
+        row_CK = row_CK.gather(1, parent_CK)
+    return [_caption(clip, beams, place, vocabulary) for place, clip in enumerate(batch.clip_ids)]
 
 
 def _first_beams(clips: int, wide: int, device: torch.device) -> _Beams:
@@ -77,54 +81,49 @@ def _first_beams(clips: int, wide: int, device: torch.device) -> _Beams:
         torch.full((clips, wide, 1), BOS, device=device),
         score,
         torch.zeros(clips, wide, device=device),
-        torch.zeros(clips, wide, dtype=torch.bool, device=device),
+        score.isneginf(),
     )
 
 
 def _extend(
-    captioner: Captioner, memory: Memory, state: State, beams: _Beams, last: bool, rule: str
-) -> tuple[_Beams, State]:
+    beams: _Beams, live_L: Tensor, log_LV: Tensor, weights_LT: Tensor | None, last: bool, rule: str
+) -> tuple[_Beams, Tensor]:
+    """The next beams, and the beam that each comes from. `live_L` are the places of the searching ones in [C, K]."""
     clips, wide = beams.score.shape
-    features, state, weights = captioner.step(beams.words[:, :, -1].reshape(-1), state, memory)
-    log_CKV = torch.log_softmax(captioner.logits(features).float(), dim=-1).view(clips, wide, -1)
-    size = log_CKV.shape[-1]
-    log_CKV[:, :, list(NEVER)] = float("-inf")
+    log_LV[:, list(NEVER)] = float("-inf")
     if last:
-        ending = log_CKV[:, :, EOS].clone()
-        log_CKV.fill_(float("-inf"))
-        log_CKV[:, :, EOS] = ending
+        ending_L = log_LV[:, EOS].clone()
+        log_LV.fill_(float("-inf"))
+        log_LV[:, EOS] = ending_L
+    # No hypothesis can have more heirs than there are beams.
+    log_LH, word_LH = log_LV.topk(min(wide, log_LV.shape[1]), dim=1)
+    heirs = log_LH.shape[1]
     # A finished beam has one continuation, itself, at no cost.
-    log_CKV.masked_fill_(beams.finished.unsqueeze(-1), float("-inf"))
-    log_CKV[:, :, PAD].masked_fill_(beams.finished, 0.0)
-    total_CKV = beams.score.unsqueeze(-1) + log_CKV
+    log_BH = log_LH.new_full((clips * wide, heirs), float("-inf"))
+    log_BH[:, 0] = 0.0
+    log_BH.index_copy_(0, live_L, log_LH)
+    word_BH = word_LH.new_full((clips * wide, heirs), PAD).index_copy_(0, live_L, word_LH)
+    total_CKH = beams.score.unsqueeze(-1) + log_BH.view(clips, wide, heirs)
     length_CK = beams.length + (~beams.finished)
-    ranked = total_CKV / length_divisor(length_CK, rule).unsqueeze(-1)
-    top = ranked.view(clips, -1).topk(min(wide, wide * size), dim=1).indices
-    parent_CK, word_CK = top // size, top % size
-    flat = (torch.arange(clips, device=top.device).unsqueeze(1) * wide + parent_CK).view(-1)
-    state = tuple(part.index_select(0, flat) for part in state)
+    ranked = total_CKH / length_divisor(length_CK, rule).unsqueeze(-1)
+    top_CK = ranked.view(clips, -1).topk(wide, dim=1).indices
+    parent_CK = top_CK // heirs
+    word_CK = word_BH.view(clips, -1).gather(1, top_CK)
+    flat = (torch.arange(clips, device=top_CK.device).unsqueeze(1) * wide + parent_CK).view(-1)
 
     def follow(value: Tensor) -> Tensor:
         return value.reshape(clips * wide, *value.shape[2:]).index_select(0, flat).view(clips, wide, *value.shape[2:])
 
     attention = None
-    if weights is not None:
-        now = weights.view(clips, wide, 1, -1)
+    if weights_LT is not None:
+        now = weights_LT.new_zeros(clips * wide, weights_LT.shape[1]).index_copy_(0, live_L, weights_LT)
+        now = now.view(clips, wide, 1, -1)
         attention = follow(now if beams.attention is None else torch.cat([beams.attention, now], dim=2))
     words = torch.cat([follow(beams.words), word_CK.unsqueeze(-1)], dim=2)
-    finished = follow(beams.finished) | (word_CK == EOS)
-    score = total_CKV.view(clips, -1).gather(1, top)
+    score = total_CKH.view(clips, -1).gather(1, top_CK)
     # Beams that could not branch yet (fewer continuations than beams) are dead, not searching.
-    return _Beams(words, score, follow(length_CK), finished | score.isneginf(), attention), state
-
-
-def _keep_clips(
-    keep: Tensor, rows: Tensor, memory: Memory, state: State, beams: _Beams, wide: int
-) -> tuple[Tensor, Memory, State, _Beams]:
-    flat = (keep.unsqueeze(1) * wide + torch.arange(wide, device=keep.device)).view(-1)
-    attention = None if beams.attention is None else beams.attention[keep]
-    left = _Beams(beams.words[keep], beams.score[keep], beams.length[keep], beams.finished[keep], attention)
-    return rows[keep], expand(memory, flat), tuple(part.index_select(0, flat) for part in state), left
+    finished = follow(beams.finished) | (word_CK == EOS) | score.isneginf()
+    return _Beams(words, score, follow(length_CK), finished, attention), parent_CK
 
 
 def _caption(clip: str, beams: _Beams, place: int, vocabulary: Vocabulary) -> Caption:
