@@ -11,13 +11,13 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -69,22 +69,50 @@ class Reader:
             raise
 
 
+class Decoders:
+    """So many processes that decode, started at once, so that they are ready when an encoder is. With none, this one does."""
+
+    def __init__(self, reader: Reader, count: int) -> None:
+        self.reader, self.count = reader, count
+        self._all = [_Process(reader) for _ in range(count)]
+        self._idle: SimpleQueue[_Process] = SimpleQueue()
+        for process in self._all:
+            self._idle.put(process)
+        self._pool = ThreadPoolExecutor(max(1, count), "decode")
+
+    def submit(self, footage: Footage) -> Future[Values | UnreadableVideoError]:
+        return self._pool.submit(self._decode, footage)
+
+    def _decode(self, footage: Footage) -> Values | UnreadableVideoError:
+        process = self._idle.get()
+        try:
+            return process.decode(footage)
+        finally:
+            self._idle.put(process)
+
+    def __enter__(self) -> Decoders:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._all:
+            process.end()
+        self._pool.shutdown(cancel_futures=True)
+        for process in self._all:
+            process.end()  # those that were started anew in between
+
+
 def flow(
-    clips: Mapping[str, Footage],
-    reader: Reader,
-    encode: Callable[[Values], Any],
-    workers: int,
-    lanes: int,
+    clips: Mapping[str, Footage], decoders: Decoders, encode: Callable[[Values], Any], lanes: int
 ) -> Iterator[tuple[str, Any]]:
     """Each clip with what `encode` makes of it, or with the UnreadableVideoError that says why there is nothing.
 
-    In whatever order they are ready; no clip's values depend on another's. `workers` processes decode and `lanes` threads encode;
-    with no workers one clip after another is done here.
+    In whatever order they are ready; no clip's values depend on another's. The decoders decode and `lanes` threads encode; with
+    no decoders one clip after another is done here.
     """
-    if workers == 0:
+    if decoders.count == 0:
         for clip, footage in clips.items():
             try:
-                values = reader(footage)
+                values = decoders.reader(footage)
             except UnreadableVideoError as error:
                 yield clip, error
             else:
@@ -92,9 +120,9 @@ def flow(
         return
     waiting = iter(clips.items())
     under_way: dict[Future[Any], tuple[str, bool]] = {}
-    with _Decoders(workers, reader) as decoders, ThreadPoolExecutor(lanes, "encode") as encoders:
+    with ThreadPoolExecutor(lanes, "encode") as encoders:
         while True:
-            while len(under_way) < workers + lanes + AHEAD and (item := next(waiting, None)):
+            while len(under_way) < decoders.count + lanes + AHEAD and (item := next(waiting, None)):
                 under_way[decoders.submit(item[1])] = (item[0], False)
             if not under_way:
                 return
@@ -106,36 +134,6 @@ def flow(
                     yield clip, found
                 else:
                     under_way[encoders.submit(encode, found)] = (clip, True)
-
-
-class _Decoders:
-    """So many threads, each with a decoder process of its own."""
-
-    def __init__(self, count: int, reader: Reader) -> None:
-        self._reader = reader
-        self._own = threading.local()
-        self._all: list[_Process] = []
-        self._pool = ThreadPoolExecutor(count, "decode")
-
-    def submit(self, footage: Footage) -> Future[Values | UnreadableVideoError]:
-        return self._pool.submit(self._decode, footage)
-
-    def _decode(self, footage: Footage) -> Values | UnreadableVideoError:
-        if not hasattr(self._own, "process"):
-            self._own.process = _Process(self._reader)
-            self._all.append(self._own.process)
-        process: _Process = self._own.process
-        return process.decode(footage)
-
-    def __enter__(self) -> _Decoders:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for process in self._all:
-            process.end()
-        self._pool.shutdown(cancel_futures=True)
-        for process in self._all:
-            process.end()  # those that were started in between
 
 
 class _Process:

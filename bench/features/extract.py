@@ -23,7 +23,7 @@ from bench import BenchError
 from bench.features.backends import need_av
 from bench.features.cache import Cache, CacheWriter
 from bench.features.contents import Contents, unfit
-from bench.features.decoders import Footage, Reader, flow
+from bench.features.decoders import Decoders, Footage, Reader, flow
 from bench.features.encoders import load_encoder
 from bench.features.extraction import PIXELS, Extraction, Work
 from bench.features.footage import find_footage
@@ -174,7 +174,7 @@ def extract_stream(
         _refuse_another(target, request["options"])
     about = {"request": request, "told": True, "decoder": f"PyAV {need_av().__version__}"}
     footage, failures = find_footage(extraction.videos, clips, aliases)
-    with _lanes(extraction, work) as lanes:
+    with _lanes(extraction, work) as lanes, Decoders(extraction.reader, _workers(work)) as decoders:
         extractor = Extractor(extraction, work.batch, work.device)
         with suppress(_UnfinishedError), ExitStack() as stack:
             writers = {
@@ -185,9 +185,7 @@ def extract_stream(
             missing = [clip for clip in clips if any(not writer.done(clip) for writer in writers.values())]
             failures = {clip: reason for clip, reason in failures.items() if clip in missing}
             todo = {clip: footage[clip] for clip in missing if clip in footage}
-            for number, (clip, found) in enumerate(
-                flow(todo, extractor.reader, extractor.encode, _workers(work), lanes), start=1
-            ):
+            for number, (clip, found) in enumerate(flow(todo, decoders, extractor.encode, lanes), start=1):
                 reason = str(found) if isinstance(found, UnreadableVideoError) else _written(writers, clip, found)
                 if reason:
                     failures[clip] = reason

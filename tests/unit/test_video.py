@@ -14,7 +14,7 @@ pytest.importorskip("av", reason='needs pip install "captionbench[extract]"')
 
 from films import film, greys, song
 
-from bench.features.decoders import Footage, Reader, flow
+from bench.features.decoders import Decoders, Footage, Reader, flow
 from bench.features.logmel import BANDS, RATE, STEPS, log_mel
 from bench.features.preprocessing import Preprocessing
 from bench.features.video import (
@@ -199,6 +199,7 @@ class Deadly(Reader):
 
 def test_a_video_that_kills_its_decoder_is_named_and_the_rest_goes_on(tmp_path: Path) -> None:
     clips = {name: Footage(film(tmp_path / f"{name}.mkv", 4)) for name in ("a", "bomb", "c", "d")}
-    found = dict(flow(clips, Deadly(Sampling(2), SQUARE), greys, workers=1, lanes=1))
+    with Decoders(Deadly(Sampling(2), SQUARE), 1) as decoders:
+        found = dict(flow(clips, decoders, greys, lanes=1))
     assert str(found.pop("bomb")) == "bomb.mkv ended the process that decoded it (status -9)"
     assert found == {clip: [0, 3] for clip in "acd"}
