@@ -5,15 +5,15 @@ A cell is a process of its own: it warms up, says so, waits for its turn and tel
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import time
-from typing import IO
 
 import torch
 
+from bench.execution.allocator import keep_freed
 from tests.perf.generated import MSVD, batch
 from tests.perf.rows import Row
+from tests.perf.timing import at_once
 from tests.perf.training import salstm, step_of
 
 STEPS = 8
@@ -21,6 +21,7 @@ STEPS = 8
 
 def cell() -> None:
     """One cell: `ready` when it is warm, then its seconds once a line comes in."""
+    keep_freed()
     torch.set_num_threads(1)
     pair = salstm()
     step = step_of(pair.engine, pair.loss, batch(MSVD))
@@ -35,23 +36,7 @@ def cell() -> None:
 
 def together(count: int) -> float:
     """Seconds until the last of `count` cells that began at once has done its steps."""
-    command = [sys.executable, "-c", "from tests.perf.cells import cell; cell()"]
-    started = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(count)
-    ]
-    pipes: list[tuple[IO[str], IO[str]]] = []
-    for process in started:
-        assert process.stdin is not None and process.stdout is not None
-        pipes.append((process.stdin, process.stdout))
-    for _, out in pipes:
-        assert out.readline() == "ready\n"
-    for into, _ in pipes:
-        into.write("go\n")
-        into.flush()
-    taken = [float(out.readline()) for _, out in pipes]
-    for process in started:
-        process.communicate()
-    return max(taken)
+    return max(taken for (taken,) in at_once("from tests.perf.cells import cell; cell()", count))
 
 
 def rows(threads: int) -> list[Row]:

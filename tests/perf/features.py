@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import resource
+import sys
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from statistics import fmean
 
 import h5py
 import hdf5plugin  # noqa: F401  (the filter of the cache)
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 
 from bench.data.source import Clip
+from bench.execution.allocator import keep_freed
 from bench.features.cache import Cache, CacheWriter
 from bench.features.decoders import Footage
 from bench.features.extract import Extractor, extract_stream
@@ -28,9 +30,11 @@ from bench.features.specs import spec_of
 from bench.features.video import Sampling
 from bench.home import Home
 from tests.perf.rows import Row
-from tests.perf.timing import seconds
+from tests.perf.timing import at_once, seconds
 
 VIDEOS, LENGTH, FRAMES = 64, 240, 28
+ROUNDS = 3
+PART = 16  # videos that each program decodes and encodes apart from the command
 BATCH, STORED = 64, 512  # clips of a batch, clips of the cache that batches are read from
 SHAPE = (28, 1536)
 MANY = 10_000
@@ -62,48 +66,63 @@ def processor_seconds(work: Callable[[], object]) -> float:
     return ended.ru_utime + ended.ru_stime - begun.ru_utime - begun.ru_stime
 
 
-def extraction(folder: Path, threads: int) -> Row:
-    """The whole command's wall time against its share of decoding and encoding, each measured alone on one thread.
+def asked_of(folder: Path) -> Extraction:
+    return Extraction("perf", "frames", folder, Sampling(FRAMES), spec_of("mobilenetv2_100"), "random")
 
-    Alone they are measured before the command and after it, and the smaller figure counts: a slow moment of the machine would
-    make the command look better than the work in it. A thread does it, as in the command: on a program's first thread the
-    same work takes more processor time, as memory that was given back has to be cleared again.
+
+def parts(folder: str) -> None:
+    """Processor seconds of decoding and of encoding a part of the videos, by one thread: see `at_once`."""
+    keep_freed()
+    torch.set_num_threads(1)
+    extractor = Extractor(asked_of(Path(folder)))
+    files = sorted(Path(folder).glob("*.mp4"))[:PART]
+    read = [extractor.reader(Footage(file)) for file in files]
+    for one in read[:2]:
+        extractor.encode(one)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    spent = [0.0, 0.0]
+    for file, one in zip(files, read, strict=True):  # one after the other, so that each meets both of the neighbour's
+        spent[0] += processor_seconds(lambda file=file: extractor.reader(Footage(file)))
+        spent[1] += processor_seconds(lambda one=one: extractor.encode(one))
+    print(*spent, flush=True)
+
+
+def extraction(folder: Path, threads: int) -> Row:
+    """The whole command's wall time against its share of decoding and encoding; the median of three rounds.
+
+    These are measured before each command and after it by programs of one thread that share nothing, one for each core. All
+    cores are busy with them, as the command keeps them: convolutions that run side by side take more processor time than alone.
     """
     clips = {f"v{number}": Clip(f"v{number}", f"v{number}") for number in range(VIDEOS)}
-    files = [make_video(folder / f"{clip}.mp4", number) for number, clip in enumerate(clips)]
-    asked = Extraction("perf", "frames", folder, Sampling(FRAMES), spec_of("mobilenetv2_100"), "random")
-    extractor = Extractor(asked)
-    some = files[: VIDEOS // 4]
-    read = [extractor.reader(Footage(file)) for file in some]
-
-    def alone() -> tuple[float, float]:
-        """Processor seconds of decoding and of encoding all videos, from a part of them."""
-        before = torch.get_num_threads()
-        torch.set_num_threads(1)
-        works = (
-            lambda: [extractor.reader(Footage(file)) for file in some],
-            lambda: [extractor.encode(one) for one in read],
-        )
-        spent = tuple(processor_seconds(work) * VIDEOS / len(some) for work in works)
-        torch.set_num_threads(before)
-        return spent[0], spent[1]
-
-    extractor.encode(read[0])  # warm up
-    with ThreadPoolExecutor(1) as thread:
-        first = thread.submit(alone).result()
-    begun = time.perf_counter()
-    _, failed = extract_stream(asked, clips, {}, Home(folder), work=Work(workers=threads))
-    wall = time.perf_counter() - begun
-    with ThreadPoolExecutor(1) as thread:
-        last = thread.submit(alone).result()
-    decoding, encoding = (min(pair) for pair in zip(first, last, strict=True))
-    assert not failed
+    for number, clip in enumerate(clips):
+        make_video(folder / f"{clip}.mp4", number)
     cores = min(threads, len(os.sched_getaffinity(0)))
+    Extractor(asked_of(folder))  # what it imports takes longer than several clips
+
+    def apart() -> list[float]:
+        """Processor seconds of decoding and of encoding all videos."""
+        found = at_once(f"from tests.perf.features import parts; parts({str(folder)!r})", cores)
+        return [fmean(spent) * VIDEOS / PART for spent in zip(*found, strict=True)]
+
+    def whole(number: int) -> float:
+        """Seconds of the command."""
+        begun = time.perf_counter()
+        _, failed = extract_stream(asked_of(folder), clips, {}, Home(folder / str(number)), work=Work(workers=threads))
+        assert not failed
+        return time.perf_counter() - begun
+
+    before, rounds = apart(), []
+    for number in range(ROUNDS):
+        wall, after = whole(number), apart()
+        decoding, encoding = (fmean(pair) for pair in zip(before, after, strict=True))
+        rounds.append((wall * cores / (decoding + encoding), wall, decoding, encoding))
+        before = after
+    ratio, wall, decoding, encoding = sorted(rounds)[ROUNDS // 2]
     behind = {"wall s": wall, "decoding s": decoding, "encoding s": encoding, "clips/s": VIDEOS / wall}
+    behind |= {"least": min(rounds)[0], "most": max(rounds)[0]}
     against = f"decoding and encoding over {cores} cores"
-    return Row(
-        "extraction, mobilenetv2_100", against, wall * cores / (decoding + encoding), 1.15, at_most=True, details=behind
-    )
+    return Row("extraction, mobilenetv2_100", against, ratio, 1.15, at_most=True, details=behind)
 
 
 def fill(path: Path, clips: int, shape: tuple[int, ...]) -> list[str]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
+from typing import IO
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -40,3 +43,27 @@ def operations(step: Callable[[], object]) -> int:
     with FlopCounterMode(display=False) as counter:
         step()
     return int(counter.get_total_flops())
+
+
+def at_once(program: str, count: int) -> list[list[float]]:
+    """The numbers that `count` processes of a Python program print which begin their work at the same moment.
+
+    A program warms up, prints `ready`, waits for a line of input, and prints its numbers in one line.
+    """
+    command = [sys.executable, "-c", program]
+    started = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(count)
+    ]
+    pipes: list[tuple[IO[str], IO[str]]] = []
+    for process in started:
+        assert process.stdin is not None and process.stdout is not None
+        pipes.append((process.stdin, process.stdout))
+    for _, out in pipes:
+        assert out.readline() == "ready\n"
+    for into, _ in pipes:
+        into.write("go\n")
+        into.flush()
+    found = [[float(word) for word in out.readline().split()] for _, out in pipes]
+    for process in started:
+        process.communicate()
+    return found
