@@ -14,10 +14,10 @@ LARGEST = 2**31 - 1
 def keep_freed() -> None:
     """Let this process reuse what it frees instead of giving it back to the system, as far as its C library can be told.
 
-    Tensors of a step are larger than glibc keeps by itself: it maps each anew, and the system clears every page of it, which
-    takes up to a fifth of a step's time and a third of an encoder's. The process then stays as large as it was at its largest.
-    There is one heap for all threads, as large blocks cannot be had in the others'. For processes of bench's own: nothing of it
-    can be undone.
+    Tensors of a step are larger than glibc keeps by itself: it maps each anew, and the system clears every page of it (on one
+    thread a quarter of the time of HAIL's step in bfloat16, a fifth of an encoder's). The process then stays as large as it was
+    at its largest. There is one heap for all threads, as large blocks cannot be had in the others'. For processes of bench's
+    own: nothing of it can be undone.
     """
     if platform.libc_ver()[0] != "glibc":
         return

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from bench import BenchError
 from bench.definition import DatasetDefinition
+from bench.execution.allocator import keep_freed
 from bench.home import Home
 
 if TYPE_CHECKING:
@@ -66,7 +67,6 @@ def extract(
     Returns its path, and a sentence on the clips that could not be read, empty if there are none. Raises BenchError where
     nothing can be extracted at all.
     """
-    from bench.execution.allocator import keep_freed
     from bench.execution.countdown import Countdown
     from bench.features.extract import extract_stream, told_failures
     from bench.features.extraction import Extraction, Work

@@ -33,7 +33,7 @@ from tests.perf.rows import Row
 from tests.perf.timing import at_once, seconds
 
 VIDEOS, LENGTH, FRAMES = 64, 240, 28
-ROUNDS = 3
+ROUNDS = 3  # of the command, between measures of its parts
 PART = 16  # videos that each program decodes and encodes apart from the command
 BATCH, STORED = 64, 512  # clips of a batch, clips of the cache that batches are read from
 SHAPE = (28, 1536)
