@@ -1,6 +1,6 @@
 """bench: video-captioning papers side by side, under one protocol.
 
-`bench.load(path)` is a trained method from its checkpoint, see `bench.execution.checkpoint.load`.
+`bench.load(path)` is a trained method from its checkpoint, see `bench.cell.checkpoint.load`.
 """
 
 import importlib
@@ -19,5 +19,5 @@ class BenchError(Exception):
 def __getattr__(name: str) -> Any:
     """`load` is imported when it is first asked for: it needs torch, and `import bench` stays light."""
     if name == "load":
-        return importlib.import_module("bench.execution.checkpoint").load
+        return importlib.import_module("bench.cell.checkpoint").load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from bench.execution.ui import lean_environment
+from bench.tracking.ui import lean_environment
 
 START_SECONDS = 120.0
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from bench.data.clips import CorpusClips, StreamSource
+from bench.data.batches import CorpusClips, StreamSource
 from bench.method import BOS, EOS, PAD, SPECIAL, Batch, Clips, Reference, Search, StreamInfo, Vocabulary, WordLoss
 from bench.nn.decoding import Captioner, Memory, State
 from bench.training import plain_loss

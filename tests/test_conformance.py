@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.conformance import CHECKS, Bench
-from bench.registry import find_methods
+from bench.conformance.checks import CHECKS
+from bench.conformance.workplace import Bench
+from bench.declare.registry import find_methods
 
 CARDS = {name: entry.card for name, entry in find_methods().items() if entry.card}
 ROWS = {f"{name}:{row}": variant for name, card in CARDS.items() for row, variant in card.variants.items()}

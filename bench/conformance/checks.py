@@ -21,12 +21,11 @@ import torch
 from torch import Tensor
 
 from bench import BenchError
-from bench.conformance.corpus import SECRET
-from bench.conformance.workplace import Bench, CellFailed, NotChecked
-from bench.execution.cell import run_cell
-from bench.execution.checkpoint import CHECKPOINT, load
-from bench.execution.inputs import gather
-from bench.execution.workbench import OverBudgetError, Workbench
+from bench.cell.checkpoint import CHECKPOINT, load
+from bench.cell.fit import run_cell
+from bench.cell.inputs import gather
+from bench.cell.workbench import OverBudgetError, Workbench
+from bench.conformance.workplace import SECRET, Bench, CellFailed, NotChecked
 from bench.method import SPECIAL
 from bench.records.store import PREDICTIONS, read_predictions, read_record
 
@@ -325,7 +324,7 @@ def trains_by_the_loss_of_its_run(bench: Bench) -> None:
         raise _Asked
 
     try:
-        with mock.patch("bench.execution.cell.word_loss", lambda config, train: ask):
+        with mock.patch("bench.cell.fit.word_loss", lambda config, train: ask):
             run_cell(cell.config, str(bench.home.root))
     except _Asked:
         return

@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from bench.conformance.corpus import write_corpus
-from bench.data.clips import CorpusClips
-from bench.execution.cell import Fitting, run_cell
-from bench.execution.checkpoint import method_code
-from bench.execution.inputs import Inputs
-from bench.execution.prepare import prepare
+import numpy as np
+import torch
+import yaml
+
+from bench.cell.checkpoint import method_code
+from bench.cell.fit import Fitting, run_cell
+from bench.cell.inputs import Inputs
+from bench.data.batches import CorpusClips
+from bench.declare.registry import dataset, method_entry
 from bench.features.encoders import load_encoder
 from bench.home import Home
 from bench.method import Caption, Method, Search
+from bench.plan.cells import Cell, cells
+from bench.plan.request import parse
 from bench.records.schema import Record
 from bench.records.store import read_record
-from bench.registry import dataset, method_entry
-from bench.spec import Cell, cells, parse
+from bench.run.prepare import prepare
 
 SMALL = {"width": 16, "embedding": 12, "attention": 8, "dropout": 0.3}
 
@@ -209,3 +214,76 @@ def _opened(inside: dict[str, bool]) -> Iterator[list[tuple[str, bool, bool]]]:
         yield seen
     finally:
         _LISTENERS.pop()
+
+
+SECRET = "zyxwvunplanted"
+"""A word that only test captions hold. Whoever can find it in what `fit` gets has seen the answers."""
+
+SIZES = {"train": 10, "val": 3, "test": 4}
+NOUNS, VERBS = ("man", "woman", "dog", "cat", "child"), ("runs", "sings", "cooks", "swims")
+SHAPES = {
+    "frames": (6, 12),
+    "motion": (4, 10),
+    "spatial": (9, 8),
+    "regions": (6, 3, 8),
+    "audio": (16,),
+    "words": (30,),
+    "actions": (20,),
+    "objects": (25,),
+    "pixels": (6, 3, 64, 64),
+}
+COLOURS = ((200, 40, 40), (40, 200, 40), (40, 40, 200), (200, 200, 40), (40, 200, 200))
+ENCODER = "shapes"  # makes the frames of a corpus with pixels: a method may go on from the ones to the others
+
+
+def write_corpus(folder: Path, streams: Sequence[str]) -> Path:
+    """Write captions and streams into `folder`; returns the path of the data set definition. A function of nothing else."""
+    random = np.random.default_rng(7)
+    clips = [f"{split}{number}" for split, count in SIZES.items() for number in range(count)]
+    lines, scenes = [], {}
+    for place, clip in enumerate(clips):
+        scenes[clip] = (place % len(NOUNS), place % len(VERBS))
+        who, does = NOUNS[scenes[clip][0]], VERBS[scenes[clip][1]]
+        texts = [f"a {who} {does}", f"the {who} {does} outside", f"there is a {who} who {does} alone"]
+        if clip.startswith("test"):
+            texts = [f"{text} {SECRET}" for text in texts]
+        lines += [json.dumps({"clip": clip, "caption": text}) for text in texts]
+    (folder / "captions.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    seen = _paint(scenes) if "pixels" in streams else {}
+    for name in streams:
+        (folder / name).mkdir()
+        shape = SHAPES.get(name, (6, 8))
+        for clip, (noun, verb) in scenes.items():
+            values = random.normal(0, 0.1, shape)
+            values[..., noun] += 1.0
+            values[..., len(NOUNS) + verb if shape[-1] > len(NOUNS) + len(VERBS) else verb] += 1.0
+            np.save(folder / name / f"{clip}.npy", seen[name][clip] if name in seen else values.astype(np.float32))
+    for split in SIZES:
+        own = [clip for clip in clips if clip.startswith(split)]
+        (folder / f"{split}.txt").write_text("\n".join(own) + "\n", encoding="utf-8")
+    definition = {
+        "name": "tiny",
+        "captions": [{"format": "jsonl", "files": {"captions": "captions.jsonl"}}],
+        "splits": {split: f"{split}.txt" for split in SIZES},
+        "streams": {name: {"source": name, **({"encoder": ENCODER} if name in seen else {})} for name in streams},
+        "train": {"epochs": 4, "captions": 8, "captions_per_clip": 2, "learning_rate": 0.01},
+    }
+    path = folder / "dataset.yaml"
+    path.write_text(yaml.safe_dump(definition), encoding="utf-8")
+    return path
+
+
+def _paint(scenes: Mapping[str, tuple[int, int]]) -> dict[str, dict[str, np.ndarray]]:
+    """`pixels` of every clip, six frames of 64 x 64 with a square on noise: its colour tells the noun, its path the verb; and
+    `frames`, what the encoder makes of them."""
+    random = np.random.default_rng(8)
+    encoder = load_encoder(ENCODER)
+    seen: dict[str, dict[str, np.ndarray]] = {"pixels": {}, "frames": {}}
+    for clip, (noun, verb) in scenes.items():
+        pixels = random.integers(90, 110, (6, 3, 64, 64), dtype=np.uint8)
+        for time in range(6):
+            row, column = 6 + 12 * verb, 6 + 8 * time
+            pixels[time, :, row : row + 10, column : column + 10] = np.array(COLOURS[noun])[:, None, None]
+        seen["pixels"][clip] = pixels
+        seen["frames"][clip] = encoder(torch.from_numpy(pixels)).detach().numpy()
+    return seen

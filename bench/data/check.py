@@ -6,12 +6,13 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from bench import BenchError
-from bench.data.corpus import Corpus, load_corpus
-from bench.data.findings import Finding, many
+from bench.data.corpus import load_corpus
+from bench.data.source import Corpus
 from bench.data.text import tokenize_all
+from bench.errors import Finding, many
 
 if TYPE_CHECKING:
-    from bench.definition import DatasetDefinition
+    from bench.declare.dataset import DatasetDefinition
     from bench.home import Home
 
 

@@ -3,48 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench import BenchError
-from bench.data.findings import Finding, many, named
 from bench.data.readers import FORMATS
-from bench.data.source import Clip, RawCaption, Source
+from bench.data.readers.shapes import shapes_corpus
+from bench.data.source import Corpus, Source
 from bench.data.splits import OFFICIAL, SPLITS, Names, expand, published, read_list, split_clips
+from bench.declare.dataset import Clip, DatasetDefinition
+from bench.errors import Finding, many, named
+from bench.home import Home
 
 if TYPE_CHECKING:
-    from bench.definition import CaptionSource, Counts, DatasetDefinition
-    from bench.home import Home
-
-__all__ = ["Clip", "Corpus", "RawCaption", "load_corpus"]
-
-
-@dataclass
-class Corpus:
-    """Clips of all splits by id, their captions in file order, and the splits (ids in id order).
-
-    `notes` says every rule that was applied and how often; `findings` says the same with clip ids. `lower_cased` is
-    True when no caption has an upper-case letter: scores on such references carry it in their signature. `aliases`
-    maps other names of clips (MSVD's YouTube names) to ids.
-    """
-
-    name: str
-    clips: dict[str, Clip]
-    captions: dict[str, tuple[RawCaption, ...]]
-    splits: dict[str, tuple[str, ...]]
-    notes: tuple[str, ...] = ()
-    lower_cased: bool = False
-    aliases: dict[str, str] = field(default_factory=dict)
-    findings: tuple[Finding, ...] = ()
-
-    def find(self, name: str) -> str:
-        """The id of a clip that is given by its id or by another of its names. Raises BenchError when unknown."""
-        if name in self.clips:
-            return name
-        if name in self.aliases:
-            return self.aliases[name]
-        raise BenchError(f"data set {self.name} has no clip {name!r} (its ids look like {next(iter(self.clips), '-')})")
+    from bench.declare.dataset import CaptionSource, Counts
 
 
 def load_corpus(
@@ -62,7 +34,7 @@ def load_corpus(
     rule = definition.split_rule(splits)
     choice, files = definition.caption_source(home)
     if choice.format == "shapes":
-        return _shapes(definition, subset)
+        return shapes_corpus(definition.options, subset)
     source = read_source(choice, files, definition.name)
     names = Names(source)
     check_counts(definition, choice, source, names, home)
@@ -73,11 +45,16 @@ def load_corpus(
     return _assemble(definition, source, chosen)
 
 
-def _shapes(definition: DatasetDefinition, subset: Sequence[int] | None) -> Corpus:
-    # Imported here: the generator needs these types, and no other corpus needs the generator.
-    from bench.data.shapes import shapes_corpus
-
-    return shapes_corpus(definition.options, subset)
+def all_clips(definition: DatasetDefinition, home: Home) -> tuple[dict[str, Clip], dict[str, str]]:
+    """Clips of the data set under every split rule, and their other names: one cache, and with it one fingerprint, serves
+    all rules."""
+    clips: dict[str, Clip] = {}
+    aliases: dict[str, str] = {}
+    for rule in ("default", *definition.split_variants):
+        corpus = load_corpus(definition, home, splits=rule)
+        clips |= {clip: one for clip, one in corpus.clips.items() if clip not in clips}
+        aliases |= corpus.aliases
+    return clips, aliases
 
 
 def read_source(choice: CaptionSource, files: dict[str, Path], name: str) -> Source:

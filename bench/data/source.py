@@ -16,22 +16,41 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench import BenchError
-from bench.data.findings import Finding, many, named
+from bench.declare.dataset import Clip
+from bench.errors import Finding, many, named
+
+
+@dataclass
+class Corpus:
+    """Clips of all splits by id, their captions in file order, and the splits (ids in id order).
+
+    `notes` says every rule that was applied and how often; `findings` says the same with clip ids. `lower_cased` is
+    True when no caption has an upper-case letter: scores on such references carry it in their signature. `aliases`
+    maps other names of clips (MSVD's YouTube names) to ids.
+    """
+
+    name: str
+    clips: dict[str, Clip]
+    captions: dict[str, tuple[RawCaption, ...]]
+    splits: dict[str, tuple[str, ...]]
+    notes: tuple[str, ...] = ()
+    lower_cased: bool = False
+    aliases: dict[str, str] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
+
+    def find(self, name: str) -> str:
+        """The id of a clip that is given by its id or by another of its names. Raises BenchError when unknown."""
+        if name in self.clips:
+            return name
+        if name in self.aliases:
+            return self.aliases[name]
+        raise BenchError(f"data set {self.name} has no clip {name!r} (its ids look like {next(iter(self.clips), '-')})")
+
 
 # C0 and C1 controls, the Unicode line and paragraph separators, and lone surrogates, which UTF-8 cannot carry.
 _BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 # Byte order mark, zero-width space, word joiner, direction marks. Joiners U+200C/D stay: some scripts need them.
 _INVISIBLE = re.compile(r"[\ufeff\u200b\u2060\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-
-
-@dataclass(frozen=True, slots=True)
-class Clip:
-    """One clip. `video` names the file that it lies in; `start` and `end` (seconds) where it is a part of that file."""
-
-    id: str
-    video: str
-    start: float | None = None
-    end: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,11 +30,11 @@ from bench import BenchError
 from bench.evaluation.bleu import TokenBleu
 from bench.evaluation.cider import TokenCider
 from bench.evaluation.meteor import Meteor, Segment
+from bench.evaluation.metrics import DENSEVID, NAMES, PREFIX, PTB
 from bench.evaluation.ngrams import Floats, name_some
 from bench.evaluation.ptb import tokenize
 from bench.evaluation.rouge import TokenRouge, split
 from bench.evaluation.statistics import corpus_bleu, corpus_mean, corpus_meteor
-from bench.evaluation.versions import DENSEVID, NAMES, PREFIX, PTB
 
 THRESHOLDS = (0.3, 0.5, 0.7, 0.9)
 UNMATCHED = "qxjzvkwqxjzvkwq"  # fifteen letters that the tokenizer keeps as one word and no table of METEOR knows

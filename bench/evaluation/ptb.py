@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.evaluation.java import OPTIONS, ScoringUnavailable, check_java, find_jar, find_java, one_line, run_java
-from bench.evaluation.versions import PTB
+from bench.evaluation.metrics import PTB
 
 JAR = ("tokenizer", "stanford-corenlp-3.4.1.jar")
 PUNCTUATION = frozenset(

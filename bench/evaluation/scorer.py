@@ -21,11 +21,11 @@ from bench.evaluation.bleu import TokenBleu
 from bench.evaluation.cider import TokenCider
 from bench.evaluation.java import ScoringUnavailable
 from bench.evaluation.meteor import Meteor, Segment
+from bench.evaluation.metrics import NAMES, PTB
 from bench.evaluation.ngrams import Floats, name_some
 from bench.evaluation.ptb import PtbCache, tokenize
 from bench.evaluation.rouge import TokenRouge, split
 from bench.evaluation.statistics import bleu, corpus_bleu, corpus_mean, corpus_meteor, meteor
-from bench.evaluation.versions import NAMES, PTB
 
 __all__ = ["METRICS", "Scorer", "Scores", "ScoringUnavailable", "digest"]
 

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 from bench import BenchError
-from bench.data.findings import Finding
+from bench.errors import Finding
 from bench.features.contents import LEFT_OUT, WRITTEN, Contents, clip_digest, describe
 from bench.features.sidecar import command, fingerprint, name_clips, read_sidecar, remake, sidecar_path
 

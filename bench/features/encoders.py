@@ -19,8 +19,7 @@ from torch import Tensor, nn
 
 from bench import BenchError
 from bench.features.backends import need_timm, need_torchvision
-from bench.features.preprocessing import Preprocessing
-from bench.features.specs import ENCODERS, Spec, spec_of
+from bench.features.specs import ENCODERS, Preprocessing, Spec, spec_of
 from bench.features.weights import WORDS, fill, find_file
 
 __all__ = ["ENCODERS", "Encoder", "Preprocessing", "Spec", "load_encoder", "load_weights", "spec_of"]
@@ -144,10 +143,9 @@ def _behead(network: nn.Module, head: str) -> None:
 
 def _build_ours(spec: Spec, weights: str, gives: str) -> nn.Module:
     if spec.network == "shapes":
-        from bench.data.shapes.encoder import ShapesNetwork
+        from bench.shapes.network import ShapesNetwork
 
         return ShapesNetwork(random=weights == "random")
-    from bench.features.networks import C3D, VGGish
 
     return VGGish() if spec.network == "vggish" else C3D(**(spec.arguments if gives == "classes" else {}))
 
@@ -179,3 +177,120 @@ def load_weights(network: nn.Module, path: Path, spec: Spec) -> None:
 
 def _times(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))
+
+
+class C3D(nn.Module):
+    """Eight convolutions of 3x3x3 (Tran et al., ICCV 2015, section 3.3): runs [N, 3, 16, 112, 112] -> fc6 [N, 4096].
+
+    With `classes`, the two layers above it too, -> logits [N, classes]. Names of parameters are those in which its weights
+    circulate for PyTorch.
+    """
+
+    def __init__(self, classes: int = 0) -> None:
+        super().__init__()
+        sizes = {"1": (3, 64), "2": (64, 128), "3a": (128, 256), "3b": (256, 256)}
+        sizes |= {"4a": (256, 512), "4b": (512, 512), "5a": (512, 512), "5b": (512, 512)}
+        for name, (inputs, outputs) in sizes.items():
+            self.add_module(f"conv{name}", nn.Conv3d(inputs, outputs, 3, padding=1))
+        self.fc6 = nn.Linear(8192, 4096)
+        self.above = bool(classes)
+        if classes:
+            self.fc7, self.fc8 = nn.Linear(4096, 4096), nn.Linear(4096, classes)
+
+    def forward(self, runs_NCTYX: Tensor) -> Tensor:
+        x = runs_NCTYX
+        for name in ("1", "2", "3a", "3b", "4a", "4b", "5a", "5b"):
+            x = torch.relu(self.get_submodule(f"conv{name}")(x))
+            if name == "1":  # time is halved from the second pooling on
+                x = nn.functional.max_pool3d(x, (1, 2, 2))
+            elif name == "5b":
+                x = nn.functional.max_pool3d(x, 2, padding=(0, 1, 1))
+            elif name in ("2", "3b", "4b"):
+                x = nn.functional.max_pool3d(x, 2)
+        x = torch.relu(self.fc6(x.flatten(1)))
+        logits: Tensor = self.fc8(torch.relu(self.fc7(x))) if self.above else x
+        return logits
+
+
+class VGGish(nn.Module):
+    """Examples of log-mel bands [N, 1, 96, 64] -> [N, 128] (Hershey et al., ICASSP 2017; the released network is VGG's
+    configuration A with four poolings). The last layer is rectified, as in the release; its PCA is not applied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        inputs = 1
+        for outputs in (64, 0, 128, 0, 256, 256, 0, 512, 512, 0):
+            if outputs:
+                layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU()]
+                inputs = outputs
+            else:
+                layers.append(nn.MaxPool2d(2))
+        self.features = nn.Sequential(*layers)
+        self.embeddings = nn.Sequential(
+            nn.Linear(512 * 6 * 4, 4096), nn.ReLU(), nn.Linear(4096, 4096), nn.ReLU(), nn.Linear(4096, 128), nn.ReLU()
+        )
+
+    def forward(self, examples_N1TF: Tensor) -> Tensor:
+        maps = self.features(examples_N1TF).permute(0, 2, 3, 1)  # channels last, as the weights were trained
+        vectors: Tensor = self.embeddings(maps.flatten(1))
+        return vectors
+
+
+OVERLAP = 0.5
+
+
+class RegionEncoder(nn.Module):
+    """uint8 frames [N, 3, H, W] -> `regions` [N, k, 1024], surest first, and `boxes` [N, k, 5]: x1, y1, x2, y2 as shares of width
+    and height, and the probability. A frame with fewer boxes has zeros after them."""
+
+    def __init__(self, spec: Spec, network: Any, count: int) -> None:
+        super().__init__()
+        self.spec, self.network, self.count = spec, network, count
+
+    def forward(self, frames_NCYX: Tensor) -> dict[str, Tensor]:
+        found = [self._one(frame) for frame in frames_NCYX]
+        return {name: torch.stack([one[name] for one in found]) for name in ("regions", "boxes")}
+
+    def _one(self, frame: Tensor) -> dict[str, Tensor]:
+        network = self.network
+        images, _ = network.transform([frame.float() / 255])
+        maps = network.backbone(images.tensors)
+        if isinstance(maps, Tensor):
+            maps = {"0": maps}
+        (proposals,), _ = network.rpn(images, maps)
+        vectors = self._vectors(maps, proposals, images.image_sizes)
+        logits, shifts = network.roi_heads.box_predictor(vectors)
+        scores, classes = logits.softmax(-1)[:, 1:].max(dim=1)  # class 0 is the background
+        boxes = network.roi_heads.box_coder.decode(shifts, [proposals])
+        boxes = boxes[torch.arange(len(boxes), device=boxes.device), classes + 1]
+        height, width = images.image_sizes[0]
+        limits = boxes.new_tensor([width, height, width, height])
+        boxes = boxes.clamp(min=0).minimum(limits)
+        real = (boxes[:, 2] - boxes[:, 0] > 1) & (boxes[:, 3] - boxes[:, 1] > 1)
+        boxes, scores = boxes[real], scores[real]
+        from torchvision.ops import nms
+
+        kept = nms(boxes, scores, OVERLAP)[: self.count]
+        told = torch.cat([boxes[kept] / limits, scores[kept, None]], dim=1)
+        return {
+            "regions": _filled(self._vectors(maps, boxes[kept], images.image_sizes), self.count),
+            "boxes": _filled(told, self.count),
+        }
+
+    def _vectors(self, maps: Mapping[str, Tensor], boxes: Tensor, sizes: list[tuple[int, int]]) -> Tensor:
+        heads = self.network.roi_heads
+        vectors: Tensor = heads.box_head(heads.box_roi_pool(maps, [boxes], sizes))
+        return vectors
+
+
+def _filled(rows: Tensor, count: int) -> Tensor:
+    return nn.functional.pad(rows, (0, 0, 0, count - len(rows)))
+
+
+def load_detector(name: str, weights: str, count: int, files: Mapping[str, str] | None = None) -> RegionEncoder:
+    """The detector called `name`, in eval mode, on the CPU, for `count` boxes of a frame. Raises BenchError."""
+    spec = spec_of(name)
+    if spec.family != "regions":
+        raise BenchError(f"encoder {name} finds no boxes, as the stream regions needs")
+    return RegionEncoder(spec, built(spec, weights, files, gives="boxes"), count).eval()

@@ -23,19 +23,18 @@ from bench import BenchError
 from bench.features.backends import need_av
 from bench.features.cache import Cache, CacheWriter
 from bench.features.contents import Contents, unfit
-from bench.features.decoders import Decoders, Footage, Reader, flow
-from bench.features.encoders import load_encoder
+from bench.features.decoders import Decoders, Footage, Reader, find_footage, flow
+from bench.features.encoders import load_detector, load_encoder
 from bench.features.extraction import PIXELS, Extraction, Work
-from bench.features.footage import find_footage
 from bench.features.importers import up_to_date
-from bench.features.regions import load_detector
 from bench.features.sidecar import cache_path, canonical, name_clips, read_sidecar
 from bench.features.video import UnreadableVideoError
 from bench.features.weights import state_digest
 
 if TYPE_CHECKING:
-    from bench.data.source import Clip
+    from bench.declare.dataset import Clip
     from bench.home import Home
+
 
 # Frames at once. On a processor the maps of 28 frames are memory that the system clears anew for every layer: mobilenetv2_100
 # took 1.7 s of processor time for 28 frames at once, 0.7 s for four at a time.

@@ -20,13 +20,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import BenchError
+from bench.disk.digests import file_digest
 from bench.features.decoders import Reader
 from bench.features.specs import ENCODERS, Spec, spec_of
 from bench.features.video import Sampling
-from bench.features.weights import WORDS, file_digest
+from bench.features.weights import WORDS
 
 if TYPE_CHECKING:
     from bench.home import Home
+
 
 PIXELS = "pixels"
 BOXES = 16  # of a frame, unless told: as many as HA_IL reads

@@ -15,6 +15,7 @@ import numpy as np
 from bench import BenchError
 from bench.features.cache import Cache, CacheWriter
 from bench.features.contents import DTYPES, describe, unfit
+from bench.features.formats import Joined, Source, open_source
 from bench.features.names import SHIFTS, by_name, by_shift, by_table, hint, match, natural, read_ids
 from bench.features.sidecar import (
     cache_path,
@@ -25,11 +26,11 @@ from bench.features.sidecar import (
     was_told,
     write_sidecar,
 )
-from bench.features.sources import Joined, Source, open_source
-from bench.features.spacing import choose_frames
+from bench.features.video import choose_frames
 
 if TYPE_CHECKING:
     from bench.home import Home
+
 
 UNTIMED = ("spatial",)  # [places, channels]: two axes, none of them time
 

@@ -18,6 +18,7 @@ from bench.home import data_folder
 if TYPE_CHECKING:
     from bench.home import Home
 
+
 SCHEMA = 1
 REQUIRED = ("schema", "stream", "shape", "timed", "dtype", "clips", "fingerprint", "bytes", "source", "encoder")
 

@@ -1,18 +1,57 @@
-"""Encoders by name: network, preprocessing, and the weights that go with them. Imports no torch.
-
-What papers used stands in the table; any other name is one of timm's, with the preprocessing that timm says its weights were
-trained with.
-"""
+"""What a frame must look like before an encoder reads it. Imports no torch: the processes that decode videos need none."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from bench import BenchError
 from bench.features.backends import need_timm
-from bench.features.preprocessing import Preprocessing
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """From a decoded frame to the pixels that an encoder reads, and from pixels to numbers.
+
+    `resize` is the length of the shorter side, or (height, width) whatever the frame's shape; the centre square of side
+    `crop` is kept. `resampler` is swscale's, which goes to RGB at the new size in one step. A pixel x of 0..255 becomes
+    (x - mean) / deviation, with one number for all or one for each of red, green and blue. `longest` bounds the longer
+    side where the frame keeps its shape.
+    """
+
+    resize: int | tuple[int, int]
+    crop: int | None
+    resampler: str
+    mean: float | tuple[float, float, float]
+    deviation: float | tuple[float, float, float]
+    longest: int | None = None
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width of the pixels; None where they follow the video's."""
+        if self.crop is not None:
+            return self.crop, self.crop
+        return self.resize if isinstance(self.resize, tuple) else None
+
+    def of_pixels(self) -> dict[str, Any]:
+        """What decides the stored pixels, for their fingerprint."""
+        told = ("resize", "crop", "resampler") + (("longest",) if self.longest is not None else ())
+        return {name: value for name, value in asdict(self).items() if name in told}
+
+    def of_features(self) -> dict[str, Any]:
+        """What decides the numbers that the encoder reads, for the fingerprint of features."""
+        return {**self.of_pixels(), "mean": self.mean, "deviation": self.deviation}
+
+    def resized(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of a frame of this shape before the crop."""
+        if isinstance(self.resize, tuple):
+            return self.resize
+        scale = self.resize / min(height, width)
+        if self.longest is not None:
+            scale = min(scale, self.longest / max(height, width))
+        least = 1 if self.crop is None else self.crop
+        return max(least, round(height * scale)), max(least, round(width * scale))
 
 
 @dataclass(frozen=True)
@@ -114,7 +153,7 @@ ENCODERS = {
         _detector("fasterrcnn_resnet50_fpn"),
         _detector("fasterrcnn_resnet50_fpn_v2"),
         _detector("fasterrcnn_mobilenet_v3_large_fpn"),
-        # One example of log-mel bands is a picture of one channel, 96 x 64; `bench.features.logmel` makes it.
+        # One example of log-mel bands is a picture of one channel, 96 x 64; `bench.features.video` makes it.
         Spec(
             "vggish",
             "vggish",

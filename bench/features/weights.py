@@ -11,18 +11,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from bench import BenchError
+from bench.disk.digests import file_digest
 
 NAMED = 6  # keys of a file of weights that a sentence spells out
 WORDS = ("pretrained", "random", "empty")  # what `weights` may be besides a file
-
-
-def file_digest(path: Path) -> str:
-    """`sha256:DIGEST` of a file. Raises BenchError where it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
-    except OSError as error:
-        raise BenchError(f"{path} cannot be read as a safetensors file: {error}") from error
 
 
 def state_digest(network: nn.Module) -> str:

@@ -14,8 +14,7 @@ from functools import cached_property, reduce
 from statistics import fmean
 from typing import Any
 
-from bench.records.keys import NOT_KEYED
-from bench.records.schema import Record
+from bench.records.schema import NOT_KEYED, Record
 
 RANKED_BY = "cider"
 FRAMES = ("frames",)

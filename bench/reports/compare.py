@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 
 from bench import BenchError
+from bench.evaluation.metrics import NAMES, PREFIX
 from bench.evaluation.resampling import DRAWS, Difference, Rows, compare, holm, metrics_of
 from bench.evaluation.statistics import Floats
-from bench.evaluation.versions import NAMES, PREFIX
-from bench.records.clips import CellClips
+from bench.pages.markdown import clean
+from bench.pages.terminal import columns, wrapped
+from bench.records.clip_scores import CellClips
 from bench.records.schema import TOP, Record
 from bench.reports.blocks import Row, flat_config
-from bench.reports.markdown import clean
-from bench.reports.scores import spread
-from bench.reports.terminal import columns, wrapped
+from bench.reports.verdicts import spread
 
 MOST = 20  # clips won, and clips lost
 REFERENCES = 3  # quoted of a clip

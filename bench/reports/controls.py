@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
+from bench.declare.registry import find_methods
 from bench.home import data_folder
-from bench.registry import find_methods
 from bench.reports.blocks import Row
 
 

@@ -12,7 +12,7 @@ from bench.home import Home
 from bench.records.schema import Record
 from bench.records.store import PREDICTIONS, cell_folder, read_predictions
 from bench.reports.blocks import Block
-from bench.reports.chance import Clips
+from bench.reports.intervals import Clips
 
 SHOWN = 3  # clips of a table
 ROWS = 6  # the best rows of a table

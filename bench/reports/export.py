@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench import BenchError
+from bench.errors import did_you_mean
 from bench.home import Home
+from bench.pages.markdown import clean
 from bench.records.schema import METRICS, TOP, Ledger, Record
 from bench.records.store import BadRecord, all_records, record_paths
-from bench.registry import did_you_mean
 from bench.reports.blocks import flat_config
-from bench.reports.markdown import clean
 
 NAMED = ("dataset", "method", "variant", "title", "seed", "protocol", "split", "splits", "subset", "streams")
 HIDDEN = (

@@ -10,10 +10,10 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from bench.evaluation.statistics import student
+from bench.pages.markdown import clean, code, escape, link, table
 from bench.records.schema import Record
 from bench.records.store import RECORD, cell_folder
-from bench.reports.markdown import clean, code, escape, link, table
-from bench.reports.scores import METRICS, NOTHING, spread
+from bench.reports.verdicts import METRICS, NOTHING, spread
 
 
 @dataclass(frozen=True)

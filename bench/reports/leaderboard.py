@@ -9,10 +9,7 @@ from typing import TYPE_CHECKING
 
 from bench import BenchError
 from bench.home import Home
-from bench.records.store import BadRecord, all_records, record_paths
-from bench.reports.blocks import Block, blocks, distinctions
-from bench.reports.controls import Pair, declared, pairs
-from bench.reports.document import (
+from bench.pages.document import (
     Bullets,
     Cell,
     Code,
@@ -26,13 +23,17 @@ from bench.reports.document import (
     Part,
     Table,
 )
-from bench.reports.html import INDEX as HOME_PAGE
-from bench.reports.html import render as to_html
-from bench.reports.markdown import PICTURE, TWIN, between_markers, bring_up_to_date, has_markers, read_page
-from bench.reports.markdown import render as to_markdown
+from bench.pages.html import INDEX as HOME_PAGE
+from bench.pages.html import render as to_html
+from bench.pages.markdown import PICTURE, TWIN, between_markers, bring_up_to_date, has_markers, read_page
+from bench.pages.markdown import render as to_markdown
+from bench.records.store import BadRecord, all_records, record_paths
+from bench.reports.blocks import Block, blocks, distinctions
+from bench.reports.controls import Pair, declared, pairs
 
 if TYPE_CHECKING:
-    from bench.reports.chance import Clips
+    from bench.reports.intervals import Clips
+
 
 INDEX, PUBLISHED = "README", "published"
 PAGES = (INDEX, HOME_PAGE, PUBLISHED)  # pages that are no data set's
@@ -69,7 +70,7 @@ def write(
     With `check` nothing is written, and what would change is returned. Records that are refused are named on the page
     and appended to `bad`. Raises BenchError: a data set without records or page, a page that lost its markers.
     """
-    from bench.reports.sound import check as sound  # imported late, as numpy is: lists of runs do without
+    from bench.reports.consistency import check as sound  # imported late, as numpy is: lists of runs do without
 
     refused: list[BadRecord] = []
     records, clips = sound(all_records(home.results, bad=refused), home, refused)
@@ -141,7 +142,7 @@ def _page(
     home: Home,
 ) -> Document:
     """One data set's page."""
-    from bench.reports.chance import of_tables
+    from bench.reports.intervals import of_tables
     from bench.reports.sections import Setting, section
 
     parts: list[Part] = [Paragraph(SHORT), Folded("How to read the tables", (Bullets(HOW_TO_READ),))]

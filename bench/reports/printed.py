@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
+from bench.pages.document import Cell, Code, Column, Document, Heading, Line, Link, Paragraph, Part
+from bench.pages.document import Table as Shown
 from bench.reports.blocks import RANKED_BY, Row
-from bench.reports.document import Cell, Code, Column, Document, Heading, Line, Link, Paragraph, Part
-from bench.reports.document import Table as Shown
 from bench.reports.published import Paper, Published, Table, family, load_papers
 from bench.reports.published import Row as PrintedRow
-from bench.reports.scores import METRICS, NOTHING
 from bench.reports.sections import numbers
-from bench.reports.verdicts import HOW_TO_READ, best_answer
+from bench.reports.verdicts import HOW_TO_READ, METRICS, NOTHING, best_answer
 
 SHORT = (
     "Every row of every table of the five papers, as printed, in percent. Where a row is the result of a variant that can be run "

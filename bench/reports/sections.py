@@ -9,11 +9,7 @@ from typing import Any
 
 from bench import BenchError
 from bench.home import Home
-from bench.records.schema import DENSEVID
-from bench.records.store import cell_folder
-from bench.reports.blocks import RANKED_BY, Block, Row
-from bench.reports.chance import MOST_TIED, Chance, Clips
-from bench.reports.document import (
+from bench.pages.document import (
     Alarm,
     Bullets,
     Cell,
@@ -29,11 +25,14 @@ from bench.reports.document import (
     Span,
     Table,
 )
+from bench.records.schema import DENSEVID
+from bench.records.store import cell_folder
+from bench.reports.blocks import RANKED_BY, Block, Row
+from bench.reports.costs import known, ledger, record_link
 from bench.reports.examples import choose
-from bench.reports.ledger import known, ledger, record_link
+from bench.reports.intervals import MOST_TIED, Chance, Clips
 from bench.reports.published import Scorer
-from bench.reports.scores import METRICS, NOTHING, spread
-from bench.reports.verdicts import Answer, answer, features, printed_result
+from bench.reports.verdicts import METRICS, NOTHING, Answer, answer, features, printed_result, spread
 
 LONGEST_MESSAGE = 120  # characters of a failure's message on a page; the record has all of it
 RANKED = METRICS[RANKED_BY]
@@ -332,8 +331,8 @@ def _pictures(number: int, block: Block, chance: Chance, dataset: str, setting: 
     ranked = [n for n, rank in enumerate(block.ranks) if rank and chance.places[n]]
     if len(ranked) < 2:
         return []
-    from bench.reports.figures.board import Standing, cost, forest  # imported late: matplotlib takes long
-    from bench.reports.figures.kept import kept
+    from bench.figures.board import Standing, cost, forest  # imported late: matplotlib takes long
+    from bench.figures.canvas import kept
 
     where = f"{dataset}, {block.terms['split']} split"
     standings = []
@@ -359,8 +358,8 @@ def _not_shown(what: str, number: int, error: BenchError, home: Home) -> Paragra
 
 
 def _cost(row: Row, home: Home) -> Any:
-    from bench.reports.figures.board import Cost
-    from bench.reports.figures.source import VALIDATION, epochs
+    from bench.figures.board import Cost
+    from bench.figures.drawing import VALIDATION, epochs
 
     seconds = known(row, "fit_seconds")
     curves: list[dict[int, float]] = []

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from bench.home import Home
-from bench.records.clips import CellClips
+from bench.pages.markdown import clean
+from bench.pages.terminal import columns, wrapped
+from bench.records.clip_scores import CellClips
 from bench.records.schema import TOP, Record
 from bench.records.store import RECORD, cell_folder
 from bench.reports.blocks import Row, flat_config
 from bench.reports.compare import LEDGER, NOTHING, captions, metric_name, quoted, told
-from bench.reports.markdown import clean
-from bench.reports.terminal import columns, wrapped
 
 FEW = 5  # best clips, and worst clips
 CHECKPOINT = "checkpoint.safetensors"

@@ -10,14 +10,14 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from bench import BenchError
-from bench.card import PLAIN_LOSS, MethodCard
+from bench.declare.card import PLAIN_LOSS, MethodCard
+from bench.declare.losses import provider
+from bench.declare.registry import MethodEntry, method_entry, read_model
+from bench.declare.settings import Strict, Text, Train, given
+from bench.errors import unknown
 from bench.home import data_folder
-from bench.losses import provider
-from bench.registry import MethodEntry, method_entry, read_model
+from bench.plan.cells import variants
 from bench.reports.published import Paper, Row, Table, load_papers
-from bench.sentences import unknown
-from bench.settings import Strict, Text, Train, given
-from bench.spec import variants
 
 FILE = "reproduce.yaml"
 EVERYTHING = "all"

@@ -8,15 +8,15 @@ from typing import Any
 
 from pydantic import Field
 
-from bench.card import PLAIN_LOSS
+from bench.declare.card import PLAIN_LOSS
+from bench.declare.registry import MethodEntry, method_entry, read_model
+from bench.declare.settings import Strict, Train
+from bench.errors import unknown
 from bench.home import Home, data_folder
-from bench.registry import MethodEntry, method_entry, read_model
+from bench.pages.markdown import between_markers
+from bench.plan.request import RunSpec
 from bench.reports.ideas import Compared, Side, render
-from bench.reports.markdown import between_markers
-from bench.reproduction import asked
-from bench.request import RunSpec
-from bench.sentences import unknown
-from bench.settings import Strict, Train
+from bench.reproduction import answers as asked
 
 NAME = "ideas"
 SIDES = ("idea", "control")
@@ -107,10 +107,10 @@ def requests(
 
 def run(word: str, base: RunSpec, home: Home, entries: dict[str, MethodEntry]) -> int:
     """Run the cells of the comparisons that are missing and write down what answers them; returns the exit status."""
-    from bench.execution.prepare import prepare
-    from bench.execution.runner import run as run_cells
-    from bench.registry import dataset
-    from bench.spec import cells
+    from bench.declare.registry import dataset
+    from bench.plan.cells import cells
+    from bench.run.prepare import prepare
+    from bench.run.runner import run as run_cells
 
     declared = study()
     names = chosen(word, declared)

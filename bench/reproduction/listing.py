@@ -6,15 +6,15 @@ from collections import Counter
 from collections.abc import Sequence
 
 from bench import BenchError
+from bench.declare.registry import MethodEntry, dataset, find_methods
+from bench.errors import listing, unknown
+from bench.figures import FIGURES
 from bench.home import Home
-from bench.registry import MethodEntry, dataset, find_methods
-from bench.reports.figures import FIGURES
+from bench.plan.request import RunSpec
+from bench.plan.states import plan
 from bench.reproduction import ideas
 from bench.reproduction.declaration import Reproduction, find_reproductions, trouble
-from bench.reproduction.request import Edition, edition, request
-from bench.request import RunSpec
-from bench.sentences import listing, unknown
-from bench.spec import plan
+from bench.reproduction.edition import Edition, edition, request
 
 HEAD = ("target", "what", "data set", "cells", "state", "scale=small")
 FEATURES_FIRST = "not known before features are here"

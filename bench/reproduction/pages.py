@@ -6,14 +6,16 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from bench.declare.registry import find_methods
+from bench.declare.settings import given
+from bench.figures.drawing import Drawing, Finished
 from bench.home import Home, data_folder
+from bench.pages.markdown import between_markers, bring_up_to_date, escape, link, table
 from bench.records.store import cell_folder
-from bench.registry import find_methods
-from bench.reports.markdown import between_markers, bring_up_to_date, escape, link, table
-from bench.reports.reproduce import Block, Drawing, Finished, Line, Page, Section, render
-from bench.reproduction import asked, ideas
+from bench.reports.targets import Block, Line, Page, Section, render
+from bench.reproduction import answers as asked
+from bench.reproduction import ideas
 from bench.reproduction.declaration import DeclaredCell, Part, Reproduction, find_reproductions
-from bench.settings import given
 
 Put = Callable[[str, str], str]  # Drawing.write
 

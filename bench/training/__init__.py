@@ -1,10 +1,16 @@
 """The training loop that methods share: phases, budget, exact resume, best weights, caption weights."""
 
-from bench.training.model import CaptionModel
+from bench.training.model import CaptionModel, base_phases, cross_entropy_phase, plain_loss
 from bench.training.phases import Group, Losses, Phase, fit_phases
-from bench.training.recipes import base_phases, cross_entropy_phase, plain_loss
-from bench.training.reinforce import BASELINES, Baseline, Draw, reinforce_phase, self_critical_phase
-from bench.training.rewards import CaptionReward, caption_weights
+from bench.training.reinforce import (
+    BASELINES,
+    Baseline,
+    CaptionReward,
+    Draw,
+    caption_weights,
+    reinforce_phase,
+    self_critical_phase,
+)
 
 __all__ = [
     "BASELINES",

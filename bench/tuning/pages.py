@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.card import TRAIN, MethodCard
+from bench.declare.card import TRAIN, MethodCard
+from bench.declare.registry import find_methods, method_entry
 from bench.home import Home
-from bench.registry import find_methods, method_entry
-from bench.reports.markdown import PICTURE, between_markers, bring_up_to_date, clean, code, escape, table
+from bench.pages.markdown import PICTURE, between_markers, bring_up_to_date, clean, code, escape, table
 from bench.tuning.space import told
 from bench.tuning.study import FOLDER, Report, Trial, read
 
@@ -103,10 +103,10 @@ def picture(report: Report, card: MethodCard) -> Any:
     marked = printed(card, str(report.config["variant"]), report.space)
     titles = [card.settings[name].alias or name if not name.startswith(TRAIN) else name for name in names]
     if len(names) == 1:
-        from bench.reports.figures.curves import response
+        from bench.figures.curves import response
 
         return response(_pairs(scored, names[0]), marked.get(names[0]), titles[0], _is_log(report, names[0]))
-    from bench.reports.figures.grids import heat_maps
+    from bench.figures.grids import heat_maps
 
     values = {(float(t.point[names[0]]), float(t.point[names[1]])): float(t.value or 0.0) for t in scored}
     spot = (float(marked[names[0]]), float(marked[names[1]])) if len(marked) == 2 else None

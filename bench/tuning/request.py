@@ -8,12 +8,13 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from bench.card import Choices
-from bench.grammar import Value
-from bench.registry import find_methods, method_entry
-from bench.request import KEYS, RunSpec, read, written
-from bench.sentences import from_pydantic, listing, unknown
-from bench.settings import Strict
+from bench.declare.card import Choices
+from bench.declare.grammar import Value
+from bench.declare.registry import find_methods, method_entry
+from bench.declare.settings import Strict
+from bench.declare.validation import from_pydantic
+from bench.errors import listing, unknown
+from bench.plan.request import KEYS, RunSpec, read, written
 
 
 class How(Strict):

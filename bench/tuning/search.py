@@ -13,13 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench.card import Interval
-from bench.execution.admission import Request
-from bench.execution.cluster import LOOK_SECONDS, RayLostError, check_nodes, connect, nodes, request_of, with_memory
-from bench.execution.runner import resources_of
-from bench.execution.stores import refuse_one_machine
-from bench.execution.tracking import NoTracking, Tracking, open_tracking
+from bench.declare.card import Interval
 from bench.home import Home
+from bench.run.admission import Request
+from bench.run.cluster import LOOK_SECONDS, RayLostError, check_nodes, connect, nodes, request_of, with_memory
+from bench.run.runner import resources_of
+from bench.tracking.background import NoTracking, Tracking, open_tracking
+from bench.tracking.stores import refuse_one_machine
 from bench.tuning import storage
 from bench.tuning.study import Report, Study, save
 from bench.tuning.trial import CAPTIONS, VALUE, run_trial
@@ -73,7 +73,7 @@ def _fit(study: Study, report: Report, home: Home, say: Say, todo: list[int], tr
     _quiet()
     from ray import tune
 
-    from bench.tuning.keeper import Keeper
+    from bench.tuning.callback import Keeper
 
     job = study.job(study.base, home)  # every trial asks for as much
     check_nodes([job], home)

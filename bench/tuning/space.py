@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from bench import BenchError
-from bench.card import TRAIN, Choices, Interval, MethodCard
-from bench.sentences import listing
+from bench.declare.card import TRAIN, Choices, Interval, MethodCard
+from bench.errors import listing
 
 Space = Mapping[str, Choices]
 Point = dict[str, Any]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import BenchError
-from bench.execution.cluster import ask_nodes
+from bench.run.cluster import ask_nodes
 
 STATES = "states"
 

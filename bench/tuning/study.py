@@ -15,16 +15,17 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from bench import BenchError
-from bench.card import TRAIN, Interval, MethodCard
-from bench.execution.job import Job
+from bench.cell.job import Job
+from bench.declare.card import TRAIN, Interval, MethodCard
+from bench.declare.registry import MethodEntry
+from bench.declare.settings import Strict, Train, given
+from bench.declare.validation import from_pydantic
+from bench.disk.whole import write_atomically
+from bench.errors import listing
 from bench.home import Home
-from bench.records.keys import cell_key
-from bench.records.store import write_atomically
-from bench.registry import MethodEntry
-from bench.request import RunSpec
-from bench.sentences import from_pydantic, listing
-from bench.settings import Strict, Train, given
-from bench.spec import Cell, cells, variants
+from bench.plan.cells import Cell, cells, variants
+from bench.plan.request import RunSpec
+from bench.records.schema import cell_key
 from bench.tuning.request import TuneSpec
 from bench.tuning.space import Point, Space, grid, scattered, size
 from bench.tuning.storage import Shelf

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.execution.job import Job, sentence, settle
-from bench.execution.progress import SELECTION, read_curves
+from bench.cell.job import Job, sentence, settle
+from bench.cell.progress import SELECTION, read_curves
 from bench.tuning.storage import Shelf
 
 Tell = Callable[[dict[str, Any]], None]
@@ -24,8 +24,8 @@ def run_trial(job: Job, tell: Tell, shelf: Shelf | None = None) -> None:
     """
     import torch
 
-    from bench.execution.cell import Fitting
-    from bench.execution.workbench import Workbench
+    from bench.cell.fit import Fitting
+    from bench.cell.workbench import Workbench
     from bench.home import Home
 
     class Watched(Workbench):

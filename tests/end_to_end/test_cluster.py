@@ -24,10 +24,10 @@ from types import SimpleNamespace
 import ray
 from ray.cluster_utils import Cluster
 
-from bench.card import Resources
-from bench.execution.runner import run
+from bench.declare.card import Resources
+from bench.run.runner import run
 from bench.home import Home
-from bench.records.keys import cell_key
+from bench.records.schema import cell_key
 
 
 class Cell:
@@ -51,8 +51,8 @@ def work(config, root):
 
     import ray
 
-    from bench.execution.provenance import provenance
-    from bench.records.keys import cell_key
+    from bench.cell.provenance import provenance
+    from bench.records.schema import cell_key
     from bench.records.schema import Record
     from bench.records.store import write_record
 
@@ -84,7 +84,7 @@ def score(config, root, scorer):
 
     import ray
 
-    from bench.records.keys import cell_key
+    from bench.records.schema import cell_key
     from bench.records.store import read_record, write_record
 
     folder = Path(root) / "results" / "toy" / config["method"] / cell_key(config)

@@ -17,19 +17,19 @@ import pytest
 import yaml
 from drawn import Drawn, border_colours
 
-from bench.cli import main
-from bench.conformance.corpus import write_corpus
-from bench.data.shapes import render_clip
-from bench.data.shapes.streams import measure, region_boxes
-from bench.execution.replay import last_states, load
-from bench.execution.traces import TRACES
+from bench.cell.replay import last_states, load
+from bench.cli.main import main
+from bench.conformance.workplace import write_corpus
 from bench.features.cache import CacheWriter
+from bench.figures import FIGURES
+from bench.figures.canvas import RED, YELLOW
+from bench.figures.drawing import Drawing, Finished
 from bench.home import Home
 from bench.nn.decoding import teacher_forcing
 from bench.records.store import all_records, cell_folder
-from bench.reports.figures import FIGURES
-from bench.reports.figures.canvas import RED, YELLOW
-from bench.reports.reproduce import Drawing, Finished
+from bench.reproduction.tracing import TRACES
+from bench.shapes import render_clip
+from bench.shapes.streams import measure, region_boxes
 
 TRAIN, VAL, TEST = 12, 3, 6
 OPTIONS = {"seed": 3, "size": [TRAIN, VAL, TEST]}

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench.conformance.corpus import write_corpus
+from bench.conformance.workplace import write_corpus
 from bench.home import Home
 from bench.records.store import all_records
 
@@ -16,8 +16,8 @@ from bench.records.store import all_records
 DRIVER = """
 import os, signal, sys
 import torch
-import bench.execution.workbench as workbench
-from bench.cli import main
+import bench.cell.workbench as workbench
+from bench.cli.main import main
 
 moment, number = sys.argv[1], int(sys.argv[2])
 state = {"saves": 0, "ticks": 0}

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 from servers import mlflow_server, postgresql
 
-from bench.conformance.corpus import write_corpus
-from bench.execution.stores import check_store
+from bench.conformance.workplace import write_corpus
 from bench.home import Home
 from bench.records.store import all_records
-from bench.records.tracking import Tracker
+from bench.tracking.client import Tracker
+from bench.tracking.stores import check_store
 
 pytestmark = pytest.mark.slow
 
@@ -29,10 +29,10 @@ import json, sys, time
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from record_factory import record
-from bench.execution.job import Job
-from bench.execution.tracking import open_tracking
+from bench.cell.job import Job
+from bench.tracking.background import open_tracking
 from bench.home import Home
-from bench.spec import Cell
+from bench.plan.cells import Cell
 
 uri, home, me = sys.argv[2], Home(Path(sys.argv[3])), int(sys.argv[4])
 said = []

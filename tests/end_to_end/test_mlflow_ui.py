@@ -19,10 +19,10 @@ from browser import browser_page
 from servers import free_port
 from unit.record_factory import record
 
-from bench.execution.gallery import keep_looks
+from bench.cell.looks import keep_looks
 from bench.home import Home
 from bench.method import Caption
-from bench.records.clips import SCORES, write_scores
+from bench.records.clip_scores import SCORES, write_scores
 from bench.records.store import PREDICTIONS, Prediction, cell_folder, write_predictions, write_record
 
 pytestmark = pytest.mark.slow
@@ -107,7 +107,7 @@ def shot(page: Any, name: str) -> None:
 
 
 def test_list_comparison_chart_and_image_are_seen(home: Home, address: str) -> None:
-    from bench.records.tracking import Tracker
+    from bench.tracking.client import Tracker
 
     client = Tracker(home.mlflow_uri, home)._client
     experiment = client.get_experiment_by_name("bench/shapes").experiment_id

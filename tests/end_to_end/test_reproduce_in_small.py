@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-import bench.registry
-from bench.cli import main
+import bench.declare.registry
+from bench.cli.main import main
 from bench.home import Home, data_folder
 from bench.records.store import all_records
-from bench.reproduction import request
+from bench.reproduction import edition as request
 
 TINY = request.Scale(
     "shapes", (8, 3, 4), {"epochs": 2, "captions": 32}, {"width": 12, "embedding": 12, "attention": 12}
@@ -37,7 +37,9 @@ def run(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     (shelf / "shapes" / "dataset.yaml").write_text(
         re.sub(r"size: \[.*?\]", "size: [8, 3, 4]", shapes), encoding="utf-8"
     )
-    monkeypatch.setattr(bench.registry, "data_folder", lambda kind: shelf if kind == "datasets" else data_folder(kind))
+    monkeypatch.setattr(
+        bench.declare.registry, "data_folder", lambda kind: shelf if kind == "datasets" else data_folder(kind)
+    )
     monkeypatch.setattr(request, "SMALL", TINY)
     monkeypatch.setenv("BENCH_HOME", str(home))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.conformance.corpus import write_corpus
+from bench.conformance.workplace import write_corpus
 from bench.home import Home
 from bench.records.store import all_records
 

@@ -18,10 +18,10 @@ import pytest
 from mlflow.tracking import MlflowClient
 from pyarrow.fs import FileSelector
 
-from bench.execution.prepare import prepare
+from bench.declare.registry import find_methods, read_definition
 from bench.home import Home, data_folder
 from bench.records.store import all_records
-from bench.registry import find_methods, read_definition
+from bench.run.prepare import prepare
 from bench.tuning.request import parse
 from bench.tuning.storage import place
 from bench.tuning.study import Report, read, studies

@@ -28,7 +28,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bench(site: Path, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("BENCH_")}
     environment["PYTHONPATH"] = str(site)
-    code = "import sys, bench.cli; print(bench.__file__, file=sys.stderr); sys.exit(bench.cli.main(sys.argv[1:]))"
+    code = "import sys, bench.cli.main; print(bench.__file__, file=sys.stderr); sys.exit(bench.cli.main.main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, *words]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
 

@@ -18,9 +18,10 @@ import pytest
 from meteor_jar import small_jar
 
 from bench.evaluation import java, meteor, ptb
+from bench.evaluation.caption_weights import leave_one_out
+from bench.evaluation.java import ScoringUnavailable
 from bench.evaluation.meteor import Meteor, Segment
-from bench.evaluation.scorer import Scorer, ScoringUnavailable
-from bench.evaluation.weights import leave_one_out
+from bench.evaluation.scorer import Scorer
 
 ROOT = Path(__file__).resolve().parents[2]
 SEGMENTS = [

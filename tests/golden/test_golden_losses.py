@@ -1,4 +1,4 @@
-"""Losses of every method on the tiny corpus, frozen: shared code that changes them must raise `bench.spec.ENGINE`.
+"""Losses of every method on the tiny corpus, frozen: shared code that changes them must raise `bench.plan.cells.ENGINE`.
 
 Regenerate after raising it: BENCH_UPDATE_GOLDEN=1 python -m pytest tests/golden/test_golden_losses.py
 """
@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.conformance import Bench
-from bench.registry import find_methods
-from bench.spec import ENGINE
+from bench.conformance.workplace import Bench
+from bench.declare.registry import find_methods
+from bench.plan.cells import ENGINE
 
 GOLDEN = Path(__file__).with_name("losses.json")
 METHODS = sorted(name for name, entry in find_methods().items() if entry.card and entry.source == "bench")
@@ -42,5 +42,5 @@ def test_losses_are_those_of_this_engine(method: str, tmp_path: Path) -> None:
     assert golden["engine"] == ENGINE, "ENGINE was raised: regenerate the golden losses (see the top of this file)"
     # Another processor may round differently; a change of the engine moves far more than this.
     assert found == pytest.approx(golden["losses"][method], rel=2e-4), (
-        "shared code changed the numbers: raise bench.spec.ENGINE, then regenerate (see the top of this file)"
+        "shared code changed the numbers: raise bench.plan.cells.ENGINE, then regenerate (see the top of this file)"
     )

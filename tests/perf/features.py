@@ -20,8 +20,8 @@ import hdf5plugin  # noqa: F401  (the filter of the cache)
 import numpy as np
 import torch
 
-from bench.data.source import Clip
-from bench.execution.allocator import keep_freed
+from bench.cell.allocator import keep_freed
+from bench.declare.dataset import Clip
 from bench.features.cache import Cache, CacheWriter
 from bench.features.decoders import Footage
 from bench.features.extract import Extractor, extract_stream

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import torch
 
-from bench.data.clips import CorpusClips, StreamSource
+from bench.data.batches import CorpusClips, StreamSource
 from bench.method import BOS, EOS, PAD, SPECIAL, Batch, Reference, StreamInfo, Vocabulary
 
 WORDS = 12_000

@@ -20,13 +20,13 @@ from pycocoevalcap.meteor.meteor import Meteor
 from pycocoevalcap.rouge.rouge import Rouge
 from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
-from bench.data.shapes import shapes_corpus
+from bench.data.readers.shapes import shapes_corpus
 from bench.evaluation import statistics
 from bench.evaluation.bleu import TokenBleu
+from bench.evaluation.caption_weights import leave_one_out
 from bench.evaluation.cider import TokenCider
 from bench.evaluation.rouge import TokenRouge
 from bench.evaluation.scorer import Scorer, Scores
-from bench.evaluation.weights import leave_one_out
 from tests.perf.rows import Row
 from tests.perf.timing import seconds
 

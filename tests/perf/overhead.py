@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from bench.data.clips import CorpusClips
-from bench.execution.workbench import Workbench
+from bench.cell.workbench import Workbench
+from bench.data.batches import CorpusClips
 from bench.nn.decoding import cross_entropy, teacher_forcing, word_losses
 from bench.training import CaptionModel
 from methods.salstm import build

@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bench.data.clips import CorpusClips, StreamSource
+from bench.data.batches import CorpusClips, StreamSource
 from bench.features.cache import Cache, CacheWriter
-from bench.features.encoders import load_encoder, spec_of
+from bench.features.encoders import load_encoder
+from bench.features.specs import spec_of
 from bench.method import StreamInfo
 from bench.nn.decoding import cross_entropy, teacher_forcing, word_losses
 from methods.etenet.model import EndToEnd, EtENetDecoder

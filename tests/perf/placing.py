@@ -21,10 +21,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from bench.card import Resources
+from bench.declare.card import Resources
 from bench.home import Home
-from bench.records.keys import cell_key
-from bench.records.schema import Record
+from bench.records.schema import Record, cell_key
 from bench.records.store import read_record, write_record
 from tests.perf.rows import Row
 
@@ -96,7 +95,7 @@ def score(config: dict[str, Any], root: str, scorer: Any) -> None:
 
 def go(cells: list[Cell], root: str, **changes: Any) -> list[dict[str, Any]]:
     """Run cells; what each told."""
-    from bench.execution.runner import run
+    from bench.run.runner import run
 
     asked = {"executor": "ray", "retry_failed": False, "mlflow": "off", "dataset": "toy", "address": "local"}
     spec: Any = SimpleNamespace(**{**asked, "max_concurrent": None, "resources": Resources(), **changes})
@@ -157,8 +156,8 @@ def queue(root: str) -> None:
 
 def plan(root: str) -> None:
     """Seconds of planning as `bench plan` does."""
-    from bench.spec import parse
-    from bench.spec import plan as planned
+    from bench.plan.request import parse
+    from bench.plan.states import plan as planned
 
     began = time.perf_counter()
     seeds = ",".join(map(str, range(PLANNED)))
@@ -169,8 +168,8 @@ def plan(root: str) -> None:
 
 def start(root: str) -> None:
     """Seconds from the start of `bench run` to the first training step of its first cell, the features being there."""
-    from bench.execution.prepare import prepare
-    from bench.registry import dataset
+    from bench.declare.registry import dataset
+    from bench.run.prepare import prepare
 
     prepare(dataset("shapes"), Home(Path(root)), (40, 8, 8), {"frames"})
     command = [sys.executable, "-m", "bench", "run", "methods=salstm", "dataset=shapes", "subset=40/8/8"]

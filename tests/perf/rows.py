@@ -13,8 +13,9 @@ from typing import Any
 
 from tabulate import tabulate
 
-from bench.execution.provenance import provenance
-from bench.reports.figures.canvas import BLUE, INK, ORANGE, QUIET, Picture, finish, number_ticks, place, sheet, style
+from bench.cell.provenance import provenance
+from bench.figures.canvas import BLUE, INK, ORANGE, QUIET, finish, number_ticks, place, sheet, style
+from bench.pages.document import Picture
 
 RESULTS = Path(__file__).parent / "results"
 WAYS = {"plain": ("published way", QUIET), "fp32": ("engine, fp32", BLUE), "bf16": ("engine, bf16", ORANGE)}

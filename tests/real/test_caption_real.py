@@ -8,14 +8,15 @@ import pytest
 
 import bench
 from bench import BenchError
-from bench.cli import main
-from bench.execution.cell import run_cell
-from bench.execution.prepare import prepare
+from bench.cell.fit import run_cell
+from bench.cli.main import main
+from bench.declare.registry import dataset
 from bench.features.backends import need_av, need_timm
 from bench.home import Home
+from bench.plan.cells import cells
+from bench.plan.request import parse
 from bench.records.store import PREDICTIONS, read_predictions
-from bench.registry import dataset
-from bench.spec import cells, parse
+from bench.run.prepare import prepare
 
 pytestmark = pytest.mark.real
 

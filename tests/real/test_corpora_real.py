@@ -10,11 +10,12 @@ import yaml
 
 from bench import BenchError
 from bench.data.check import check_dataset
-from bench.data.corpus import Corpus, load_corpus
+from bench.data.corpus import load_corpus
+from bench.data.source import Corpus
 from bench.data.text import build_vocabulary, tokenize_all
-from bench.definition import DatasetDefinition
+from bench.declare.dataset import DatasetDefinition
+from bench.declare.registry import dataset, read_definition
 from bench.home import Home
-from bench.registry import dataset, read_definition
 
 pytestmark = pytest.mark.real
 

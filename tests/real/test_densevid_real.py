@@ -10,10 +10,10 @@ from oracles import densevid as oracle
 from pycocoevalcap.meteor.meteor import Meteor
 
 from bench.data.corpus import read_source
+from bench.declare.registry import dataset
 from bench.evaluation.densevid import Event, pair
 from bench.evaluation.scorer import Scorer
 from bench.home import Home
-from bench.registry import dataset
 
 pytestmark = pytest.mark.real
 EVERY = 50  # one video of this many: 99 of the 4,917

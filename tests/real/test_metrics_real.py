@@ -15,8 +15,8 @@ from pycocoevalcap.rouge.rouge import Rouge
 from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
 from bench.evaluation import ptb
+from bench.evaluation.caption_weights import leave_one_out
 from bench.evaluation.scorer import Scorer, Scores
-from bench.evaluation.weights import leave_one_out
 
 pytestmark = pytest.mark.real
 Captions = dict[str, list[str]]

@@ -18,20 +18,22 @@ from support import FakeRun
 from torch import Tensor, nn
 
 from bench import BenchError
-from bench.data.clips import CorpusClips, StreamSource
-from bench.execution.cell import run_cell
-from bench.execution.checkpoint import CHECKPOINT, load
-from bench.execution.inputs import gather
-from bench.execution.prepare import extract, prepare
+from bench.cell.checkpoint import CHECKPOINT, load
+from bench.cell.fit import run_cell
+from bench.cell.inputs import gather
+from bench.data.batches import CorpusClips, StreamSource
+from bench.declare.registry import dataset
 from bench.features.backends import need_av, need_timm
 from bench.features.cache import Cache
-from bench.features.encoders import Encoder, load_encoder, spec_of
+from bench.features.encoders import Encoder, load_encoder
+from bench.features.specs import spec_of
 from bench.features.video import read_frames
 from bench.home import Home
 from bench.method import StreamInfo
+from bench.plan.cells import cells
+from bench.plan.request import parse
 from bench.records.store import read_predictions, read_record
-from bench.registry import dataset
-from bench.spec import cells, parse
+from bench.run.prepare import extract, prepare
 from bench.training import Group, Phase, fit_phases
 from methods.etenet import FromPixels, build
 
@@ -133,7 +135,7 @@ def test_the_small_sets_with_videos(
 ) -> None:
     """Every clip of the lists has captions, features and a video."""
     from bench.data.corpus import load_corpus
-    from bench.features.footage import find_footage
+    from bench.features.decoders import find_footage
 
     monkeypatch.setenv("BENCH_DATA", str(real_data))
     definition = dataset(name)

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.records.clips import write_scores
-from bench.records.keys import cell_key
-from bench.records.schema import Record
+from bench.records.clip_scores import write_scores
+from bench.records.schema import Record, cell_key
 from bench.records.store import Prediction, cell_folder, write_predictions, write_record
 
 SIGNATURES = {name: f"{name}|refs:abc|n:100|tok:ptb|scale:100" for name in ("bleu4", "meteor", "rouge_l", "cider")}

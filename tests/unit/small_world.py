@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bench.home import Home
-from bench.spec import Cell
+from bench.plan.cells import Cell
 
 TOY = """
 name: toy
@@ -79,7 +79,7 @@ class World:
             self.write(f"data/{part}.txt", clip)
         self.write("data/frames.h5", "")
         (root / "home").mkdir(exist_ok=True)
-        monkeypatch.setattr("bench.registry.methods_folder", lambda: self.methods)
+        monkeypatch.setattr("bench.declare.registry.methods_folder", lambda: self.methods)
         monkeypatch.setenv("BENCH_HOME", str(self.home.root))
         for name in ("BENCH_DATA", "BENCH_CACHE"):
             monkeypatch.delenv(name, raising=False)

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from bench.execution.admission import Node, Request, Room, choose
+from bench.run.admission import Node, Request, Room, choose
 
 HALF, WHOLE = Request(1, 0.5), Request(1, 1.0)
 CLUSTER = [Node(32.0, 8.0, name=f"node{number}") for number in range(50)]

@@ -14,7 +14,7 @@ from oracles.arithmetic import EOS
 from support import Toy, make_clips, one_batch, shake, vocabulary_of
 from torch import Tensor, nn
 
-from bench.data.clips import CorpusClips
+from bench.data.batches import CorpusClips
 from bench.method import BOS, PAD, UNK, Batch, Caption, Search, Vocabulary
 from bench.nn.beam import beam_search, length_divisor
 from bench.nn.captioners import S2VT, MeanPool, SoftAttention

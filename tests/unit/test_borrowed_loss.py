@@ -30,14 +30,15 @@ from test_methods import CARDS, ROWS, SMALL, build, clips_for, phases_of, run_of
 from torch import Tensor
 from torch.nn import functional
 
-from bench.conformance import Bench
-from bench.data.clips import CorpusClips
-from bench.data.shapes import shapes_corpus, truth
-from bench.execution.cell import run_cell, word_loss
-from bench.execution.workbench import Workbench
+from bench.cell.fit import run_cell, word_loss
+from bench.cell.workbench import Workbench
+from bench.conformance.workplace import Bench
+from bench.data.batches import CorpusClips
+from bench.data.readers.shapes import shapes_corpus
 from bench.method import EOS, PAD, SPECIAL, Batch, Clips, Reference, Search, StreamInfo, Vocabulary, WordLoss
 from bench.nn.captioners import S2VT
 from bench.records.store import read_record
+from bench.shapes import truth
 from bench.training import CaptionModel, caption_weights, plain_loss
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
@@ -204,9 +205,9 @@ def test_who_provides_and_who_takes() -> None:
 
 def test_the_provider_is_imported_only_for_its_loss() -> None:
     code = (
-        "import sys, bench.losses\n"
+        "import sys, bench.declare.losses\n"
         "assert 'torch' not in sys.modules\n"
-        "from bench.execution.cell import word_loss\n"
+        "from bench.cell.fit import word_loss\n"
         "word_loss({}, None)\n"
         "assert not [name for name in sys.modules if name.startswith('methods')]"
     )

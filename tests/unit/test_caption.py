@@ -19,22 +19,22 @@ from safetensors.torch import save_file
 
 import bench
 from bench import BenchError
-from bench.caption import find_checkpoint, parse
-from bench.cli import main
-from bench.data.shapes import render_clip
-from bench.execution.captioning import VideoCaptioner, VideoError, find_videos
-from bench.execution.cell import run_cell
-from bench.execution.checkpoint import CHECKPOINT, Checkpoint
-from bench.execution.prepare import extract, prepare
+from bench.cell.captioner import Checkpoint, VideoCaptioner, VideoError, find_videos
+from bench.cell.checkpoint import CHECKPOINT
+from bench.cell.fit import run_cell
+from bench.cli.caption import find_checkpoint, parse
+from bench.cli.main import main
+from bench.declare.registry import dataset
 from bench.features.backends import need_timm
 from bench.features.cache import Cache
-from bench.features.onevideo import VideoStreams
+from bench.features.one_video import VideoStreams
 from bench.home import Home
 from bench.method import Search, StreamInfo
+from bench.plan.cells import Cell, cells
+from bench.plan.request import parse as parse_run
 from bench.records.store import PREDICTIONS
-from bench.registry import dataset
-from bench.spec import Cell, cells
-from bench.spec import parse as parse_run
+from bench.run.prepare import extract, prepare
+from bench.shapes import render_clip
 
 OPTIONS = {"seed": 3, "size": [8, 2, 2], "captions": 3}
 METHODS = ("salstm", "vre:full", "hail:ha", "etenet:step2")

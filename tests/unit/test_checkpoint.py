@@ -19,15 +19,16 @@ from torch import Tensor
 
 import bench
 from bench import BenchError
-from bench.conformance.corpus import write_corpus
-from bench.execution.cell import run_cell
-from bench.execution.checkpoint import CHECKPOINT, load
-from bench.execution.inputs import gather
-from bench.execution.prepare import prepare
+from bench.cell.checkpoint import CHECKPOINT, load
+from bench.cell.fit import run_cell
+from bench.cell.inputs import gather
+from bench.conformance.workplace import write_corpus
+from bench.declare.registry import dataset, method_digest
 from bench.method import SPECIAL, Vocabulary
+from bench.plan.cells import ENGINE, Cell, cells
+from bench.plan.request import parse
 from bench.records.store import PREDICTIONS, read_predictions, read_record
-from bench.registry import dataset, method_digest
-from bench.spec import ENGINE, Cell, cells, parse
+from bench.run.prepare import prepare
 
 METHODS = Path(__file__).resolve().parents[2] / "methods"
 Change = Callable[[dict[str, Tensor], dict[str, str]], None]

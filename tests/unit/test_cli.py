@@ -15,12 +15,12 @@ import pytest
 from small_world import World
 
 from bench import BenchError, __version__
-from bench.cli import COMMANDS, main
-from bench.help import HELP, OVERVIEW
-from bench.reports.terminal import columns
-from bench.request import KEYS, parse
-from bench.settings import GROUPS
-from bench.spec import cells
+from bench.cli.help import HELP, OVERVIEW
+from bench.cli.main import COMMANDS, main
+from bench.declare.settings import GROUPS
+from bench.pages.terminal import columns
+from bench.plan.cells import cells
+from bench.plan.request import KEYS, parse
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "ray", "mlflow", "h5py", "pandas", "numpy")
@@ -30,7 +30,7 @@ HEAVY = ("torch", "ray", "mlflow", "h5py", "pandas", "numpy")
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     world = World(tmp_path, monkeypatch)
     world.add_stream("frames")
-    monkeypatch.setattr("bench.registry.data_folder", lambda kind: tmp_path / "shelf")
+    monkeypatch.setattr("bench.home.data_folder", lambda kind: tmp_path / "shelf")
     return world
 
 
@@ -237,9 +237,9 @@ class TestRun:
     @pytest.fixture
     def calls(self, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         seen: dict[str, Any] = {"status": 0, "changed": []}
-        import bench.execution.prepare
-        import bench.execution.runner
         import bench.reports.leaderboard
+        import bench.run.prepare
+        import bench.run.runner
 
         def prepare(definition: Any, home: Any, subset: Any, needed: Any) -> None:
             seen["prepared"] = (definition.name, subset, set(needed))
@@ -255,9 +255,9 @@ class TestRun:
             seen["pages"] = (dataset, check)
             return list(seen["changed"])
 
-        monkeypatch.setattr(bench.execution.prepare, "prepare", prepare)
-        monkeypatch.setattr(bench.execution.prepare, "refuse_empty_splits", refuse)
-        monkeypatch.setattr(bench.execution.runner, "run", run)
+        monkeypatch.setattr(bench.run.prepare, "prepare", prepare)
+        monkeypatch.setattr(bench.run.prepare, "refuse_empty_splits", refuse)
+        monkeypatch.setattr(bench.run.runner, "run", run)
         monkeypatch.setattr(bench.reports.leaderboard, "write", write)
         return seen
 
@@ -298,7 +298,7 @@ class TestWholeProcess:
     """As a user starts it: a new process."""
 
     CODE = (
-        "import sys; from bench.cli import main; status = main(sys.argv[1:]); "
+        "import sys; from bench.cli.main import main; status = main(sys.argv[1:]); "
         f"print(status, sorted(set({HEAVY!r}) & set(sys.modules)), file=sys.stderr)"
     )
 
@@ -322,7 +322,7 @@ class TestWholeProcess:
             [
                 sys.executable,
                 "-c",
-                "import time, sys; time.sleep(0.2); from bench.cli import main; sys.exit(main(['--help']))",
+                "import time, sys; time.sleep(0.2); from bench.cli.main import main; sys.exit(main(['--help']))",
             ],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -349,9 +349,9 @@ class TestWholeProcess:
             asked.extend([*given[2:4], splits])
             return record
 
-        module = type(sys)("bench.execution.external")
+        module = type(sys)("bench.cell.external")
         module.evaluate = score  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, "bench.execution.external", module)
+        monkeypatch.setitem(sys.modules, "bench.cell.external", module)
         captions = world.write("mine.jsonl", json.dumps({"clip": "c", "caption": "a cat"}))
         status, out, _ = bench("evaluate", str(captions), f"dataset={world.dataset}")
         assert (status, asked) == (0, ["test", "mine", "default"])

@@ -13,7 +13,7 @@ import pytest
 import torch
 from support import make_clips
 
-from bench.data.clips import CorpusClips
+from bench.data.batches import CorpusClips
 from bench.method import Batch
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -91,8 +91,8 @@ PROGRAM = """
 import resource, sys, tempfile
 from pathlib import Path
 import numpy as np
-from bench.data.clips import CorpusClips
-from bench.execution.inputs import _source
+from bench.data.batches import CorpusClips
+from bench.cell.inputs import _source
 from bench.features.cache import Cache, CacheWriter
 from bench.method import Reference, SPECIAL, Vocabulary
 

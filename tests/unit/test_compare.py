@@ -16,21 +16,20 @@ from meteor_jar import small_jar
 from record_factory import config, content, put, record
 
 from bench import BenchError
-from bench.cli import main
+from bench.cell.external import evaluate
+from bench.cell.scored import gather
+from bench.cli.main import main
+from bench.declare.registry import read_definition
 from bench.evaluation import meteor
 from bench.evaluation.resampling import PARTS, compare, holm
 from bench.evaluation.scorer import digest
 from bench.evaluation.statistics import corpus_bleu, corpus_meteor
-from bench.execution.clipwise import gather
-from bench.execution.external import evaluate
 from bench.home import Home
-from bench.records.clips import SCORES, STATISTICS, read_scores, read_statistics, write_scores, write_statistics
-from bench.records.keys import cell_key
-from bench.records.schema import METRICS, Record
+from bench.records.clip_scores import SCORES, STATISTICS, read_scores, read_statistics, write_scores, write_statistics
+from bench.records.schema import METRICS, Record, cell_key
 from bench.records.store import Prediction, all_records, cell_folder, read_record, write_predictions, write_record
-from bench.registry import read_definition
 from bench.reports.compare import differences
-from bench.reports.named import find_row
+from bench.reports.lookup import find_row
 
 CLIPS = 30
 IDS = tuple(f"c{number:02}" for number in range(CLIPS))

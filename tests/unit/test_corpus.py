@@ -20,12 +20,12 @@ import yaml
 
 from bench import BenchError
 from bench.data.check import check_dataset
-from bench.data.corpus import Corpus, load_corpus
-from bench.data.source import clean
+from bench.data.corpus import load_corpus
+from bench.data.source import Corpus, clean
 from bench.data.splits import expand, natural, read_list
-from bench.definition import DatasetDefinition
+from bench.declare.dataset import DatasetDefinition
+from bench.declare.registry import dataset, read_definition
 from bench.home import Home, data_folder
-from bench.registry import dataset, read_definition
 
 LISTS = {"train": "train.txt", "val": "val.txt", "test": "test.txt"}
 

@@ -6,8 +6,8 @@ import io
 
 import pytest
 
-from bench.execution import countdown
-from bench.execution.countdown import Countdown
+from bench.run import display as countdown
+from bench.run.display import Countdown
 
 
 class Terminal(io.StringIO):

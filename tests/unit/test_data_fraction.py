@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from bench.conformance import Bench
-from bench.execution.inputs import Inputs, gather
-from bench.spec import Cell
+from bench.cell.inputs import Inputs, gather
+from bench.conformance.workplace import Bench
+from bench.plan.cells import Cell
 
 BASES = ["mplstm", "salstm", "s2vt", "recnet"]
 

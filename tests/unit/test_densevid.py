@@ -17,8 +17,8 @@ from pycocoevalcap.meteor import meteor as official_meteor
 from bench import BenchError
 from bench.evaluation import meteor
 from bench.evaluation.densevid import THRESHOLDS, Event, EventScores, overlap, pair
+from bench.evaluation.metrics import outdated
 from bench.evaluation.scorer import Scorer
-from bench.evaluation.versions import outdated
 
 VAL_1 = {
     "v_a": [

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from bench.cli import COMMANDS, main
-from bench.help import HELP, OVERVIEW
+from bench.cli.help import HELP, OVERVIEW
+from bench.cli.main import COMMANDS, main
 from bench.records.store import all_records
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,15 +70,15 @@ def front(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return lambda *_, **__: result
 
     for name, result in (
-        ("bench.execution.prepare.prepare", None),
-        ("bench.execution.prepare.refuse_empty_splits", None),
-        ("bench.execution.runner.run", 130),
-        ("bench.tuning.command.tune", 130),
-        ("bench.reproduction.work.run", (130, [])),
+        ("bench.run.prepare.prepare", None),
+        ("bench.run.prepare.refuse_empty_splits", None),
+        ("bench.run.runner.run", 130),
+        ("bench.tuning.tune.tune", 130),
+        ("bench.reproduction.run.run", (130, [])),
         ("bench.reproduction.ideas.run", 130),
-        ("bench.conformance.command.test", 0),
-        ("bench.execution.ui.serve", None),
-        ("bench.spec.cells", []),
+        ("bench.cli.conformance.test", 0),
+        ("bench.tracking.ui.serve", None),
+        ("bench.plan.cells.cells", []),
     ):
         monkeypatch.setattr(name, nothing(result))
 
@@ -125,7 +125,7 @@ def test_the_page_on_methods_shows_the_example_as_it_is() -> None:
 
 
 def test_the_page_on_methods_names_every_check() -> None:
-    from bench.conformance import CHECKS
+    from bench.conformance.checks import CHECKS
 
     text = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
     named = set(re.findall(r"`(\w+)`", "\n".join(re.findall(r"^\| `.*", text, re.M))))

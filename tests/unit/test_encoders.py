@@ -13,9 +13,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bench import BenchError
-from bench.data.shapes.options import Options
-from bench.data.shapes.store import features_of
-from bench.features.encoders import ENCODERS, Encoder, load_encoder, load_weights, spec_of
+from bench.features.encoders import Encoder, load_encoder, load_weights
+from bench.features.shapes import features_of
+from bench.features.specs import ENCODERS, spec_of
+from bench.shapes.options import Options
 
 
 def frames(encoder: Encoder, clip: str, dtype: torch.dtype) -> tuple[np.ndarray, np.ndarray]:

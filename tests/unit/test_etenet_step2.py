@@ -12,7 +12,7 @@ import torch
 from support import DiedError, FakeRun, TinyEncoder, digest, make_clips, shake
 from torch import Tensor, nn
 
-from bench.data.clips import CorpusClips, StreamSource
+from bench.data.batches import CorpusClips, StreamSource
 from bench.method import Batch, Search
 from bench.training import phases as loop
 from methods.etenet import FromPixels, build

@@ -13,11 +13,11 @@ from pycocoevalcap.rouge.rouge import Rouge
 from bench import BenchError
 from bench.evaluation import ngrams
 from bench.evaluation.bleu import TokenBleu
+from bench.evaluation.caption_weights import leave_one_out
 from bench.evaluation.cider import TokenCider
 from bench.evaluation.ngrams import ClipTable, VocabularyTooLargeError
 from bench.evaluation.rouge import TokenRouge, split
 from bench.evaluation.statistics import corpus_bleu, corpus_mean, corpus_meteor, meteor
-from bench.evaluation.weights import leave_one_out
 
 WORDS = [f"w{number}" for number in range(12)]
 

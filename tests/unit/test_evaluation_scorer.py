@@ -19,8 +19,8 @@ from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
 from bench import BenchError
 from bench.evaluation import meteor, ptb
+from bench.evaluation.caption_weights import leave_one_out
 from bench.evaluation.scorer import METRICS, Scorer
-from bench.evaluation.weights import leave_one_out
 
 REFERENCES = {
     "v1": ["A man is riding a horse.", "a person rides (slowly) on a horse", "Someone can't stop riding!"],

@@ -18,19 +18,21 @@ from oracles import densevid as oracle
 from pycocoevalcap.meteor import meteor as official_meteor
 
 from bench import BenchError
+from bench.cell.events import score_events
+from bench.cell.fit import run_cell, score_cell
+from bench.cell.inputs import gather
+from bench.declare.registry import dataset
 from bench.evaluation import meteor
+from bench.evaluation.metrics import NAMES, PREFIX
 from bench.evaluation.scorer import Scorer
-from bench.evaluation.versions import NAMES, PREFIX
-from bench.execution.cell import run_cell, score_cell
-from bench.execution.events import score_events
-from bench.execution.inputs import gather
-from bench.execution.prepare import prepare
 from bench.home import Home
+from bench.plan.cells import Cell, cells
+from bench.plan.request import parse
+from bench.plan.states import plan
 from bench.records.schema import DENSEVID, METRICS, TOP, Record
 from bench.records.store import read_predictions, read_record
-from bench.registry import dataset
 from bench.reports.leaderboard import write
-from bench.spec import Cell, cells, parse, plan
+from bench.run.prepare import prepare
 
 SMALL = ["model.width=8", "model.embedding=6", "model.attention=4", "train.epochs=1"]
 WHO, DOES = ("a man", "a woman", "the dog", "two girls"), ("runs on grass", "sings", "plays in the snow", "cooks rice")

@@ -20,16 +20,15 @@ from typing import Any
 import pytest
 
 from bench import BenchError
-from bench.card import Resources
-from bench.execution.admission import Node, Request
-from bench.execution.cluster import connect, gpu_memory, request_of
-from bench.execution.job import Job, sentence, state_of, train
-from bench.execution.locks import CellBusyError, cell_lock
-from bench.execution.runner import run
+from bench.cell.job import Job, sentence, state_of, train
+from bench.declare.card import Resources
+from bench.disk.locks import CellBusyError, cell_lock
 from bench.home import Home
-from bench.records.keys import cell_key
-from bench.records.schema import Failure, Record
+from bench.records.schema import Failure, Record, cell_key
 from bench.records.store import read_record, write_record
+from bench.run.admission import Node, Request
+from bench.run.cluster import connect, gpu_memory, request_of
+from bench.run.runner import run
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -80,7 +79,7 @@ def make_work() -> tuple[Callable[..., None], Callable[..., None]]:
     def folder_of(config: dict[str, Any], root: str) -> Path:
         from pathlib import Path
 
-        from bench.records.keys import cell_key
+        from bench.records.schema import cell_key
 
         return Path(root) / "results" / config["dataset"] / config["method"] / cell_key(config)
 
@@ -89,8 +88,7 @@ def make_work() -> tuple[Callable[..., None], Callable[..., None]]:
         import signal
         import sys
 
-        from bench.records.keys import cell_key
-        from bench.records.schema import Record
+        from bench.records.schema import Record, cell_key
         from bench.records.store import write_record
 
         folder = folder_of(config, root)
@@ -111,8 +109,7 @@ def make_work() -> tuple[Callable[..., None], Callable[..., None]]:
     def score(config: dict[str, Any], root: str, scorer: Any) -> None:
         import os
 
-        from bench.records.keys import cell_key
-        from bench.records.schema import Record
+        from bench.records.schema import Record, cell_key
         from bench.records.store import write_record
 
         folder = folder_of(config, root)
@@ -206,8 +203,8 @@ def test_a_second_run_does_nothing_and_starts_no_ray(home: Home, monkeypatch: py
     def refuse(*_: Any) -> None:
         raise AssertionError("nothing is to be done")
 
-    monkeypatch.setattr("bench.execution.runner.RayBackend", refuse)
-    monkeypatch.setattr("bench.execution.runner.open_tracking", refuse)
+    monkeypatch.setattr("bench.run.ray_backend.RayBackend", refuse)
+    monkeypatch.setattr("bench.tracking.background.open_tracking", refuse)
     assert go(cells, home) == 0
     assert all(len(pids(cell, home)) == 1 for cell in cells)
 
@@ -364,7 +361,7 @@ def job_of(cell: FakeCell, home: Home) -> Job:
 
 
 def test_a_cell_held_by_another_process_is_left_alone(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.execution.job.cell_lock", lambda home, key: cell_lock(home, key, wait=0.2))
+    monkeypatch.setattr("bench.disk.locks.cell_lock", lambda home, key: cell_lock(home, key, wait=0.2))
     cell = FakeCell("good")
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(home.root), cell.key], stdout=subprocess.PIPE, text=True, cwd=ROOT
@@ -385,7 +382,7 @@ def test_a_cell_held_by_another_process_is_left_alone(home: Home, monkeypatch: p
 HOLD = """
 import sys, time
 from pathlib import Path
-from bench.execution.locks import cell_lock
+from bench.disk.locks import cell_lock
 from bench.home import Home
 with cell_lock(Home(Path(sys.argv[1])), sys.argv[2]):
     print("held", flush=True)
@@ -412,7 +409,7 @@ import sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from test_execution import FakeCell, spec
-from bench.execution.runner import run
+from bench.run.runner import run
 from bench.home import Home
 def work(config, root):
     import os, time
@@ -485,7 +482,7 @@ def test_a_full_disk_and_a_full_memory_are_sentences(home: Home, monkeypatch: py
     def nowhere(*_: object) -> None:
         raise full
 
-    monkeypatch.setattr("bench.execution.job._log", nowhere)
+    monkeypatch.setattr("bench.cell.job._log", nowhere)
     cell = FakeCell("good")
     outcome = train(Job(cell.key, "good", str(cell.folder(home)), str(home.root), cell.config))
     assert (outcome.state, outcome.message) == ("failed", again)
@@ -494,7 +491,7 @@ def test_a_full_disk_and_a_full_memory_are_sentences(home: Home, monkeypatch: py
 FAULTS = """
 import resource, sys
 if sys.argv[1] == "kept":
-    from bench.execution.job import Job, settle
+    from bench.cell.job import Job, settle
     settle(Job("key", "label", "folder", "root", {}))
 size = 48_000_000  # more than the C library keeps by itself
 b"1" * size

@@ -16,14 +16,14 @@ import pytest
 from record_factory import record
 
 from bench import BenchError
-from bench.execution import ui
-from bench.execution.display import Display
-from bench.execution.job import Job, Outcome
-from bench.execution.progress import Position, Watcher, read_curves, read_position
-from bench.execution.provenance import provenance
-from bench.execution.tracking import Tracking, open_tracking
+from bench.cell.job import Job, Outcome
+from bench.cell.progress import Position, Watcher, read_curves, read_position
+from bench.cell.provenance import provenance
 from bench.home import Home
 from bench.records.schema import Provenance
+from bench.run.display import Display
+from bench.tracking import ui
+from bench.tracking.background import Tracking, open_tracking
 
 # Progress ----------------------------------------------------------------------------------------------------------
 
@@ -87,7 +87,7 @@ def test_off_a_terminal_a_cell_is_not_told_of_every_second(
 ) -> None:
     """Three hundred short epochs are some lines; two cells do not silence one another."""
     now = {"seconds": 100.0}
-    monkeypatch.setattr("bench.execution.display.time.monotonic", lambda: now["seconds"])
+    monkeypatch.setattr("bench.run.display.time.monotonic", lambda: now["seconds"])
     jobs = [Job("a", "one", "", "", {}), Job("b", "other", "", "", {})]
     display = Display(jobs)
     for epoch in range(60):

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from bench import BenchError
-from bench.definition import DatasetDefinition
-from bench.execution.external import evaluate, read_captions
+from bench.cell.external import evaluate, read_captions
+from bench.declare.dataset import DatasetDefinition
+from bench.declare.registry import read_definition
 from bench.home import Home
 from bench.records.schema import Record
 from bench.records.store import all_records, read_predictions, read_record, write_record
-from bench.registry import read_definition
 
 YAML = """
 name: toy

@@ -12,21 +12,21 @@ import pytest
 import torch
 
 from bench import BenchError
-from bench.cli import main
-from bench.definition import DatasetDefinition
-from bench.execution import inputs
-from bench.execution.inputs import gather
-from bench.execution.prepare import extract, prepare
+from bench.cell import inputs
+from bench.cell.inputs import gather
+from bench.cli.main import main
+from bench.declare.dataset import DatasetDefinition
+from bench.declare.registry import read_definition
 from bench.features import decoders as module
 from bench.features.cache import Cache
 from bench.features.check import check_cache
-from bench.features.encoders import Preprocessing
 from bench.features.sidecar import read_sidecar
-from bench.features.spacing import choose_frames
-from bench.features.video import read_frames
+from bench.features.specs import Preprocessing
+from bench.features.video import choose_frames, read_frames
 from bench.home import Home
-from bench.registry import read_definition
-from bench.spec import cells, parse
+from bench.plan.cells import cells
+from bench.plan.request import parse
+from bench.run.prepare import extract, prepare
 
 HERE = {"workers": "0"}  # decode in this process
 SQUARE = Preprocessing((16, 16), None, "BILINEAR", mean=0.0, deviation=1.0)

@@ -23,25 +23,22 @@ pytest.importorskip("av", reason='needs pip install "captionbench[extract]"')
 from films import film, song
 
 from bench import BenchError
-from bench.cli import main
-from bench.data.source import Clip
-from bench.definition import DatasetDefinition
-from bench.execution.prepare import extract, prepare
+from bench.cli.main import main
+from bench.declare.dataset import Clip, DatasetDefinition
+from bench.declare.registry import read_definition
 from bench.features.backends import need_timm, need_torchvision
 from bench.features.cache import Cache
 from bench.features.check import check_cache
-from bench.features.decoders import Footage
-from bench.features.encoders import load_encoder
+from bench.features.decoders import Footage, find_footage
+from bench.features.encoders import load_detector, load_encoder
 from bench.features.extract import Extractor
 from bench.features.extraction import Extraction, as_recorded
-from bench.features.footage import find_footage
 from bench.features.importers import source_ids
-from bench.features.regions import load_detector
 from bench.features.sidecar import read_sidecar
 from bench.features.specs import spec_of
 from bench.features.video import Sampling, read_frames
 from bench.home import Home
-from bench.registry import read_definition
+from bench.run.prepare import extract, prepare
 
 HERE = {"workers": "0"}
 SHAPES = {"encoder": "shapes", "frames": "4", **HERE}
@@ -233,7 +230,7 @@ def test_features_that_are_no_numbers_are_a_fault_of_their_clip(
 
 def test_a_killed_extraction_loses_the_clip_in_flight_at_most(definition: DatasetDefinition, home: Home) -> None:
     program = (
-        "import time, sys; import bench.features.decoders as d; from bench.cli import main\n"
+        "import time, sys; import bench.features.decoders as d; from bench.cli.main import main\n"
         "read = d.read_frames\n"
         "def slow(path, *rest):\n"
         "    print('reads', path.stem, flush=True); time.sleep(0.3); return read(path, *rest)\n"
@@ -371,7 +368,7 @@ def test_motion_and_actions_read_runs_of_frames(tmp_path: Path) -> None:
 
 
 def test_c3d_and_vggish_have_the_published_sizes(tmp_path: Path) -> None:
-    from bench.features.networks import C3D, VGGish
+    from bench.features.encoders import C3D, VGGish
 
     with torch.device("meta"):
         sizes = {name: sum(value.numel() for value in kind.parameters()) for name, kind in
@@ -423,7 +420,7 @@ def test_regions_come_with_their_boxes(
     need(need_torchvision, "fasterrcnn_mobilenet_v3_large_fpn")
     from bench.features import extract as module
     from bench.features import specs
-    from bench.features.preprocessing import Preprocessing
+    from bench.features.specs import Preprocessing
 
     small = spec_of("fasterrcnn_mobilenet_v3_large_fpn")
     small = type(small)(

@@ -17,7 +17,7 @@ from bench import BenchError
 from bench.features.cache import Cache, CacheWriter
 from bench.features.check import check_cache
 from bench.features.sidecar import list_caches, read_sidecar, sidecar_path
-from bench.features.spacing import choose_frames
+from bench.features.video import choose_frames
 from bench.home import Home
 
 SHAPE = (7, 12)

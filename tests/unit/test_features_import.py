@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 
 from bench import BenchError
-from bench.cli import main
-from bench.definition import StreamSource
-from bench.execution.prepare import prepare
+from bench.cli.main import main
+from bench.declare.dataset import StreamSource
+from bench.declare.registry import read_definition
 from bench.features.cache import Cache
 from bench.features.check import check_cache
 from bench.features.importers import import_stream, source_ids
 from bench.features.sidecar import read_sidecar
 from bench.home import Home
-from bench.registry import read_definition
+from bench.run.prepare import prepare
 
 CLIPS = ["vid1", "vid2", "vid3", "vid10"]
 LENGTHS = {"vid1": 6, "vid2": 9, "vid3": 2, "vid10": 6}

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from bench import BenchError
-from bench.execution import inputs
-from bench.features import local
+from bench.cell import inputs
+from bench.features import node_copy as local
 from bench.features.cache import Cache, CacheWriter
-from bench.features.local import local_copy
+from bench.features.node_copy import local_copy
 from bench.home import Home
 
 

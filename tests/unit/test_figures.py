@@ -14,17 +14,17 @@ import pytest
 from drawn import SVG, Drawn, border_colours
 
 from bench import BenchError
-from bench.records.shown import Shown, Trace, read_trace, write_trace
-from bench.reports.figures.bars import bar_chart
-from bench.reports.figures.canvas import CHARACTER, RED, YELLOW, Picture, cells, plain, wrap
-from bench.reports.figures.curves import Point, history, memory, rewards, sweep
-from bench.reports.figures.explained import explained
-from bench.reports.figures.grids import heat_maps, word_map
-from bench.reports.figures.masks import fade, masks, regions, upsample
-from bench.reports.figures.scatter import panels
-from bench.reports.figures.source import Epoch
-from bench.reports.figures.strips import Frame, key_strip, quoted
-from bench.reports.figures.words import frequency, probabilities
+from bench.figures.canvas import CHARACTER, RED, YELLOW, cells, plain, wrap
+from bench.figures.charts import bar_chart, panels
+from bench.figures.curves import Point, history, memory, rewards, sweep
+from bench.figures.drawing import Epoch
+from bench.figures.explained import explained
+from bench.figures.grids import heat_maps, word_map
+from bench.figures.masks import fade, masks, regions, upsample
+from bench.figures.strips import Frame, key_strip, quoted
+from bench.figures.word_charts import frequency, probabilities
+from bench.pages.document import Picture
+from bench.records.figure_data import Shown, Trace, read_trace, write_trace
 
 
 def clip(count: int = 20, boxes: bool = False, **more: Any) -> Shown:

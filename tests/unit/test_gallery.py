@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from record_factory import record
 
-from bench.execution.gallery import LISTED, LOOKS, SHOWN, Gallery, attention, keep_looks, spread
+from bench.cell.looks import LOOKS, SHOWN, keep_looks, spread
 from bench.home import Home
 from bench.method import Caption
-from bench.records.clips import SCORES, write_scores
+from bench.records.clip_scores import SCORES, write_scores
 from bench.records.schema import Record
 from bench.records.store import PREDICTIONS, Prediction, write_predictions
+from bench.tracking.gallery import LISTED, Gallery, attention
 
 
 @pytest.fixture

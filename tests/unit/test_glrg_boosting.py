@@ -14,7 +14,7 @@ from test_methods import SMALL, build, clips_for, phases_of, run_of, settings_of
 from test_reinforce import LANGUAGE, MAX_WORDS, VALUE, WORDS, TableReward, flat_gradient, language_batch, log_p, toy
 from torch import Tensor
 
-from bench.data.clips import CorpusClips
+from bench.data.batches import CorpusClips
 from bench.method import Batch, Search
 from bench.nn.sampling import Sampled, sample
 from bench.training import BASELINES, Baseline, CaptionReward, Draw, caption_weights, reinforce_phase

@@ -16,7 +16,7 @@ from symbols import Numbers, numbers, of_cell
 from test_methods import SMALL, build, clips_for, phases_of
 from torch import Tensor, nn
 
-from bench.data.clips import CorpusClips
+from bench.data.batches import CorpusClips
 from bench.method import BOS, PAD, Batch, Caption, Search, Vocabulary
 from bench.nn.beam import NEVER, beam_search
 from bench.nn.decoding import teacher_forcing, word_losses

@@ -9,9 +9,9 @@ import pytest
 from small_world import World
 
 from bench import BenchError
-from bench.grammar import scalar
-from bench.request import parse
-from bench.settings import given
+from bench.declare.grammar import scalar
+from bench.declare.settings import given
+from bench.plan.request import parse
 
 
 @pytest.fixture(autouse=True)

@@ -9,12 +9,13 @@ import pytest
 from record_factory import put, record
 from scipy import stats
 
-from bench.cli import main
+from bench.cli.main import main
+from bench.declare.registry import dataset, find_methods
 from bench.home import Home
-from bench.registry import dataset, find_methods
+from bench.plan.request import RunSpec
 from bench.reports.ideas import Compared, Side, outcome, paired, render
-from bench.reproduction import asked, ideas
-from bench.request import RunSpec
+from bench.reproduction import answers as asked
+from bench.reproduction import ideas
 
 IDEA, CONTROL = [30.0, 31.0, 29.5, 33.0, 30.5], [28.0, 30.0, 29.0, 29.0, 28.5]
 

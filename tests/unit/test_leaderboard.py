@@ -17,11 +17,11 @@ from record_factory import SIGNATURES, put, put_scored, record
 
 from bench import BenchError
 from bench.home import Home
+from bench.pages.markdown import BEGIN, END
 from bench.records.schema import Record
 from bench.records.store import BadRecord
 from bench.reports.blocks import blocks
 from bench.reports.leaderboard import write
-from bench.reports.markdown import BEGIN, END
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "leaderboard.md"
 OTHER_TOKENS = {name: text.replace("tok:ptb", "tok:strip") for name, text in SIGNATURES.items()}
@@ -527,7 +527,7 @@ def test_many_records_are_quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     for number in range(300):
         clips = [draws.gammavariate(0.7, 40 + number // 30) for _ in range(100)]
         put_scored(home.results, clips, seed=number % 3, settings={"width": number // 3}, title=f"row {number // 3}")
-    for module in ("matplotlib.figure", "scipy.stats", "bench.reports.figures", "bench.reports.sections"):
+    for module in ("matplotlib.figure", "scipy.stats", "bench.figures", "bench.reports.sections"):
         importlib.import_module(module)
     started = time.process_time()
     write(home)

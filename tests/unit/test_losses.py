@@ -8,8 +8,10 @@ import pytest
 from small_world import PLAIN, TOY, World
 
 from bench import BenchError
-from bench.registry import find_methods, method_digest
-from bench.spec import Cell, Planned, cells, parse, plan
+from bench.declare.registry import find_methods, method_digest
+from bench.plan.cells import Cell, cells
+from bench.plan.request import parse
+from bench.plan.states import Planned, plan
 
 LENDER = """
 name: lender
@@ -81,7 +83,7 @@ FROZEN = {"toy": "8a9a2d5c843e7148", "plain": "226ccecc7a69ca45"}
 
 @pytest.mark.parametrize("method", FROZEN)
 def test_a_request_without_a_loss_keeps_its_key(world: World, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
-    monkeypatch.setattr("bench.spec.ENGINE", 2)
+    monkeypatch.setattr("bench.plan.cells.ENGINE", 2)
     cell = one(world, methods=method)
     assert "loss" not in cell.config
     assert cell.key == FROZEN[method]

@@ -13,11 +13,11 @@ import torch
 from support import TRAIN, FakeRun, TinyEncoder, digest, make_clips, stream_source
 from torch import Tensor, nn
 
-from bench.card import MethodCard
-from bench.data.clips import CorpusClips
+from bench.data.batches import CorpusClips
+from bench.declare.card import MethodCard
+from bench.declare.registry import find_methods
+from bench.declare.settings import given
 from bench.method import EOS, Batch, Caption, Reference, Search, StreamInfo, Vocabulary
-from bench.registry import find_methods
-from bench.settings import given
 from bench.training import Phase, caption_weights
 from methods.glrg.words import clip_labels, frequent_words
 

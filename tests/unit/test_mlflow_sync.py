@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from record_factory import config, put, record
 
-from bench.cli import main
+from bench.cli.main import main
 from bench.home import Home
-from bench.records.clips import SCORES, write_scores
+from bench.records.clip_scores import SCORES, write_scores
 from bench.records.schema import Record
 from bench.records.store import PREDICTIONS, Prediction, cell_folder, write_predictions, write_record
-from bench.records.tracking import Tracker
+from bench.tracking.client import Tracker
 from bench.tuning.study import Report, Trial, save
 
 FACTS = {"bench": "0.1.0", "started": "2026-11-21T13:00:00+00:00", "finished": "2026-11-21T13:10:00+00:00"}

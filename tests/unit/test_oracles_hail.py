@@ -16,13 +16,13 @@ from symbols import Numbers, numbers, of_cell
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bench.declare.registry import method
+from bench.declare.settings import given
 from bench.method import PAD, UNK, Batch, Clips, Search
 from bench.nn.attention import AdditiveAttention
 from bench.nn.decoding import cross_entropy, teacher_forcing, word_losses
 from bench.nn.layers import FeatureNorm, vector_mask
-from bench.registry import method
 from bench.reports.published import load_papers
-from bench.settings import given
 from bench.training import CaptionModel
 from methods.hail import build
 from methods.hail.information import importance, information, information_loss, relevance, target_weights, word_weights

@@ -24,7 +24,7 @@ from support import (
 from symbols import Numbers, numbers, of_cell
 from torch import Tensor, nn
 
-from bench.data.clips import CorpusClips
+from bench.data.batches import CorpusClips
 from bench.method import Batch
 from bench.nn.decoding import cross_entropy, teacher_forcing, word_losses
 from bench.nn.layers import FeatureNorm

@@ -17,9 +17,8 @@ from test_leaderboard import page, row_of, rows_of
 
 from bench.evaluation.resampling import compare, enough, randomise, randomise_means
 from bench.home import Home
-from bench.records.clips import SCORES, read_columns, read_scores
-from bench.records.keys import NOT_KEYED, canonical
-from bench.records.schema import Record
+from bench.records.clip_scores import SCORES, read_columns, read_scores
+from bench.records.schema import NOT_KEYED, Record, canonical
 from bench.records.store import PREDICTIONS, BadRecord, all_records, cell_folder, prediction_ids
 from bench.reports.controls import declared
 from bench.reports.leaderboard import write
@@ -127,7 +126,7 @@ class TestChance:
 
 class TestControls:
     def test_declared_pairs_are_rows_that_can_be_run(self) -> None:
-        from bench.registry import find_methods
+        from bench.declare.registry import find_methods
 
         cards = find_methods()
         for pair in declared():
@@ -474,7 +473,7 @@ def test_records_of_schema_1_stand_on_pages(tmp_path: Path, path: Path) -> None:
 
 
 def test_a_picture_that_was_drawn_before_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from bench.reports.figures import board
+    from bench.figures import board
 
     home = Home(tmp_path)
     found = a_table(home)
@@ -499,7 +498,7 @@ def test_a_picture_that_was_drawn_before_is_the_same(tmp_path: Path, monkeypatch
 def test_bench_leaderboard_says_pages_and_counts_the_rest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from bench.cli import main
+    from bench.cli.main import main
 
     monkeypatch.setenv("BENCH_HOME", str(tmp_path))
     a_table(Home(tmp_path))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.registry import find_methods
+from bench.declare.registry import find_methods
 from tests.perf import memory, rows, throughput
 from tests.perf.generated import MSVD, batch
 from tests.perf.rows import Row

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from bench import BenchError
-from bench.cli import main
-from bench.conformance import CHECKS, examine
-from bench.conformance.corpus import write_corpus
+from bench.cli.main import main
+from bench.conformance.checks import CHECKS, examine
+from bench.conformance.workplace import write_corpus
+from bench.declare.plugins import check_imports, import_error
+from bench.declare.registry import find_methods, method_entry
 from bench.home import Home
-from bench.plugins import check_imports, import_error
 from bench.records.store import all_records
-from bench.registry import find_methods, method_entry
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "plugin"
 ROOT = EXAMPLE.parents[1]
@@ -140,7 +140,7 @@ BROKEN: dict[str, list[tuple[str, str]]] = {
     "resumes_exactly": [  # a schedule that lives outside the checkpoint
         (
             MODEL,
-            "    from bench.training import Phase\n"
+            "    from bench.training.phases import Phase\n"
             "    steps = []\n\n"
             "    def recipe(clips, run):\n"
             "        plain = cross_entropy_phase(captioner, run)\n\n"
@@ -195,7 +195,7 @@ def test_a_fault_fails_its_own_check_and_no_other(
 ) -> None:
     """But for a process of its own, which only a fault of the imports can fail, every check is made."""
     monkeypatch.setattr(
-        "bench.registry.methods_folder", lambda: None
+        "bench.declare.registry.methods_folder", lambda: None
     )  # reading eight cards a hundred times takes seconds
     code = CODE
     for old, new in BROKEN[check]:
@@ -215,7 +215,7 @@ def test_a_fault_fails_its_own_check_and_no_other(
 def test_a_stream_that_no_other_method_reads_is_in_the_corpus(
     site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.registry.methods_folder", lambda: None)
+    monkeypatch.setattr("bench.declare.registry.methods_folder", lambda: None)
     code = CODE.replace('"frames"', '"flow"').replace("FeatureNorm(frame_width)", "FeatureNorm(frame_width, 'flow')")
     install(site, guest=code)
     (site / "guest" / "card.yaml").write_text(CARD.replace("meangru", "guest").replace("[frames]", "[flow]"))
@@ -277,7 +277,7 @@ def test_the_command_says_what_failed(
     site: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(site, guest="raise RuntimeError('no licence')\n")
-    monkeypatch.setattr("bench.registry.methods_folder", lambda: None)
+    monkeypatch.setattr("bench.declare.registry.methods_folder", lambda: None)
     assert main(["test", "guest"]) == 1
     *lines, last = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"offers_build +FAILED +importing guest raises RuntimeError: no licence", lines[0])

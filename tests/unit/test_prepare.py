@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from bench import BenchError
-from bench.definition import DatasetDefinition
-from bench.execution.prepare import prepare, refuse_empty_splits
+from bench.declare.dataset import DatasetDefinition
+from bench.declare.registry import read_definition
 from bench.features.cache import Cache
 from bench.home import Home
-from bench.registry import read_definition
+from bench.run.prepare import prepare, refuse_empty_splits
 
 np = pytest.importorskip("numpy")
 

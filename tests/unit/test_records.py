@@ -15,12 +15,12 @@ from pydantic import ValidationError
 from record_factory import SCORES, config, content, put, record
 
 from bench import BenchError
+from bench.disk.whole import CannotWrite
 from bench.home import Home
 from bench.records import store
 from bench.records.schema import Record
 from bench.records.store import (
     BadRecord,
-    CannotWrite,
     Prediction,
     all_records,
     cell_folder,
@@ -29,7 +29,7 @@ from bench.records.store import (
     write_predictions,
     write_record,
 )
-from bench.reports.runs import list_runs
+from bench.reports.listings import list_runs
 
 
 @pytest.mark.parametrize("state", ["done", "unscored", "failed"])
@@ -148,7 +148,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 
 def test_records_load_without_heavy_packages() -> None:
     program = (
-        "import sys, bench.records.store, bench.records.tracking, bench.reports.leaderboard, bench.reports.runs;"
+        "import sys, bench.records.store, bench.tracking.client, bench.reports.leaderboard, bench.reports.listings;"
         "print(sorted({'torch', 'ray', 'mlflow', 'h5py', 'pandas', 'numpy'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -14,14 +14,13 @@ from pycocoevalcap.cider.cider import Cider
 from support import DiedError, FakeRun, Toy, digest, make_clips, one_batch, vocabulary_of
 from torch import Tensor
 
-from bench.data.clips import CorpusClips
+from bench.data.batches import CorpusClips
 from bench.method import BOS, EOS, PAD, Batch, Search
 from bench.nn.beam import NEVER, beam_search
 from bench.nn.captioners import SoftAttention
 from bench.nn.decoding import teacher_forcing, word_losses
 from bench.nn.sampling import Sampled, greedy, sample
-from bench.training import BASELINES, CaptionModel, CaptionReward, Phase, reinforce_phase
-from bench.training.reinforce import Baseline, Draw
+from bench.training import BASELINES, Baseline, CaptionModel, CaptionReward, Draw, Phase, reinforce_phase
 
 WORDS = 2
 MAX_WORDS = 2

@@ -16,27 +16,22 @@ from record_factory import put, record
 from small_world import World
 
 from bench import BenchError
-from bench.cli import main
+from bench.cli.main import main
+from bench.declare.registry import dataset, find_methods
+from bench.declare.settings import given
+from bench.figures import FIGURES
 from bench.home import Home
+from bench.pages.markdown import escape
+from bench.plan.request import RunSpec
 from bench.records.schema import Record
 from bench.records.store import cell_folder
-from bench.registry import dataset, find_methods
-from bench.reports.figures import FIGURES
-from bench.reports.markdown import escape
 from bench.reports.published import Row, Table, load_papers
-from bench.reports.scores import METRICS, NOTHING, verdict
-from bench.reproduction import asked, pages
-from bench.reproduction.declaration import (
-    DeclaredCell,
-    Reproduction,
-    chosen,
-    find_reproductions,
-    trouble,
-)
+from bench.reports.verdicts import METRICS, NOTHING, verdict
+from bench.reproduction import answers as asked
+from bench.reproduction import pages
+from bench.reproduction.declaration import DeclaredCell, Reproduction, chosen, find_reproductions, trouble
+from bench.reproduction.edition import SMALL, Edition, edition, request
 from bench.reproduction.listing import problems
-from bench.reproduction.request import SMALL, Edition, edition, request
-from bench.request import RunSpec
-from bench.settings import given
 
 FIGURE_TARGETS = {
     *(f"recnet/fig{number}" for number in (6, 7, 8, 9)),
@@ -211,7 +206,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     for name in ("little", "shapes"):
         world.write(f"home/.bench/cache/{name}/frames.json", json.dumps(facts))
     folders = {"datasets": tmp_path / "shelf", "published": tmp_path / "published"}
-    for module in ("bench.registry", "bench.reproduction.declaration", "bench.reproduction.pages"):
+    for module in ("bench.declare.registry", "bench.reproduction.declaration", "bench.reproduction.pages"):
         monkeypatch.setattr(f"{module}.data_folder", folders.__getitem__)
     declare(world)
     return world
@@ -623,8 +618,8 @@ def bench(capsys: pytest.CaptureFixture[str]) -> Run:
 @pytest.fixture
 def runner(world: World, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The runner replaced by one that leaves a sound record of each cell; returns what it was asked for."""
-    import bench.execution.prepare
-    import bench.execution.runner
+    import bench.run.prepare
+    import bench.run.runner
 
     ran: list[list[str]] = []
 
@@ -634,9 +629,9 @@ def runner(world: World, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
             world.add_record(cell)
         return 0
 
-    monkeypatch.setattr(bench.execution.runner, "run", run)
-    monkeypatch.setattr(bench.execution.prepare, "prepare", lambda *given: None)
-    monkeypatch.setattr(bench.execution.prepare, "refuse_empty_splits", lambda *given: None)
+    monkeypatch.setattr(bench.run.runner, "run", run)
+    monkeypatch.setattr(bench.run.prepare, "prepare", lambda *given: None)
+    monkeypatch.setattr(bench.run.prepare, "refuse_empty_splits", lambda *given: None)
     return ran
 
 
@@ -729,7 +724,7 @@ class TestCommands:
     def test_a_stopped_run_writes_nothing(
         self, bench: Run, world: World, runner: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("bench.execution.runner.run", lambda *given: 130)
+        monkeypatch.setattr("bench.run.runner.run", lambda *given: 130)
         assert bench("reproduce", "toy", "scale=small")[0] == 130
         assert not (world.home.results / "reproductions").exists()
 

@@ -16,16 +16,17 @@ import pytest
 from pycocoevalcap.cider.cider import Cider
 
 from bench import BenchError
-from bench.data.shapes import Options, corpus_digest, render_clip, shapes_corpus, truth, write_streams
-from bench.data.shapes.chance import Dice
-from bench.data.shapes.language import PLANTED
-from bench.data.shapes.options import MOST_CAPTIONS
-from bench.data.shapes.render import render
-from bench.data.shapes.scene import ACTIONS, COLOUR_NAMES, FRAMES, ONE_WAY, SHAPES, TRINKETS, corner_centre, draw_scene
-from bench.data.shapes.store import features_of
-from bench.data.shapes.streams import STREAM_SHAPES, STREAMS, measure
+from bench.data.readers.shapes import shapes_corpus
 from bench.features.cache import Cache
+from bench.features.shapes import features_of, write_streams
 from bench.home import Home
+from bench.shapes import render_clip, truth
+from bench.shapes.chance import Dice
+from bench.shapes.language import PLANTED
+from bench.shapes.options import MOST_CAPTIONS, Options, corpus_digest
+from bench.shapes.render import render
+from bench.shapes.scene import ACTIONS, COLOUR_NAMES, FRAMES, ONE_WAY, SHAPES, TRINKETS, corner_centre, draw_scene
+from bench.shapes.streams import STREAM_SHAPES, STREAMS, measure
 
 # Regenerate: python -m pytest tests/unit/test_shapes.py -k frozen, and copy what the failure prints. A change is a new
 # corpus: raise GENERATOR_VERSION as well.
@@ -71,7 +72,7 @@ def test_captions_are_made_without_pixels_and_fast() -> None:
     start = time.process_time()
     shapes_corpus()
     assert time.process_time() - start < 4  # about one second on an idle core
-    code = "import sys, bench.data.shapes as s; s.shapes_corpus(subset=(1, 1, 1)); print('numpy' in sys.modules)"
+    code = "import sys, bench.shapes as s; s.shapes_corpus(subset=(1, 1, 1)); print('numpy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "False", done.stderr
 
@@ -232,7 +233,7 @@ def test_small_rare_objects_are_among_the_regions(truths) -> None:
 
 
 def test_no_ground_truth_in_the_corpus(corpus, tmp_path) -> None:
-    assert b"bench.data.shapes" not in pickle.dumps(corpus)
+    assert b"bench.shapes" not in pickle.dumps(corpus)
     write_streams(Home(tmp_path), {"size": [1, 1, 1]}, streams=["audio"])
     sidecar = json.loads((tmp_path / ".bench/cache/shapes/audio.json").read_text())
     assert set(sidecar["encoder"]) == {"name", "version", "weights", "seed", "size"}

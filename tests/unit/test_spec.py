@@ -11,7 +11,9 @@ import pytest
 from small_world import PLAIN, TOY, World
 
 from bench import BenchError
-from bench.spec import ADDED, ENGINE, Cell, Planned, cells, parse, plan, requested
+from bench.plan.cells import ADDED, ENGINE, Cell, cells, requested
+from bench.plan.request import parse
+from bench.plan.states import Planned, plan
 
 RECORDS = Path(__file__).resolve().parents[2] / "results"
 
@@ -326,7 +328,7 @@ class TestKeys:
         other = one(world).key
         assert other != before
         world.add_stream("frames")
-        monkeypatch.setattr("bench.spec.ENGINE", ENGINE + 1)
+        monkeypatch.setattr("bench.plan.cells.ENGINE", ENGINE + 1)
         assert one(world).key not in (before, other)
 
     def test_digests_are_remembered_by_size_and_time(self, world: World) -> None:
@@ -482,7 +484,7 @@ class TestStates:
         world.add_record(one(world))
         world.add_stream("frames", "e" * 64)
         assert "the features of stream frames changed" in planned(world).why
-        monkeypatch.setattr("bench.spec.ENGINE", ENGINE + 1)
+        monkeypatch.setattr("bench.plan.cells.ENGINE", ENGINE + 1)
         found = planned(world)
         assert found.state == "stale"
         assert "the engine changed and the features of stream frames changed since record " in found.why

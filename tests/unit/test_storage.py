@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bench import BenchError
-from bench.execution.cluster import Answered
+from bench.run.cluster import Answered
 from bench.tuning import storage
 from bench.tuning.storage import Shelf, check, place, refuse, sees
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from bench import BenchError
-from bench.execution.stores import check_store, refuse_one_machine, shown
 from bench.home import Home
+from bench.tracking.stores import check_store, refuse_one_machine, shown
 
 
 @pytest.fixture

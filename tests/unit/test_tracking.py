@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from record_factory import config, record
 
+from bench.declare.settings import Model, Search, Text, Train
+from bench.disk.locks import birth, same
 from bench.home import Home
-from bench.records.process import birth, same
 from bench.records.schema import Record
 from bench.records.store import cell_folder, write_record
-from bench.records.tracked import ALWAYS, SHARED, USUAL_SETTINGS, parameters
-from bench.records.tracking import Tracker, absolute_uri
-from bench.settings import Model, Search, Text, Train
+from bench.tracking.client import Tracker, absolute_uri
+from bench.tracking.content import ALWAYS, SHARED, USUAL_SETTINGS, parameters
 
 DEAD = 2**22 + 1  # no process has an id beyond 2^22
 

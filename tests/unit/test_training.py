@@ -14,7 +14,7 @@ import torch
 from support import DiedError, FakeRun, Recorder, digest, make_clips, one_batch, shake
 from torch import Tensor, nn
 
-from bench.data.clips import CorpusClips
+from bench.data.batches import CorpusClips
 from bench.method import BOS, EOS, PAD, Batch, Search
 from bench.nn.captioners import MeanPool, SoftAttention
 from bench.nn.decoding import teacher_forcing

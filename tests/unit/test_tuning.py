@@ -11,10 +11,10 @@ import pytest
 from small_world import PLAIN, World
 
 from bench import BenchError
-from bench.card import Interval, MethodCard
-from bench.cli import main
-from bench.registry import find_methods, method_entry
-from bench.request import KEYS
+from bench.cli.main import main
+from bench.declare.card import Interval, MethodCard
+from bench.declare.registry import find_methods, method_entry
+from bench.plan.request import KEYS
 from bench.tuning import pages
 from bench.tuning.request import HOW, TuneSpec, parse
 from bench.tuning.space import grid, scattered, size, told

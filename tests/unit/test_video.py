@@ -15,12 +15,15 @@ pytest.importorskip("av", reason='needs pip install "captionbench[extract]"')
 from films import film, greys, song
 
 from bench.features.decoders import Decoders, Footage, Reader, flow
-from bench.features.logmel import BANDS, RATE, STEPS, log_mel
-from bench.features.preprocessing import Preprocessing
+from bench.features.specs import Preprocessing
 from bench.features.video import (
+    BANDS,
+    RATE,
+    STEPS,
     Sampling,
     SilentVideoError,
     UnreadableVideoError,
+    log_mel,
     read_frames,
     read_sound,
 )

@@ -16,11 +16,12 @@ import torch
 from support import stream_source
 from torch import nn
 
-from bench.data.clips import CorpusClips
-from bench.data.shapes import Options, truth
-from bench.data.shapes.store import features_of
+from bench.data.batches import CorpusClips
+from bench.features.shapes import features_of
 from bench.method import SPECIAL, Batch, Reference, StreamInfo, Vocabulary
 from bench.nn.decoding import cross_entropy, teacher_forcing, word_losses
+from bench.shapes import truth
+from bench.shapes.options import Options
 from methods.vre.encoder import Encoder
 from methods.vre.model import REFOCUSED, VRE, Decoder
 

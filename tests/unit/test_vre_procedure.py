@@ -15,7 +15,7 @@ from symbols import numbers
 from test_oracles_vre import BETA, clips_with, made, of_encoder, of_model, opened, oracle_both, seen_of
 from torch import Tensor
 
-from bench.data.clips import CorpusClips
+from bench.data.batches import CorpusClips
 from bench.method import EOS, Batch, Search
 from bench.nn.beam import NEVER, beam_search
 from bench.nn.sampling import sample

@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from bench.cli import main
-from bench.conformance.corpus import write_corpus
-from bench.execution.cell import run_cell
-from bench.execution.checkpoint import CHECKPOINT, load
-from bench.execution.prepare import prepare
+from bench.cell.checkpoint import CHECKPOINT, load
+from bench.cell.fit import run_cell
+from bench.cli.main import main
+from bench.conformance.workplace import write_corpus
+from bench.declare.registry import dataset
 from bench.features.cache import Cache
 from bench.home import Home
-from bench.registry import dataset
-from bench.spec import cells, parse
+from bench.plan.cells import cells
+from bench.plan.request import parse
+from bench.run.prepare import prepare
 
 
 def test_words_of_a_trained_network(

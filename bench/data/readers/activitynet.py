@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from bench import BenchError
-from bench.data.findings import many
 from bench.data.readers.files import read_json, unique_keys
-from bench.data.source import Clip, Source
+from bench.data.source import Source
+from bench.declare.dataset import Clip
+from bench.errors import many
 
 PARTS = ("train", "val_1", "val_2")
 ROUNDING = 0.005  # times are printed to hundredths of a second: ends that pass the video by less are not odd

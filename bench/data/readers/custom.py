@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from bench import BenchError
-from bench.data.findings import many, named
 from bench.data.readers.files import part_name, read_json, read_lines, read_rows
-from bench.data.source import Clip, Source, clean
+from bench.data.source import Source, clean
+from bench.declare.dataset import Clip
+from bench.errors import many, named
 
 
 def _read_files(files: Mapping[str, Path], read_one: Callable[[Source, Path, str | None], None]) -> Source:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from bench import BenchError
-from bench.data.findings import many, named
 from bench.data.readers.files import part_name, read_json
-from bench.data.source import Clip, Source
+from bench.data.source import Source
+from bench.declare.dataset import Clip
+from bench.errors import many, named
 
 
 def read(files: Mapping[str, Path]) -> Source:

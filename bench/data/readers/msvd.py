@@ -12,9 +12,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from bench import BenchError
-from bench.data.findings import many
 from bench.data.readers.files import read_lines, read_rows
-from bench.data.source import Clip, Source
+from bench.data.source import Source
+from bench.declare.dataset import Clip
+from bench.errors import many
 
 CLIPS = 1970  # clips for which videos and English captions were released together
 _NUMBERED = re.compile(r"vid(\d+)")

@@ -1,0 +1,238 @@
+"""One cell: fit, decode, score. Runs in whatever process the runner placed it in.
+
+The folder of a cell holds `work/` (curves so far, progress, resume state, log) while it trains. When captions are decoded,
+predictions, curves, configuration and checkpoint are moved into place and an `unscored` record says so; scoring fills it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from bench import BenchError
+from bench.cell import checkpoint
+from bench.cell.checkpoint import CHECKPOINT, method_code
+from bench.cell.events import score_events
+from bench.cell.inputs import corpus_of, gather
+from bench.cell.looks import keep_looks
+from bench.cell.provenance import now, provenance
+from bench.cell.workbench import Workbench
+from bench.disk.whole import write_atomically
+from bench.evaluation.ngrams import VocabularyTooLargeError
+from bench.home import Home
+from bench.method import Caption, Clips, Method, Vocabulary, WordLoss
+from bench.records.clip_scores import SCORES, STATISTICS, write_scores, write_statistics
+from bench.records.schema import METRICS, Record
+from bench.records.store import PREDICTIONS, Prediction, read_predictions, read_record, write_predictions, write_record
+from bench.training import plain_loss
+
+
+def run_cell(config: dict[str, Any], root: str) -> None:
+    """Fit and decode the cell `config` in this process; leaves an `unscored` record. Resumes where an earlier try stopped.
+
+    What goes wrong is written as a `failed` record with its stage, and raised again.
+    """
+    from bench.plan.cells import Cell
+
+    home = Home(Path(root))
+    cell = Cell(config)
+    folder = cell.folder(home)
+    work = folder / "work"
+    work.mkdir(parents=True, exist_ok=True)
+    started = now()
+    stage = {"name": "fit"}
+    with _failures(folder, cell.key, config, stage):
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        _forget_unfinished(folder)
+        bench = Fitting(config, work, home)
+        method = bench.build()
+        bench.fit(method)
+        stage["name"] = "decode"
+        captions, seconds = bench.decode(method)
+        _finish(folder, cell.key, config, bench, method, captions, seconds, started)
+
+
+class Fitting:
+    """Inputs and workbench of one cell, tied together: the clips' meter counts into the run."""
+
+    def __init__(
+        self, config: Mapping[str, Any], work: Path, home: Home, workbench: type[Workbench] = Workbench
+    ) -> None:
+        self.config = config
+        self.inputs = gather(
+            config, home, lambda captions: self.run.spend(captions), lambda seconds: self.run.wait(seconds)
+        )
+        self.run = workbench(config, work, self.inputs.train.n_captions)
+        self.run.lend_validation(self.inputs.val, self.inputs.val_references)
+        self.run.loss = word_loss(config, self.inputs.train)
+
+    def build(self) -> Method:
+        torch.manual_seed(self.config["seed"])
+        return method_code(self.config["method"]).build(
+            self.config["settings"], self.inputs.target.streams, self.inputs.vocabulary
+        )
+
+    def fit(self, method: Method) -> None:
+        """Train; goes on from the resume state where an earlier try left one."""
+        method.fit(self.inputs.train, self.run)
+
+    def decode(self, method: Method) -> tuple[list[Caption], float]:
+        """Captions of the target split, one for each id, and the seconds it took."""
+        started = time.monotonic()
+        captions = method.decode(self.inputs.target, self.run.search)
+        seconds = time.monotonic() - started
+        asked, given = list(self.inputs.target.ids), [caption.clip for caption in captions]
+        if given != asked:
+            wrong = sorted(set(asked) ^ set(given))[:5] or ["the order"]
+            raise BenchError(f"decode must return one caption for each clip asked, in order; wrong: {', '.join(wrong)}")
+        return captions, seconds
+
+
+def word_loss(config: Mapping[str, Any], train: Clips) -> WordLoss:
+    """The loss that a cell's declaration names, made on its training clips by the method that provides it."""
+    loss = config.get("loss")
+    return plain_loss if loss is None else method_code(loss["provider"]).build_loss(loss["settings"], train)
+
+
+@contextmanager
+def _failures(folder: Path, key: str, config: dict[str, Any], stage: Mapping[str, str]) -> Any:
+    try:
+        yield
+    except Exception as error:
+        message = " ".join(str(error).split())[:500]
+        failure = {"stage": stage["name"], "type": type(error).__name__, "message": message, "log": "work/log.txt"}
+        content = {"schema": 1, "key": key, "state": "failed", "config": public(config), "failure": failure}
+        write_record(folder, Record.model_validate(content))
+        raise
+
+
+def _forget_unfinished(folder: Path) -> None:
+    """Files of a try that ended between decoding and its record: without a record they count for nothing."""
+    for name in (PREDICTIONS, "curves.csv", "config.yaml", CHECKPOINT):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _finish(
+    folder: Path,
+    key: str,
+    config: dict[str, Any],
+    bench: Fitting,
+    method: Method,
+    captions: list[Caption],
+    decode_seconds: float,
+    started: str,
+) -> None:
+    run, vocabulary = bench.run, bench.inputs.vocabulary
+    state = {name: value.detach().cpu().contiguous() for name, value in method.state_dict().items()}
+    checkpoint.save(folder / CHECKPOINT, state, config, vocabulary, bench.inputs.target.streams)
+    write_predictions(
+        folder / PREDICTIONS, [Prediction(c.clip, c.text, c.log_probability, c.alternatives) for c in captions]
+    )
+    write_atomically(folder / "config.yaml", yaml.safe_dump(public(config), sort_keys=False, allow_unicode=True))
+    shutil.copyfile(run.work / "curves.csv", folder / "curves.csv")
+    keep_looks(run.work, captions)
+    facts = provenance(config["threads"], str(run.device))
+    record = {
+        "schema": 1,
+        "key": key,
+        "state": "unscored",
+        "config": public(config),
+        "selection": run.selection,
+        "ledger": {
+            "captions": run.captions,
+            "budget": run.budget,
+            "epochs": run.epochs,
+            "fit_seconds": round(run.seconds - decode_seconds, 3),
+            "wait_seconds": round(run.waited, 3),
+            "decode_seconds": round(decode_seconds, 3),
+            "peak_memory_mb": round(_peak_memory(), 1),
+            "parameters": sum(value.numel() for value in state.values()),
+            "captions_per_second": round(run.captions / max(run.seconds - decode_seconds, 1e-9), 1),
+        },
+        "vocabulary": _vocabulary_facts(vocabulary, config),
+        "weights_sha256": weights_digest(state),
+        "provenance": {**facts, "started": started, "finished": now()},
+    }
+    write_record(folder, Record.model_validate(record))
+    (run.work / "resume.pt").unlink(missing_ok=True)
+
+
+def public(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The declaration as it may be published: without the paths of this machine."""
+    return {name: value for name, value in config.items() if name not in ("dataset_path", "files")}
+
+
+def _vocabulary_facts(vocabulary: Vocabulary, config: Mapping[str, Any]) -> dict[str, Any]:
+    text = config["text"]
+    return {
+        "size": len(vocabulary),
+        "sha256": vocabulary.digest,
+        "tokenizer": text["tokenizer"],
+        "min_count": text["min_count"],
+    }
+
+
+def weights_digest(state: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 over names, shapes and bytes of the weights, in order of name."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        value = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
+        digest.update(value.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _peak_memory() -> float:
+    """Peak of this process in MB: GPU memory where a GPU was used, else resident memory."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated() / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**10 if sys.platform != "darwin" else peak / 2**20
+
+
+def score_cell(config: dict[str, Any], root: str, scorer: Any) -> None:
+    """Score the predictions of an unscored cell against the references of its split; fills its record.
+
+    Events of a data set that declares densevid's rules are scored by them as well, under protocol=paper.
+    """
+    from bench.plan.cells import Cell
+
+    home = Home(Path(root))
+    folder = Cell(config).folder(home)
+    record = read_record(folder / "record.json")
+    split = config["split"]
+    corpus = corpus_of(config, home)
+    ids = corpus.splits[split]
+    references = {clip: [caption.text for caption in corpus.captions[clip]] for clip in ids}
+    predictions = read_predictions(folder / PREDICTIONS, ids)
+    started = time.monotonic()
+    try:
+        scores = scorer.score(references, predictions)
+        by_event, event_signatures = score_events(config, predictions, home, scorer)
+    except VocabularyTooLargeError as error:
+        raise BenchError(f"data set {config['dataset']}, split {split}: {error}") from error
+    write_scores(folder / SCORES, ids, scores.clips)
+    write_statistics(folder / STATISTICS, ids, scores.statistics)
+    content = record.model_dump(by_alias=True)
+    content["state"] = "done"
+    corpus_scores = {name: value for name, value in scores.corpus.items() if name in METRICS} | by_event
+    content["scores"] = {split: {name: percent(value) for name, value in corpus_scores.items()}}
+    content["signatures"] = {split: scores.signatures(split) | event_signatures}
+    if content["ledger"] is not None:
+        content["ledger"]["score_seconds"] = round(time.monotonic() - started, 3)
+    write_record(folder, Record.model_validate(content))
+
+
+def percent(value: float) -> float:
+    """A score on the papers' scale of 100, to nine digits behind the point: enough to compare, free of rounding noise."""
+    return round(100.0 * float(value), 9)

@@ -1,0 +1,135 @@
+"""What a cell trains and decodes on: corpus, vocabulary and streams, put together from its declaration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bench import BenchError
+from bench.data.batches import CorpusClips, StreamSource
+from bench.data.corpus import load_corpus
+from bench.data.source import Corpus
+from bench.data.text import build_vocabulary, tokenize_all
+from bench.declare.registry import dataset as find_dataset
+from bench.features.cache import Cache
+from bench.features.node_copy import local_copy
+from bench.home import Home
+from bench.method import Reference, StreamInfo, Vocabulary
+
+MEMORY_LIMIT = 4 * 2**30  # bytes of one stream of one split; beyond it clips are read one by one
+PIXEL_LIMIT = 2**28  # of pixels: a step spends far longer in the encoder than in reading its clips
+
+
+@dataclass
+class Inputs:
+    """Training and validation clips with their references; clips to decode without theirs."""
+
+    train: CorpusClips
+    val: CorpusClips
+    target: CorpusClips
+    val_references: dict[str, list[tuple[str, ...]]]
+    vocabulary: Vocabulary
+
+
+def corpus_of(config: Mapping[str, Any], home: Home) -> Corpus:
+    """The corpus that a cell's declaration names, with its split rule and subset."""
+    definition = find_dataset(config["dataset_path"] or config["dataset"])
+    return load_corpus(definition, home, splits=config["splits"], subset=config["subset"])
+
+
+def budget_of(config: Mapping[str, Any], home: Home) -> int:
+    """Training captions that a cell may read: those of its training clips, once for every epoch."""
+    corpus = corpus_of(config, home)
+    clips = _fraction(corpus.splits["train"], config["train"]["data_fraction"])
+    return int(config["train"]["epochs"]) * sum(len(corpus.captions[clip]) for clip in clips)
+
+
+def gather(
+    config: Mapping[str, Any],
+    home: Home,
+    spend: Callable[[int], None],
+    wait: Callable[[float], None] | None = None,
+) -> Inputs:
+    """Load what `fit` and `decode` need. References of the test split do not outlive this function.
+
+    `spend` and `wait` are told of the training captions that are read, and of the seconds that their batches were waited for.
+    """
+    corpus = corpus_of(config, home)
+    train_ids = _fraction(corpus.splits["train"], config["train"]["data_fraction"])
+    text = config["text"]
+    tokens = {
+        split: _tokens(corpus, ids, text["tokenizer"])
+        for split, ids in (("train", train_ids), ("val", corpus.splits["val"]))
+    }
+    vocabulary = build_vocabulary(
+        [words for captions in tokens["train"].values() for words in captions], text["min_count"]
+    )
+    references = {
+        clip: tuple(
+            Reference(caption.id, clip, caption.text, words, tuple(vocabulary.encode(words, text["max_words"])))
+            for caption, words in zip(corpus.captions[clip], tokens["train"][clip], strict=True)
+        )
+        for clip in train_ids
+    }
+    caches = {name: _cache(config, name, mark, home) for name, mark in config["streams"].items()}
+
+    def clips(
+        ids: Sequence[str], own: Mapping[str, tuple[Reference, ...]], **meters: Callable[[Any], None] | None
+    ) -> CorpusClips:
+        sources = {name: _source(name, cache, ids) for name, cache in caches.items()}
+        return CorpusClips(ids, own, sources, vocabulary, seed=config["seed"], **meters)
+
+    return Inputs(
+        clips(train_ids, references, spend=spend, wait=wait),
+        clips(corpus.splits["val"], {}),
+        clips(corpus.splits[config["split"]], {}),
+        tokens["val"],
+        vocabulary,
+    )
+
+
+def _fraction(ids: Sequence[str], fraction: float) -> tuple[str, ...]:
+    """A random part of the training clips, the same for every method and seed; ids keep their order."""
+    if fraction >= 1:
+        return tuple(ids)
+    count = max(1, round(len(ids) * fraction))
+    chosen = np.sort(np.random.default_rng(0).permutation(len(ids))[:count])
+    return tuple(ids[place] for place in chosen)
+
+
+def _tokens(corpus: Corpus, ids: Sequence[str], tokenizer: str) -> dict[str, list[tuple[str, ...]]]:
+    """Tokens of every caption of `ids`, by clip, in one call: the PTB tokenizer is a Java program."""
+    flat = tokenize_all([caption.text for clip in ids for caption in corpus.captions[clip]], tokenizer)
+    words = iter(flat)
+    return {clip: [next(words) for _ in corpus.captions[clip]] for clip in ids}
+
+
+def _cache(config: Mapping[str, Any], name: str, mark: str, home: Home) -> Cache:
+    cache = Cache(home.cache / config["dataset"] / f"{name}.h5")
+    if cache.fingerprint != mark:
+        raise BenchError(
+            f"stream {name} of data set {config['dataset']} changed since this cell was planned "
+            f"({cache.path}: {cache.fingerprint[:12]} instead of {mark[:12]}); run the same command again"
+        )
+    if home.node_cache is None:
+        return cache
+    cache.close()
+    return Cache(local_copy(cache.path, mark, home.node_cache))
+
+
+def _source(name: str, cache: Cache, ids: Sequence[str]) -> StreamSource:
+    info = StreamInfo(name, cache.shape, cache.timed, cache.fingerprint, cache.encoder, cache.made_by)
+    size = len(ids) * int(np.prod(cache.shape)) * cache.dtype.itemsize
+    if size > (PIXEL_LIMIT if cache.dtype == np.uint8 else MEMORY_LIMIT):
+        return StreamSource(info, cache.load, slow=True)
+    values, lengths = cache.load(ids)
+    row = {clip: place for place, clip in enumerate(ids)}
+
+    def read(clips: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        places = [row[clip] for clip in clips]
+        return values[places], lengths[places]
+
+    return StreamSource(info, read)

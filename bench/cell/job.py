@@ -1,0 +1,243 @@
+"""What happens to one cell inside the process that trains or scores it, whoever placed it there.
+
+Nothing is raised for what goes wrong in a cell: a job ends in an `Outcome`, so that one cell never stops another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench import BenchError
+from bench.cell.allocator import keep_freed
+from bench.cell.provenance import GPU_SHARE
+from bench.disk.locks import CellBusyError, cell_lock
+from bench.evaluation.metrics import outdated
+from bench.home import Home
+from bench.records.schema import Failure, Record
+from bench.records.store import BadRecord, read_record, write_record
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+NO_MEMORY = ("can't allocate memory", "out of memory")  # how torch says it, on CPU and on GPU
+Work = Callable[[dict[str, Any], str], None]  # run_cell(config, root)
+Score = Callable[[dict[str, Any], str, Any], None]  # score_cell(config, root, scorer)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One cell as plain data: what crosses into a worker process. `folder` is the cell's, `root` the home's.
+
+    `gpus` is its share of a GPU once it is placed; `again` says that it ran out of a smaller share before.
+    """
+
+    key: str
+    label: str
+    folder: str
+    root: str
+    config: dict[str, Any]
+    gpus: float = 0.0
+    again: bool = False
+
+    @property
+    def threads(self) -> int:
+        return int(self.config.get("threads") or 1)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended: done, unscored, failed, busy (another command has the cell) or stopped (by the user)."""
+
+    state: str
+    message: str = ""
+    pid: int = 0
+    out_of_memory: bool = False
+
+
+def state_of(folder: Path) -> str:
+    """State told by the record in `folder`: done, unscored or failed; missing without one or with an unreadable one.
+
+    Scores of another metric or tokenizer version count for nothing: such a cell is unscored, its training is kept.
+    """
+    path = folder / "record.json"
+    if not path.is_file():
+        return "missing"
+    try:
+        record = read_record(path)
+    except BadRecord:
+        return "missing"
+    if record.state == "done" and outdated(record.signatures.get(record.split, {})):
+        return "unscored"
+    return record.state
+
+
+def train(job: Job, work: Work | None = None, capture: bool = True) -> Outcome:
+    """Fit and decode one cell in this process. `work` defaults to `bench.cell.fit.run_cell`.
+
+    With `capture` everything the process prints goes to `work/log.txt` of the cell, tracebacks always do.
+    """
+    folder = Path(job.folder)
+    try:
+        with cell_lock(Home(Path(job.root)), job.key):
+            before = state_of(folder)
+            if before in ("done", "unscored"):  # another command finished it while this one waited
+                return Outcome(before, pid=os.getpid())
+            (folder / "record.json").unlink(missing_ok=True)  # of a failure that is being retried
+            with _log(folder, capture) as log:
+                return _train(job, work, log)
+    except CellBusyError as error:
+        return Outcome("busy", str(error), os.getpid())
+    except OSError as error:
+        return Outcome("failed", _no_room(error, folder), os.getpid())
+
+
+def _train(job: Job, work: Work | None, log: Any) -> Outcome:
+    folder = Path(job.folder)
+    try:
+        settle(job)
+        if work is None:
+            from bench.cell.fit import run_cell
+
+            work = run_cell
+        work(job.config, job.root)
+    except (Exception, SystemExit) as error:
+        log.write(traceback.format_exc())
+        log.flush()
+        message = sentence(error)
+        record_failure(job, type(error).__name__, message)
+        return Outcome("failed", message, os.getpid(), _is_memory(error))
+    state = state_of(folder)
+    if state not in ("done", "unscored"):
+        message = f"the cell ended without a finished record in {folder}"
+        record_failure(job, "MissingRecord", message)
+        return Outcome("failed", message, os.getpid())
+    return Outcome(state, pid=os.getpid())
+
+
+def sentence(error: BaseException) -> str:
+    """One line for a person: a BenchError's own sentence, otherwise the type and the message of the error."""
+    text = " ".join(str(error).split())
+    if isinstance(error, BenchError):
+        return text
+    if isinstance(error, OSError) and error.errno in FULL:
+        return _no_room(error)
+    if _is_memory(error):
+        return f"the memory does not suffice ({text}): lower train.captions, search.clips or model.width"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _is_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY)
+
+
+def _no_room(error: OSError, folder: Path | None = None) -> str:
+    """The sentence for a file that could not be written: which one, why, and what to do."""
+    place = error.filename or folder
+    where = f"{place}: " if place else ""
+    return f"{where}{error.strerror or error}; make room there or set BENCH_HOME, and run the same command again"
+
+
+def record_failure(job: Job, kind: str, message: str) -> None:
+    """Write a failed record unless the cell has already written a record of its own.
+
+    A disk that is full or read-only leaves the cell without a record: it then counts as missing and is run again.
+    """
+    folder = Path(job.folder)
+    if state_of(folder) != "missing":
+        return
+    failure = Failure(stage="fit", type=kind, message=message, log="work/log.txt")
+    with contextlib.suppress(OSError):
+        write_record(folder, Record(schema=1, key=job.key, state="failed", config=job.config, failure=failure))
+
+
+def settle(job: Job) -> None:
+    """Keep this process to the threads and the share of a GPU that `job` was given: a worker may have served another before.
+
+    Memory that its steps free is kept for the next. Libraries that are not imported yet read their threads in the environment,
+    records the share.
+    """
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = str(job.threads)
+    keep_freed()
+    os.environ[GPU_SHARE] = f"{job.gpus:g}{' again' if job.again else ''}"
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(job.threads)
+    if 0 < job.gpus < 1:
+        import torch
+
+        if torch.cuda.is_available():  # two cells on one GPU would otherwise take what they find
+            torch.cuda.set_per_process_memory_fraction(job.gpus)
+
+
+@contextlib.contextmanager
+def _log(folder: Path, capture: bool) -> Iterator[Any]:
+    """Open the cell's log; with `capture`, point standard output and error of the whole process, C code too, at it."""
+    path = folder / "work" / "log.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8", buffering=1) as log:
+        if not capture:
+            yield log
+            return
+        sys.stdout.flush()
+        sys.stderr.flush()
+        saved = os.dup(1), os.dup(2)
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        try:
+            yield log
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for descriptor, copy in enumerate(saved, start=1):
+                os.dup2(copy, descriptor)
+                os.close(copy)
+
+
+class ScoringDesk:
+    """The machine's one scorer. It starts with the first cell and keeps its Java process warm until `close`.
+
+    `score` replaces `bench.cell.fit.score_cell`; it then gets None for a scorer.
+    """
+
+    def __init__(self, score: Score | None = None) -> None:
+        self._score = score
+        self._scorer: Any = None
+
+    def score(self, job: Job) -> Outcome:
+        """Fill in the scores of an unscored cell. What goes wrong leaves the cell unscored: no training is lost."""
+        folder = Path(job.folder)
+        try:
+            with cell_lock(Home(Path(job.root)), job.key):
+                if state_of(folder) == "done":
+                    return Outcome("done", pid=os.getpid())
+                self._fill(job)
+        except CellBusyError as error:
+            return Outcome("busy", str(error), os.getpid())
+        except Exception as error:
+            with contextlib.suppress(OSError), _log(folder, capture=False) as log:
+                log.write(traceback.format_exc())
+            return Outcome("unscored", sentence(error), os.getpid())
+        return Outcome(state_of(folder), pid=os.getpid())
+
+    def _fill(self, job: Job) -> None:
+        if self._score is not None:
+            self._score(job.config, job.root, None)
+            return
+        from bench.cell.fit import score_cell
+        from bench.evaluation.scorer import Scorer
+
+        if self._scorer is None:
+            self._scorer = Scorer(cache=Home(Path(job.root)).work / "tokens")
+        score_cell(job.config, job.root, self._scorer)
+
+    def close(self) -> None:
+        """End the Java processes."""
+        if self._scorer is not None:
+            self._scorer.close()
+        self._scorer = None

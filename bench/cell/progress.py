@@ -1,0 +1,164 @@
+"""What the files of a running cell tell: where it stands and the rows of its curves."""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event, Lock, Thread
+from typing import Any
+
+from bench.cell.job import Job
+
+Row = dict[str, Any]  # phase, epoch, captions, seconds, name, value
+POLL_SECONDS = 1.0
+SELECTION = "val_cider_tokens"  # the value by which the harness chooses an epoch
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a cell stands. `seconds_left` is None until its speed is known."""
+
+    phase: str
+    epoch: int
+    captions: int
+    budget: int
+    values: dict[str, float]
+    seconds_left: float | None = None
+
+    @property
+    def loss(self) -> float | None:
+        return self.values.get("loss")
+
+    @property
+    def cider(self) -> float | None:
+        return self.values.get(SELECTION)
+
+
+def read_position(folder: Path, since: float) -> Position | None:
+    """Position in `work/progress.json` of a cell's folder; None without one or with one written before `since`.
+
+    The file of an earlier, interrupted attempt stays until the new attempt has something to tell.
+    """
+    path = folder / "work" / "progress.json"
+    try:
+        if path.stat().st_mtime < since:
+            return None
+        told = json.loads(path.read_text(encoding="utf-8"))
+        return Position(
+            str(told["phase"]),
+            int(told["epoch"]),
+            int(told["captions"]),
+            int(told["budget"]),
+            {name: float(value) for name, value in (told.get("values") or {}).items() if value is not None},
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # absent, or not ours: the display then shows the cell without a position
+
+
+def read_curves(folder: Path) -> list[Row]:
+    """Rows of a cell's curves, from `curves.csv` of the finished cell or of its work folder; whole lines only."""
+    for path in (folder / "curves.csv", folder / "work" / "curves.csv"):
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError:
+            continue
+        lines = text[: text.rfind("\n") + 1].splitlines()  # a line without its end is still being written
+        return [row for row in map(_row, csv.DictReader(lines)) if row is not None]
+    return []
+
+
+def _row(cells: dict[str, Any]) -> Row | None:
+    try:
+        return {
+            "phase": cells["phase"],
+            "epoch": int(cells["epoch"]),
+            "captions": int(float(cells["captions"])),
+            "seconds": float(cells["seconds"]),
+            "name": cells["name"],
+            "value": float(cells["value"]),
+        }
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+class _Watched:
+    """One running cell: when it was handed over, what has been told of it."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.since = time.time()
+        self.first: tuple[float, int] | None = None
+        self.told: set[tuple[str, int, str]] = set()
+
+    def position(self) -> Position | None:
+        """Where the cell stands now, with the time left once its speed is known."""
+        found = read_position(Path(self.job.folder), self.since)
+        if found is None:
+            return None
+        moment = time.monotonic()
+        if self.first is None or found.captions < self.first[1]:
+            self.first = (moment, found.captions)
+        gained, spent = found.captions - self.first[1], moment - self.first[0]
+        left = (found.budget - found.captions) * spent / gained if gained > 0 else None
+        return Position(found.phase, found.epoch, found.captions, found.budget, found.values, left)
+
+    def new_rows(self) -> list[Row]:
+        """Rows not told before. A cell that resumes writes some of its rows again, with the same values."""
+        rows = []
+        for row in read_curves(Path(self.job.folder)):
+            name = (row["phase"], row["epoch"], row["name"])
+            if name not in self.told:
+                self.told.add(name)
+                rows.append(row)
+        return rows
+
+
+class Watcher:
+    """Reads the files of running cells once a second in a thread of its own and passes on what is new."""
+
+    def __init__(
+        self, moved: Callable[[Job, Position], None], curves: Sequence[Callable[[Job, list[Row]], None]]
+    ) -> None:
+        self._moved, self._curves = moved, curves
+        self._watched: dict[str, _Watched] = {}
+        self._lock = Lock()
+        self._ended = Event()
+        self._thread = Thread(target=self._loop, name="watch cells", daemon=True)
+
+    def __enter__(self) -> Watcher:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def add(self, job: Job) -> None:
+        """Watch a cell from now on."""
+        with self._lock:
+            self._watched[job.key] = _Watched(job)
+
+    def remove(self, job: Job) -> None:
+        """Pass on the last rows of a cell and watch it no longer."""
+        with self._lock:
+            watched = self._watched.pop(job.key, None)
+            if watched is not None:
+                self._tell(watched)
+
+    def _loop(self) -> None:
+        while not self._ended.wait(POLL_SECONDS):
+            with self._lock:
+                for watched in self._watched.values():
+                    self._tell(watched)
+
+    def _tell(self, watched: _Watched) -> None:
+        position = watched.position()
+        if position is not None:
+            self._moved(watched.job, position)
+        rows = watched.new_rows()
+        for tell in self._curves if rows else ():
+            tell(watched.job, rows)

@@ -1,0 +1,116 @@
+"""Finished cells brought back to life: the method with its weights on its own clips, and what it does word by word."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from bench import BenchError
+from bench.cell import checkpoint
+from bench.cell.checkpoint import CHECKPOINT
+from bench.cell.inputs import Inputs, gather
+from bench.home import Home
+from bench.method import BOS, EOS, PAD, Batch, Caption, Clips, Search
+from bench.nn.decoding import cross_entropy, teacher_forcing, word_losses
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A method with the weights of a finished cell, and the clips that it was trained and judged on."""
+
+    config: dict[str, Any]
+    method: Any
+    inputs: Inputs
+    search: Search
+
+    def decode(self, clips: Clips) -> list[Caption]:
+        """Captions as the cell's own search finds them."""
+        captions: list[Caption] = self.method.decode(clips, self.search)
+        return captions
+
+    @property
+    def captioner(self) -> Any:
+        """What writes word by word. Raises BenchError for a method that is not built around a captioner."""
+        if not hasattr(self.method, "captioner"):
+            raise BenchError(f"method {self.config['method']} has no captioner whose words could be followed")
+        return self.method.captioner
+
+
+def declared(folder: Path) -> dict[str, Any] | None:
+    """The declaration of a finished cell as its checkpoint holds it, with paths; None without a sound checkpoint."""
+    try:
+        with safe_open(folder / CHECKPOINT, framework="pt") as file:
+            found: dict[str, Any] = json.loads(file.metadata()["config"])
+    except (SafetensorError, OSError, TypeError, KeyError, ValueError):
+        return None  # whoever needs the weights is told what is wrong with the file
+    return found
+
+
+def load(folder: Path, home: Home) -> Trained:
+    """The finished cell of `folder`. Raises BenchError: no checkpoint, other captions or features than it was trained on."""
+    path = folder / CHECKPOINT
+    if not path.is_file():
+        raise BenchError(
+            f"{path} is not there, for checkpoints are not published: move {folder} away and give the command again, "
+            "it then trains the cell anew"
+        )
+    found = checkpoint.load(path)
+    inputs = gather(found.config, home, lambda captions: None)
+    if inputs.vocabulary.digest != found.vocabulary.digest:
+        raise BenchError(
+            f"{path} was trained with {len(found.vocabulary):,} words (digest {found.vocabulary.digest[:12]}), and the captions "
+            f"of {found.config['dataset']} give {len(inputs.vocabulary):,} today (digest {inputs.vocabulary.digest[:12]})"
+        )
+    return Trained(found.config, found.method, inputs, found.search)
+
+
+def last_states(captioner: Any, batch: Batch, captions: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+    """Hidden states at the step that predicts EOS, [C, H]: one caption (word ids) is read for each clip of `batch`.
+
+    Without dropout, as in decoding: what tells the states apart is then the words that were read.
+    """
+    told = _with_captions(batch, captions)
+    captioner.eval()
+    with torch.inference_mode():
+        hidden_BWH = teacher_forcing(captioner, told).hidden_BWH
+        last_BH = hidden_BWH[torch.arange(len(captions)), told.lengths_B - 1]
+        return last_BH[told.clip_of_B.argsort()].float().numpy()
+
+
+def held_for_backward(method: Any, batch: Batch) -> int:
+    """Bytes that a training step on `batch` holds between its forward and its backward pass, weights not counted.
+
+    What autograd saves is the same on every machine, unlike the peak of a process.
+    """
+    own = {parameter.untyped_storage().data_ptr() for parameter in method.module.parameters()}
+    held: dict[int, int] = {}
+
+    def keep(value: torch.Tensor) -> torch.Tensor:
+        storage = value.untyped_storage()
+        if storage.data_ptr() not in own:
+            held[storage.data_ptr()] = storage.nbytes()
+        return value
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+        loss = cross_entropy(word_losses(method.captioner, teacher_forcing(method.captioner, batch)))
+    assert loss.requires_grad, "nothing was held: no parameter learns"
+    return sum(held.values())
+
+
+def _with_captions(batch: Batch, captions: Sequence[Sequence[int]]) -> Batch:
+    """`batch` with one caption for each of its clips, the longest first."""
+    order = sorted(range(len(captions)), key=lambda row: -len(captions[row]))
+    words = torch.full((len(captions), max(map(len, captions)) + 2), PAD)
+    for place, row in enumerate(order):
+        words[place, : len(captions[row]) + 2] = torch.tensor([BOS, *captions[row], EOS])
+    lengths = torch.tensor([len(captions[row]) + 1 for row in order])
+    ids = tuple(batch.clip_ids[row] for row in order)
+    return Batch(batch.clip_ids, batch.streams, batch.masks, ids, torch.tensor(order), words, lengths)

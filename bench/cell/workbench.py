@@ -1,0 +1,166 @@
+"""The `Run` that the harness lends to a method: curves, progress, selection, resume state, all in the cell's work folder."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from bench import BenchError
+from bench.declare.settings import Train
+from bench.disk.whole import write_atomically, write_whole
+from bench.evaluation.cider import TokenCider
+from bench.evaluation.ngrams import VocabularyTooLargeError
+from bench.method import Clips, Method, Search, WordLoss
+from bench.training import plain_loss
+
+CURVES = ("phase", "epoch", "captions", "seconds", "name", "value")
+
+
+class OverBudgetError(BenchError):
+    """A method reads more captions than its budget."""
+
+
+class Workbench:
+    """`bench.method.Run` of one cell. `spend` is called by the training clips for every caption they hand out.
+
+    `loss` is cross-entropy until the cell sets the one that its declaration names.
+    """
+
+    def __init__(self, config: Mapping[str, Any], work: Path, captions: int) -> None:
+        self.device = choose_device(config["device"])
+        self.seed: int = config["seed"]
+        # A configuration leaves out shared settings younger than the first records (see `bench.plan.cells.ADDED`).
+        self.train: Mapping[str, Any] = Train().model_dump() | config["train"]
+        self.shares: Mapping[str, float] = config["phases"]
+        self.budget = config["train"]["epochs"] * captions
+        self.slack = max(config["train"]["captions"], config["train"].get("accumulate") or 0) * len(self.shares)
+        self.search = Search(**config["search"])
+        self.loss: WordLoss = plain_loss
+        self.selection: dict[str, Any] | None = None
+        self.captions = 0
+        self.epochs = 0
+        self.waited = 0.0  # seconds of training that went by until a batch was there
+        self._earlier = 0.0  # seconds of training before this process
+        self._started = time.monotonic()
+        self._ticked = 0.0
+        self.work = work
+        self._rows: list[dict[str, Any]] = []
+        self._val: tuple[Clips, TokenCider] | None = None
+        self._dataset = config["dataset"]
+        self._files: Mapping[str, str] = config.get("files", {})
+
+    def lend_validation(self, clips: Clips, references: Mapping[str, list[tuple[str, ...]]]) -> None:
+        """Give the validation clips and the tokens of their captions; the method sees neither."""
+        try:
+            self._val = (clips, TokenCider(references))
+        except VocabularyTooLargeError as error:
+            raise BenchError(f"data set {self._dataset}, split val: {error}") from error
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training, over all processes that worked on this cell."""
+        return self._earlier + time.monotonic() - self._started
+
+    def encoder(self, name: str, weights: str = "pretrained") -> nn.Module:
+        """The encoder called `name`; a file of weights is found by its digest, wherever it lies on this machine."""
+        from bench.features.encoders import load_encoder
+
+        return load_encoder(name, weights, self._files).to(self.device)
+
+    def spend(self, captions: int) -> None:
+        """Count captions handed out. Raises OverBudgetError where a method reads more than its budget."""
+        self.captions += captions
+        if self.captions > self.budget + self.slack:
+            raise OverBudgetError(
+                f"the method read {self.captions} captions of a budget of {self.budget}: every method trains on the same number"
+            )
+
+    def wait(self, seconds: float) -> None:
+        """Count the time that a batch was waited for."""
+        self.waited += seconds
+
+    def tick(self, phase: str, epoch: int, values: Mapping[str, float]) -> None:
+        now = time.monotonic()
+        if now - self._ticked >= 1.0:
+            self._ticked = now
+            self._progress(phase, epoch, values)
+
+    def report(self, phase: str, epoch: int, values: Mapping[str, float]) -> None:
+        self.epochs += 1
+        at = {"phase": phase, "epoch": epoch, "captions": self.captions, "seconds": round(self.seconds, 3)}
+        self._rows += [{**at, "name": name, "value": repr(float(value))} for name, value in values.items()]
+        self._write_curves()
+        self._progress(phase, epoch, values)
+
+    def validate(self, method: Method) -> float:
+        assert self._val is not None, "lend_validation comes first"
+        clips, scorer = self._val
+        captions = method.decode(clips, self.search)
+        mean, _ = scorer.score({caption.clip: caption.words for caption in captions})
+        return 100.0 * float(mean)
+
+    def selected(self, phase: str, epoch: int, score: float) -> None:
+        self.selection = {"metric": "val_cider_tokens", "value": score, "phase": phase, "epoch": epoch}
+
+    def save_state(self, state: Mapping[str, Any]) -> None:
+        """Write the method's state and the counts of the harness, whole or not at all."""
+        harness = {
+            "captions": self.captions,
+            "epochs": self.epochs,
+            "seconds": self.seconds,
+            "waited": self.waited,
+            "selection": self.selection,
+            "rows": self._rows,
+        }
+        path = self.work / "resume.pt"
+        write_whole(path, lambda aside: torch.save({"method": dict(state), "harness": harness}, aside))
+
+    def load_state(self) -> dict[str, Any] | None:
+        """The method's last state; counts, selection and curves go on from it too."""
+        path = self.work / "resume.pt"
+        if not path.is_file():
+            return None
+        saved = torch.load(path, map_location=self.device, weights_only=True)
+        harness = saved["harness"]
+        self.captions, self.epochs, self._earlier = harness["captions"], harness["epochs"], harness["seconds"]
+        self.waited = harness.get("waited", 0.0)
+        self.selection, self._rows = harness["selection"], harness["rows"]
+        self._started = time.monotonic()
+        self._write_curves()
+        return saved["method"]
+
+    def _write_curves(self) -> None:
+        lines = [",".join(CURVES)]
+        lines += [",".join(str(row[name]) for name in CURVES) for row in self._rows]
+        write_atomically(self.work / "curves.csv", "\n".join(lines) + "\n")
+
+    def _progress(self, phase: str, epoch: int, values: Mapping[str, float]) -> None:
+        told = {
+            "phase": phase,
+            "epoch": epoch,
+            "captions": self.captions,
+            "budget": self.budget,
+            "values": {name: value for name, value in values.items() if math.isfinite(value)},
+            "pid": os.getpid(),
+            "time": time.time(),
+        }
+        aside = self.work / "progress.json.tmp"
+        aside.write_text(json.dumps(told), encoding="utf-8")
+        aside.replace(self.work / "progress.json")
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is the GPU that this process sees, else the CPU."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise BenchError(f"device={name}, but this process sees no GPU: use device=auto or device=cpu")
+    return torch.device(name)

@@ -1,0 +1,381 @@
+"""What a method says about itself in `card.yaml`: readable without torch, checked before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+
+from bench import BenchError
+from bench.declare.settings import Model, Search, Strict, Text, Train
+from bench.declare.validation import from_pydantic
+from bench.errors import did_you_mean, listing, unknown
+
+
+class Paper(Strict):
+    """Where the idea was published."""
+
+    title: str
+    authors: list[str] = Field(default_factory=list)
+    year: int | None = None
+    venue: str | None = None
+    arxiv: str | None = None
+
+
+class Streams(Strict):
+    """Feature streams: `needs` must be there, `uses` are wanted but can be done without."""
+
+    needs: list[str] = Field(default_factory=list)
+    uses: list[str] = Field(default_factory=list)
+
+
+class Resources(Strict):
+    """What one cell asks of a node: processors, GPUs (a share that divides one, such as 0.5 or 0.25, or whole ones), GiB of
+    GPU memory (its share then holds as much) and the kind of GPU by Ray's name (`H100`, `A100`)."""
+
+    cpus: float = Field(default=1, ge=0)
+    gpus: float = Field(default=0, ge=0)
+    gpu_memory: float | None = Field(default=None, gt=0)
+    accelerator_type: str | None = None
+
+    @field_validator("gpus")
+    @classmethod
+    def _shares_divide_one(cls, value: float) -> float:
+        parts = 1 / value if 0 < value < 1 else value
+        if abs(parts - round(parts)) > 1e-9:
+            raise ValueError(
+                f"is {value:g}, but a share of a GPU must divide one (0.5, 0.25, 0.2), and more must be whole"
+            )
+        return value
+
+
+_TYPES: dict[str, tuple[Any, str]] = {
+    "int": (int, "a whole number"),
+    "float": (int | float, "a number"),
+    "bool": (bool, "true or false"),
+    "str": (str, "text"),
+    "choice": (str, ""),
+    "file": (str, "the path of a file"),
+}
+
+
+class Setting(Strict):
+    """One setting of a method: type, range, default, second name. A default of null allows null.
+
+    `shared` settings are also set for all methods at once by `model.<name>=`. `of_loss` settings are those of the loss that
+    the card provides: with `loss=` they can be set for the methods that take it. A `file` is given by its path, or by one of
+    `choices` in its place; a configuration holds its content's digest instead (`sha256:...`).
+    """
+
+    type: Literal["int", "float", "bool", "str", "choice", "file"]
+    default: Any = None
+    min: float | None = None
+    max: float | None = None
+    choices: list[str] = Field(default_factory=list)
+    alias: str | None = None
+    shared: bool = False
+    of_loss: bool = False
+    help: str = ""
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether a value is taken as written (`on`, `010`) and not as a number or boolean."""
+        return self.type in ("str", "choice", "file")
+
+    def names_file(self, value: Any) -> bool:
+        """Whether `value` is the path of a file."""
+        return self.type == "file" and value is not None and value not in self.choices
+
+    def check(self, name: str, value: Any) -> Any:
+        """`value` as this setting's type; a sentence with the allowed values otherwise."""
+        if value is None and self.default is None:
+            return None
+        types, words = _TYPES[self.type]
+        if not isinstance(value, types) or (isinstance(value, bool) and self.type != "bool"):
+            words = words or f"one of {listing(self.choices)}"
+            raise BenchError(f"{name} is {value!r}, but must be {words}")
+        if self.type == "choice" and value not in self.choices:
+            allowed = f"one of {listing(self.choices)}{did_you_mean(value, self.choices)}"
+            raise BenchError(f"{name} is {value!r}, but must be {allowed}")
+        if self.min is not None and value < self.min:
+            raise BenchError(f"{name} is {value!r}, but must be at least {self.min:g}")
+        if self.max is not None and value > self.max:
+            raise BenchError(f"{name} is {value!r}, but must be at most {self.max:g}")
+        return float(value) if self.type == "float" else value
+
+    @model_validator(mode="after")
+    def _default_fits(self) -> Setting:
+        if (self.type == "choice") != bool(self.choices) and self.type != "file":
+            raise ValueError(f"has type {self.type} and choices {self.choices}: only a choice has choices")
+        if self.default is not None:
+            try:
+                self.default = self.check("default", self.default)
+            except BenchError as error:
+                raise ValueError(str(error)) from None
+        return self
+
+
+class Interval(Strict):
+    """All numbers from `min` to `max`, evenly or, with `log`, evenly in their logarithm."""
+
+    min: float
+    max: float
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Interval:
+        if not self.min < self.max:
+            raise ValueError(f"min is {self.min:g} and max {self.max:g}: the first must be less")
+        if self.log and self.min <= 0:
+            raise ValueError(f"min is {self.min:g}, which has no logarithm")
+        return self
+
+
+Choices = list[Any] | Interval
+TRAIN = "train."
+
+
+class Printed(Strict):
+    """The schedule printed for one row where it is not that of the card's others: `protocol=paper` keeps to it."""
+
+    epochs: int | None = Field(default=None, ge=1)
+    phases: dict[str, float] | None = None
+
+
+class Variant(Strict):
+    """One row of the paper: the settings that make it, and its own shares of the budget where they differ.
+
+    `reads` names the streams of a row that leaves some of the card's out; null reads them all. `needs` names streams that
+    this row needs beyond those of the card.
+    """
+
+    title: str
+    settings: dict[str, Any] = Field(default_factory=dict)
+    phases: dict[str, float] | None = None
+    reads: list[str] | None = None
+    needs: list[str] = Field(default_factory=list)
+    printed: Printed = Printed()
+
+
+class Impossible(Strict):
+    """Values that cannot go together, each setting with one value or a list of them, and why."""
+
+    settings: dict[str, Any] = Field(min_length=1)
+    because: str
+
+    def applies(self, settings: dict[str, Any]) -> bool:
+        """Whether `settings` hold all of these values."""
+        return all(
+            settings[name] in (values if isinstance(values, list) else [values])
+            for name, values in self.settings.items()
+        )
+
+
+class PaperProtocol(Strict):
+    """The printed setting, used by `protocol=paper`."""
+
+    settings: dict[str, Any] = Field(default_factory=dict)
+    train: Train = Train()
+    text: Text = Text()
+    search: Search = Search()
+    frames: int | None = Field(default=None, ge=1)
+    stream_shapes: dict[str, list[int]] = Field(default_factory=dict)
+
+
+PLAIN_LOSS = "cross_entropy"
+"""The loss of a request that names none: every method has it, none provides it."""
+
+
+class Provides(Strict):
+    """What other methods may borrow: `loss` is the name of the loss that `build_loss` of this method makes."""
+
+    loss: str | None = Field(default=None, pattern=r"^[a-z][a-z0-9_]*$")
+
+
+class Takes(Strict):
+    """What a method may borrow. `loss` says that it trains by the loss of its run, and with which of its own settings: the
+    values of each that allow it. `{}` is always, null is never."""
+
+    loss: dict[str, list[Any]] | None = None
+
+
+class OpenPoint(Strict):
+    """A point on which the paper is silent or ambiguous, what was chosen, and on whose word."""
+
+    point: str
+    choice: str
+    source: Literal["paper", "code", "inferred"]
+
+
+class MethodCard(Strict):
+    """The identity of a method, from `methods/<name>/card.yaml`."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    summary: str
+    paper: Paper | None = None
+    streams: Streams = Streams(needs=["frames"])
+    without: dict[str, str] = Field(default_factory=dict)
+    name_without: dict[str, str] = Field(default_factory=dict)
+    resources: Resources = Resources()
+    settings: dict[str, Setting] = Field(default_factory=dict)
+    impossible: list[Impossible] = Field(default_factory=list)
+    variants: dict[str, Variant] = Field(min_length=1)
+    default: str
+    phases: dict[str, float] = Field(default_factory=lambda: {"train": 1.0})
+    search_space: dict[str, Choices] = Field(default_factory=dict)
+    protocol_paper: PaperProtocol | None = None
+    open_points: list[OpenPoint] = Field(default_factory=list)
+    provides: Provides = Provides()
+    takes: Takes = Takes()
+
+    @field_validator("phases", "variants")
+    @classmethod
+    def _shares_sum_to_one(cls, value: Any, info: ValidationInfo) -> Any:
+        named = {"": value} if info.field_name == "phases" else {name: one.phases for name, one in value.items()}
+        if info.field_name == "variants":
+            named |= {f"{name}.printed": one.printed.phases for name, one in value.items()}
+        for name, phases in named.items():
+            if phases is not None and (abs(sum(phases.values()) - 1) > 1e-6 or min(phases.values(), default=0) < 0):
+                raise ValueError(f"{name + ': phases ' if name else ''}must share the budget: parts >= 0 that sum to 1")
+        return value
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> MethodCard:
+        try:
+            self._check_names()
+        except BenchError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+    def _check_names(self) -> None:
+        if self.default not in self.variants:
+            raise unknown("variant", self.default, self.variants, "default")
+        for name, variant in self.variants.items():
+            variant.settings = self.checked(variant.settings, f"variants.{name}.settings")
+            self._check_reads(name, variant)
+        if self.protocol_paper:
+            self.protocol_paper.settings = self.checked(self.protocol_paper.settings, "protocol_paper.settings")
+        self.search_space = self.space(self.search_space, "search_space")
+        for rule in self.impossible:
+            for name, values in rule.settings.items():
+                for value in values if isinstance(values, list) else [values]:
+                    self.checked({name: value}, "impossible")
+        for name, values in (self.takes.loss or {}).items():
+            for value in values:
+                self.checked({name: value}, "takes.loss")
+        if self.provides.loss == PLAIN_LOSS:
+            raise BenchError(f"provides.loss is {PLAIN_LOSS}, which every method has; give this one its own name")
+        lent = [name for name, setting in self.settings.items() if setting.of_loss]
+        if lent and self.provides.loss is None:
+            raise BenchError(f"settings: {listing(lent)} is marked of_loss, but provides.loss names no loss")
+        for stream in (*self.without, *self.name_without):
+            if stream not in self.streams.uses:
+                raise unknown("stream", stream, self.streams.uses, "without and name_without speak of streams.uses")
+        names = [*self.settings, *(setting.alias for setting in self.settings.values() if setting.alias)]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise BenchError(f"settings: {listing(twice)} names more than one setting")
+        for name, setting in self.settings.items():
+            if setting.shared and name not in Model.model_fields:
+                raise unknown("shared setting", name, Model.model_fields, "settings")
+
+    def _check_reads(self, name: str, variant: Variant) -> None:
+        known = [*self.streams.needs, *self.streams.uses]
+        for stream in variant.reads or []:
+            if stream not in known:
+                raise unknown("stream", stream, known, f"variants.{name}.reads")
+        left = [stream for stream in self.streams.needs if variant.reads is not None and stream not in variant.reads]
+        if left:
+            raise BenchError(f"variants.{name}.reads leaves out {listing(left)}, which streams.needs names")
+
+    def reading(self, variant: str) -> MethodCard:
+        """This card with only the streams that `variant` reads."""
+        reads, more = self.variants[variant].reads, self.variants[variant].needs
+        if reads is None and not more:
+            return self
+        uses = [stream for stream in self.streams.uses if (reads is None or stream in reads) and stream not in more]
+        needs = list(dict.fromkeys([*self.streams.needs, *more]))
+        return self.model_copy(update={"streams": Streams(needs=needs, uses=uses)})
+
+    def canonical(self, name: str, where: str) -> str:
+        """The setting called `name`, also by its alias."""
+        for setting, declared in self.settings.items():
+            if name in (setting, declared.alias):
+                return setting
+        names = [f"{s} ({d.alias})" if d.alias else s for s, d in self.settings.items()]
+        plain = [*self.settings, *(d.alias for d in self.settings.values() if d.alias)]
+        raise BenchError(f'{where}: unknown setting "{name}"; allowed: {listing(names)}{did_you_mean(name, plain)}')
+
+    def space(self, given: Mapping[str, Any], where: str) -> dict[str, Choices]:
+        """What `bench tune` may search, by canonical name: a setting, or one of training (`train.learning_rate`).
+
+        Each is a list of values or an interval, `{min, max, log}`. Raises BenchError for what the settings refuse.
+        """
+        space: dict[str, Choices] = {}
+        for name, choices in given.items():
+            canonical = name if name.startswith(TRAIN) else self.canonical(name, where)
+            if canonical in space:
+                raise BenchError(f"{where}: {canonical} is given twice")
+            space[canonical] = self._choices(canonical, choices, f"{where}.{name}")
+        return space
+
+    def _choices(self, name: str, choices: Any, where: str) -> Choices:
+        if isinstance(choices, Mapping):
+            try:
+                choices = Interval.model_validate(choices)
+            except ValidationError as error:
+                raise from_pydantic(error, Interval, where) from None
+        if isinstance(choices, Interval):
+            if not isinstance(self.parameter(name, choices.min, where), float):
+                raise BenchError(f"{where} is an interval, but {name} takes no fractions: give a list of values")
+            self.parameter(name, choices.max, where)
+            return choices
+        if not isinstance(choices, list) or not choices:
+            raise BenchError(
+                f"{where} is {choices!r}, but must be a list of values, or {{min: .., max: .., log: true}}"
+            )
+        values = [self.parameter(name, value, where) for value in choices]
+        if twice := [value for value in values if values.count(value) > 1]:
+            raise BenchError(f"{where} holds {twice[0]!r} twice")
+        return values
+
+    def parameter(self, name: str, value: Any, where: str) -> Any:
+        """`value` as the type of a setting or of `train.<key>`; a sentence with what is allowed otherwise."""
+        if not name.startswith(TRAIN):
+            return self.settings[name].check(where, value)
+        key = name.removeprefix(TRAIN)
+        if key not in Train.model_fields:
+            raise unknown("setting", key, Train.model_fields, f"{where}: train")
+        try:
+            return getattr(Train.model_validate({key: value}), key)
+        except ValidationError as error:
+            raise from_pydantic(error, Train, where) from None
+
+    def refuse_impossible(self, settings: dict[str, Any], variant: str) -> None:
+        """Raise BenchError where `settings` hold values that the card declares impossible together."""
+        for rule in self.impossible:
+            if rule.applies(settings):
+                given = listing([f"{name}={settings[name]}" for name in rule.settings])
+                raise BenchError(f"{self.name}:{variant} cannot have {given}: {rule.because}")
+
+    def told(self, name: str, value: Any) -> str:
+        """A setting as the name of a row tells it: `lambda=0.2`; of a file, its name without the folder."""
+        if self.settings[name].names_file(value):
+            value = Path(value).name
+        return f"{self.settings[name].alias or name}={f'{value:g}' if isinstance(value, float) else value}"
+
+    def takes_loss(self, settings: Mapping[str, Any]) -> bool:
+        """Whether this method, with `settings`, trains by the loss of its run."""
+        return self.takes.loss is not None and all(settings[name] in values for name, values in self.takes.loss.items())
+
+    def checked(self, values: dict[str, Any], where: str) -> dict[str, Any]:
+        """`values` by their canonical names, each checked against its type and range."""
+        result = {}
+        for name, value in values.items():
+            canonical = self.canonical(name, where)
+            if canonical in result:
+                raise BenchError(f"{where}: {canonical} is given twice")
+            result[canonical] = self.settings[canonical].check(f"{where}.{name}", value)
+        return result

@@ -1,0 +1,116 @@
+"""What a model of pydantic refuses, as one sentence: where, which key, what it must be, what was probably meant."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Callable, Collection
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from bench import BenchError
+from bench.errors import did_you_mean, listing, unknown
+
+# What a value must be, by the first words of pydantic's error type.
+_EXPECTED = {
+    "int": "a whole number",
+    "float": "a number",
+    "finite_number": "a finite number",
+    "bool": "true or false",
+    "string": "text",
+    "list": "a list",
+    "tuple": "a list",
+    "dict": "a mapping (key: value)",
+    "mapping": "a mapping (key: value)",
+    "model": "a mapping (key: value)",
+    "none_required": "null",
+}
+
+
+def from_pydantic(
+    error: ValidationError, model: type[BaseModel], where: str | Callable[[str], str], hidden: Collection[str] = ()
+) -> BenchError:
+    """The first finding of pydantic as one sentence; `where` is a file, or tells for a key where it was written.
+
+    `hidden` fields are not offered as allowed keys.
+    """
+    # A misspelt key also makes its right name missing: the misspelling is what the user wants to hear of.
+    findings = sorted(error.errors(), key=lambda finding: finding["type"] != "extra_forbidden")
+    first = findings[0]
+    if first["type"] == "missing":
+        return _missing([_dotted(list(one["loc"])) for one in findings if one["type"] == "missing"], where)
+    path = [part for part in first["loc"] if part != "[key]"]
+    more = f" ({len(findings) - 1} more like this)" if len(findings) > 1 else ""
+    name = _dotted(path)
+    place = where(name) if callable(where) else where
+    if first["type"] == "extra_forbidden":
+        allowed = [key for key in _allowed_keys(model, path) if key not in hidden]
+        sentence = str(unknown("key", name, allowed, place))
+    else:
+        sentence = f"{place}: {name + ' ' if name else ''}{_complaint(first)}"
+    return BenchError(sentence + more)
+
+
+def _missing(names: list[str], where: str | Callable[[str], str]) -> BenchError:
+    place = where(names[0]) if callable(where) else where
+    return BenchError(f"{place}: {' and '.join(names)} {'is' if len(names) == 1 else 'are'} missing")
+
+
+def _dotted(path: list[int | str]) -> str:
+    return ".".join(str(part) for part in path)
+
+
+def _complaint(finding: Any) -> str:
+    kind, context = finding["type"], finding.get("ctx", {})
+    if kind == "value_error":
+        return str(context["error"])
+    value = f"is {finding['input']!r}, but must be"
+    if kind == "too_short":
+        return f"is {finding['input']!r}, but must hold at least {context['min_length']}"
+    if kind == "string_pattern_mismatch":
+        return f"{value} of the form {context['pattern']}"
+    if kind == "literal_error":
+        allowed = [part.strip("'") for part in context["expected"].replace(" or ", ", ").split(", ")]
+        return f"{value} one of {listing(allowed)}{did_you_mean(finding['input'], allowed)}"
+    for limit, words in (("gt", "greater than"), ("ge", "at least"), ("lt", "less than"), ("le", "at most")):
+        if limit in context:
+            return f"{value} {words} {context[limit]}"
+    for start, words in _EXPECTED.items():
+        if kind.startswith(start):
+            return f"{value} {words}"
+    message = finding["msg"]
+    return f"is {finding['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _allowed_keys(model: type[BaseModel], path: list[int | str]) -> list[str]:
+    """Keys of the model in which the last part of `path` was not expected; full dotted names."""
+    here: Any = model
+    for part in path[:-1]:
+        here = _step(here, part)
+    prefix = "".join(f"{part}." for part in path[:-1])
+    return [prefix + name for name in _fields(here)]
+
+
+def _step(annotation: Any, part: int | str) -> Any:
+    for option in _options(annotation):
+        if isinstance(option, type) and issubclass(option, BaseModel):
+            return next(field.annotation for name, field in option.model_fields.items() if part in (name, field.alias))
+        arguments = typing.get_args(option)
+        if typing.get_origin(option) in (dict, list, tuple) and arguments:
+            return arguments[1] if typing.get_origin(option) is dict else arguments[0]
+    return None
+
+
+def _options(annotation: Any) -> list[Any]:
+    """The members of a union without None, or the annotation alone."""
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return [option for option in typing.get_args(annotation) if option is not type(None)]
+    return [annotation]
+
+
+def _fields(annotation: Any) -> list[str]:
+    for option in _options(annotation):
+        if isinstance(option, type) and issubclass(option, BaseModel):
+            return [field.alias or name for name, field in option.model_fields.items()]
+    return []

@@ -1,0 +1,61 @@
+"""SHA-256 of files, remembered so that planning does not read them again."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from bench import BenchError
+from bench.disk.whole import CannotWrite, write_atomically
+from bench.home import Home
+
+
+def file_digest(path: Path) -> str:
+    """`sha256:DIGEST` of a file. Raises BenchError where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    except OSError as error:
+        raise BenchError(f"{path} cannot be read as a safetensors file: {error}") from error
+
+
+class FileDigests:
+    """SHA-256 of files, remembered in `<work>/digests.json` by path, size and modification time."""
+
+    def __init__(self, home: Home) -> None:
+        self._path = home.work / "digests.json"
+        self._known = self._read()
+        self._changed = False
+
+    def _read(self) -> dict[str, list[Any]]:
+        try:
+            known = json.loads(self._path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}  # absent or damaged: the digests are taken anew
+        return known if isinstance(known, dict) else {}
+
+    def of(self, path: Path) -> str:
+        """SHA-256 of the file's content. Raises BenchError naming a file that cannot be read."""
+        try:
+            status = path.stat()
+            stamp = [status.st_size, status.st_mtime_ns]
+            remembered = self._known.get(str(path))
+            if isinstance(remembered, list) and len(remembered) == 3 and remembered[:2] == stamp:
+                return str(remembered[2])
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise BenchError(f"{path} cannot be read: {error.strerror or error}") from None
+        self._known[str(path)] = [*stamp, digest]
+        self._changed = True
+        return digest
+
+    def save(self) -> None:
+        """Remember the digests. A folder that cannot be written costs time at the next plan and nothing else."""
+        if self._changed:
+            with contextlib.suppress(CannotWrite):
+                write_atomically(self._path, json.dumps(self._known, indent=0, sort_keys=True) + "\n")
+            self._changed = False

@@ -1,0 +1,50 @@
+"""Mistakes as sentences: what, where, which values are allowed, what was probably meant."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from bench import BenchError
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """`; did you mean "x"?` for the closest of `choices`, or an empty string when none is close."""
+    by_lower = {choice.lower(): choice for choice in choices}
+    close = difflib.get_close_matches(str(word).lower(), list(by_lower), n=1, cutoff=0.6)
+    return f'; did you mean "{by_lower[close[0]]}"?' if close else ""
+
+
+def listing(words: Iterable[str]) -> str:
+    """`a, b, c` in the order given, or `none`."""
+    return ", ".join(str(word) for word in words) or "none"
+
+
+def unknown(kind: str, word: str, choices: Iterable[str], where: str = "") -> BenchError:
+    """The error for a name that does not exist: the allowed ones and the closest of them."""
+    names = list(choices)
+    place = f"{where}: " if where else ""
+    return BenchError(f'{place}unknown {kind} "{word}"; allowed: {listing(names)}{did_you_mean(word, names)}')
+
+
+@dataclass(frozen=True)
+class Finding:
+    """`error` stops a run, `warning` is said and counted. `message` is one sentence; `clips` are the ids it is about."""
+
+    severity: Literal["error", "warning"]
+    message: str
+    clips: tuple[str, ...] = ()
+
+
+def named(ids: Iterable[str], show: int = 5) -> str:
+    """The first `show` ids in a sentence, and how many more there are: `vid1, vid2 and 7 more`."""
+    ids = list(ids)
+    shown = ", ".join(ids[:show])
+    return shown if len(ids) <= show else f"{shown} and {len(ids) - show:,} more"
+
+
+def many(number: int, one: str, more: str | None = None) -> str:
+    """A number with its noun: `1 clip`, `1,970 clips`, `2 copies`."""
+    return f"{number:,} {one if number == 1 else more or one + 's'}"

@@ -1,0 +1,362 @@
+"""Feature files as they are found in the wild, behind one small reader: clips by number, each with the name it bears.
+
+| layout | what lies in the file |
+|---|---|
+| `per_clip` | HDF5, one dataset per clip, named by the clip |
+| `matrix` | HDF5, one array [N, ...] and beside it a list of N ids |
+| `rows` | HDF5, one array [N, ...] without ids: row = clip by ascending id |
+| `folder` | one `.npy`, `.npz` or HDF5 file per clip, named by the clip |
+| `csv`, `tsv` | text, a line for every frame; see `bench.features.formats` |
+
+`auto` tells them apart by the arrays' names, shapes and types, and says what it saw.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import h5py
+import hdf5plugin  # noqa: F401  (features are often stored with its filters)
+import numpy as np
+
+from bench import BenchError
+from bench.features.sidecar import name_clips
+
+LAYOUTS = ("auto", "per_clip", "matrix", "rows", "folder", "csv", "tsv")
+SUFFIXES = (".npy", ".npz", ".h5", ".hdf5")  # of files in a folder
+FEATURE_NAMES = ("feats", "features", "feat", "data", "feature")
+ID_NAMES = ("clip", "clips", "ids", "id", "vid", "vids", "video", "videos", "video_id", "video_ids", "names")
+LENGTH_NAMES = ("lens", "lengths", "len", "length", "num_frames")
+CHUNK_MEMORY = 64 << 20  # a chunk of many clips is unpacked once, not once per clip
+
+
+class Source(Protocol):
+    """Clips by number 0..N-1; `names[i]` is what the source calls clip i, None where it gives no names."""
+
+    layout: str
+    description: str
+    names: Sequence[str | None]
+
+    def shape(self, number: int) -> tuple[int, ...]:
+        """Shape of one clip, read without its values where the format allows."""
+
+    def read(self, number: int) -> tuple[np.ndarray, int | None]:
+        """Values of one clip, and its true length on axis 0 where the source tells it. Raises OSError, ValueError."""
+
+    def close(self) -> None: ...
+
+
+class PerClip:
+    """HDF5 with one dataset per clip."""
+
+    layout = "per_clip"
+
+    def __init__(self, path: Path, file: h5py.File) -> None:
+        self._file = file
+        self.names: Sequence[str | None] = [name for name, item in file.items() if isinstance(item, h5py.Dataset)]
+        first = file[self.names[0]] if self.names else None
+        what = f", the first {first.dtype} {list(first.shape)}" if first is not None else ""
+        self.description = f"{path.name}: one dataset per clip, {len(self.names)} clips{what}"
+
+    def shape(self, number: int) -> tuple[int, ...]:
+        return tuple(self._file[self.names[number]].shape)
+
+    def read(self, number: int) -> tuple[np.ndarray, int | None]:
+        return self._file[self.names[number]][()], None
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class Matrix:
+    """HDF5 with one array of all clips; with a list of ids (`matrix`) or without (`rows`)."""
+
+    def __init__(self, path: Path, file: h5py.File, array: str, id_array: str | None) -> None:
+        self._file, self._data = file, file[array]
+        n = len(self._data)
+        self.layout = "rows" if id_array is None else "matrix"
+        self.names: Sequence[str | None] = [None] * n if id_array is None else _texts(file[id_array])
+        lengths = next((name for name in LENGTH_NAMES if name in file and file[name].shape == (n,)), None)
+        self._lengths = None
+        remark = ""
+        if lengths is not None and self._data.ndim > 2:
+            self._lengths = file[lengths][...]
+            remark = f", true lengths in {lengths}"
+        elif lengths is not None:
+            remark = f", {lengths} not used (no time axis)"
+        whose = f"ids in {id_array}" if id_array else "no ids, rows taken by ascending clip id"
+        seen = f"{array} {self._data.dtype} {list(self._data.shape)}"
+        self.description = f"{path.name}: one array {seen}, {whose}{remark}"
+
+    def shape(self, number: int) -> tuple[int, ...]:
+        return tuple(self._data.shape[1:])
+
+    def read(self, number: int) -> tuple[np.ndarray, int | None]:
+        return self._data[number], None if self._lengths is None else int(self._lengths[number])
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class Folder:
+    """A folder, at any depth, of `.npy` files, or of `.npz` or HDF5 files with one array each."""
+
+    layout = "folder"
+
+    def __init__(self, path: Path) -> None:
+        self._files = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES)
+        self.names: Sequence[str | None] = [file.stem for file in self._files]
+        kinds = sorted({file.suffix for file in self._files})
+        self.description = f"{path.name}: folder of {len(self._files)} {' and '.join(kinds)} files"
+
+    def shape(self, number: int) -> tuple[int, ...]:
+        return self._load(number, mapped=True).shape
+
+    def read(self, number: int) -> tuple[np.ndarray, int | None]:
+        return self._load(number), None
+
+    def _load(self, number: int, mapped: bool = False) -> np.ndarray:
+        file = self._files[number]
+        if file.suffix in (".h5", ".hdf5"):
+            return _only_array(file)
+        # A .npz cannot be mapped: its shape costs a reading.
+        try:
+            loaded = np.load(file, mmap_mode="r" if mapped and file.suffix == ".npy" else None, allow_pickle=False)
+        except (EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(str(error)) from error
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        with loaded:
+            arrays = loaded.files
+            name = next((name for name in FEATURE_NAMES if name in arrays), arrays[0] if len(arrays) == 1 else None)
+            if name is None:
+                raise ValueError(f"arrays {', '.join(arrays)}, none of them named {', '.join(FEATURE_NAMES)}")
+            return loaded[name]
+
+    def close(self) -> None:
+        """Nothing stays open."""
+
+
+def _only_array(path: Path) -> np.ndarray:
+    with h5py.File(path, "r", locking=False) as file:
+        arrays = [name for name, item in file.items() if isinstance(item, h5py.Dataset)]
+        name = next((name for name in FEATURE_NAMES if name in arrays), arrays[0] if len(arrays) == 1 else None)
+        if name is None:
+            raise ValueError(f"arrays {', '.join(arrays) or 'none'}, none of them named {', '.join(FEATURE_NAMES)}")
+        return np.asarray(file[name][()])
+
+
+class Joined:
+    """Several sources of one stream, as where train, val and test come in a file each."""
+
+    def __init__(self, parts: Sequence[Source]) -> None:
+        self._parts = parts
+        self._places = [(part, number) for part in parts for number in range(len(part.names))]
+        self.names: Sequence[str | None] = [name for part in parts for name in part.names]
+        self.layout = parts[0].layout
+        self.description = "; ".join(part.description for part in parts)
+
+    def shape(self, number: int) -> tuple[int, ...]:
+        part, place = self._places[number]
+        return part.shape(place)
+
+    def read(self, number: int) -> tuple[np.ndarray, int | None]:
+        part, place = self._places[number]
+        return part.read(place)
+
+    def close(self) -> None:
+        for part in self._parts:
+            part.close()
+
+
+def open_source(path: Path, layout: str, id_array: str | None, known: Callable[[Sequence[str]], int]) -> Source:
+    """Open one source.
+
+    `id_array` names the list of ids where the file has several; without it, the list is taken of which the corpus
+    knows the most: `known(ids)` counts them. Raises BenchError where the file is absent, damaged, or of no such layout.
+    """
+    if layout not in LAYOUTS:
+        raise BenchError(f"{path}: layout is {layout!r}, but must be one of {', '.join(LAYOUTS)}")
+    if path.is_dir():
+        if layout not in ("auto", "folder"):
+            raise BenchError(f"{path} is a folder, not an HDF5 file as layout {layout} needs: say layout: folder")
+        folder = Folder(path)
+        if not folder.names:
+            raise BenchError(
+                f"{path} holds no file {' or '.join(SUFFIXES)}: name the folder of the features in the definition"
+            )
+        return folder
+    if not path.is_file():
+        raise BenchError(f"there is no feature file {path}")
+    if layout == "folder":
+        raise BenchError(f"{path} is a file, not a folder of files {', '.join(SUFFIXES)}: say layout: auto")
+    text = layout if layout in ("csv", "tsv") else layout_of(path) if layout == "auto" else None
+    if text is not None:
+        try:
+            return Lines(path, text, known)
+        except (OSError, ValueError) as error:
+            raise BenchError(f"{path} has not the layout {text} ({error}): copy or download it again") from error
+    try:
+        file = h5py.File(path, "r", locking=False, rdcc_nbytes=CHUNK_MEMORY)
+    except OSError as error:
+        raise BenchError(
+            f"{path} is truncated, damaged or no HDF5 file ({error}): copy or download it again"
+        ) from error
+    try:
+        return _recognise(path, file, layout, id_array, known)
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        raise BenchError(f"{path} is damaged ({error}): copy or download it again") from error
+
+
+def _recognise(
+    path: Path, file: h5py.File, layout: str, id_array: str | None, known: Callable[[Sequence[str]], int]
+) -> Source:
+    items = {name: item for name, item in file.items() if isinstance(item, h5py.Dataset)}
+    array = _feature_array(items)
+    lists = [] if array is None else _id_lists(items, len(items[array]))
+    if id_array is not None and id_array not in lists:
+        raise _unknown(path, items, f"has no list of ids named {id_array!r} as long as its features")
+    if array is not None and lists and layout in ("auto", "matrix"):
+        chosen = id_array or max(lists, key=lambda name: known(_texts(items[name])))
+        return Matrix(path, file, array, chosen)
+    others = items.keys() - {array, *LENGTH_NAMES}
+    if array is not None and (layout == "rows" or (layout == "auto" and not others and array in FEATURE_NAMES)):
+        return Matrix(path, file, array, None)
+    numbers = all(item.dtype.kind in "fu" or item.ndim > 1 for item in items.values())
+    if items and (layout == "per_clip" or (layout == "auto" and numbers and len(items) == len(file))):
+        return PerClip(path, file)
+    raise _unknown(path, items, "has none of the layouts known" if layout == "auto" else f"has not the layout {layout}")
+
+
+def _feature_array(items: dict[str, h5py.Dataset]) -> str | None:
+    """The one array of all clips: by its name, else the only one that has two axes or more."""
+    wide = [name for name, item in items.items() if item.ndim >= 2 and item.dtype.kind in "fiu"]
+    named = [name for name in FEATURE_NAMES if name in wide]
+    if named:
+        return named[0]
+    return wide[0] if len(wide) == 1 else None
+
+
+def _id_lists(items: dict[str, h5py.Dataset], n: int) -> list[str]:
+    """Arrays of n texts, or of n whole numbers under a name that speaks of ids."""
+    return [
+        name
+        for name, item in items.items()
+        if item.shape == (n,) and (item.dtype.kind in "SO" or (item.dtype.kind in "iu" and name.lower() in ID_NAMES))
+    ]
+
+
+def _texts(item: h5py.Dataset) -> list[str]:
+    return [value.decode() if isinstance(value, bytes) else str(value) for value in item[...].tolist()]
+
+
+def _unknown(path: Path, items: dict[str, h5py.Dataset], what: str) -> BenchError:
+    seen = [f"{name} {item.dtype} {list(item.shape)}" for name, item in items.items()]
+    holds = name_clips(seen, 6) or "no arrays at its top level"
+    return BenchError(f"{path} {what}; it holds {holds}; layout is one of {', '.join(LAYOUTS)}")
+
+
+_FRAME = re.compile(r"(.+?)[_/](?:frame_?)?(\d+)(?:\.\w+)?")
+HEADS = {"csv": 1, "tsv": 4}  # fields before the values
+LONGEST = 200  # bytes of a line that the index reads: its fields before the values
+
+
+class Lines:
+    """A text file as clips by number: each clip's lines in the order of their frame numbers.
+
+    Only the places of the lines are held in memory.
+    """
+
+    def __init__(self, path: Path, layout: str, known: Callable[[Sequence[str]], int]) -> None:
+        self.layout = layout
+        self._path = path
+        heads, places = self._index()
+        whole = list(dict.fromkeys(head[0] for head in heads))
+        parted = [_FRAME.fullmatch(head[0]) for head in heads]
+        # `a_10_20` is frame 20 of the clip `a_10` or a clip of its own: as the corpus knows more of them.
+        split = all(parted) and known(list(dict.fromkeys(found[1] for found in parted if found))) >= known(whole)
+        lines: dict[str, list[tuple[int, int, int]]] = {}
+        for head, found, place in zip(heads, parted, places, strict=True):
+            clip, frame = (found[1], int(found[2])) if split and found else (head[0], 0)
+            lines.setdefault(clip, []).append((frame, place, int(head[3]) if layout == "tsv" else 1))
+        self._lines = {clip: sorted(own) for clip, own in lines.items()}
+        self.names: Sequence[str | None] = list(self._lines)
+        self._boxes = max(count for own in self._lines.values() for _, _, count in own)
+        self._width = self._vector(places[0]).shape[-1]
+        what = f"boxes, at most {self._boxes} of a frame, of width {self._width}" if layout == "tsv" else "vectors"
+        self.description = f"{path.name}: {len(heads)} lines of {what}, {len(self.names)} clips" + (
+            "" if layout == "tsv" else f" of width {self._width}"
+        )
+
+    def _index(self) -> tuple[list[list[str]], list[int]]:
+        """The first fields of each line, and where it begins."""
+        mark, count = (b"," if self.layout == "csv" else b"\t"), HEADS[self.layout]
+        heads: list[list[str]] = []
+        places: list[int] = []
+        place = 0
+        try:
+            with self._path.open("rb") as file:
+                for line in file:
+                    if line.strip():
+                        fields = line[:LONGEST].split(mark, count)
+                        if len(fields) <= count or (self.layout == "tsv" and not fields[3].isdigit()):
+                            raise ValueError(f"line {len(heads) + 1} begins {line[:40]!r}")
+                        heads.append([field.decode() for field in fields[:count]])
+                        places.append(place)
+                    place += len(line)
+        except ValueError as error:
+            raise BenchError(f"{self._path} has not the layout {self.layout}: {error}") from error
+        if not heads:
+            raise BenchError(f"{self._path} is empty")
+        return heads, places
+
+    def _vector(self, place: int) -> np.ndarray:
+        """The values of the line at `place`: [D], or [boxes, D] of a tsv. Raises ValueError."""
+        with self._path.open("rb") as file:
+            file.seek(place)
+            line = file.readline().rstrip(b"\r\n")
+        if self.layout == "csv":
+            return np.array(line.split(b",")[1:], dtype=np.float32)
+        fields = line.split(b"\t")
+        if len(fields) != 6:
+            raise ValueError(f"a line has {len(fields)} fields, not 6")
+        try:
+            values = np.frombuffer(base64.b64decode(fields[5], validate=True), np.float32)
+        except binascii.Error as error:
+            raise ValueError(f"features of {fields[0].decode()} are no base64: {error}") from error
+        return values.reshape(int(fields[3]), -1)
+
+    def shape(self, number: int) -> tuple[int, ...]:
+        frames = len(self._lines[str(self.names[number])])
+        return (frames, self._boxes, self._width) if self.layout == "tsv" else (frames, self._width)
+
+    def read(self, number: int) -> tuple[np.ndarray, int | None]:
+        found = [self._vector(place) for _, place, _ in self._lines[str(self.names[number])]]
+        if self.layout == "tsv":  # frames with fewer boxes have zeros after them
+            found = [np.pad(rows, ((0, self._boxes - len(rows)), (0, 0))) for rows in found]
+        if len({rows.shape for rows in found}) > 1:
+            raise ValueError("its lines are of different lengths")
+        return np.stack(found), len(found)
+
+    def close(self) -> None:
+        """Nothing stays open."""
+
+
+def layout_of(path: Path) -> str | None:
+    """`csv` or `tsv` where the first line of a file looks like one, else None."""
+    with path.open("rb") as file:
+        start = file.read(LONGEST)
+    line = start.split(b"\n")[0]
+    fields = line.split(b"\t")
+    if len(fields) >= 5 and fields[3].isdigit():
+        return "tsv"
+    try:
+        return "csv" if [float(value) for value in line.split(b",")[1:-1]] else None
+    except ValueError:
+        return None

@@ -1,0 +1,136 @@
+"""Scores as bars, ours and the paper's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from bench.figures.canvas import BLUE, GREEN, INK, ORANGE, RED, cells, finish, place, plain, sheet, short, style
+from bench.figures.drawing import METRICS, NOTHING, by_name, image, paragraphs, scores, traced
+from bench.pages.document import Picture
+
+if TYPE_CHECKING:
+    from bench.figures.drawing import Drawing
+
+
+ROW = 0.3  # inches
+LONGEST = 40  # characters of a name
+
+
+def bars(drawing: Drawing) -> list[str]:
+    """One picture for each metric: our cells, and beside them the printed scores of the same rows, on an axis of their own."""
+    lines = []
+    for metric in drawing.arguments.get("metrics", ["cider"]):
+        ours = {name: found for name, seeds in by_name(drawing.cells).items() if (found := scores(seeds, metric))}
+        printed = {name: drawing.printed[name][metric] for name in ours if metric in drawing.printed.get(name, {})}
+        if ours:
+            where = f"{drawing.dataset}, {drawing.split}"
+            lines.append(image(drawing, f"bars_{metric}", bar_chart(ours, printed, METRICS.get(metric, metric), where)))
+    return paragraphs(lines or ["No cell has scores: there are no bars to draw."])
+
+
+def bar_chart(ours: Mapping[str, Sequence[float]], printed: Mapping[str, float], score: str, where: str) -> Picture:
+    """A bar for each name: the mean over seeds with its deviation, and the printed score in a panel of its own.
+
+    The two panels have their own scales: scores of other clips may not be read off against one another.
+    """
+    names = [short(name, LONGEST) for name in ours]
+    longest = max(map(cells, names))
+    with style():
+        left = min(max(0.075 * longest + 0.25, 0.8), 3.2)
+        width = (8.3 - left - (0.6 if printed else 0.3)) / (2 if printed else 1.4)
+        figure = sheet(0.75 + ROW * len(ours))
+        axes = place(figure, left, 0.35, width, ROW * len(ours))
+        means = [fmean(values) for values in ours.values()]
+        errors = [stdev(values) if len(values) > 1 else 0.0 for values in ours.values()]
+        _panel(axes, means, errors, BLUE, f"{score}, ours ({where})", "ours")
+        axes.set_yticks(range(len(ours)), names)
+        told = [f"{name} {mean:.1f}" for name, mean in zip(ours, means, strict=True)]
+        if printed:
+            beside = place(figure, left + width + 0.4, 0.35, width, ROW * len(ours))
+            _panel(
+                beside,
+                [printed.get(name) for name in ours],
+                [0.0] * len(ours),
+                ORANGE,
+                f"{score}, as printed",
+                "printed",
+            )
+            beside.set_yticks([])
+            told += [f"{name} as printed {value:.1f}" for name, value in printed.items()]
+        return finish(figure, f"{score} of {len(ours)} systems", f"{score} on {where} as bars: {', '.join(told)}.")
+
+
+def _panel(
+    axes: Axes, values: Sequence[float | None], errors: Sequence[float], colour: str, title: str, gid: str
+) -> None:
+    most = (
+        max([value + error for value, error in zip(values, errors, strict=True) if value is not None], default=0) or 1
+    )
+    for row, (value, error) in enumerate(zip(values, errors, strict=True)):
+        if value is None:
+            axes.text(0.01 * most, row, "not printed", va="center", color=INK, fontstyle="italic")
+            continue
+        (bar,) = axes.barh(row, value, 0.7, color=colour, xerr=error or None, error_kw={"capsize": 3, "ecolor": INK})
+        bar.set_gid(f"{gid}-{row}")
+        axes.text(value + error + 0.02 * most, row, f"{value:.1f}", va="center")
+    axes.set_xlim(0, most * 1.17)
+    axes.set_ylim(len(values) - 0.5, -0.5)
+    axes.set_title(plain(title), loc="left")
+    axes.tick_params(left=False)
+
+
+Points = Sequence[Sequence[float]]
+MODES = {
+    "training": (RED, "o"),
+    "inference": (GREEN, "^"),
+}  # RecNet's figure 8 has red and green too; shapes tell as well
+
+
+def hidden_states(drawing: Drawing) -> list[str]:
+    """RecNet's figure 8: last decoder states in training and inference in two dimensions, a panel for each cell."""
+    trace, lines = traced(drawing, "hidden_states")
+    if trace is None or not trace.facts:
+        return paragraphs(lines or [NOTHING])
+    facts = trace.facts
+    picture = panels(facts["points"])
+    how = (
+        f"t-SNE of the states at the end mark, {facts['count']} training clips with one caption each: read under teacher "
+        f"forcing, and the model's own; no dropout. Perplexity {facts['perplexity']:g}, seed {facts['seed']}; axes have no unit."
+    )
+    return paragraphs([image(drawing, "hidden_states", picture), how, *lines])
+
+
+def panels(points: Mapping[str, Mapping[str, Points]]) -> Picture:
+    """One panel for each name with the points of both modes."""
+    told = []
+    with style():
+        side = min(8.2 / len(points) - 0.3, 3.9)
+        figure = sheet(side + 0.85)
+        for number, (name, groups) in enumerate(points.items()):
+            axes = place(figure, 0.2 + number * (side + 0.3), 0.35, side, side)
+            for mode, (colour, marker) in MODES.items():
+                x, y = np.array(groups[mode]).T
+                axes.plot(
+                    x,
+                    y,
+                    linestyle="none",
+                    marker=marker,
+                    markersize=4,
+                    markeredgewidth=0,
+                    color=colour,
+                    alpha=0.6,
+                    label=mode,
+                    gid=f"{mode}-{number}",
+                )
+            axes.set_title(plain(name), loc="left")
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.spines[:].set_visible(True)
+            told.append(f"{name}, {len(groups['training'])} and {len(groups['inference'])} points")
+        figure.legend(*axes.get_legend_handles_labels(), loc="lower center", ncols=2, markerscale=1.6)
+        return finish(figure, "Last hidden states", f"Last hidden states in training and inference: {'; '.join(told)}.")

@@ -1,0 +1,171 @@
+"""Rows and records as they are named on a command line: `recnet:local`, the first digits of a key, or a cell's folder."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench import BenchError
+from bench.declare.registry import find_methods
+from bench.errors import did_you_mean
+from bench.home import Home
+from bench.records.schema import Record
+from bench.records.store import RECORD, BadRecord, all_records, cell_folder, read_record, record_paths
+from bench.reports.blocks import Row, blocks
+
+KEY = re.compile(r"[0-9a-f]{4,16}")  # a whole key has 16 digits; fewer than 4 would fit too many
+MOST_NAMED = 8  # rows or records spelled out in an error
+
+
+def find_row(
+    word: str,
+    home: Home,
+    dataset: str | None = None,
+    split: str | None = None,
+    protocol: str | None = None,
+    seeds: bool = False,
+) -> Row:
+    """The row that `word` names: all seeds of `method:variant`, or the one record of a key or folder.
+
+    `dataset`, `split` and `protocol` narrow what a method's name may mean. With `seeds` a record stands for its row: all
+    seeds of its settings. Raises BenchError for a word that names nothing or several rows, and for an unsound record.
+    """
+    record = _record(word, home, dataset)
+    if record is None:
+        return _by_name(word, home, dataset, split, protocol)
+    if not seeds:
+        return Row((record,))
+    bad: list[BadRecord] = []
+    rows = _rows(all_records(home.results, record.dataset, bad))
+    (row,) = [row for row in rows if record.key in [one.key for one in row.records]]
+    _refuse_unsound([row], record.method, bad)
+    return row
+
+
+def find_record(word: str, home: Home, dataset: str | None = None) -> Record:
+    """The one record that `word` names, in any state. Raises BenchError as `find_row`, and for a row of several seeds."""
+    row = find_row(word, home, dataset)
+    if len(row.records) > 1:
+        raise BenchError(
+            f"{word} has {len(row.records)} records; name one by its key: "
+            + ", ".join(f"{record.key[:8]} (seed {record.seed})" for record in row.records)
+        )
+    return row.first
+
+
+def _record(word: str, home: Home, dataset: str | None) -> Record | None:
+    """The record of a folder, of a path to its record.json, or of the first digits of a key; None for any other word."""
+    path = Path(word).expanduser()
+    if "/" in word or path.name == RECORD or (path / RECORD).is_file():
+        place = path if path.name == RECORD else path / RECORD
+        if not place.is_file():
+            raise BenchError(f"there is no record {place}; a cell's folder is results/DATASET/METHOD/KEY")
+        return _in_place(place, home)
+    if not KEY.fullmatch(word):
+        return None
+    found = sorted(home.results.glob(f"{dataset or '*'}/*/{word}*/{RECORD}"))
+    if len(found) > 1:
+        raise BenchError(
+            f"the key {word} begins {len(found)} records: {_some([str(path.parent.relative_to(home.root)) for path in found])}; "
+            "give more of its digits"
+        )
+    return _in_place(found[0], home) if found else None
+
+
+def _in_place(path: Path, home: Home) -> Record:
+    """The record at `path`, which must lie where cells of its home lie: its other files are looked for there."""
+    record = read_record(path)
+    if cell_folder(home.results, record).resolve() != path.parent.resolve():
+        raise BenchError(
+            f"{path} does not lie in {cell_folder(home.results, record)}: move its folder there, or set BENCH_HOME to the "
+            "folder that holds its results"
+        )
+    return record
+
+
+def _by_name(word: str, home: Home, dataset: str | None, split: str | None, protocol: str | None) -> Row:
+    bad: list[BadRecord] = []
+    records = all_records(home.results, dataset, bad=bad)
+    name = word if ":" in word else _default(word)
+    fitting = [
+        record for record in records if split in (None, record.split) and protocol in (None, record.config["protocol"])
+    ]
+    rows = [row for row in _rows(fitting) if name in (row.name, row.first.method)]
+    _refuse_unsound(rows, name.partition(":")[0], bad)
+    if not rows:
+        raise _nothing(word, name, home, dataset, split, protocol, fitting)
+    if len(rows) > 1:
+        raise BenchError(
+            f"{word} names {len(rows)} rows: {_some(sorted(map(_told, rows)))}; narrow it with dataset=, split= or "
+            "protocol=, or name a record by its key (with --seeds it stands for all seeds of its settings)"
+        )
+    return rows[0]
+
+
+def _refuse_unsound(rows: Sequence[Row], method: str, bad: Sequence[BadRecord]) -> None:
+    """Raise the first of `bad` that may be a seed of the rows, for a mean over the others would be of another set; without
+    rows, the first of the method."""
+    datasets = {row.first.dataset for row in rows}
+    for error in bad:
+        dataset, folder = error.path.parents[2].name, error.path.parents[1].name
+        if folder == method and (dataset in datasets or not rows):
+            raise error
+
+
+def _default(word: str) -> str:
+    """`recnet` is the card's default variant, as everywhere; a method whose card is not here is taken by its name alone."""
+    entry = find_methods().get(word)
+    return f"{word}:{entry.card.default}" if entry and entry.card else word
+
+
+def _rows(records: Sequence[Record]) -> list[Row]:
+    """All rows of the records, data set by data set."""
+    names = dict.fromkeys(record.dataset for record in records)
+    return [
+        row
+        for name in names
+        for block in blocks([record for record in records if record.dataset == name])
+        for row in block.rows
+    ]
+
+
+def _told(row: Row) -> str:
+    first = row.first
+    streams = "+".join(first.config.get("streams") or {}) or "no streams"
+    seeds = "seed" if len(row.records) == 1 else "seeds"
+    return (
+        f"{row.label} of {first.dataset} {first.split}, {first.config['protocol']}, {streams}, {seeds} "
+        f"{', '.join(map(str, row.seeds))} ({first.key[:8]})"
+    )
+
+
+def _nothing(
+    word: str,
+    name: str,
+    home: Home,
+    dataset: str | None,
+    split: str | None,
+    protocol: str | None,
+    fitting: Sequence[Record],
+) -> BenchError:
+    """The error for a word that names no row, with the rows that there are."""
+    if dataset and not record_paths(home.results, dataset):
+        known = sorted({path.parents[2].name for path in record_paths(home.results)})
+        there = f"there are of: {', '.join(known)}" if known else "bench run makes them"
+        return BenchError(
+            f"there are no records of data set {dataset} under {home.results}; {there}{did_you_mean(dataset, known)}"
+        )
+    names = sorted({row.name for row in _rows(fitting)})
+    where = " ".join(
+        part for part in (dataset, split and f"split={split}", protocol and f"protocol={protocol}") if part
+    )
+    return BenchError(
+        f'no row or record is called "{word}"{f" in {where}" if where else ""}; rows: {_some(names) or "none"}'
+        f"{did_you_mean(word, [*names, *(name.partition(':')[0] for name in names)])}"
+    )
+
+
+def _some(parts: Sequence[str]) -> str:
+    rest = len(parts) - MOST_NAMED
+    return "; ".join(parts[:MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")

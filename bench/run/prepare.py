@@ -1,0 +1,159 @@
+"""Before any cell: the clips that were asked for and the feature caches of a data set are there."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from bench import BenchError
+from bench.cell.allocator import keep_freed
+from bench.data.corpus import all_clips
+from bench.declare.dataset import DatasetDefinition
+from bench.home import Home
+
+
+def prepare(
+    definition: DatasetDefinition,
+    home: Home,
+    subset: tuple[int, int, int] | None = None,
+    needed: Collection[str] | None = None,
+    *,
+    again: bool = False,
+) -> None:
+    """Make the caches of the data set's streams, or of those among them that are `needed`.
+
+    What `bench features extract`, or an import that named its source, has made stays, unless `again`.
+
+    Streams that are up to date are left as they are; `shapes` renders its clips first. A stream that a method wants and
+    the data set does not declare is no matter of this function. Raises BenchError for sources that are absent or bad.
+    """
+    streams = [name for name in definition.streams if needed is None or name in needed]
+    if not streams:
+        return
+    if definition.generated:
+        from bench.features.shapes import write_streams
+        from bench.run.display import Countdown
+
+        print(f"{definition.name}: streams {', '.join(streams)} are rendered unless they are in the cache", flush=True)
+        with Countdown(definition.name) as countdown:
+            write_streams(home, definition.options, subset, name=definition.name, streams=streams, tell=countdown.tell)
+        return
+    from bench.features.importers import import_stream
+    from bench.features.sidecar import cache_path, was_told
+
+    clips, _ = all_clips(definition, home)
+    for name in streams:
+        source = definition.streams[name]
+        path = cache_path(home, definition.name, name)
+        if path.is_file() and (source.source is None or (was_told(path) and not again)):
+            pass  # made by a command, perhaps with other words than the definition's: used as it is
+        elif source.videos is not None:
+            path, failed = extract(definition, name, home)
+            if failed:
+                raise BenchError(failed)
+        else:
+            path = import_stream(definition, name, home, list(clips))
+        print(f"{definition.name}: stream {name} is in {path}", flush=True)
+
+
+def extract(
+    definition: DatasetDefinition, stream: str, home: Home, told: Mapping[str, str] | None = None
+) -> tuple[Path, str]:
+    """Make the cache of a stream that comes from videos; `told`, words of the command line, is laid over its definition.
+
+    Returns its path, and a sentence on the clips that could not be read, empty if there are none. Raises BenchError where
+    nothing can be extracted at all.
+    """
+    from bench.features.extract import extract_stream, told_failures
+    from bench.features.extraction import Extraction, Work
+    from bench.run.display import Countdown
+
+    extraction = Extraction.of(definition, stream, home, told)
+    work = Work.of(told or {})
+    clips, aliases = all_clips(definition, home)
+    if extraction.weights == "random":
+        print(f"{definition.name}: stream {stream}: the weights are random, which is for tests only", flush=True)
+    keep_freed()  # an encoder's layers are freed and made anew at every batch
+    with Countdown(f"{definition.name}: stream {stream}") as countdown:
+        path, failures = extract_stream(extraction, clips, aliases, home, countdown.tell, work)
+    return path, told_failures(definition.name, failures, len(clips), stream if work.skip else "") if failures else ""
+
+
+def refuse_told(definition: DatasetDefinition, streams: Collection[str], home: Home) -> None:
+    """Raise BenchError where a cache that a command has made would have to make room for what the definition names."""
+    from bench.features.sidecar import cache_path, read_sidecar, was_told
+
+    for name in streams:
+        source, path = definition.streams[name].source, cache_path(home, definition.name, name)
+        if source is not None and was_told(path) and definition.resolve(source, home).exists():
+            made = read_sidecar(path)["encoder"].get("name", "an encoder that is not known")
+            raise BenchError(
+                f"{path} holds features by {made} that a command has made, and {definition.path} names others ({source}): "
+                f"say replace=true to take these"
+            )
+
+
+def import_from(definition: DatasetDefinition, stream: str, home: Home, told: Mapping[str, str]) -> str:
+    """Import a stream from the place that a command names (`from`, with layout, frames, encoder and ids as in a definition).
+
+    Returns a sentence on what was recognised there. Raises BenchError for what cannot be taken, and where a cache of other
+    features is not to be replaced.
+    """
+    from bench.declare.dataset import StreamSource
+    from bench.features.importers import import_stream
+    from bench.features.sidecar import cache_path, read_sidecar
+
+    entry: dict[str, object] = {"source": str(Path(told["from"]).expanduser().resolve())}
+    entry |= {name: told[name] for name in ("layout", "encoder") if name in told}
+    if "frames" in told:
+        if not told["frames"].isdecimal() or int(told["frames"]) < 1:
+            raise BenchError(f"frames is {told['frames']!r}, but must be a whole number of at least 1")
+        entry["frames"] = int(told["frames"])
+    if "ids" in told:
+        ids = Path(told["ids"]).expanduser()
+        entry["ids"] = str(ids.resolve()) if ids.is_file() else told["ids"]
+    path = cache_path(home, definition.name, stream)
+    if path.is_file() and told.get("replace") != "true":
+        before = read_sidecar(path)["source"].get("request") or {}
+        files = before.get("files") or [{}]
+        if files[0].get("path") != entry["source"]:
+            raise BenchError(
+                f"{path} holds features from {files[0].get('path', 'another place')}: say replace=true to take those of "
+                f"{entry['source']} instead"
+            )
+    own = definition.model_copy(update={"streams": {**definition.streams, stream: StreamSource(**entry)}})  # type: ignore[arg-type]
+    clips, _ = all_clips(definition, home)
+    path = import_stream(own, stream, home, list(clips), told=True)
+    seen = read_sidecar(path)["source"]["seen"]
+    return f"{definition.name}: {seen}\n{definition.name}: stream {stream} is in {path}{undeclared(definition, stream)}"
+
+
+def undeclared(definition: DatasetDefinition, stream: str) -> str:
+    """What to say after a cache was made of a stream that the definition does not name; empty where it does."""
+    if stream in definition.streams:
+        return ""
+    return f"; declare it under streams: in {definition.path} to let methods read it"
+
+
+def refuse_empty_splits(
+    definition: DatasetDefinition,
+    home: Home,
+    splits: str = "default",
+    subset: tuple[int, int, int] | None = None,
+    target: str = "test",
+) -> None:
+    """Raise BenchError where no cell could come to an end: train, val or `target` has no clips, `subset` wants too many.
+
+    Whatever else is wrong with the captions or with the split rule `splits` is said as well, before any stream is read.
+    """
+    from bench.data.corpus import load_corpus
+
+    found = load_corpus(definition, home, splits=splits, subset=subset).splits
+    empty = [split for split in dict.fromkeys(("train", "val", target)) if not found[split]]
+    if empty:
+        why = {"train": "to learn from", "val": "to choose the best epoch by"}
+        raise BenchError(
+            f"data set {definition.name}: split {empty[0]} has no clips, but `bench run` needs some "
+            f"{why.get(empty[0], 'to score')}; change splits in {definition.path}, "
+            f"then: bench data check dataset={definition.called}"
+        )
