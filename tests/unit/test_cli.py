@@ -30,7 +30,7 @@ HEAVY = ("torch", "ray", "mlflow", "h5py", "pandas", "numpy")
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     world = World(tmp_path, monkeypatch)
     world.add_stream("frames")
-    monkeypatch.setattr("bench.home.data_folder", lambda kind: tmp_path / "shelf")
+    monkeypatch.setattr("bench.declare.registry.data_folder", lambda kind: tmp_path / "shelf")
     return world
 
 

@@ -203,8 +203,8 @@ def test_a_second_run_does_nothing_and_starts_no_ray(home: Home, monkeypatch: py
     def refuse(*_: Any) -> None:
         raise AssertionError("nothing is to be done")
 
-    monkeypatch.setattr("bench.run.ray_backend.RayBackend", refuse)
-    monkeypatch.setattr("bench.tracking.background.open_tracking", refuse)
+    monkeypatch.setattr("bench.run.runner.RayBackend", refuse)
+    monkeypatch.setattr("bench.run.runner.open_tracking", refuse)
     assert go(cells, home) == 0
     assert all(len(pids(cell, home)) == 1 for cell in cells)
 
@@ -361,7 +361,7 @@ def job_of(cell: FakeCell, home: Home) -> Job:
 
 
 def test_a_cell_held_by_another_process_is_left_alone(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.disk.locks.cell_lock", lambda home, key: cell_lock(home, key, wait=0.2))
+    monkeypatch.setattr("bench.cell.job.cell_lock", lambda home, key: cell_lock(home, key, wait=0.2))
     cell = FakeCell("good")
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(home.root), cell.key], stdout=subprocess.PIPE, text=True, cwd=ROOT

@@ -314,8 +314,8 @@ def test_captioners_learn_the_same_with_and_without_deferring(name: str, monkeyp
         return {key: value.grad for key, value in captioner.named_parameters() if value.grad is not None}
 
     deferred = gradients()
-    monkeypatch.setattr("bench.nn.deferred.product", ordinary)
-    monkeypatch.setattr("bench.nn.deferred.product", ordinary)
+    monkeypatch.setattr("bench.nn.layers.product", ordinary)
+    monkeypatch.setattr("bench.nn.attention.product", ordinary)
     torch.testing.assert_close(deferred, gradients(), rtol=1e-12, atol=1e-12)
 
 
@@ -325,7 +325,7 @@ def test_values_multiplied_beforehand_teach_the_same(monkeypatch: pytest.MonkeyP
     captioner = made("soft_mean")
 
     def learned(beforehand: bool) -> list[Tensor]:
-        monkeypatch.setattr("bench.nn.attention.pays_beforehand", lambda *_: beforehand)
+        monkeypatch.setattr("bench.nn.captioners.pays_beforehand", lambda *_: beforehand)
         captioner.zero_grad(set_to_none=True)
         forced = teacher_forcing(captioner, batch)
         losses = word_losses(captioner, forced)

@@ -17,7 +17,6 @@ from record_factory import SCORES, config, content, put, record
 from bench import BenchError
 from bench.disk.whole import CannotWrite
 from bench.home import Home
-from bench.records import store
 from bench.records.schema import Record
 from bench.records.store import (
     BadRecord,
@@ -131,7 +130,7 @@ def test_a_full_disk_leaves_the_old_record_and_nothing_half_written(
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(store.os, "fsync", full)
+    monkeypatch.setattr("bench.disk.whole.os.fsync", full)
     with pytest.raises(CannotWrite, match="no space left to write") as caught:
         put(tmp_path, Record.model_validate(content(before.config)))
     assert str(path) in str(caught.value)

@@ -206,7 +206,7 @@ class TestDefinitions:
     def test_by_name_by_file_and_unknown(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         world.write("shelf/little/dataset.yaml", DATASET)
         world.write("shelf/broken/dataset.yaml", "name: other\ncaptions: [{format: coco}]")
-        monkeypatch.setattr("bench.home.data_folder", lambda kind: world.root / "shelf")
+        monkeypatch.setattr("bench.declare.registry.data_folder", lambda kind: world.root / "shelf")
         assert dataset("little").path == (world.root / "shelf/little/dataset.yaml").resolve()
         assert dataset(str(world.dataset)).path == world.dataset.resolve()
         assert "name is 'other', but must be 'broken'" in str(find_datasets()["broken"].error)

@@ -72,7 +72,9 @@ def test_captions_are_made_without_pixels_and_fast() -> None:
     start = time.process_time()
     shapes_corpus()
     assert time.process_time() - start < 4  # about one second on an idle core
-    code = "import sys, bench.shapes as s; s.shapes_corpus(subset=(1, 1, 1)); print('numpy' in sys.modules)"
+    code = (
+        "import sys, bench.data.readers.shapes as s; s.shapes_corpus(subset=(1, 1, 1)); print('numpy' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "False", done.stderr
 

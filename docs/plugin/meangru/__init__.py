@@ -5,7 +5,7 @@ from torch import nn
 
 from bench.nn.decoding import WordEmbedding
 from bench.nn.layers import FeatureNorm, masked_mean
-from bench.training.model import CaptionModel, cross_entropy_phase
+from bench.training import CaptionModel, cross_entropy_phase
 
 
 class MeanGRU(nn.Module):
