@@ -19,6 +19,7 @@ from torch import Tensor
 
 from bench import BenchError
 from bench.cell.captioner import Checkpoint
+from bench.declare.registry import method as card_of
 from bench.declare.registry import method_digest, method_entry
 from bench.disk.digests import file_digest
 from bench.disk.whole import write_whole
@@ -35,6 +36,13 @@ MOST_NAMES = 5  # of weights in a sentence
 def method_code(name: str) -> Any:
     """The module that holds `build` of a method, imported only now. Raises BenchError for an unknown or broken method."""
     return importlib.import_module(method_entry(name).module)
+
+
+def build(config: Mapping[str, Any], streams: Mapping[str, StreamInfo], words: Vocabulary) -> Method:
+    """The method of a configuration, untrained. Settings that came after its cell have their defaults."""
+    name = config["method"]
+    made: Method = method_code(name).build(card_of(name).whole(config["settings"]), streams, words)
+    return made
 
 
 def save(
@@ -82,7 +90,7 @@ def load(
             f"{path} was trained with a vocabulary of {len(words):,} words (digest {words.digest[:12]}), and here is "
             f"one of {len(vocabulary):,} (digest {vocabulary.digest[:12]}): its words would be read as others"
         )
-    made: Method = method_code(config["method"]).build(config["settings"], streams, words)
+    made = build(config, streams, words)
     if prepare := getattr(made, "prepare", None):
         files = config.get("files", {}) | {file_digest(Path(file).expanduser()): str(file) for file in weights}
         prepare(lambda name, which: load_encoder(name, which, files))

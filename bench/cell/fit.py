@@ -27,6 +27,7 @@ from bench.cell.inputs import corpus_of, gather
 from bench.cell.looks import keep_looks
 from bench.cell.provenance import now, provenance
 from bench.cell.workbench import Workbench
+from bench.declare.registry import method as card_of
 from bench.disk.whole import write_atomically
 from bench.evaluation.ngrams import VocabularyTooLargeError
 from bench.home import Home
@@ -78,9 +79,7 @@ class Fitting:
 
     def build(self) -> Method:
         torch.manual_seed(self.config["seed"])
-        return method_code(self.config["method"]).build(
-            self.config["settings"], self.inputs.target.streams, self.inputs.vocabulary
-        )
+        return checkpoint.build(self.config, self.inputs.target.streams, self.inputs.vocabulary)
 
     def fit(self, method: Method) -> None:
         """Train; goes on from the resume state where an earlier try left one."""
@@ -101,7 +100,11 @@ class Fitting:
 def word_loss(config: Mapping[str, Any], train: Clips) -> WordLoss:
     """The loss that a cell's declaration names, made on its training clips by the method that provides it."""
     loss = config.get("loss")
-    return plain_loss if loss is None else method_code(loss["provider"]).build_loss(loss["settings"], train)
+    if loss is None:
+        return plain_loss
+    settings = card_of(loss["provider"]).whole(loss["settings"], of_loss=True)
+    made: WordLoss = method_code(loss["provider"]).build_loss(settings, train)
+    return made
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 import yaml
 
-from bench.cell.checkpoint import method_code
+from bench.cell.checkpoint import build as build_method
 from bench.cell.fit import Fitting, run_cell
 from bench.cell.inputs import Inputs
 from bench.data.batches import CorpusClips
@@ -160,7 +160,7 @@ class Bench:
         """The method of seed 0 as it is built, ready to take weights."""
         _, inputs = self.trained()
         config = self.cell().config
-        made: Method = method_code(config["method"]).build(config["settings"], inputs.target.streams, inputs.vocabulary)
+        made = build_method(config, inputs.target.streams, inputs.vocabulary)
         if lend := getattr(made, "prepare", None):
             lend(lambda name, weights: load_encoder(name, weights, config.get("files", {})))
         return made

@@ -66,7 +66,8 @@ class Setting(Strict):
 
     `shared` settings are also set for all methods at once by `model.<name>=`. `of_loss` settings are those of the loss that
     the card provides: with `loss=` they can be set for the methods that take it. A `file` is given by its path, or by one of
-    `choices` in its place; a configuration holds its content's digest instead (`sha256:...`).
+    `choices` in its place; a configuration holds its content's digest instead (`sha256:...`). An `added` setting came after
+    the first records of its method: a configuration leaves it out at its default, which must therefore stay what it is.
     """
 
     type: Literal["int", "float", "bool", "str", "choice", "file"]
@@ -77,6 +78,7 @@ class Setting(Strict):
     alias: str | None = None
     shared: bool = False
     of_loss: bool = False
+    added: bool = False
     help: str = ""
 
     @property
@@ -365,6 +367,20 @@ class MethodCard(Strict):
         if self.settings[name].names_file(value):
             value = Path(value).name
         return f"{self.settings[name].alias or name}={f'{value:g}' if isinstance(value, float) else value}"
+
+    def keyed(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """`settings` as a configuration holds them: those that were added after the first records only where they differ
+        from their defaults, so that earlier cells keep their keys."""
+        return {
+            name: value
+            for name, value in settings.items()
+            if not self.settings[name].added or value != self.settings[name].default
+        }
+
+    def whole(self, settings: Mapping[str, Any], *, of_loss: bool = False) -> dict[str, Any]:
+        """The reverse of `keyed`: the settings of a configuration, or those `of_loss`, with what it leaves out."""
+        added = {name: one.default for name, one in self.settings.items() if one.added and (one.of_loss or not of_loss)}
+        return {**added, **settings}
 
     def takes_loss(self, settings: Mapping[str, Any]) -> bool:
         """Whether this method, with `settings`, trains by the loss of its run."""

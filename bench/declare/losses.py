@@ -82,7 +82,7 @@ def lend(
         {
             "name": name,
             "provider": card.name,
-            "settings": settings,
+            "settings": card.keyed(settings),
             "provider_digest": method_digest(folder),
         },
         [f"{name.replace('_', ' ').title()} Loss", *notes],

@@ -6,9 +6,13 @@ that layers can be laid over one another. Names, types, ranges and defaults of t
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+ADDED = "added"
+"""Marks a setting, or in `ADDED_GROUPS` a group, that is younger than the first records: a configuration names it only where
+it differs from its default, so that cells keep the keys that they had before it came. Such a default stays what it is."""
 
 
 class Strict(BaseModel):
@@ -37,9 +41,9 @@ class Train(Strict):
     weight_decay: float = Field(default=0.0, ge=0)
     scheduled_sampling: float = Field(default=0.0, ge=0, le=1)
     data_fraction: float = Field(default=1.0, gt=0, le=1)
-    decay: float | None = Field(default=None, gt=0, le=1)
-    decay_every: int = Field(default=1, ge=1)
-    precision: Literal["float32", "bfloat16"] = "float32"
+    decay: Annotated[float | None, ADDED] = Field(default=None, gt=0, le=1)
+    decay_every: Annotated[int, ADDED] = Field(default=1, ge=1)
+    precision: Annotated[Literal["float32", "bfloat16"], ADDED] = "float32"
 
 
 class Model(Strict):
@@ -70,8 +74,20 @@ class Text(Strict):
 
 
 GROUPS: dict[str, type[Strict]] = {"train": Train, "model": Model, "search": Search, "text": Text}
+ADDED_GROUPS: set[str] = set()
 
 
-def given(group: Strict) -> dict[str, Any]:
-    """The keys that were named when `group` was read, without the defaults."""
-    return group.model_dump(exclude_unset=True)
+def keyed(name: str, values: dict[str, Any]) -> dict[str, Any]:
+    """The values of a group as a configuration holds them, without what is younger than the first records and at its default;
+    empty for a whole group of that kind."""
+    fields = GROUPS[name].model_fields
+    return {
+        key: value
+        for key, value in values.items()
+        if (name not in ADDED_GROUPS and ADDED not in fields[key].metadata) or value != fields[key].default
+    }
+
+
+def given(group: Strict | None) -> dict[str, Any]:
+    """The keys that were named when `group` was read, without the defaults; none of a group that is not there."""
+    return {} if group is None else group.model_dump(exclude_unset=True)

@@ -13,7 +13,7 @@ from bench.declare.card import MethodCard, Printed, Variant
 from bench.declare.dataset import DatasetDefinition
 from bench.declare.losses import LentLoss, lend
 from bench.declare.registry import MethodEntry, dataset, find_methods, method_digest, method_entry
-from bench.declare.settings import GROUPS, Search, Strict, Text, Train, given
+from bench.declare.settings import ADDED_GROUPS, GROUPS, given, keyed
 from bench.disk.digests import FileDigests
 from bench.errors import listing, unknown
 from bench.home import Home
@@ -24,9 +24,6 @@ from bench.records.schema import cell_key
 SCHEMA = 1
 # Raised by hand when shared code changes the numbers of a cell; a golden-loss test fails when that was forgotten.
 ENGINE = 2
-# Shared settings that are younger than the first records. A configuration names them only where they differ from their
-# defaults, so that a cell keeps the key that it had before they came.
-ADDED = {"train": ("decay", "decay_every", "precision")}
 
 
 @dataclass(frozen=True)
@@ -184,7 +181,7 @@ def _row(
 ) -> dict[str, Any]:
     """The part of a configuration that is the same for all seeds of one variant."""
     variant = card.variants[name]
-    settings, changed = _settings(card, variant, spec, definition)
+    settings, changed = settings_of(card, variant, spec, definition)
     card.refuse_impossible(settings, name)
     if loss:
         loss.check_taken(card, name, settings)
@@ -196,42 +193,36 @@ def _row(
         "variant": name,
         "title": f"{variant.title} ({', '.join(notes)})" if notes else variant.title,
         "changed": changed,
-        "settings": settings,
+        "settings": card.keyed(settings),
         "phases": dict(printed.phases or variant.phases or card.phases),
-        "train": _group(Train, "train", card, spec, definition.train, printed.epochs),
-        "search": _group(Search, "search", card, spec, None),
-        "text": _group(Text, "text", card, spec, definition.text),
+        **shared_groups(card, spec, definition, printed.epochs),
     }
 
 
-def _group(
-    model: type[Strict],
-    name: str,
-    card: MethodCard,
-    spec: RunSpec,
-    of_dataset: Strict | None,
-    epochs: int | None = None,
-) -> dict[str, Any]:
-    """A group of shared settings: engine, then data set, then the paper (protocol=paper), then the request.
+def shared_groups(
+    card: MethodCard, spec: RunSpec, definition: DatasetDefinition, epochs: int | None = None
+) -> dict[str, dict[str, Any]]:
+    """The groups of shared settings by name: engine, then data set, then the paper (protocol=paper), then the request.
 
-    Under protocol=paper the paper's word is stronger than the data set's, or it would not be the paper's setting; `epochs`
-    is its word on the row alone.
+    Under protocol=paper the paper is stronger than the data set, or it would not be the paper's setting; `epochs` is what it
+    prints for the row alone. The sizes of `model` are not among them: they go into the settings of each method.
     """
-    merged = (of_dataset or model()).model_dump()
-    if spec.protocol == "paper":
-        assert card.protocol_paper is not None
-        merged |= given(getattr(card.protocol_paper, name))
-    if epochs is not None:
-        merged["epochs"] = epochs
-    merged |= given(getattr(spec, name))
-    return {
-        key: value
-        for key, value in merged.items()
-        if key not in ADDED.get(name, ()) or value != model.model_fields[key].default
-    }
+    groups = {}
+    for name, model in GROUPS.items():
+        if name == "model":
+            continue
+        merged = model().model_dump() | given(getattr(definition, name, None))
+        if spec.protocol == "paper":
+            merged |= given(getattr(card.protocol_paper, name, None))
+        if name == "train" and epochs is not None:
+            merged["epochs"] = epochs
+        merged = keyed(name, merged | given(getattr(spec, name)))
+        if merged or name not in ADDED_GROUPS:
+            groups[name] = merged
+    return groups
 
 
-def _settings(
+def settings_of(
     card: MethodCard, variant: Variant, spec: RunSpec, definition: DatasetDefinition
 ) -> tuple[dict[str, Any], list[str]]:
     """The settings of one variant, and the ones that the request changed, as `lambda=0.2`, for the row's name."""
@@ -278,5 +269,5 @@ def defaults(card: MethodCard) -> dict[str, Any]:
     return {
         "settings": {name: setting.default for name, setting in card.settings.items()},
         "phases": dict(card.phases),
-        **{name: GROUPS[name]().model_dump() for name in ("train", "search", "text")},
+        **{name: model().model_dump() for name, model in GROUPS.items() if name != "model"},
     }

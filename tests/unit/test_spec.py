@@ -11,9 +11,14 @@ import pytest
 from small_world import PLAIN, TOY, World
 
 from bench import BenchError
-from bench.plan.cells import ADDED, ENGINE, Cell, cells, requested
-from bench.plan.request import parse
+from bench.declare.card import MethodCard
+from bench.declare.dataset import DatasetDefinition
+from bench.declare.registry import find_datasets, find_methods
+from bench.declare.settings import GROUPS, Strict
+from bench.plan.cells import ENGINE, Cell, cells, requested, settings_of, shared_groups
+from bench.plan.request import RunSpec, parse
 from bench.plan.states import Planned, plan
+from bench.records.schema import cell_key
 
 RECORDS = Path(__file__).resolve().parents[2] / "results"
 
@@ -194,19 +199,13 @@ class TestKeys:
     def test_settings_younger_than_the_first_records_are_named_only_where_they_say_something(
         self, world: World
     ) -> None:
-        """Cells that were asked for before such a setting came keep their keys: the committed records know none of them."""
         train = one(world).config["train"]
-        assert not set(ADDED["train"]) & set(train)
+        assert not {"decay", "decay_every", "precision"} & set(train)
         assert one(world, "train.decay=0.8", "train.decay_every=30").config["train"] == train | {
             "decay": 0.8,
             "decay_every": 30,
         }
         assert one(world, "train.decay=0.8").config["train"] == train | {"decay": 0.8}
-        written = [
-            json.loads(path.read_text())["config"]["train"] for path in RECORDS.glob("msrvtt1000/*/*/record.json")
-        ]
-        assert written
-        assert all(set(one) - set(ADDED["train"]) == set(train) for one in written)
 
     def test_a_file_counts_by_its_content(self, world: World) -> None:
         setting = "  weights: {type: file, choices: [pretrained, random], default: pretrained}\n  width:"
@@ -341,6 +340,70 @@ class TestKeys:
         lied = one(world).key
         (world.home.work / "digests.json").write_text("damaged")
         assert one(world).key != lied
+
+
+class TestYoungSettings:
+    """Settings that came after the first records: committed cells keep their keys, and asking anew gives their settings."""
+
+    def test_the_key_of_every_record_is_that_of_its_configuration(self) -> None:
+        records = recorded()
+        assert len(records) >= 172
+        assert [one["key"] for one in records if cell_key(one["config"]) != one["key"]] == []
+
+    def test_a_record_that_is_asked_for_anew_has_the_same_settings(self) -> None:
+        entries, definitions = find_methods(), find_datasets()
+        for config in (one["config"] for one in recorded()):
+            card, definition = entries[config["method"]].card, definitions[config["dataset"]].definition
+            assert card is not None and definition is not None
+            asked = asked_anew(config, card, definition)
+            assert asked == {name: config[name] for name in asked}
+
+    def test_a_young_setting_of_a_card_leaves_cells_their_keys(self, world: World) -> None:
+        before = one(world, "toy.lambda=0.4")
+        young = "  depth: {type: int, min: 1, default: 2}\n  gate: {type: float, default: 0.5, added: true}\n"
+        world.add_method("toy", TOY.replace("  depth: {type: int, min: 1, default: 2}\n", young))
+        cell = one(world, "toy.lambda=0.4", "toy.gate=0.5")
+        assert (cell.key, cell.config) == (before.key, before.config)
+        assert one(world, "toy.lambda=0.4", "toy.gate=0.6").config["settings"] == before.config["settings"] | {
+            "gate": 0.6
+        }
+        card = find_methods()["toy"].card
+        assert card is not None
+        assert card.whole(before.config["settings"]) == before.config["settings"] | {"gate": 0.5}, (
+            "what a method is built of"
+        )
+
+    def test_a_young_group_leaves_cells_their_keys(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Weather(Strict):
+            rain: float = 0.0
+
+        class Later(RunSpec):
+            weather: Weather = Weather()
+
+        before = one(world)
+        monkeypatch.setitem(GROUPS, "weather", Weather)
+        monkeypatch.setattr("bench.declare.settings.ADDED_GROUPS", {"weather"})
+        monkeypatch.setattr("bench.plan.cells.ADDED_GROUPS", {"weather"})
+
+        def asked(**weather: float) -> Cell:
+            (cell,) = cells(Later(methods=["toy"], dataset=str(world.dataset), weather=Weather(**weather)), world.home)
+            return cell
+
+        assert asked(rain=0.0).config == before.config
+        assert asked(rain=0.3).config == before.config | {"weather": {"rain": 0.3}}
+
+
+def recorded() -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted(RECORDS.glob("*/*/*/record.json"))]
+
+
+def asked_anew(config: dict[str, Any], card: MethodCard, definition: DatasetDefinition) -> dict[str, Any]:
+    """The settings of a recorded cell, and its groups, when a request names every one of them today."""
+    groups = {name: GROUPS[name].model_validate(config[name]) for name in ("train", "search", "text")}
+    own = {card.name: config["settings"]}
+    spec = RunSpec(methods=[card.name], dataset=definition.name, protocol=config["protocol"], overrides=own, **groups)
+    settings, _ = settings_of(card, card.variants[config["variant"]], spec, definition)
+    return {"settings": card.keyed(settings), **shared_groups(card, spec, definition)}
 
 
 class TestStreams:
