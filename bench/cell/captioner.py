@@ -11,8 +11,8 @@ import numpy as np
 
 from bench import BenchError
 from bench.data.batches import CorpusClips, StreamSource
-from bench.features.decoders import videos_in
 from bench.features.extraction import PIXELS
+from bench.features.footage import videos_in
 from bench.features.one_video import Told, VideoStreams
 from bench.features.sidecar import cache_path, read_sidecar, sidecar_path
 from bench.features.specs import Preprocessing

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from bench import BenchError
 from bench.data.corpus import load_corpus
 from bench.data.source import Corpus
 from bench.data.text import tokenize_all
+from bench.declare.dataset import DatasetDefinition
 from bench.errors import Finding, many
-
-if TYPE_CHECKING:
-    from bench.declare.dataset import DatasetDefinition
-    from bench.home import Home
+from bench.home import Home
 
 
 def check_dataset(definition: DatasetDefinition, home: Home) -> list[Finding]:

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bench import BenchError
 from bench.data.readers import FORMATS
 from bench.data.readers.shapes import shapes_corpus
 from bench.data.source import Corpus, Source
 from bench.data.splits import OFFICIAL, SPLITS, Names, expand, published, read_list, split_clips
-from bench.declare.dataset import Clip, DatasetDefinition
+from bench.declare.dataset import CaptionSource, Clip, Counts, DatasetDefinition
 from bench.errors import Finding, many, named
 from bench.home import Home
-
-if TYPE_CHECKING:
-    from bench.declare.dataset import CaptionSource, Counts
 
 
 def load_corpus(
@@ -190,9 +186,6 @@ def _assemble(definition: DatasetDefinition, source: Source, splits: dict[str, t
         captions=captions,
         splits=splits,
         notes=tuple(finding.message for finding in findings),
-        lower_cased=not any(
-            caption.text != caption.text.lower() for sentences in captions.values() for caption in sentences
-        ),
         aliases={name: clip for name, clip in source.aliases.items() if clip in ids},
         findings=tuple(findings),
     )

@@ -24,9 +24,8 @@ from bench.errors import Finding, many, named
 class Corpus:
     """Clips of all splits by id, their captions in file order, and the splits (ids in id order).
 
-    `notes` says every rule that was applied and how often; `findings` says the same with clip ids. `lower_cased` is
-    True when no caption has an upper-case letter: scores on such references carry it in their signature. `aliases`
-    maps other names of clips (MSVD's YouTube names) to ids.
+    `notes` says every rule that was applied and how often; `findings` says the same with clip ids. `aliases` maps other
+    names of clips (MSVD's YouTube names) to ids.
     """
 
     name: str
@@ -34,7 +33,6 @@ class Corpus:
     captions: dict[str, tuple[RawCaption, ...]]
     splits: dict[str, tuple[str, ...]]
     notes: tuple[str, ...] = ()
-    lower_cased: bool = False
     aliases: dict[str, str] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
 

@@ -6,17 +6,13 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bench import BenchError
 from bench.data.readers.files import read_lines
 from bench.data.source import Source
+from bench.declare.dataset import DatasetDefinition, SplitRule
 from bench.errors import many, named
-
-if TYPE_CHECKING:
-    from bench.declare.dataset import DatasetDefinition, SplitRule
-    from bench.home import Home
-
+from bench.home import Home
 
 SPLITS = ("train", "val", "test")
 OFFICIAL = "official:"  # `official:val_1` in a list: the part that the caption files themselves call val_1

@@ -1,7 +1,8 @@
-"""Two operators of torchvision in plain torch, for machines where its compiled part does not load; detectors are made of them.
+"""The packages of the extra `extract`, imported when they are needed and missed in one sentence.
 
-Slower than the compiled ones, the same values: both are the published definitions (He et al.: "Mask R-CNN", ICCV 2017, section
-3, for the pooling).
+Where torchvision's compiled part does not load, its two operators of which detectors are made are given to it in plain torch:
+slower, with the same values, for both are the published definitions (He et al.: "Mask R-CNN", ICCV 2017, section 3, for the
+pooling).
 """
 
 from __future__ import annotations
@@ -153,7 +154,7 @@ def _mend_torchvision() -> None:
     """Let torchvision be imported, and its detectors run, beside a torch without CUDA.
 
     On such a machine pip still brings torchvision's CUDA build, whose compiled part does not load; its Python part then fails on
-    the operators that the compiled part would have declared. Declared here, they are those of `bench.features.backends`.
+    the operators that the compiled part would have declared. Declared here, they are those of this module.
     """
     import torch
 

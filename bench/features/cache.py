@@ -23,13 +23,13 @@ import hdf5plugin
 import numpy as np
 
 from bench import BenchError
+from bench.errors import named
 from bench.features.contents import DTYPES, LEFT_OUT, WRITTEN, Contents, clip_digest, describe, unfit
 from bench.features.sidecar import (
     SCHEMA,
     canonical,
     command,
     fingerprint,
-    name_clips,
     read_sidecar,
     remake,
     sidecar_path,
@@ -91,7 +91,7 @@ class CacheWriter:
             raise BenchError(f"{self.path}: a cache needs clips and a shape of positive numbers, not {self.shape}")
         twice = sorted(clip for clip, count in Counter(self.ids).items() if count > 1)
         if twice:
-            raise BenchError(f"{self.path}: {len(twice)} clip ids occur twice ({name_clips(twice)}); keep one of each")
+            raise BenchError(f"{self.path}: {len(twice)} clip ids occur twice ({named(twice)}); keep one of each")
 
     def __enter__(self) -> CacheWriter:
         try:
@@ -260,7 +260,7 @@ class CacheWriter:
         if self.missing:
             raise BenchError(
                 f"{self.path}: {len(self.missing)} of {len(self.ids)} clips were not written "
-                f"({name_clips(self.missing)}); {command(self._verb, self.path)} goes on with them"
+                f"({named(self.missing)}); {command(self._verb, self.path)} goes on with them"
             )
         mark = fingerprint(self.stream, self.shape, self.timed, self.dtype, self.attributes, self._contents.pairs())
         try:

@@ -10,9 +10,9 @@ import h5py
 import numpy as np
 
 from bench import BenchError
-from bench.errors import Finding
+from bench.errors import Finding, named
 from bench.features.contents import LEFT_OUT, WRITTEN, Contents, clip_digest, describe
-from bench.features.sidecar import command, fingerprint, name_clips, read_sidecar, remake, sidecar_path
+from bench.features.sidecar import command, fingerprint, read_sidecar, remake, sidecar_path
 
 
 def check_cache(path: Path | str, ids: Iterable[str] | None = None) -> list[Finding]:
@@ -50,7 +50,7 @@ def _unfinished(path: Path) -> Finding:
 
 
 def _about(path: Path, clips: Sequence[str], what: str, then: str | None = None) -> Finding:
-    few = f"{len(clips)} clip{'s' if len(clips) > 1 else ''} of {path} {what} ({name_clips(clips)})"
+    few = f"{len(clips)} clip{'s' if len(clips) > 1 else ''} of {path} {what} ({named(clips)})"
     return Finding("error", f"{few}: {then or remake(path)}", tuple(clips))
 
 
@@ -105,7 +105,7 @@ def _values(path: Path, contents: Contents) -> list[Finding]:
             empty.append(clip)
     findings = [_about(path, clips, what) for what, clips in faults.items()]
     if empty:
-        message = f"{len(empty)} clips of {path} are zero throughout ({name_clips(empty)}): look at their source"
+        message = f"{len(empty)} clips of {path} are zero throughout ({named(empty)}): look at their source"
         findings.append(Finding("warning", message, tuple(empty)))
     return findings
 
@@ -133,10 +133,10 @@ def _against_corpus(path: Path, found: Sequence[str], ids: Iterable[str]) -> lis
     absent = sorted(wanted - set(found))
     if absent:
         then = f"add them to the source, then {command('import', path)}"
-        message = f"{len(absent)} clips of the corpus have no features in {path} ({name_clips(absent)}): {then}"
+        message = f"{len(absent)} clips of the corpus have no features in {path} ({named(absent)}): {then}"
         findings.append(Finding("error", message, tuple(absent)))
     extra = sorted(set(found) - wanted)
     if extra:
-        message = f"{len(extra)} clips of {path} are not in the corpus and not used ({name_clips(extra)})"
+        message = f"{len(extra)} clips of {path} are not in the corpus and not used ({named(extra)})"
         findings.append(Finding("warning", message, tuple(extra)))
     return findings

@@ -19,10 +19,8 @@ from torch import Tensor, nn
 
 from bench import BenchError
 from bench.features.backends import need_timm, need_torchvision
-from bench.features.specs import ENCODERS, Preprocessing, Spec, spec_of
+from bench.features.specs import Preprocessing, Spec, spec_of
 from bench.features.weights import WORDS, fill, find_file
-
-__all__ = ["ENCODERS", "Encoder", "Preprocessing", "Spec", "load_encoder", "load_weights", "spec_of"]
 
 GIVES = ("vectors", "maps", "classes")
 

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import h5py
 import numpy as np
@@ -20,21 +20,20 @@ import torch
 from numpy.typing import NDArray
 
 from bench import BenchError
+from bench.declare.dataset import Clip
+from bench.errors import named
 from bench.features.backends import need_av
 from bench.features.cache import Cache, CacheWriter
 from bench.features.contents import Contents, unfit
-from bench.features.decoders import Decoders, Footage, Reader, find_footage, flow
+from bench.features.decoders import Decoders, Reader, flow
 from bench.features.encoders import load_detector, load_encoder
 from bench.features.extraction import PIXELS, Extraction, Work
+from bench.features.footage import Footage, find_footage
 from bench.features.importers import up_to_date
-from bench.features.sidecar import cache_path, canonical, name_clips, read_sidecar
+from bench.features.sidecar import cache_path, canonical, read_sidecar
 from bench.features.video import UnreadableVideoError
 from bench.features.weights import state_digest
-
-if TYPE_CHECKING:
-    from bench.declare.dataset import Clip
-    from bench.home import Home
-
+from bench.home import Home
 
 # Frames at once. On a processor the maps of 28 frames are memory that the system clears anew for every layer: mobilenetv2_100
 # took 1.7 s of processor time for 28 frames at once, 0.7 s for four at a time.
@@ -320,7 +319,7 @@ def _made_by(path: Path) -> Mapping[str, Any] | None:
 
 def told_failures(dataset: str, failures: Mapping[str, str], clips: int, without: str = "") -> str:
     """The sentence for clips that could not be read; `without` is the stream that was finished without them."""
-    shown = name_clips([f"{clip}: {reason}" for clip, reason in failures.items()])
+    shown = named([f"{clip}: {reason}" for clip, reason in failures.items()])
     start = f"{dataset}: {len(failures)} of {clips} clips could not be extracted ({shown})"
     if without and len(failures) < clips:
         return f"{start}; the cache was finished without them: restrict the data set with subset: {{from_stream: {without}}}"

@@ -17,18 +17,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bench import BenchError
+from bench.declare.dataset import DatasetDefinition, StreamSource
 from bench.disk.digests import file_digest
 from bench.features.decoders import Reader
 from bench.features.specs import ENCODERS, Spec, spec_of
 from bench.features.video import Sampling
 from bench.features.weights import WORDS
-
-if TYPE_CHECKING:
-    from bench.home import Home
-
+from bench.home import Home
 
 PIXELS = "pixels"
 BOXES = 16  # of a frame, unless told: as many as HA_IL reads
@@ -78,15 +76,15 @@ class Extraction:
     dtype: str = "float16"
 
     @classmethod
-    def of(cls, definition: Any, stream: str, home: Home, told: Mapping[str, str] | None = None) -> Extraction:
+    def of(
+        cls, definition: DatasetDefinition, stream: str, home: Home, told: Mapping[str, str] | None = None
+    ) -> Extraction:
         """The stream's entry in the definition, and `told`, words of the command line, over it. Raises BenchError."""
         told = told or {}
         kind = kind_of(stream)
-        entry = definition.streams.get(stream)
-        given = {
-            name: getattr(entry, name, None) for name in ("videos", "frames", "fps", "encoder", "weights", "boxes")
-        }
-        given = {name: value for name, value in given.items() if value is not None} | dict(told)
+        entry = definition.streams.get(stream) or StreamSource()
+        given = entry.model_dump(include={"videos", "frames", "fps", "encoder", "weights", "boxes"}, exclude_none=True)
+        given |= told
         if kind.frames is not None:
             given.setdefault("frames", kind.frames)
         absent = [name for name in ("videos", "frames", "encoder") if name not in given]
@@ -116,11 +114,11 @@ class Extraction:
             videos or Path(),
             _sampling(given, kind, encoder),
             encoder,
-            digest,
-            where,
-            _whole(given.get("boxes", BOXES), "boxes"),
-            _flag(given.get("silence", False), "silence"),
-            getattr(entry, "dtype", None) or "float16",
+            weights=digest,
+            files=where,
+            boxes=_whole(given.get("boxes", BOXES), "boxes"),
+            silence=_flag(given.get("silence", False), "silence"),
+            dtype=entry.dtype or "float16",
         )
 
     @property
@@ -197,7 +195,7 @@ def _sampling(given: Mapping[str, Any], kind: Kind, encoder: Spec) -> Sampling |
     )
 
 
-def _resolved(text: str | None, definition: Any, home: Home) -> Path | None:
+def _resolved(text: str | None, definition: DatasetDefinition, home: Home) -> Path | None:
     return None if text is None or text in WORDS else definition.resolve(text, home)
 
 

@@ -6,7 +6,8 @@
 | `matrix` | HDF5, one array [N, ...] and beside it a list of N ids |
 | `rows` | HDF5, one array [N, ...] without ids: row = clip by ascending id |
 | `folder` | one `.npy`, `.npz` or HDF5 file per clip, named by the clip |
-| `csv`, `tsv` | text, a line for every frame; see `bench.features.formats` |
+| `csv` | text, a line for every frame: its name, then numbers (S2VT's authors) |
+| `tsv` | text, a line for every frame, its boxes in base64 (bottom-up attention's authors) |
 
 `auto` tells them apart by the arrays' names, shapes and types, and says what it saw.
 """
@@ -26,7 +27,7 @@ import hdf5plugin  # noqa: F401  (features are often stored with its filters)
 import numpy as np
 
 from bench import BenchError
-from bench.features.sidecar import name_clips
+from bench.errors import named
 
 LAYOUTS = ("auto", "per_clip", "matrix", "rows", "folder", "csv", "tsv")
 SUFFIXES = (".npy", ".npz", ".h5", ".hdf5")  # of files in a folder
@@ -152,29 +153,6 @@ def _only_array(path: Path) -> np.ndarray:
         return np.asarray(file[name][()])
 
 
-class Joined:
-    """Several sources of one stream, as where train, val and test come in a file each."""
-
-    def __init__(self, parts: Sequence[Source]) -> None:
-        self._parts = parts
-        self._places = [(part, number) for part in parts for number in range(len(part.names))]
-        self.names: Sequence[str | None] = [name for part in parts for name in part.names]
-        self.layout = parts[0].layout
-        self.description = "; ".join(part.description for part in parts)
-
-    def shape(self, number: int) -> tuple[int, ...]:
-        part, place = self._places[number]
-        return part.shape(place)
-
-    def read(self, number: int) -> tuple[np.ndarray, int | None]:
-        part, place = self._places[number]
-        return part.read(place)
-
-    def close(self) -> None:
-        for part in self._parts:
-            part.close()
-
-
 def open_source(path: Path, layout: str, id_array: str | None, known: Callable[[Sequence[str]], int]) -> Source:
     """Open one source.
 
@@ -258,7 +236,7 @@ def _texts(item: h5py.Dataset) -> list[str]:
 
 def _unknown(path: Path, items: dict[str, h5py.Dataset], what: str) -> BenchError:
     seen = [f"{name} {item.dtype} {list(item.shape)}" for name, item in items.items()]
-    holds = name_clips(seen, 6) or "no arrays at its top level"
+    holds = named(seen, 6) or "no arrays at its top level"
     return BenchError(f"{path} {what}; it holds {holds}; layout is one of {', '.join(LAYOUTS)}")
 
 

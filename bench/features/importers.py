@@ -8,29 +8,27 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from bench import BenchError
+from bench.declare.dataset import DatasetDefinition
+from bench.errors import named
 from bench.features.cache import Cache, CacheWriter
-from bench.features.contents import DTYPES, describe, unfit
-from bench.features.formats import Joined, Source, open_source
-from bench.features.names import SHIFTS, by_name, by_shift, by_table, hint, match, natural, read_ids
+from bench.features.contents import describe, unfit
+from bench.features.formats import Source, open_source
+from bench.features.names import SHIFTS, Rename, by_name, by_shift, by_table, hint, match, natural, read_ids
 from bench.features.sidecar import (
     cache_path,
     canonical,
-    name_clips,
     read_sidecar,
     sidecar_path,
     was_told,
     write_sidecar,
 )
 from bench.features.video import choose_frames
-
-if TYPE_CHECKING:
-    from bench.home import Home
-
+from bench.home import Home
 
 UNTIMED = ("spatial",)  # [places, channels]: two axes, none of them time
 
@@ -40,18 +38,18 @@ class Recipe:
     """One stream of a data set definition, its paths resolved.
 
     `where` and `again` begin and end its sentences; `rows` are the ids of a matrix's rows, `pairs` two names of each
-    clip, `id_array` the list of ids inside the source.
+    clip, `id_array` the list of ids inside the source. What a definition says of a stream in words of its own is
+    explained there (`StreamSource`).
     """
 
     stream: str
     where: str
     again: str
-    files: list[Path]
+    path: Path
     layout: str = "auto"
     frames: int | None = None
     columns: tuple[int, int] | None = None
     dtype: str | None = None
-    timed: bool | None = None
     l2: bool = False
     shift: str | None = None
     id_array: str | None = None
@@ -60,36 +58,31 @@ class Recipe:
     encoder: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, definition: Any, stream: str, home: Home) -> Recipe:
-        """Read the stream's entry; fields that it lacks have their defaults. Raises BenchError."""
+    def of(cls, definition: DatasetDefinition, stream: str, home: Home) -> Recipe:
+        """Read the stream's entry. Raises BenchError where there is none, or it names no source."""
         if stream not in definition.streams:
             known = ", ".join(definition.streams) or "none"
             raise BenchError(f"data set {definition.name} has no stream {stream!r}; its streams: {known}")
         entry = definition.streams[stream]
         where = f"stream {stream} of data set {definition.name}"
-        sources = [entry.source] if isinstance(entry.source, str) else list(entry.source or ())
-        if not sources:
+        if entry.source is None:
             raise BenchError(f"{where} names no source: say streams: {{{stream}: {{source: FILE}}}} in its definition")
-        columns = getattr(entry, "columns", None)
         recipe = cls(
             stream,
             where,
-            f"then `bench features import dataset={_called(definition)} stream={stream}`",
-            [definition.resolve(text, home) for text in sources],
-            layout=getattr(entry, "layout", None) or "auto",
-            frames=getattr(entry, "frames", None),
-            columns=None if columns is None else (int(columns[0]), int(columns[1])),
-            dtype=getattr(entry, "dtype", None),
-            timed=getattr(entry, "timed", None),
-            l2=bool(getattr(entry, "l2", False)),
-            encoder={"name": entry.encoder} if getattr(entry, "encoder", None) else {},
+            f"then `bench features import dataset={definition.called} stream={stream}`",
+            definition.resolve(entry.source, home),
+            layout=entry.layout,
+            frames=entry.frames,
+            columns=entry.columns,
+            dtype=entry.dtype,
+            l2=entry.l2,
+            encoder={"name": entry.encoder} if entry.encoder else {},
         )
-        if recipe.dtype is not None and recipe.dtype not in DTYPES:
-            raise BenchError(f"{where}: dtype is {recipe.dtype!r}, but must be one of {', '.join(DTYPES)}")
-        recipe._read_ids(getattr(entry, "ids", None), definition, home)
+        recipe._read_ids(entry.ids, definition, home)
         return recipe
 
-    def _read_ids(self, ids: str | Sequence[str] | None, definition: Any, home: Home) -> None:
+    def _read_ids(self, ids: str | Sequence[str] | None, definition: DatasetDefinition, home: Home) -> None:
         if ids is None:
             return
         if not isinstance(ids, str):
@@ -110,26 +103,24 @@ class Recipe:
     def options(self) -> dict[str, Any]:
         """All that decides how the values are read."""
         listed = hashlib.sha256(canonical([self.rows, self.pairs]).encode()).hexdigest()
-        simple = ("layout", "frames", "columns", "dtype", "timed", "l2", "shift", "id_array", "encoder")
-        return {name: getattr(self, name) for name in simple} | {"listed": listed}
+        simple = ("layout", "frames", "columns", "dtype", "l2", "shift", "id_array", "encoder")
+        # `timed` could once be declared; it stands in the requests of caches that were made then.
+        return {name: getattr(self, name) for name in simple} | {"timed": None, "listed": listed}
 
     def open(self, corpus: Sequence[str]) -> Source:
-        """Open all files as one source; the ids of `corpus` decide between several lists of ids in a file."""
+        """Open the source; the ids of `corpus` decide between several lists of ids in a file."""
 
         def known(names: Sequence[str]) -> int:
             return len(match(names, self.rename(names, corpus), corpus))
 
-        absent = [path for path in self.files if not path.exists()]
-        if absent:
-            paths = ", ".join(map(str, absent))
+        if not self.path.exists():
             raise BenchError(
-                f"the features of {self.where} are not there ({paths}): put them there, set BENCH_DATA, or correct "
+                f"the features of {self.where} are not there ({self.path}): put them there, set BENCH_DATA, or correct "
                 f"streams.{self.stream}.source in its definition, {self.again}"
             )
-        parts = [open_source(path, self.layout, self.id_array, known) for path in self.files]
-        return parts[0] if len(parts) == 1 else Joined(parts)
+        return open_source(self.path, self.layout, self.id_array, known)
 
-    def rename(self, names: Sequence[str], corpus: Sequence[str]) -> Any:
+    def rename(self, names: Sequence[str], corpus: Sequence[str]) -> Rename:
         """The rule from names of the source to clip ids."""
         if self.pairs:
             return by_table(self.pairs, names)
@@ -151,7 +142,7 @@ class Recipe:
         return rows
 
 
-def source_ids(definition: Any, stream: str, home: Home) -> tuple[str, ...]:
+def source_ids(definition: DatasetDefinition, stream: str, home: Home) -> tuple[str, ...]:
     """Ids of all clips that a stream's source holds, renamed as its `ids` says: for `subset: {from_stream: ..}`.
 
     Of a stream that was extracted, or imported by a command that named its source, those in its cache. Raises BenchError where
@@ -172,12 +163,11 @@ def source_ids(definition: Any, stream: str, home: Home) -> tuple[str, ...]:
 
 
 def import_stream(
-    definition: Any,
+    definition: DatasetDefinition,
     stream_name: str,
     home: Home,
     corpus_ids: Sequence[str],
     *,
-    force: bool = False,
     told: bool = False,
 ) -> Path:
     """Make the cache of one stream, unless it is up to date, and return its path.
@@ -190,8 +180,8 @@ def import_stream(
     """
     recipe = Recipe.of(definition, stream_name, home)
     target = cache_path(home, definition.name, stream_name)
-    request = json.loads(canonical({"options": recipe.options(), "files": _facts(recipe.files)}))
-    if not force and up_to_date(target, request, corpus_ids):
+    request = json.loads(canonical({"options": recipe.options(), "files": _facts(recipe.path)}))
+    if up_to_date(target, request, corpus_ids):
         return target
     source = recipe.open(corpus_ids)
     try:
@@ -205,22 +195,13 @@ def import_stream(
     return target
 
 
-def _called(definition: Any) -> str:
-    """What follows `dataset=` on the command line: the name of a shipped data set, the path of any other."""
-    return str(getattr(definition, "called", definition.name))
-
-
-def _facts(files: Sequence[Path]) -> list[dict[str, Any]] | None:
-    """Path, size and time of the sources; of a folder, the sum and the latest. None where one is absent."""
-    facts = []
-    for path in files:
-        if not path.exists():
-            return None
-        inside = sorted(path.rglob("*")) if path.is_dir() else [path]
-        stats = [file.stat() for file in inside]
-        newest = max((stat.st_mtime_ns for stat in stats), default=0)
-        facts.append({"path": str(path), "n": len(stats), "size": sum(s.st_size for s in stats), "mtime_ns": newest})
-    return facts
+def _facts(path: Path) -> list[dict[str, Any]] | None:
+    """Path, size and time of the source; of a folder, the sum and the latest. None where it is absent."""
+    if not path.exists():
+        return None
+    stats = [file.stat() for file in (path.rglob("*") if path.is_dir() else [path])]
+    newest = max((stat.st_mtime_ns for stat in stats), default=0)
+    return [{"path": str(path), "n": len(stats), "size": sum(s.st_size for s in stats), "mtime_ns": newest}]
 
 
 def up_to_date(target: Path, request: dict[str, Any], corpus_ids: Sequence[str]) -> bool:
@@ -248,15 +229,15 @@ def _places(recipe: Recipe, source: Source, corpus_ids: Sequence[str]) -> tuple[
     found = match(names, recipe.rename(names, corpus_ids), corpus_ids)
     twice = [clip for clip, numbers in found.items() if len(numbers) > 1]
     if twice:
-        shown = name_clips([f"{clip} as {', '.join(names[number] for number in found[clip])}" for clip in twice])
+        shown = named([f"{clip} as {', '.join(names[number] for number in found[clip])}" for clip in twice])
         raise BenchError(
             f"{recipe.where}: {len(twice)} clips occur more than once ({shown}): keep one of each, {recipe.again}"
         )
     absent = [clip for clip in corpus_ids if clip not in found]
     if absent:
-        told = recipe.pairs or recipe.shift
-        advice = "complete the source, or correct ids in the definition" if told else hint(names, corpus_ids)
-        few = f"{len(absent)} of {len(corpus_ids)} clips have no features ({name_clips(absent)})"
+        renamed = recipe.pairs or recipe.shift
+        advice = "complete the source, or correct ids in the definition" if renamed else hint(names, corpus_ids)
+        few = f"{len(absent)} of {len(corpus_ids)} clips have no features ({named(absent)})"
         raise BenchError(f"{recipe.where}: {few} in {source.description}; {advice}, {recipe.again}")
     return {clip: found[clip][0] for clip in corpus_ids}, len(names) - len(found)
 
@@ -272,7 +253,7 @@ def _shape(recipe: Recipe, source: Source, places: dict[str, int]) -> tuple[tupl
     if faults:
         raise _faulty(recipe, faults)
     axes = Counter(len(shape) for shape in shapes.values()).most_common(1)[0][0]
-    timed = recipe.timed if recipe.timed is not None else axes >= 2 and recipe.stream not in UNTIMED
+    timed = axes >= 2 and recipe.stream not in UNTIMED
     if axes == 0 or (recipe.frames and not timed):
         what = "one number per clip" if axes == 0 else f"frames: {recipe.frames}, but no time axis"
         raise BenchError(f"{recipe.where}: {source.description} has {what}; give features of shape [D] or [T, D]")
@@ -280,7 +261,7 @@ def _shape(recipe: Recipe, source: Source, places: dict[str, int]) -> tuple[tupl
     usual = Counter(shape[fixed:] for shape in shapes.values() if len(shape) == axes).most_common(1)[0][0]
     odd = [clip for clip, shape in shapes.items() if shape[fixed:] != usual or len(shape) != axes or 0 in shape]
     if odd:
-        shown = name_clips([f"{clip} {list(shapes[clip])}" for clip in odd])
+        shown = named([f"{clip} {list(shapes[clip])}" for clip in odd])
         most = ["T", *usual] if timed else list(usual)
         expected = "[" + ", ".join(map(str, most)) + "]"
         raise BenchError(
@@ -331,9 +312,9 @@ def _write(
 
 
 def _faulty(recipe: Recipe, faults: dict[str, str]) -> BenchError:
-    shown = name_clips([f"{clip}: {reason}" for clip, reason in faults.items()])
+    shown = named([f"{clip}: {reason}" for clip, reason in faults.items()])
     return BenchError(
-        f"{recipe.where}: {len(faults)} clips of {', '.join(map(str, recipe.files))} cannot be taken ({shown}); "
+        f"{recipe.where}: {len(faults)} clips of {recipe.path} cannot be taken ({shown}); "
         f"mend them or leave them out with subset: {{ids: ...}}, {recipe.again}"
     )
 

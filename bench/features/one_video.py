@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from bench import BenchError
 from bench.disk.digests import file_digest
 from bench.features.contents import unfit
-from bench.features.decoders import Footage
 from bench.features.extract import Extractor
 from bench.features.extraction import PIXELS, Extraction, as_recorded, kind_of
+from bench.features.footage import Footage
 from bench.features.sidecar import canonical
 from bench.features.specs import Preprocessing, Spec, spec_of
 from bench.features.video import Sampling, UnreadableVideoError, read_frames

@@ -10,14 +10,10 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bench import BenchError
-from bench.home import data_folder
-
-if TYPE_CHECKING:
-    from bench.home import Home
-
+from bench.home import Home, data_folder
 
 SCHEMA = 1
 REQUIRED = ("schema", "stream", "shape", "timed", "dtype", "clips", "fingerprint", "bytes", "source", "encoder")
@@ -49,12 +45,6 @@ def command(verb: str, path: Path | str) -> str:
 def remake(path: Path | str) -> str:
     """How a damaged cache is mended: the end of many sentences."""
     return f"delete it and make it again with {command('import', path)}"
-
-
-def name_clips(clips: Sequence[str], limit: int = 8) -> str:
-    """`a, b, c and 12 more`: enough clip ids to find the fault, few enough to read."""
-    shown = ", ".join(clips[:limit])
-    return shown if len(clips) <= limit else f"{shown} and {len(clips) - limit} more"
 
 
 def canonical(value: object) -> str:

@@ -1,4 +1,5 @@
-"""What a frame must look like before an encoder reads it. Imports no torch: the processes that decode videos need none."""
+"""Encoders by name: network, weights, and what a frame must look like before one reads it. Imports no torch: the processes
+that decode videos need none."""
 
 from __future__ import annotations
 

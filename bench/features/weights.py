@@ -12,8 +12,8 @@ from torch import nn
 
 from bench import BenchError
 from bench.disk.digests import file_digest
+from bench.errors import named
 
-NAMED = 6  # keys of a file of weights that a sentence spells out
 WORDS = ("pretrained", "random", "empty")  # what `weights` may be besides a file
 
 
@@ -59,14 +59,9 @@ def fill(network: nn.Module, path: Path, name: str, heads: Sequence[str] = ()) -
         "has in another shape": [key for key in own if key in state and own[key].shape != state[key].shape],
     }
     if any(faults.values()):
-        told = "; ".join(_named(what, keys) for what, keys in faults.items() if keys)
-        raise BenchError(f"{path} holds no weights of encoder {name}: it {told}")
+        found = "; ".join(f"{what} {named(keys)}" for what, keys in faults.items() if keys)
+        raise BenchError(f"{path} holds no weights of encoder {name}: it {found}")
     broken = [key for key, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
     if broken:
-        raise BenchError(f"{path}: {_named('has NaN or infinite values in', broken)}; take a sound copy of the file")
+        raise BenchError(f"{path}: has NaN or infinite values in {named(broken)}; take a sound copy of the file")
     network.load_state_dict(state)
-
-
-def _named(what: str, keys: list[str]) -> str:
-    more = f" and {len(keys) - NAMED} more" if len(keys) > NAMED else ""
-    return f"{what} {', '.join(keys[:NAMED])}{more}"

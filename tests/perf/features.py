@@ -23,9 +23,9 @@ import torch
 from bench.cell.allocator import keep_freed
 from bench.declare.dataset import Clip
 from bench.features.cache import Cache, CacheWriter
-from bench.features.decoders import Footage
 from bench.features.extract import Extractor, extract_stream
 from bench.features.extraction import Extraction, Work
+from bench.features.footage import Footage
 from bench.features.specs import spec_of
 from bench.features.video import Sampling
 from bench.home import Home

@@ -40,7 +40,6 @@ def words(corpus: Corpus, tokenizer: str, min_count: int) -> int:
 def test_msvd_split_files(home: Home) -> None:
     corpus = load_corpus(dataset("msvd"), home)
     assert sizes(corpus) == {"train": (1200, 48774), "val": (100, 4290), "test": (670, 27763)}
-    assert corpus.lower_cased
     assert corpus.notes == ()
     assert corpus.find("bQJQGoJF7_k_162_169") == "vid1201"
     assert [words(corpus, "strip", count) for count in range(1, 6)] == [9462, 5292, 4061, 3414, 2969]
@@ -59,7 +58,6 @@ def test_msvd_table_of_the_validation_clips(home: Home, real_data: Path, tmp_pat
     corpus = load_corpus(definition, home)
     every = [caption for captions in corpus.captions.values() for caption in captions]
     assert len(every) == 4291, "one more than the split file: rows with line breaks stay one caption"
-    assert not corpus.lower_cased
     assert all("\n" not in caption.text and "\r" not in caption.text for caption in every)
     by_file = load_corpus(dataset("msvd"), home)
     more = [clip for clip in corpus.clips if len(corpus.captions[clip]) != len(by_file.captions[clip])]

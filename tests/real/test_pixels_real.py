@@ -135,7 +135,7 @@ def test_the_small_sets_with_videos(
 ) -> None:
     """Every clip of the lists has captions, features and a video."""
     from bench.data.corpus import load_corpus
-    from bench.features.decoders import find_footage
+    from bench.features.footage import find_footage
 
     monkeypatch.setenv("BENCH_DATA", str(real_data))
     definition = dataset(name)

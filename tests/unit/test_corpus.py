@@ -94,7 +94,6 @@ def test_msvd_table_gives_english_rows_under_numbered_ids(tmp_path: Path, first_
     assert texts(corpus, "vid2") == ["A cat sleeps."]
     assert corpus.find("bbbbbbbbbbb_2_12") == "vid2"
     assert corpus.clips["vid2"].video == "bbbbbbbbbbb_2_12"
-    assert not corpus.lower_cased
     assert any("other languages: 1 row" in note for note in corpus.notes)
     assert any("clips outside the mapping: 1 clip" in note for note in corpus.notes)
     assert any("control characters: cleaned in 1 caption" in note for note in corpus.notes)
@@ -125,7 +124,6 @@ def test_msvd_split_files_need_no_lists(tmp_path: Path) -> None:
     corpus = load(define(tmp_path, captions))
     assert corpus.splits == {"train": ("vid1", "vid2"), "val": ("vid3",), "test": ("vid4",)}
     assert texts(corpus, "vid1") == ["a man", "a  dog "], "spaces stay as published"
-    assert corpus.lower_cased
     assert corpus.notes == ()
 
 

@@ -29,10 +29,10 @@ from bench.declare.registry import read_definition
 from bench.features.backends import need_timm, need_torchvision
 from bench.features.cache import Cache
 from bench.features.check import check_cache
-from bench.features.decoders import Footage, find_footage
 from bench.features.encoders import load_detector, load_encoder
 from bench.features.extract import Extractor
 from bench.features.extraction import Extraction, as_recorded
+from bench.features.footage import Footage, find_footage
 from bench.features.importers import source_ids
 from bench.features.sidecar import read_sidecar
 from bench.features.specs import spec_of

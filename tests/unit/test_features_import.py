@@ -6,7 +6,6 @@ import base64
 import json
 import os
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -15,7 +14,7 @@ import pytest
 
 from bench import BenchError
 from bench.cli.main import main
-from bench.declare.dataset import StreamSource
+from bench.declare.dataset import DatasetDefinition, StreamSource
 from bench.declare.registry import read_definition
 from bench.features.cache import Cache
 from bench.features.check import check_cache
@@ -38,11 +37,13 @@ def home(tmp_path: Path) -> Home:
     return Home(tmp_path / "home")
 
 
-def define(tmp_path: Path, source: Any, stream: str = "frames", **entry: Any) -> SimpleNamespace:
-    entry = {"source": source, **entry}
-    return SimpleNamespace(
-        name="own", streams={stream: SimpleNamespace(**entry)}, resolve=lambda text, home: tmp_path / text
+def define(tmp_path: Path, source: str | None, stream: str = "frames", **entry: Any) -> DatasetDefinition:
+    """The definition of a data set `own`, as if read from a file in `tmp_path`."""
+    definition = DatasetDefinition.model_validate(
+        {"name": "own", "captions": [{"format": "jsonl"}], "streams": {stream: {"source": source, **entry}}}
     )
+    definition._path = tmp_path / "dataset.yaml"
+    return definition
 
 
 def per_clip(path: Path, clips: list[str] = CLIPS, **changed: np.ndarray) -> str:
@@ -55,7 +56,7 @@ def per_clip(path: Path, clips: list[str] = CLIPS, **changed: np.ndarray) -> str
     return path.name
 
 
-def fails(definition: SimpleNamespace, home: Home, clips: list[str] = CLIPS) -> str:
+def fails(definition: DatasetDefinition, home: Home, clips: list[str] = CLIPS) -> str:
     """The sentence with which an import ends; nothing may lie where a reader looks."""
     with pytest.raises(BenchError) as caught:
         import_stream(definition, next(iter(definition.streams)), home, clips)
@@ -143,16 +144,16 @@ def test_rows_without_ids_go_by_ascending_number(tmp_path: Path, home: Home) -> 
         np.testing.assert_array_equal(cache.read("vid2")[0], feature("vid2", 1)[0].astype(np.float16))
 
 
-def test_rows_by_a_list_and_in_several_files(tmp_path: Path, home: Home) -> None:
-    for name, clips in (("a.h5", CLIPS[:3]), ("b.h5", CLIPS[3:])):
-        with h5py.File(tmp_path / name, "w") as file:
-            file["feats"] = np.stack([feature(clip, 1)[0] for clip in clips])
+def test_rows_by_a_list(tmp_path: Path, home: Home) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["feats"] = np.stack([feature(clip, 1)[0] for clip in CLIPS])
     (tmp_path / "rows.txt").write_text("\n".join(CLIPS) + "\n")
-    definition = define(tmp_path, ["a.h5", "b.h5"], ids="rows.txt")
+    definition = define(tmp_path, "a.h5", ids="rows.txt")
     assert source_ids(definition, "frames", home) == tuple(CLIPS)
     with Cache(import_stream(definition, "frames", home, ["vid10"])) as cache:
         np.testing.assert_array_equal(cache.read("vid10")[0], feature("vid10", 1)[0].astype(np.float16))
-    assert "has 3 rows and the corpus has 4 clips" in fails(define(tmp_path, "a.h5"), Home(tmp_path / "other"))
+    few = fails(define(tmp_path, "a.h5"), Home(tmp_path / "other"), CLIPS[:3])
+    assert "has 4 rows and the corpus has 3 clips" in few
 
 
 @pytest.mark.parametrize("kind", ["npy", "npz", "npz of several"])
@@ -235,10 +236,8 @@ def test_all_clips_with_nan_are_named(tmp_path: Path, home: Home) -> None:
     assert "2 clips of" in sentence
     assert "vid2: 1 of 72 values are NaN or infinite" in sentence
     assert "vid10: a value of 1e+05 is too large for float16, say dtype: float32" in sentence
-    assert sentence.endswith("then `bench features import dataset=own stream=frames`")
-    definition = define(tmp_path, "x.h5")
-    definition.called = str(tmp_path / "mine.yaml")  # a data set of one's own is called by its file
-    assert f"dataset={tmp_path}/mine.yaml stream=frames`" in fails(definition, home)
+    # A data set of one's own is called by its file.
+    assert sentence.endswith(f"then `bench features import dataset={tmp_path}/dataset.yaml stream=frames`")
 
 
 def test_clips_without_features_are_named(tmp_path: Path, home: Home) -> None:
@@ -253,7 +252,6 @@ def test_other_mistakes_are_sentences(tmp_path: Path, home: Home) -> None:
     assert "1 clips have other shapes than [T, 8] (vid3 [2, 9])" in fails(define(tmp_path, odd), home)
     assert "columns [4, 9] must lie within [0, 8]" in fails(define(tmp_path, good, columns=(4, 9)), home)
     assert "layout is 'hdf', but must be one of auto" in fails(define(tmp_path, good, layout="hdf"), home)
-    assert "dtype is 'int8', but must be one of" in fails(define(tmp_path, good, dtype="int8"), home)
     assert "has not the layout matrix; it holds vid1 float32" in fails(define(tmp_path, good, layout="matrix"), home)
     assert "no list of ids named 'clip'" in fails(define(tmp_path, good, ids="clip"), home)
     assert "are not there" in fails(define(tmp_path, "gone.h5"), home)

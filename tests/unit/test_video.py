@@ -14,7 +14,8 @@ pytest.importorskip("av", reason='needs pip install "captionbench[extract]"')
 
 from films import film, greys, song
 
-from bench.features.decoders import Decoders, Footage, Reader, flow
+from bench.features.decoders import Decoders, Reader, flow
+from bench.features.footage import Footage
 from bench.features.specs import Preprocessing
 from bench.features.video import (
     BANDS,

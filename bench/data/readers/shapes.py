@@ -33,5 +33,4 @@ def shapes_corpus(
         captions=captions,
         splits=splits,
         notes=(f"generated: version {GENERATOR_VERSION}, seed {chosen.seed}",),
-        lower_cased=True,
     )
