@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import h5py
 import hdf5plugin  # noqa: F401
@@ -17,15 +15,9 @@ from bench.features.check import check_cache
 from bench.features.importers import import_stream, source_ids
 from bench.features.sidecar import read_sidecar
 from bench.home import Home
+from tests.unit.small_world import definition_at
 
 pytestmark = pytest.mark.real
-
-
-def define(real_data: Path, **entry: Any) -> SimpleNamespace:
-    """A definition with one stream, whose paths start at the real data."""
-    return SimpleNamespace(
-        name="real", streams={"frames": SimpleNamespace(**entry)}, resolve=lambda text, home: real_data / text
-    )
 
 
 def ids(first: int, last: int, prefix: str = "vid") -> list[str]:
@@ -35,7 +27,7 @@ def ids(first: int, last: int, prefix: str = "vid") -> list[str]:
 def test_one_dataset_per_clip(real_data: Path, tmp_path: Path) -> None:
     file = real_data / "features/msrvtt_video0-999_vgg16ae_50x128.h5"
     clips = ids(0, 999, "video")
-    path = import_stream(define(real_data, source=str(file)), "frames", Home(tmp_path), clips)
+    path = import_stream(definition_at(real_data, source=str(file)), "frames", Home(tmp_path), clips)
     assert check_cache(path, clips) == []
     with Cache(path) as cache, h5py.File(file) as source:
         assert (cache.ids, cache.shape, cache.timed) == (tuple(clips), (50, 128), True)
@@ -48,7 +40,7 @@ def test_one_dataset_per_clip(real_data: Path, tmp_path: Path) -> None:
 def test_frames_are_chosen_equally_spaced(real_data: Path, tmp_path: Path) -> None:
     file = real_data / "features/msrvtt_video0-999_vgg16ae_50x128.h5"
     clips = ids(0, 49, "video")
-    path = import_stream(define(real_data, source=str(file), frames=28), "frames", Home(tmp_path), clips)
+    path = import_stream(definition_at(real_data, source=str(file), frames=28), "frames", Home(tmp_path), clips)
     said = read_sidecar(path)
     assert said["shape"] == [28, 128]
     assert said["source"]["without_captions"] == 950
@@ -61,7 +53,7 @@ def test_frames_are_chosen_equally_spaced(real_data: Path, tmp_path: Path) -> No
 def test_matrix_with_ids_takes_the_columns_asked_for(real_data: Path, tmp_path: Path) -> None:
     file = real_data / "features/glrg_msrvtt_val_1700.h5"
     clips = ids(6513, 7009, "video")
-    definition = define(real_data, source=str(file), columns=(300, 700))
+    definition = definition_at(real_data, source=str(file), columns=(300, 700))
     path = import_stream(definition, "frames", Home(tmp_path), clips)
     with Cache(path) as cache, h5py.File(file) as source:
         values, _ = cache.load(clips)
@@ -78,7 +70,7 @@ def test_matrix_with_two_lists_of_ids(real_data: Path, tmp_path: Path, naming: s
     vids = ids(1201, 1970)
     clips = [youtube[vid] for vid in vids] if naming == "youtube" else vids
     options = {"ids": "msvd/youtube_mapping.txt"} if "mapping" in naming else {}
-    path = import_stream(define(real_data, source=name, **options), "frames", Home(tmp_path), clips)
+    path = import_stream(definition_at(real_data, source=name, **options), "frames", Home(tmp_path), clips)
     with Cache(path) as cache, h5py.File(real_data / name) as source:
         np.testing.assert_array_equal(cache.load(clips)[0], source["feats"][...])
 
@@ -86,10 +78,10 @@ def test_matrix_with_two_lists_of_ids(real_data: Path, tmp_path: Path, naming: s
 def test_authors_matrix_without_ids_is_the_one_with_ids_row_by_row(real_data: Path, tmp_path: Path) -> None:
     """Both files describe MSVD's validation clips: words and objects of the one are found again in the other."""
     clips = ids(1201, 1300)
-    official = define(real_data, source="features/glrg_official_msvd_val_gl_feats.h5")
+    official = definition_at(real_data, source="features/glrg_official_msvd_val_gl_feats.h5")
     path = import_stream(official, "frames", Home(tmp_path / "official"), list(reversed(clips)))
     assert "no ids" in read_sidecar(path)["source"]["seen"]
-    other = define(real_data, source="features/glrg_msvd_val_test_1300.h5")
+    other = definition_at(real_data, source="features/glrg_msvd_val_test_1300.h5")
     second = import_stream(other, "frames", Home(tmp_path / "other"), clips)
     with (
         Cache(path) as rows,
@@ -102,13 +94,13 @@ def test_authors_matrix_without_ids_is_the_one_with_ids_row_by_row(real_data: Pa
 
 
 def test_authors_matrix_is_refused_where_rows_and_clips_differ(real_data: Path, tmp_path: Path) -> None:
-    definition = define(real_data, source="features/glrg_official_msvd_val_gl_feats.h5")
+    definition = definition_at(real_data, source="features/glrg_official_msvd_val_gl_feats.h5")
     with pytest.raises(BenchError, match=r"100 rows and the corpus has 1970 clips.*ids: FILE"):
         import_stream(definition, "frames", Home(tmp_path), ids(1, 1970))
 
 
 def test_youtube_names_become_vid_through_the_mapping(real_data: Path, tmp_path: Path) -> None:
-    definition = define(real_data, source="features/msvd_53clips_vgg_28x4096.h5", ids="msvd/youtube_mapping.txt")
+    definition = definition_at(real_data, source="features/msvd_53clips_vgg_28x4096.h5", ids="msvd/youtube_mapping.txt")
     clips = source_ids(definition, "frames", Home(tmp_path))
     assert len(clips) == 53
     assert all(clip.startswith("vid") for clip in clips)
@@ -118,6 +110,6 @@ def test_youtube_names_become_vid_through_the_mapping(real_data: Path, tmp_path:
 
 
 def test_youtube_names_without_the_mapping_are_explained(real_data: Path, tmp_path: Path) -> None:
-    definition = define(real_data, source="features/msvd_40clips_mobilenetv2_28x1280.h5")
+    definition = definition_at(real_data, source="features/msvd_40clips_mobilenetv2_28x1280.h5")
     with pytest.raises(BenchError, match=r"like 04Gt01vatkk_248_265, .* the corpus like vid1, vid2: say ids: FILE"):
         import_stream(definition, "frames", Home(tmp_path), ids(1, 40))

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bench.declare.dataset import DatasetDefinition
 from bench.home import Home
 from bench.plan.cells import Cell
 
@@ -112,3 +113,12 @@ class World:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(record | more), encoding="utf-8")
         return path
+
+
+def definition_at(folder: Path, stream: str = "frames", **entry: Any) -> DatasetDefinition:
+    """The definition of a data set `own` with one stream, as if read from a file in `folder`."""
+    definition = DatasetDefinition.model_validate(
+        {"name": "own", "captions": [{"format": "jsonl"}], "streams": {stream: entry}}
+    )
+    definition._path = folder / "dataset.yaml"
+    return definition

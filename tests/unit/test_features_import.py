@@ -22,6 +22,7 @@ from bench.features.importers import import_stream, source_ids
 from bench.features.sidecar import read_sidecar
 from bench.home import Home
 from bench.run.prepare import prepare
+from tests.unit.small_world import definition_at
 
 CLIPS = ["vid1", "vid2", "vid3", "vid10"]
 LENGTHS = {"vid1": 6, "vid2": 9, "vid3": 2, "vid10": 6}
@@ -38,12 +39,7 @@ def home(tmp_path: Path) -> Home:
 
 
 def define(tmp_path: Path, source: str | None, stream: str = "frames", **entry: Any) -> DatasetDefinition:
-    """The definition of a data set `own`, as if read from a file in `tmp_path`."""
-    definition = DatasetDefinition.model_validate(
-        {"name": "own", "captions": [{"format": "jsonl"}], "streams": {stream: {"source": source, **entry}}}
-    )
-    definition._path = tmp_path / "dataset.yaml"
-    return definition
+    return definition_at(tmp_path, stream, source=source, **entry)
 
 
 def per_clip(path: Path, clips: list[str] = CLIPS, **changed: np.ndarray) -> str:
