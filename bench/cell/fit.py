@@ -33,7 +33,7 @@ from bench.evaluation.ngrams import VocabularyTooLargeError
 from bench.home import Home
 from bench.method import Caption, Clips, Method, Vocabulary, WordLoss
 from bench.records.clip_scores import SCORES, STATISTICS, write_scores, write_statistics
-from bench.records.schema import METRICS, Record
+from bench.records.schema import Record
 from bench.records.store import PREDICTIONS, Prediction, read_predictions, read_record, write_predictions, write_record
 from bench.training import plain_loss
 
@@ -228,8 +228,7 @@ def score_cell(config: dict[str, Any], root: str, scorer: Any) -> None:
     write_statistics(folder / STATISTICS, ids, scores.statistics)
     content = record.model_dump(by_alias=True)
     content["state"] = "done"
-    corpus_scores = {name: value for name, value in scores.corpus.items() if name in METRICS} | by_event
-    content["scores"] = {split: {name: percent(value) for name, value in corpus_scores.items()}}
+    content["scores"] = {split: {name: percent(value) for name, value in (scores.corpus | by_event).items()}}
     content["signatures"] = {split: scores.signatures(split) | event_signatures}
     if content["ledger"] is not None:
         content["ledger"]["score_seconds"] = round(time.monotonic() - started, 3)

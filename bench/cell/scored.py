@@ -21,9 +21,9 @@ from bench.data.corpus import load_corpus
 from bench.declare.registry import dataset as find_dataset
 from bench.disk.whole import CannotWrite
 from bench.evaluation.java import ScoringUnavailable
-from bench.evaluation.metrics import NAMES, outdated
+from bench.evaluation.metrics import MEANS, METRICS, made_of, outdated
 from bench.evaluation.scorer import Scorer, digest
-from bench.evaluation.statistics import corpus_bleu, corpus_mean, corpus_meteor
+from bench.evaluation.statistics import corpus_mean, corpus_scores
 from bench.home import Home
 from bench.records.clip_scores import SCORES, STATISTICS, CellClips, read_scores, read_statistics, write_statistics
 from bench.records.schema import Record
@@ -64,7 +64,7 @@ def _read(record: Record, home: Home) -> CellClips:
     folder = cell_folder(home.results, record)
     ids, scores = read_scores(folder / SCORES)
     recorded = record.scores[record.split]
-    for metric in ("rouge_l", "cider"):
+    for metric in MEANS:
         if metric in scores and metric in recorded:
             _check(folder / SCORES, metric, float(corpus_mean(scores[metric])), recorded)
     return CellClips(read_predictions(folder / PREDICTIONS, ids), scores)
@@ -73,7 +73,7 @@ def _read(record: Record, home: Home) -> CellClips:
 def _check(path: Path, metric: str, found: float, recorded: Mapping[str, float]) -> None:
     if metric in recorded and abs(found - recorded[metric]) > NEAR:
         raise BenchError(
-            f"{path} gives {NAMES[metric][0]} {found:.4f}, and the record beside it says {recorded[metric]:.4f}: one of the "
+            f"{path} gives {METRICS[metric].long} {found:.4f}, and the record beside it says {recorded[metric]:.4f}: one of the "
             "two is not of this cell; copy its folder again, or remove it and give the command that made it again"
         )
 
@@ -154,10 +154,9 @@ def _take(record: Record, cell: CellClips, path: Path) -> CellClips:
 
 def _check_statistics(record: Record, path: Path, statistics: Mapping[str, Any]) -> None:
     recorded = record.scores[record.split]
-    for metric, score in zip(
-        NAMES, [*corpus_bleu(statistics["bleu"]), corpus_meteor(statistics["meteor"])], strict=False
-    ):
-        _check(path, metric, 100.0 * float(score), recorded)
+    for part, rows in statistics.items():
+        for metric, score in zip(made_of(part), corpus_scores(part, rows), strict=True):
+            _check(path, metric, 100.0 * float(score), recorded)
 
 
 def _count(

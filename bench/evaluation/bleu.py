@@ -9,12 +9,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from bench.evaluation.ngrams import ORDERS, ClipTable, Floats, Grams, Ints, Tokens, offsets, ranges
-from bench.evaluation.statistics import bleu
+from bench.evaluation.statistics import Count, Counting, References
 
-STATISTICS = 10
 _FAR = np.int64(1) << 31  # longer than any caption: packs (distance, length) into one number to take the minimum of
+
+
+def bleu(statistics: ArrayLike) -> Floats:
+    """BLEU-1..4 of rows of ten numbers (correct 4, guessed 4, length, closest length). Shape [..., 10] -> [..., 4].
+
+    The two constants are pycocoevalcap's: they keep an empty hypothesis at 0 and must stay for agreement.
+    """
+    rows = np.asarray(statistics, np.float64)
+    tiny, small = 1e-15, 1e-9
+    precision = np.cumprod((rows[..., :4] + tiny) / (rows[..., 4:8] + small), axis=-1)
+    scores = precision ** (1.0 / np.arange(1, 5))
+    ratio = (rows[..., 8:9] + tiny) / (rows[..., 9:10] + small)
+    with np.errstate(over="ignore", under="ignore"):
+        brevity = np.where(ratio < 1, np.exp(np.minimum(1 - 1 / ratio, 0.0)), 1.0)
+    return np.asarray(scores * brevity)
 
 
 class TokenBleu:
@@ -84,3 +99,11 @@ def leave_one_out(table: ClipTable) -> Floats:
     right = _per_order(Grams(grams.owner, grams.gram, grams.order, correct), len(table.clip))
     lengths = table.sentences.lengths
     return _join(right, lengths, closest(table, lengths, table.clip, left_out=np.arange(len(table.clip))))
+
+
+def _read(references: References) -> Count:
+    bleu_of = TokenBleu(references.table)
+    return lambda ids, lines: bleu_of.statistics(ids, [tuple(line.split()) for line in lines])
+
+
+COUNTING = Counting(_read, bleu)

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from bench import BenchError
-from bench.evaluation import bleu, cider, rouge
-from bench.evaluation.meteor import Meteor, Segment
-from bench.evaluation.ngrams import ClipTable, Floats, name_some
-from bench.evaluation.statistics import bleu as bleu_score
-from bench.evaluation.statistics import meteor as meteor_score
+from bench.errors import named
+from bench.evaluation import bleu, cider, meteor, rouge
+from bench.evaluation.ngrams import ClipTable, Floats
+from bench.evaluation.statistics import Segment
 
 Captions = Mapping[str, Sequence[str]]
 
@@ -31,7 +30,7 @@ def leave_one_out(captions: Captions, metric: str) -> dict[str, Floats]:
     if lonely:
         raise BenchError(
             f"a caption is weighted by the others of its clip, and {len(lonely)} clips have fewer than two: "
-            f"{name_some(lonely)}; give them a second caption, or train without weights (glrg:xe, or no loss=discrepant)"
+            f"{named(lonely)}; give them a second caption, or train without weights (glrg:xe, or no loss=discrepant)"
         )
     if not captions:
         return {}
@@ -52,7 +51,7 @@ def _cider(captions: Captions) -> Floats:
 
 
 def _bleu4(captions: Captions) -> Floats:
-    return bleu_score(bleu.leave_one_out(_words(captions)))[:, 3]
+    return bleu.bleu(bleu.leave_one_out(_words(captions)))[:, 3]
 
 
 def _rouge(captions: Captions) -> Floats:
@@ -67,8 +66,8 @@ def _meteor(captions: Captions) -> Floats:
         for clip, texts in captions.items()
         for number, text in enumerate(texts)
     ]
-    with Meteor() as client:
-        return meteor_score(client.statistics(segments))
+    with meteor.Meteor() as client:
+        return meteor.meteor(client.statistics(segments))
 
 
 _METRICS: dict[str, Callable[[Captions], Floats]] = {

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench.evaluation.ngrams import ORDERS, ClipTable, Flags, Floats, Grams, Ints, Tokens, mean, offsets, ranges
+from bench.evaluation.statistics import Count, Counting, References
 
 SIGMA = 6.0
 SCALE = 10.0
@@ -24,8 +25,8 @@ class TokenCider:
     they are among the tokens, on both sides. Raises BenchError for a clip without references, here or later.
     """
 
-    def __init__(self, references: Mapping[str, Sequence[Tokens]]) -> None:
-        self.table = ClipTable(references)
+    def __init__(self, references: Mapping[str, Sequence[Tokens]] | ClipTable) -> None:
+        self.table = references if isinstance(references, ClipTable) else ClipTable(references)
         self._weights = weigh(self.table, self.table.document_frequency)
 
     def score(self, hypotheses: Mapping[str, Tokens]) -> tuple[float, dict[str, float]]:
@@ -135,3 +136,11 @@ def _take(table: ClipTable, rows: Ints) -> Grams:
     grams = table.grams
     keep = new[grams.owner] >= 0
     return Grams(new[grams.owner[keep]], grams.gram[keep], grams.order[keep], grams.count[keep])
+
+
+def _read(references: References) -> Count:
+    cider = TokenCider(references.table)
+    return lambda ids, lines: cider.score_many(ids, [tuple(line.split()) for line in lines])
+
+
+COUNTING = Counting(_read, joint=True)

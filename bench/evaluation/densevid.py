@@ -21,20 +21,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 
 from bench import BenchError
-from bench.evaluation.bleu import TokenBleu
-from bench.evaluation.cider import TokenCider
-from bench.evaluation.meteor import Meteor, Segment
-from bench.evaluation.metrics import DENSEVID, NAMES, PREFIX, PTB
-from bench.evaluation.ngrams import Floats, name_some
+from bench.errors import named
+from bench.evaluation.meteor import Meteor
+from bench.evaluation.metrics import DENSEVID, METRICS, PARTS, PREFIX, PTB
+from bench.evaluation.ngrams import Floats
 from bench.evaluation.ptb import tokenize
-from bench.evaluation.rouge import TokenRouge, split
-from bench.evaluation.statistics import corpus_bleu, corpus_mean, corpus_meteor
+from bench.evaluation.statistics import References, corpus_scores, counting
 
 THRESHOLDS = (0.3, 0.5, 0.7, 0.9)
 UNMATCHED = "qxjzvkwqxjzvkwq"  # fifteen letters that the tokenizer keeps as one word and no table of METEOR knows
@@ -52,7 +50,7 @@ class Event(NamedTuple):
 
 @dataclass(frozen=True)
 class EventScores:
-    """Scores in pycocoevalcap's units (0 to 1, CIDEr 0 to 10), named as in `versions.NAMES`.
+    """Scores in pycocoevalcap's units (0 to 1, CIDEr 0 to 10), named as in `METRICS`.
 
     `corpus` holds the means over the thresholds, `at_threshold` what they are means of; `references` is a digest.
     """
@@ -70,7 +68,7 @@ class EventScores:
             f"tok:{PTB}|rules:{DENSEVID}|tiou:{thresholds}|split:{split}|events:{'+'.join(parts)}"
             f"|refs:{self.references[:12]}|videos:{self.videos}|n:{self.captions}|scale:{scale}"
         )
-        return {PREFIX + metric: f"densevid {name}|impl:{made_by}|{tail}" for metric, (name, made_by) in NAMES.items()}
+        return {PREFIX + metric: f"densevid {row.long}|impl:{row.version}|{tail}" for metric, row in METRICS.items()}
 
 
 def score(
@@ -85,18 +83,18 @@ def score(
         raise BenchError(f"there are no {'reference events to score against' if captions else 'captions to score'}")
     videos = {event.video for event in references}
     if strangers := sorted({event.video for event in captions} - videos):
-        raise BenchError(f"{len(strangers)} videos have captions and no reference events: {name_some(strangers)}")
+        raise BenchError(f"{len(strangers)} videos have captions and no reference events: {named(strangers)}")
     pairs, groups = pair(captions, references)
     lines = tokenize([_ascii(event.text) for event in (*captions, *references)] + [UNMATCHED], java)
-    corpus = _Pairs(
+    counted = _Pairs(
         [lines[caption] for caption, _ in pairs], [lines[len(captions) + reference] for _, reference in pairs], meteor
     )
     at_threshold = {}
     for threshold, by_video in groups.items():
-        total = sum((corpus.score(tuple(group)) for group in by_video.values()), np.zeros(len(NAMES)))
-        at_threshold[threshold] = dict(zip(NAMES, (total / len(videos)).tolist(), strict=True))
+        total = sum((counted.score(tuple(group)) for group in by_video.values()), np.zeros(len(METRICS)))
+        at_threshold[threshold] = dict(zip(METRICS, (total / len(videos)).tolist(), strict=True))
     return EventScores(
-        corpus={name: float(np.mean([scores[name] for scores in at_threshold.values()])) for name in NAMES},
+        corpus={name: float(np.mean([scores[name] for scores in at_threshold.values()])) for name in METRICS},
         at_threshold=at_threshold,
         references=digest(references),
         videos=len(videos),
@@ -134,29 +132,30 @@ class _Pairs:
     """Statistics of all pairs, counted once; `score` makes the corpus scores of any of them."""
 
     def __init__(self, said: Sequence[str], meant: Sequence[str], meteor: Meteor) -> None:
-        names = [str(number) for number in range(len(said))]
-        self._said = [tuple(line.split()) for line in said]
-        self._meant = [(tuple(line.split()),) for line in meant]
-        self._bleu = TokenBleu(dict(zip(names, self._meant, strict=True))).statistics(names, self._said)
-        segments = [Segment(name, [right], line) for name, right, line in zip(names, meant, said, strict=True)]
-        self._meteor = meteor.statistics(segments)
-        rouge = TokenRouge({name: [split(line)] for name, line in zip(names, meant, strict=True)})
-        self._rouge = rouge.score_many(names, [split(line) for line in said])
+        self._names = [str(number) for number in range(len(said))]
+        self._said = said
+        self._meant = References(
+            {name: [line] for name, line in zip(self._names, meant, strict=True)}, meteor.statistics
+        )
+        self._rows = {part: self._count(part, range(len(said))) for part in PARTS if not counting(part).joint}
         self._scored: dict[tuple[int, ...], Floats] = {}
 
     def score(self, group: tuple[int, ...]) -> Floats:
-        """Scores of the corpus of these pairs, in the order of `versions.NAMES`. A video's pairs are often the same at
-        several thresholds, and then scored once."""
+        """Scores of the corpus of these pairs, in the order of `METRICS`. A video's pairs are often the same at several
+        thresholds, and then scored once."""
         if group not in self._scored:
-            rows = list(group)
-            names = [str(number) for number in rows]
-            cider = TokenCider({name: self._meant[number] for name, number in zip(names, rows, strict=True)})
-            mean, _ = cider.score({name: self._said[number] for name, number in zip(names, rows, strict=True)})
-            rouge = corpus_mean(self._rouge[rows])
-            self._scored[group] = np.array(
-                [*corpus_bleu(self._bleu[rows]), corpus_meteor(self._meteor[rows]), rouge, mean]
-            )
+            rows = {
+                part: self._rows[part][list(group)] if part in self._rows else self._count(part, group)
+                for part in PARTS
+            }
+            self._scored[group] = np.concatenate([corpus_scores(part, rows[part]) for part in PARTS])
         return self._scored[group]
+
+    def _count(self, part: str, pairs: Sequence[int]) -> Floats:
+        """What a part counts of these pairs, as if there were no others."""
+        names = [self._names[pair] for pair in pairs]
+        meant = replace(self._meant, lines={name: self._meant.lines[name] for name in names})
+        return counting(part).read(meant)(names, [self._said[pair] for pair in pairs])
 
 
 def _ascii(text: str) -> str:

@@ -1,6 +1,6 @@
-"""A client of METEOR 1.5 (Denkowski and Lavie 2014) that keeps one Java process for many evaluations.
+"""METEOR 1.5 (Denkowski and Lavie 2014): a client that keeps one Java process for many evaluations, and the formula.
 
-It asks for statistics only (SCORE lines: 23 numbers per clip); `statistics.meteor` and `corpus_meteor` make scores of them.
+The client asks for statistics only (SCORE lines: 23 numbers per clip); `meteor` makes scores of them.
 Starting the process loads 5 million paraphrases (5 to 10 s), so it lives as long as its client.
 """
 
@@ -15,13 +15,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from bench.evaluation.java import OPTIONS, JavaProgram, ScoringUnavailable, check_java, find_jar, find_java, one_line
 from bench.evaluation.ngrams import Floats
-from bench.evaluation.statistics import METEOR_STATISTICS
+from bench.evaluation.statistics import Count, Counting, References, Segment, ratio
+
+# METEOR 1.5, English, task `rank` (the jar's default): Denkowski and Lavie 2014, table 1. Stages: exact, stem, synonym,
+# paraphrase.
+ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75
+STAGES = np.array([1.0, 0.6, 0.8, 0.6])
+STATISTICS = 23
 
 JAR = ("meteor", "meteor-1.5.jar")
 TIMEOUT = 300.0  # seconds without an answer, the start included: an overloaded machine was seen to need 30
@@ -31,12 +37,30 @@ WINDOW = (
 _PLAIN = re.compile(r"[A-Za-z0-9_./+~-]+")  # what a path may hold to survive METEOR's own URL encoding
 
 
-class Segment(NamedTuple):
-    """One question: a clip's name for messages, its references and its hypothesis, as tokens joined by blanks."""
+def meteor(statistics: ArrayLike) -> Floats:
+    """METEOR of rows of 23 numbers as the jar replies to SCORE. Shape [..., 23] -> [...].
 
-    clip: str
-    references: Sequence[str]
-    hypothesis: str
+    0, 1: words of hypothesis and reference; 2, 3: function words among them; then per stage content words matched in
+    hypothesis and reference, function words matched in both; 20: chunks; 21, 22: words matched in both.
+    """
+    rows = np.asarray(statistics, np.float64)
+    words, function = rows[..., 0:2], rows[..., 2:4]
+    stages = rows[..., 4:20].reshape(*rows.shape[:-1], 4, 4)
+    content_matched = (stages[..., 0:2] * STAGES[:, None]).sum(axis=-2)
+    function_matched = (stages[..., 2:4] * STAGES[:, None]).sum(axis=-2)
+    matched = DELTA * content_matched + (1 - DELTA) * function_matched
+    share = ratio(matched, DELTA * (words - function) + (1 - DELTA) * function)
+    precision, recall = share[..., 0], share[..., 1]
+    mean = ratio(np.ones_like(precision), ratio(ALPHA, recall) + ratio(1 - ALPHA, precision))
+    mean = np.where((precision == 0) | (recall == 0), 0.0, mean)
+    fragmentation = np.where(perfect(rows), 0.0, ratio(rows[..., 20], (rows[..., 21] + rows[..., 22]) / 2))
+    return np.asarray(mean * (1 - GAMMA * fragmentation**BETA))
+
+
+def perfect(statistics: Floats) -> NDArray[np.bool_]:
+    """Whether hypothesis and reference match word for word, in one chunk. Shape [..., 23] -> [...]."""
+    rows = statistics
+    return (rows[..., 21] == rows[..., 0]) & (rows[..., 22] == rows[..., 1]) & (rows[..., 20] == 1)
 
 
 class _Died(Exception):  # noqa: N818  (never leaves this module)
@@ -72,7 +96,7 @@ class Meteor:
                 raise ScoringUnavailable(str(death)) from death
 
     def _converse(self, segments: Sequence[Segment], lines: list[bytes]) -> Floats:
-        rows = np.empty((len(segments), METEOR_STATISTICS))
+        rows = np.empty((len(segments), STATISTICS))
         done = False
         try:
             for start, stop in windows(lines):
@@ -101,11 +125,9 @@ class Meteor:
             numbers = [float(number) for number in reply.split()]
         except ValueError:
             numbers = []
-        if len(numbers) != METEOR_STATISTICS:
+        if len(numbers) != STATISTICS:
             said = reply.decode("utf-8", "replace").strip()[:200]
-            raise ScoringUnavailable(
-                f"METEOR answered clip {clip} with {said!r} in place of {METEOR_STATISTICS} numbers"
-            )
+            raise ScoringUnavailable(f"METEOR answered clip {clip} with {said!r} in place of {STATISTICS} numbers")
         return numbers
 
     def _gone(self, program: JavaProgram) -> Exception:
@@ -179,3 +201,19 @@ def windows(lines: Sequence[bytes]) -> Iterator[tuple[int, int]]:
         size += len(line)
     if start < len(lines):
         yield start, len(lines)
+
+
+def _read(references: References) -> Count:
+    return lambda ids, lines: references.meteor(
+        [Segment(clip, references.lines[clip], line) for clip, line in zip(ids, lines, strict=True)]
+    )
+
+
+def _addends(rows: Floats) -> Floats:
+    """The jar adds no chunk for a perfect segment."""
+    added = np.array(rows, np.float64)
+    added[perfect(added), 20] = 0.0
+    return added
+
+
+COUNTING = Counting(_read, lambda sums: meteor(sums)[..., None], _addends)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench import BenchError
+from bench.errors import named
 
 ORDERS = 4
 LIMIT = 65_535  # id + 1 must fit in 16 bits, and 0 means "no word here"
@@ -161,7 +162,7 @@ class ClipTable:
     def __init__(self, references: Mapping[str, Sequence[Tokens]]) -> None:
         empty = [clip for clip, captions in references.items() if not len(captions)]
         if empty or not references:
-            raise BenchError(f"no reference captions for {name_some(empty)}" if empty else "no clips to score")
+            raise BenchError(f"no reference captions for {named(empty)}" if empty else "no clips to score")
         self.clips = tuple(references)
         self.index = {clip: number for number, clip in enumerate(self.clips)}
         self.lexicon = Lexicon()
@@ -203,7 +204,7 @@ class ClipTable:
         """Numbers of `clips`. Raises BenchError naming those without references."""
         unknown = [clip for clip in clips if clip not in self.index]
         if unknown:
-            raise BenchError(f"captions for clips without references: {name_some(unknown)}")
+            raise BenchError(f"captions for clips without references: {named(unknown)}")
         return np.fromiter((self.index[clip] for clip in clips), np.int64, len(clips))
 
     def read(self, hypotheses: Sequence[Tokens]) -> tuple[Sentences, Grams]:
@@ -250,9 +251,3 @@ class ByClip:
 def mean(scores: Floats) -> float:
     """Mean of clip scores; 0 of none."""
     return float(np.mean(scores)) if len(scores) else 0.0
-
-
-def name_some(clips: Sequence[str], most: int = 5) -> str:
-    """The first few of `clips` for an error message."""
-    more = f" and {len(clips) - most:,} more" if len(clips) > most else ""
-    return ", ".join(map(str, clips[:most])) + more

@@ -26,18 +26,13 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bench.evaluation.statistics import Floats, bleu, meteor, perfect, student
+from bench.evaluation.metrics import PARTS, made_of
+from bench.evaluation.ngrams import Floats
+from bench.evaluation.statistics import addends, from_sums, student
 
 Rows = Mapping[str, Floats]
 System = Sequence[Rows]
 
-PARTS = {
-    "bleu": ("bleu1", "bleu2", "bleu3", "bleu4"),
-    "meteor": ("meteor",),
-    "rouge_l": ("rouge_l",),
-    "cider": ("cider",),
-}
-"""Part of a clip's statistics -> the metrics that are made of it."""
 DRAWS = 10_000
 LEVEL = 0.05
 BLOCK = 1 << 22  # weights held at a time: 32 MB
@@ -81,7 +76,7 @@ def compare(first: System, second: System, name: str, count: int = DRAWS) -> dic
 
 def metrics_of(rows: Rows) -> tuple[str, ...]:
     """The metrics that `rows` give, in the order of every last axis here."""
-    return tuple(metric for part, metrics in PARTS.items() if part in rows for metric in metrics)
+    return tuple(metric for part in PARTS if part in rows for metric in made_of(part))
 
 
 def scores(system: System) -> dict[str, float]:
@@ -259,14 +254,10 @@ class _Tables:
         self.metrics = metrics_of(cells[0])
         self.clips = len(cells[0][self.parts[0]])
         self.of = [[self._table(rows) for rows in system] for system in systems]
-        self._widths = [1 if np.ndim(cells[0][part]) == 1 else np.shape(cells[0][part])[1] for part in self.parts]
+        self._widths = [len(PARTS[part].columns) or 1 for part in self.parts]
 
     def _table(self, rows: Rows) -> Floats:
-        table = np.column_stack([np.asarray(rows[part], np.float64) for part in self.parts])
-        if "meteor" in self.parts:
-            start = 10 if "bleu" in self.parts else 0
-            table[perfect(rows["meteor"]), start + 20] = 0.0  # the jar adds no chunk for a perfect segment
-        return table
+        return np.concatenate([addends(part, rows[part]) for part in self.parts], axis=1)
 
     def scores(self, weights: NDArray[np.float64] | None = None) -> Floats:
         """Scores of all systems, [N, M], or under `weights` [K, n], each row of which sums to n, [N, K, M]."""
@@ -294,11 +285,5 @@ class _Tables:
         stop = 0
         for part, width in zip(self.parts, self._widths, strict=True):
             start, stop = stop, stop + width
-            total = totals[..., start:stop]
-            if part == "bleu":
-                found.append(bleu(total))
-            elif part == "meteor":
-                found.append(meteor(total)[..., None])
-            else:
-                found.append(total / self.clips)
+            found.append(from_sums(part, totals[..., start:stop], self.clips))
         return np.concatenate(found, axis=-1)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.evaluation.ngrams import ClipTable, Floats, Ints, Sentences, Tokens, mean, offsets, ranges
+from bench.evaluation.statistics import Count, Counting, References
 
 Ids = NDArray[np.uint16]
 
@@ -131,3 +132,11 @@ def _row_by_row(x: Ids, y: Ids) -> int:
         taken = row[:-1] + (x == word)
         row[1:] = np.maximum.accumulate(np.maximum(row[1:], taken))
     return int(row[-1])
+
+
+def _read(references: References) -> Count:
+    rouge = TokenRouge({clip: [split(line) for line in lines] for clip, lines in references.lines.items()})
+    return lambda ids, lines: rouge.score_many(ids, [split(line) for line in lines])
+
+
+COUNTING = Counting(_read)

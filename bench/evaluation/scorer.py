@@ -1,4 +1,4 @@
-"""The scores of a split as papers report them: BLEU-1..4, METEOR, ROUGE-L and CIDEr-D of PTB tokens.
+"""The scores of a split as papers report them: all metrics of the table, of PTB tokens.
 
 Equal to pycocoevalcap 1.2 (its COCOEvalCap without SPICE), in its units: 0 to 1, CIDEr 0 to 10. `Scores.percent` is the
 scale of the papers.
@@ -16,27 +16,23 @@ from types import TracebackType
 import numpy as np
 
 from bench import BenchError
+from bench.errors import named
 from bench.evaluation import densevid
-from bench.evaluation.bleu import TokenBleu
-from bench.evaluation.cider import TokenCider
 from bench.evaluation.java import ScoringUnavailable
-from bench.evaluation.meteor import Meteor, Segment
-from bench.evaluation.metrics import NAMES, PTB
-from bench.evaluation.ngrams import Floats, name_some
+from bench.evaluation.meteor import Meteor
+from bench.evaluation.metrics import METRICS, PARTS, PTB, made_of
+from bench.evaluation.ngrams import Floats
 from bench.evaluation.ptb import PtbCache, tokenize
-from bench.evaluation.rouge import TokenRouge, split
-from bench.evaluation.statistics import bleu, corpus_bleu, corpus_mean, corpus_meteor, meteor
+from bench.evaluation.statistics import Count, References, clip_scores, corpus_scores, counting
 
-__all__ = ["METRICS", "Scorer", "Scores", "ScoringUnavailable", "digest"]
-
-METRICS = ("bleu1", "bleu2", "bleu3", "bleu4", "meteor", "rouge_l", "cider")
+__all__ = ["Scorer", "Scores", "ScoringUnavailable", "digest"]
 
 
 @dataclass(frozen=True)
 class Scores:
     """Scores of one set of hypotheses; arrays and dicts go by `ids`, the order of the references.
 
-    `corpus[metric]` and `clips[metric][clip]` in pycocoevalcap's units; `statistics` holds what adds up over clips:
+    `corpus[metric]` and `clips[metric][clip]` in pycocoevalcap's units; `statistics` holds what adds up over clips, by part:
     `bleu` [n, 10] and `meteor` [n, 23]. `empty` names clips whose hypothesis has no token; `warnings` are sentences.
     """
 
@@ -55,7 +51,7 @@ class Scores:
     def signatures(self, split: str, scale: int = 100) -> dict[str, str]:
         """What each number is, by metric: two scores may be compared where these are equal. `scale`: 100 for `percent`."""
         tail = f"tok:{PTB}|split:{split}|refs:{self.references[:12]}|n:{len(self.ids)}|scale:{scale}"
-        return {metric: f"{name}|impl:{made_by}|{tail}" for metric, (name, made_by) in NAMES.items()}
+        return {metric: f"{row.long}|impl:{row.version}|{tail}" for metric, row in METRICS.items()}
 
 
 def digest(references: Mapping[str, Sequence[str]]) -> str:
@@ -74,7 +70,7 @@ class Scorer:
         self._java = java
         self._meteor = Meteor(java)
         self._tokens = PtbCache(cache, java)
-        self._tables: tuple[str, _Tables] | None = None
+        self._references: tuple[str, References, dict[str, Count]] | None = None
 
     def score(self, references: Mapping[str, Sequence[str]], hypotheses: Mapping[str, str]) -> Scores:
         """Scores of one caption per clip, both sides as published (raw text).
@@ -84,26 +80,27 @@ class Scorer:
         """
         check(references, hypotheses)
         ids = tuple(references)
-        tables = self._read(references)
+        read, counts = self._read(references)
         lines = tokenize([hypotheses[clip] for clip in ids], self._java)
-        words = [tuple(line.split()) for line in lines]
-        segments = [Segment(clip, tables.lines[clip], line) for clip, line in zip(ids, lines, strict=True)]
-        bleu_rows = tables.bleu.statistics(ids, words)
-        meteor_rows = self._meteor.statistics(segments)
-        rouge = tables.rouge.score_many(ids, [split(line) for line in lines])
-        cider = tables.cider.score_many(ids, words)
-
-        per_clip = dict(zip(METRICS, [*bleu(bleu_rows).T, meteor(meteor_rows), rouge, cider], strict=True))
-        corpus = [*corpus_bleu(bleu_rows), corpus_meteor(meteor_rows), corpus_mean(rouge), corpus_mean(cider)]
-        empty = tuple(clip for clip, tokens in zip(ids, words, strict=True) if not tokens)
+        rows = {part: count(ids, lines) for part, count in counts.items()}
+        by_clip = {
+            metric: dict(zip(ids, scores, strict=True))
+            for part in rows
+            for metric, scores in zip(made_of(part), clip_scores(part, rows[part]).T.tolist(), strict=True)
+        }
+        empty = tuple(clip for clip, line in zip(ids, lines, strict=True) if not line.split())
         return Scores(
             ids=ids,
-            corpus={metric: float(score) for metric, score in zip(METRICS, corpus, strict=True)},
-            clips={metric: dict(zip(ids, scores.tolist(), strict=True)) for metric, scores in per_clip.items()},
-            statistics={"bleu": bleu_rows, "meteor": meteor_rows},
+            corpus={
+                metric: float(score)
+                for part in rows
+                for metric, score in zip(made_of(part), corpus_scores(part, rows[part]), strict=True)
+            },
+            clips=by_clip,
+            statistics={part: rows[part] for part in rows if PARTS[part].columns},
             references=digest(references),
             empty=empty,
-            warnings=_warnings(tables.cider, empty),
+            warnings=_warnings(read, empty),
         )
 
     def score_events(
@@ -112,14 +109,15 @@ class Scorer:
         """Scores of captioned events by densevid's rules, as `densevid.score`, with this scorer's METEOR process."""
         return densevid.score(captions, references, self._meteor, self._java)
 
-    def _read(self, references: Mapping[str, Sequence[str]]) -> _Tables:
-        """Tables of the references, made once per set of them (the order of the clips counts here)."""
+    def _read(self, references: Mapping[str, Sequence[str]]) -> tuple[References, dict[str, Count]]:
+        """References made ready for every part, once per set of them (the order of the clips counts here)."""
         key = hashlib.sha256(json.dumps([[clip, list(refs)] for clip, refs in references.items()]).encode()).hexdigest()
-        if self._tables is None or self._tables[0] != key:
+        if self._references is None or self._references[0] != key:
             lines = iter(self._tokens.tokenize([text for captions in references.values() for text in captions]))
             by_clip = {clip: [next(lines) for _ in captions] for clip, captions in references.items()}
-            self._tables = (key, _tables(by_clip))
-        return self._tables[1]
+            read = References(by_clip, self._meteor.statistics)
+            self._references = (key, read, {part: counting(part).read(read) for part in PARTS})
+        return self._references[1:]
 
     def close(self) -> None:
         """End the METEOR process."""
@@ -134,51 +132,34 @@ class Scorer:
         self.close()
 
 
-@dataclass(frozen=True)
-class _Tables:
-    """References of one split, read for every metric; `lines` are their PTB tokens joined by blanks."""
-
-    lines: dict[str, list[str]]
-    cider: TokenCider
-    bleu: TokenBleu
-    rouge: TokenRouge
-
-
-def _tables(lines: dict[str, list[str]]) -> _Tables:
-    words = {clip: [tuple(line.split()) for line in captions] for clip, captions in lines.items()}
-    cider = TokenCider(words)
-    rouge = TokenRouge({clip: [split(line) for line in captions] for clip, captions in lines.items()})
-    return _Tables(lines, cider, TokenBleu(cider.table), rouge)
-
-
 def check(references: Mapping[str, Sequence[str]], hypotheses: Mapping[str, str]) -> None:
     """Raise BenchError unless every clip has references and exactly one hypothesis, all of them text."""
     if not references:
         raise BenchError("there are no clips to score: the reference captions are empty")
     if bare := [clip for clip, captions in references.items() if not captions]:
-        raise BenchError(f"{len(bare)} clips have no reference captions: {name_some(bare)}")
+        raise BenchError(f"{len(bare)} clips have no reference captions: {named(bare)}")
     if odd := [
         clip
         for clip, captions in references.items()
         if isinstance(captions, str) or not all(isinstance(caption, str) for caption in captions)
     ]:
-        raise BenchError(f"the references of a clip are a list of texts, and those of {name_some(odd)} are not")
+        raise BenchError(f"the references of a clip are a list of texts, and those of {named(odd)} are not")
     if missing := [clip for clip in references if clip not in hypotheses]:
-        raise BenchError(f"{len(missing)} of {len(references)} clips have no caption to score: {name_some(missing)}")
+        raise BenchError(f"{len(missing)} of {len(references)} clips have no caption to score: {named(missing)}")
     if extra := [clip for clip in hypotheses if clip not in references]:
-        raise BenchError(f"{len(extra)} captions belong to no clip of the references: {name_some(extra)}")
+        raise BenchError(f"{len(extra)} captions belong to no clip of the references: {named(extra)}")
     if odd := [clip for clip, text in hypotheses.items() if not isinstance(text, str)]:
-        raise BenchError(f"a caption to score is one text, and that of {name_some(odd)} is not")
+        raise BenchError(f"a caption to score is one text, and that of {named(odd)} is not")
 
 
-def _warnings(cider: TokenCider, empty: Sequence[str]) -> tuple[str, ...]:
+def _warnings(references: References, empty: Sequence[str]) -> tuple[str, ...]:
     found = []
-    clips = len(cider.table.clips)
-    if np.all(cider.table.document_frequency == clips):
+    clips = len(references.table.clips)
+    if np.all(references.table.document_frequency == clips):
         found.append(
             "CIDEr is 0 by definition: its document frequencies need several clips with different references, "
             f"and there {'is 1 clip' if clips == 1 else f'are {clips} clips, all alike'}"
         )
     if empty:
-        found.append(f"{len(empty)} of {clips} captions are empty and score 0: {name_some(empty)}")
+        found.append(f"{len(empty)} of {clips} captions are empty and score 0: {named(empty)}")
     return tuple(found)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import BenchError
+from bench.evaluation import metrics
 from bench.pages.document import Picture
 from bench.pages.markdown import escape
 from bench.records.figure_data import Trace, asked, read_trace
@@ -51,7 +52,7 @@ class Drawing:
     printed: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
-METRICS = {"bleu4": "BLEU-4", "meteor": "METEOR", "rouge_l": "ROUGE-L", "cider": "CIDEr"}
+METRICS = {name: row.title for name, row in metrics.METRICS.items()}
 VALIDATION = "val_cider_tokens"
 NOTHING = "No cell is finished: there is nothing to draw."
 

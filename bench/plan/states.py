@@ -11,7 +11,7 @@ from bench.declare.dataset import DatasetDefinition
 from bench.declare.registry import MethodEntry, dataset
 from bench.disk.locks import lock_holder
 from bench.errors import listing
-from bench.evaluation.metrics import outdated
+from bench.evaluation.metrics import RANKED_BY, outdated
 from bench.home import Home
 from bench.plan.cells import Cell, requested
 from bench.plan.request import RunSpec
@@ -67,7 +67,7 @@ def _recorded(record: Record) -> tuple[State, str]:
         return "unscored", "trained and decoded: bench run scores it"
     if old := outdated(record.signatures.get(record.split, {})):
         return "unscored", f"scored by another version of {listing(old)}: bench run scores it again, without training"
-    cider = record.scores.get(record.split, {}).get("cider")
+    cider = record.scores.get(record.split, {}).get(RANKED_BY)
     return "done", f"CIDEr {cider:.1f}" if cider is not None else "recorded"
 
 

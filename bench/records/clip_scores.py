@@ -17,19 +17,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from bench import BenchError
 from bench.disk.whole import write_atomically
-from bench.records.schema import METRICS
+from bench.evaluation.metrics import METRICS, PARTS
 
 SCORES = "clip_scores.csv"
 STATISTICS = "clip_statistics.csv"
-COLUMNS = {
-    "bleu": (
-        *(f"correct{order}" for order in range(1, 5)),
-        *(f"guessed{order}" for order in range(1, 5)),
-        "length",
-        "closest",
-    ),
-    "meteor": tuple(f"meteor{number}" for number in range(23)),
-}
+COLUMNS = {part.name: part.columns for part in PARTS.values() if part.columns}
 """Columns of `clip_statistics.csv` by part: see `bench.evaluation.statistics`."""
 
 Floats = NDArray[np.float64]
@@ -56,7 +48,7 @@ def write_scores(path: Path, ids: Sequence[str], clips: Mapping[str, Mapping[str
 
 
 def write_statistics(path: Path, ids: Sequence[str], statistics: Mapping[str, ArrayLike]) -> None:
-    """Write the statistics `bleu` [n, 10] and `meteor` [n, 23] of the clips `ids`, exactly."""
+    """Write the statistics [n, F] of the clips `ids` by part, such as `bleu` [n, 10] and `meteor` [n, 23], exactly."""
     table = np.column_stack([np.asarray(statistics[part], np.float64) for part in COLUMNS])
     names = [name for part in COLUMNS.values() for name in part]
     rows = zip(ids, table.tolist(), strict=True)
@@ -115,8 +107,8 @@ def read_statistics(path: Path) -> tuple[tuple[str, ...], dict[str, Floats]]:
     wanted = [name for part in COLUMNS.values() for name in part]
     if names != wanted:
         raise BenchError(f"{path} cannot be read: its columns are not clip, {wanted[0]}, .. {wanted[-1]}")
-    width = len(COLUMNS["bleu"])
-    return ids, {"bleu": table[:, :width], "meteor": table[:, width:]}
+    ends = np.cumsum([len(columns) for columns in COLUMNS.values()])[:-1]
+    return ids, dict(zip(COLUMNS, np.split(table, ends, axis=1), strict=True))
 
 
 def _read(path: Path) -> tuple[list[str], tuple[str, ...], Floats]:

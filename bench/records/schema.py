@@ -11,12 +11,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from bench.evaluation.metrics import METRICS, TOP
+
 SCHEMA = 1
-PERCENT_METRICS = ("bleu1", "bleu2", "bleu3", "bleu4", "meteor", "rouge_l")  # 0..100
-METRICS = (*PERCENT_METRICS, "cider")  # CIDEr-D is 0..10 by definition, so 0..1000 on the papers' scale
-DENSEVID = "densevid_"  # before a metric's name: events scored by the rules of densevid_eval
-_TOP = {**dict.fromkeys(PERCENT_METRICS, 100.0), "cider": 1000.0}
-TOP = {**_TOP, **{DENSEVID + name: top for name, top in _TOP.items()}}
 NAMED = ("method", "dataset", "split", "protocol")  # parts of a cell that every record has as plain names
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 

@@ -14,9 +14,9 @@ from functools import cached_property, reduce
 from statistics import fmean
 from typing import Any
 
+from bench.evaluation.metrics import RANKED_BY
 from bench.records.schema import NOT_KEYED, Record
 
-RANKED_BY = "cider"
 FRAMES = ("frames",)
 DIGEST = 64  # hexadecimal digits of a SHA-256
 UNKEYED = ("seed", *NOT_KEYED)  # do not tell one row from another

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from bench import BenchError
-from bench.evaluation.metrics import NAMES, PREFIX
+from bench.evaluation.metrics import MEANS, TOP, long_name
+from bench.evaluation.ngrams import Floats
 from bench.evaluation.resampling import DRAWS, Difference, Rows, compare, holm, metrics_of
-from bench.evaluation.statistics import Floats
 from bench.pages.markdown import clean
 from bench.pages.terminal import columns, wrapped
 from bench.records.clip_scores import CellClips
-from bench.records.schema import TOP, Record
+from bench.records.schema import Record
 from bench.reports.blocks import Row, flat_config
 from bench.reports.verdicts import spread
 
@@ -78,7 +78,7 @@ def check(first: Row, second: Row) -> None:
         one, other = (record.signatures[record.split][metric] for record in (a, b))
         if one != other:
             raise BenchError(
-                f"{_called(first)} and {_called(second)} were not scored alike, so their {metric_name(metric)} cannot be "
+                f"{_called(first)} and {_called(second)} were not scored alike, so their {long_name(metric)} cannot be "
                 f"compared: {_apart(one, other)}"
             )
 
@@ -87,12 +87,6 @@ def common(first: Row, second: Row) -> list[str]:
     """The metrics that all records of both have, in the order of tables."""
     names = [set(record.scores[record.split]) for row in (first, second) for record in row.records]
     return [name for name in TOP if all(name in one for one in names)]
-
-
-def metric_name(metric: str) -> str:
-    """`CIDEr-D`, or `densevid CIDEr-D` of events."""
-    name = NAMES[metric.removeprefix(PREFIX)][0]
-    return f"densevid {name}" if metric.startswith(PREFIX) else name
 
 
 def _check_scored(record: Record, row: Row) -> None:
@@ -154,7 +148,7 @@ def _scores(first: Side, second: Side) -> list[str]:
         found = drawn.get(metric)
         rows.append(
             (
-                metric_name(metric),
+                long_name(metric),
                 spread(one, whole=True),
                 spread(other, whole=True),
                 f"{fmean(one) - fmean(other):+.2f}",
@@ -193,7 +187,7 @@ def _rows(cell: CellClips, order: Sequence[str]) -> Rows:
     """What can be drawn of a cell, its clips in `order`, in units of 0 to 1."""
     place = {clip: number for number, clip in enumerate(cell.ids)}
     chosen = [place[clip] for clip in order]
-    means = {metric: cell.scores[metric][chosen] / 100 for metric in ("rouge_l", "cider") if metric in cell.scores}
+    means = {metric: cell.scores[metric][chosen] / 100 for metric in MEANS if metric in cell.scores}
     return {**{part: rows[chosen] for part, rows in cell.statistics.items()}, **means}
 
 

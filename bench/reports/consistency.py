@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench import BenchError
+from bench.evaluation.metrics import MEANS, RANKED_BY
 from bench.home import Home
 from bench.records.clip_scores import SCORES, read_columns
 from bench.records.schema import Record
 from bench.records.store import PREDICTIONS, RECORD, BadRecord, apart, cell_folder, prediction_ids
-from bench.reports.blocks import RANKED_BY
 from bench.reports.intervals import Clips
 
-MEANS = ("rouge_l", RANKED_BY)  # metrics whose corpus score is the mean of the clip scores
 NEAR = 1e-5  # percent: clip scores are written to six digits
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 from bench import BenchError
 from bench.errors import did_you_mean
+from bench.evaluation.metrics import METRICS, RANKED_BY, TOP
 from bench.home import Home
 from bench.pages.markdown import clean
-from bench.records.schema import METRICS, TOP, Ledger, Record
+from bench.records.schema import Ledger, Record
 from bench.records.store import BadRecord, all_records, record_paths
 from bench.reports.blocks import flat_config
 
@@ -92,7 +93,7 @@ def _fields(record: Record) -> dict[str, Any]:
         fields |= {"git": facts.git, "dirty": facts.dirty, "finished": facts.finished}
     fields["external"] = record.external.source if record.external else None
     fields["failure"] = f"{failure.stage}: {failure.type}: {failure.message}" if failure else None
-    fields["signature"] = record.signatures.get(record.split, {}).get("cider")
+    fields["signature"] = record.signatures.get(record.split, {}).get(RANKED_BY)
     flat = {f"config.{name}": value for name, value in flat_config(config).items() if name not in HIDDEN}
     if record.external is not None:
         del flat["config.loss"]  # that of captions made elsewhere is not known

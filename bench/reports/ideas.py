@@ -9,11 +9,14 @@ from math import sqrt
 from pathlib import Path
 from statistics import fmean, stdev
 
+from bench.evaluation.metrics import RANKED_BY, SHOWN
 from bench.evaluation.statistics import student
 from bench.pages.markdown import clean, code, escape, link, table
 from bench.records.schema import Record
 from bench.records.store import RECORD, cell_folder
-from bench.reports.verdicts import METRICS, NOTHING, spread
+from bench.reports.verdicts import NOTHING, spread
+
+OTHERS = {name: short for name, short in SHOWN.items() if name != RANKED_BY}
 
 
 @dataclass(frozen=True)
@@ -81,13 +84,13 @@ def render(
         table(
             (
                 "comparison",
-                *(f"{short} difference" for short in list(METRICS.values())[:-1]),
+                *(f"{short} difference" for short in OTHERS.values()),
                 "seconds",
                 "streams",
                 "records",
             ),
             [_more(one, path, results) for one in compared],
-            right=[*(f"{short} difference" for short in list(METRICS.values())[:-1]), "seconds"],
+            right=[*(f"{short} difference" for short in OTHERS.values()), "seconds"],
         ),
         "*seconds* is the mean time of one cell, idea / control, in training; cells shared two cores.",
     ]
@@ -133,7 +136,7 @@ def _row(one: Compared) -> list[str]:
 def _more(one: Compared, path: Path, results: Path) -> list[str]:
     seconds = " / ".join(_seconds(side) for side in (one.idea, one.control))
     links = "; ".join(_links(side, path, results) for side in (one.idea, one.control))
-    differences = [_difference(one, metric) for metric in METRICS if metric != "cider"]
+    differences = [_difference(one, metric) for metric in OTHERS]
     return [escape(one.name), *differences, seconds, escape(", ".join(one.streams)), links]
 
 
@@ -168,7 +171,11 @@ def _signatures(compared: Sequence[Compared]) -> list[str]:
     """The signature of each metric, once; more than one says that lines were scored in different ways."""
     records = [record for one in compared for side in (one.idea, one.control) for record in side.records]
     lines = []
-    for metric, short in METRICS.items():
-        found = {record.signatures[record.split][metric] for record in records if record.state == "done"}
+    for metric, short in SHOWN.items():
+        found = {
+            record.signatures[record.split][metric]
+            for record in records
+            if metric in record.scores.get(record.split, {})
+        }
         lines += [f"- {short}: {' and '.join(code(signature) for signature in sorted(found))}"] if found else []
     return lines

@@ -12,11 +12,11 @@ from statistics import fmean
 
 import numpy as np
 
+from bench.evaluation.metrics import RANKED_BY, SHOWN
+from bench.evaluation.ngrams import Floats
 from bench.evaluation.resampling import bootstrap, holm, interval, mean_ranks, randomise_means, tie_groups
-from bench.evaluation.statistics import Floats
 from bench.records.schema import Record
-from bench.reports.blocks import RANKED_BY, Block, Row
-from bench.reports.verdicts import METRICS
+from bench.reports.blocks import Block, Row
 
 MOST_TIED = 30  # rows of a table that are compared in pairs, as many as its picture shows: 435 pairs
 Asked = tuple[int, int, str]
@@ -198,7 +198,7 @@ def _mean_ranks(block: Block) -> tuple[float | None, ...]:
     ranked = [n for n, rank in enumerate(block.ranks) if rank]
     found: list[float | None] = [None] * len(block.rows)
     if len(ranked) > 1:
-        table = [[_score(block.rows[n], metric, block.ranked_on) for metric in METRICS] for n in ranked]
+        table = [[_score(block.rows[n], metric, block.ranked_on) for metric in SHOWN] for n in ranked]
         for n, rank in zip(ranked, mean_ranks(np.array(table)).tolist(), strict=True):
             found[n] = None if np.isnan(rank) else rank
     return tuple(found)

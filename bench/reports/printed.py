@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
+from bench.evaluation.metrics import RANKED_BY, SHOWN
 from bench.pages.document import Cell, Code, Column, Document, Heading, Line, Link, Paragraph, Part
-from bench.pages.document import Table as Shown
-from bench.reports.blocks import RANKED_BY, Row
+from bench.pages.document import Table as ShownTable
+from bench.reports.blocks import Row
 from bench.reports.published import Paper, Published, Table, family, load_papers
 from bench.reports.published import Row as PrintedRow
 from bench.reports.sections import numbers
-from bench.reports.verdicts import HOW_TO_READ, METRICS, NOTHING, best_answer
+from bench.reports.verdicts import HOW_TO_READ, NOTHING, best_answer
 
 SHORT = (
     "Every row of every table of the five papers, as printed, in percent. Where a row is the result of a variant that can be run "
@@ -37,11 +38,11 @@ def document(rows: Sequence[Row]) -> Document:
 
 def _table(paper: Paper, table: Table, rows: Sequence[Row]) -> list[Part]:
     caption = f"{paper.paper.name} {table.printed}: {table.about} ({table.dataset}, {table.split})"
-    metrics = [name for name in METRICS if any(name in row.metrics for row in table.rows)]
+    metrics = [name for name in SHOWN if any(name in row.metrics for row in table.rows)]
     columns = (
         Column("system"),
         Column("role"),
-        *(Column(METRICS[name], True) for name in metrics),
+        *(Column(SHOWN[name], True) for name in metrics),
         Column("here"),
         Column("reproduced", True),
         Column("difference", True),
@@ -51,7 +52,7 @@ def _table(paper: Paper, table: Table, rows: Sequence[Row]) -> list[Part]:
     terms += ", data set inferred from the text" if table.dataset_inferred else ""
     terms += ", events scored by densevid_eval" if table.scorer == "densevid" else ""
     shown = tuple(_row(Published(paper.paper, table, row), metrics, rows) for row in table.rows)
-    return [Heading(3, caption), Paragraph(f"{terms}."), Shown(caption, columns, shown)]
+    return [Heading(3, caption), Paragraph(f"{terms}."), ShownTable(caption, columns, shown)]
 
 
 def _row(printed: Published, metrics: Sequence[str], rows: Sequence[Row]) -> tuple[Cell | Line, ...]:
@@ -66,7 +67,7 @@ def _row(printed: Published, metrics: Sequence[str], rows: Sequence[Row]) -> tup
         return (*start, NOTHING, Cell(NOTHING), Cell(NOTHING), _why_not(printed))
     _, here, difference = numbers(found)
     first = found.row.first
-    metric = "" if found.metric == RANKED_BY else f", {METRICS[found.metric]}"
+    metric = "" if found.metric == RANKED_BY else f", {SHOWN[found.metric]}"
     ours = (Link(found.row.label, first.dataset, page=True), f" on {first.dataset}{metric}")
     return (*start, ours, here, difference, found.verdict)
 

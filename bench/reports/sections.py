@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from bench import BenchError
+from bench.evaluation.metrics import PREFIX, RANKED_BY, SHOWN
 from bench.home import Home
 from bench.pages.document import (
     Alarm,
@@ -25,18 +26,17 @@ from bench.pages.document import (
     Span,
     Table,
 )
-from bench.records.schema import DENSEVID
 from bench.records.store import cell_folder
-from bench.reports.blocks import RANKED_BY, Block, Row
+from bench.reports.blocks import Block, Row
 from bench.reports.costs import known, ledger, record_link
 from bench.reports.examples import choose
 from bench.reports.intervals import MOST_TIED, Chance, Clips
 from bench.reports.published import Scorer
-from bench.reports.verdicts import METRICS, NOTHING, Answer, answer, features, printed_result, spread
+from bench.reports.verdicts import NOTHING, Answer, answer, features, printed_result, spread
 
 LONGEST_MESSAGE = 120  # characters of a failure's message on a page; the record has all of it
-RANKED = METRICS[RANKED_BY]
-OTHERS = tuple(name for name in METRICS if name != RANKED_BY)
+RANKED = SHOWN[RANKED_BY]
+OTHERS = tuple(name for name in SHOWN if name != RANKED_BY)
 
 BY_EVENTS = (
     "The captions of the table above, scored as densevid_eval, the public code of the ActivityNet Captions challenge, "
@@ -70,7 +70,7 @@ def section(number: int, block: Block, chance: Chance, dataset: str, setting: Se
     parts += _pictures(number, block, chance, dataset, setting)
     parts += _controls(number, block, chance)
     parts += _published(number, block, dataset)
-    if any(name.startswith(DENSEVID) for name in block.signatures):
+    if any(name.startswith(PREFIX) for name in block.signatures):
         parts += _events(number, block, dataset)
     parts += [Heading(3, f"Cost and records of table {number}"), ledger(number, block, setting.home)]
     parts += _examples(number, block, setting)
@@ -89,7 +89,7 @@ def _scores(block: Block, chance: Chance, heading: str) -> Table:
         Column("95 % interval", True, f"of {RANKED}, over the choice of clips"),
         Column("tied", True, f"rows of one number cannot be told apart by {RANKED} on these clips"),
         Column("state", help="done, or what of the row is failed, unscored or missing"),
-        *(Column(METRICS[name], True) for name in OTHERS),
+        *(Column(SHOWN[name], True) for name in OTHERS),
         Column("mean rank", True, "over the metrics of this table"),
         Column("variant"),
     )
@@ -288,7 +288,7 @@ def _published(number: int, block: Block, dataset: str, scorer: Scorer = "coco")
 def numbers(found: Answer) -> tuple[Cell, Cell, Cell]:
     """Published, reproduced, difference."""
     difference = found.difference
-    other = "" if found.metric == RANKED_BY else f" {METRICS[found.metric]}"
+    other = "" if found.metric == RANKED_BY else f" {SHOWN[found.metric]}"
     return (
         Cell(f"{found.value}{other}", found.value),
         Cell(found.here, fmean(found.ours) if found.ours and found.whole else None),
@@ -299,12 +299,12 @@ def numbers(found: Answer) -> tuple[Cell, Cell, Cell]:
 def _events(number: int, block: Block, dataset: str) -> list[Part]:
     """The second table of a section, with the scores by densevid's rules."""
     caption = f"Table {number} by the rules of densevid_eval"
-    columns = (Column("method"), Column("variant"), *(Column(short, True) for short in METRICS.values()))
+    columns = (Column("method"), Column("variant"), *(Column(short, True) for short in SHOWN.values()))
     rows: tuple[tuple[Cell | Line, ...], ...] = tuple(
-        (_title(row), row.label, *(_score(row, DENSEVID + metric) for metric in METRICS)) for row in block.rows
+        (_title(row), row.label, *(_score(row, PREFIX + metric) for metric in SHOWN)) for row in block.rows
     )
     parts: list[Part] = [Heading(3, caption), Paragraph(BY_EVENTS), Table(caption, columns, rows)]
-    parts.append(Bullets(tuple(_signatures(block, DENSEVID))))
+    parts.append(Bullets(tuple(_signatures(block, PREFIX))))
     return [*parts, *_published(number, block, dataset, "densevid")]
 
 
@@ -391,5 +391,5 @@ def _shared(terms: Mapping[str, Any]) -> str:
 
 
 def _signatures(block: Block, prefix: str = "") -> list[Line]:
-    signed = {short: block.signatures.get(prefix + name) for name, short in METRICS.items()}
+    signed = {short: block.signatures.get(prefix + name) for name, short in SHOWN.items()}
     return [(f"{short}: ", Code(signature)) for short, signature in signed.items() if signature]

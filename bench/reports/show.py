@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.evaluation.metrics import TOP, long_name
 from bench.home import Home
 from bench.pages.markdown import clean
 from bench.pages.terminal import columns, wrapped
 from bench.records.clip_scores import CellClips
-from bench.records.schema import TOP, Record
+from bench.records.schema import Record
 from bench.records.store import RECORD, cell_folder
 from bench.reports.blocks import Row, flat_config
-from bench.reports.compare import LEDGER, NOTHING, captions, metric_name, quoted, told
+from bench.reports.compare import LEDGER, NOTHING, captions, quoted, told
 
 FEW = 5  # best clips, and worst clips
 CHECKPOINT = "checkpoint.safetensors"
@@ -68,7 +69,7 @@ def _scores(record: Record) -> str:
     blocks = []
     for split, scores in record.scores.items():
         rows = [
-            (metric_name(name), f"{scores[name]:.2f}", clean(record.signatures[split][name]))
+            (long_name(name), f"{scores[name]:.2f}", clean(record.signatures[split][name]))
             for name in TOP
             if name in scores
         ]

@@ -41,12 +41,13 @@ from pathlib import Path
 from statistics import fmean
 
 from bench import BenchError
+from bench.evaluation.metrics import SHOWN
 from bench.figures.drawing import Drawing
 from bench.pages.markdown import clean, code, escape, link, table
 from bench.records.schema import Record
 from bench.records.store import RECORD, cell_folder
 from bench.reports.published import Source
-from bench.reports.verdicts import METRICS, NOTHING, spread, verdict
+from bench.reports.verdicts import NOTHING, spread, verdict
 
 
 @dataclass(frozen=True)
@@ -154,8 +155,8 @@ def _heading(section: Section) -> str:
 def _block(block: Block, section: Section, page: Page) -> list[str]:
     kept = _alike([record for line in block.lines for record in line.records])
     apart = _differences(block, kept)
-    metrics = [name for name in METRICS if any(name in line.printed for line in block.lines)]
-    numbers = [f"{METRICS[name]} {what}" for name in metrics for what in ("paper", "here", "difference")]
+    metrics = [name for name in SHOWN if any(name in line.printed for line in block.lines)]
+    numbers = [f"{SHOWN[name]} {what}" for name in metrics for what in ("paper", "here", "difference")]
     head = ["system", "run", *numbers, "verdict", "remarks", "records"]
     rows = [_row(line, block, metrics, kept, bool(apart), page) for line in block.lines]
     title = f"### {escape(block.about[:1].upper() + block.about[1:])} ({escape(block.dataset)}, {escape(block.split)})"
@@ -224,7 +225,7 @@ def _row(
             cells.append(NOTHING)
             continue
         cells.append(f"{fmean(values) - printed:+.2f}")
-        verdicts.append(f"{METRICS[metric]} {verdict(values, printed)}" if len(values) > 1 else "none from one seed")
+        verdicts.append(f"{SHOWN[metric]} {verdict(values, printed)}" if len(values) > 1 else "none from one seed")
     if verdicts and (apart or line.differs):
         verdicts = ["not comparable"]
     return [
@@ -286,7 +287,7 @@ def _made_from(records: Sequence[Record], block: Block, metrics: Sequence[str]) 
         notes.append("The epoch was chosen on the validation clips, which are those reported.")
     signatures = records[0].signatures[records[0].split]
     prefix = _prefix(records[0], block)
-    names = [(METRICS[name], prefix + name) for name in metrics if prefix + name in signatures]
+    names = [(SHOWN[name], prefix + name) for name in metrics if prefix + name in signatures]
     return [*notes, *(f"{short}: {code(signatures[name])}" for short, name in names)]
 
 

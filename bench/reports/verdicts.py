@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from math import sqrt
 from statistics import fmean, stdev
 
-from bench.records.schema import DENSEVID
+from bench.evaluation.metrics import PREFIX, SHOWN
 from bench.reports.blocks import Row
 from bench.reports.published import Published, Scorer, family, published_value
 
-METRICS = {"bleu4": "B@4", "meteor": "M", "rouge_l": "R-L", "cider": "CIDEr"}
 NOTHING = "—"
 
 
@@ -61,7 +60,7 @@ class Answer:
     @property
     def metric(self) -> str:
         """What the two are compared by: CIDEr, or the last metric of the table's order that the paper prints."""
-        return [name for name in METRICS if name in self.printed.row.metrics][-1]
+        return [name for name in SHOWN if name in self.printed.row.metrics][-1]
 
     @property
     def value(self) -> float:
@@ -136,7 +135,7 @@ def best_answer(printed: Published, rows: Iterable[Row]) -> Answer | None:
 
 
 def _prefix(printed: Published) -> str:
-    return DENSEVID if printed.table.scorer == "densevid" else ""
+    return PREFIX if printed.table.scorer == "densevid" else ""
 
 
 def _reasons(row: Row, printed: Published) -> list[str]:
@@ -158,7 +157,7 @@ def _reasons(row: Row, printed: Published) -> list[str]:
     if absent := config.get("absent_streams"):
         found.append(f"streams that are not there ({', '.join(absent)})")
     scored = {name for record in row.in_state("done") for name in record.scores[record.split]}
-    if _prefix(printed) and not any(name.startswith(DENSEVID) for name in scored):
+    if _prefix(printed) and not any(name.startswith(PREFIX) for name in scored):
         found.append("scores by COCO's rules and not by densevid_eval's")
     return found
 

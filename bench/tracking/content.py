@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from bench.evaluation.metrics import RANKED_BY
 from bench.records.schema import Record
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -151,7 +152,7 @@ def outcome(record: Record, folder: Path) -> dict[str, str]:
             told["mlflow.source.git.commit"] = facts.git
     signatures = record.signatures.get(record.split, {})
     if signatures:  # those of one split differ in the metric's name alone
-        told["bench.signature"] = signatures.get("cider") or next(iter(signatures.values()))
+        told["bench.signature"] = signatures.get(RANKED_BY) or next(iter(signatures.values()))
     if (folder / CHECKPOINT).is_file():
         told["bench.checkpoint"] = str((folder / CHECKPOINT).resolve())
     return told | {"mlflow.note.content": _note(record, folder)}

@@ -131,8 +131,8 @@ def resamples(scores: Scores, rescoring: float) -> list[Row]:
     def draw() -> None:
         clips = len(scores.ids)
         drawn = random.multinomial(clips, np.full(clips, 1 / clips), size=RESAMPLES).astype(np.float64)
-        statistics.corpus_bleu(scores.statistics["bleu"], drawn)
-        statistics.corpus_meteor(scores.statistics["meteor"], drawn)
+        statistics.corpus_scores("bleu", scores.statistics["bleu"], drawn)
+        statistics.corpus_scores("meteor", scores.statistics["meteor"], drawn)
         for clip_scores in means:
             statistics.corpus_mean(clip_scores, drawn)
 

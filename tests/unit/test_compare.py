@@ -21,12 +21,13 @@ from bench.cell.scored import gather
 from bench.cli.main import main
 from bench.declare.registry import read_definition
 from bench.evaluation import meteor
-from bench.evaluation.resampling import PARTS, compare, holm
+from bench.evaluation.metrics import METRICS, PARTS
+from bench.evaluation.resampling import compare, holm
 from bench.evaluation.scorer import digest
-from bench.evaluation.statistics import corpus_bleu, corpus_meteor
+from bench.evaluation.statistics import corpus_scores
 from bench.home import Home
 from bench.records.clip_scores import SCORES, STATISTICS, read_scores, read_statistics, write_scores, write_statistics
-from bench.records.schema import METRICS, Record, cell_key
+from bench.records.schema import Record, cell_key
 from bench.records.store import Prediction, all_records, cell_folder, read_record, write_predictions, write_record
 from bench.reports.compare import differences
 from bench.reports.lookup import find_row
@@ -87,7 +88,7 @@ def scored(
     random_ = np.random.default_rng([seed, *cell_key(cfg).encode()])
     statistics = statistics_of(random_, skill)
     clips = {metric: random_.random(CLIPS) * skill for metric in METRICS}
-    values = [*corpus_bleu(statistics["bleu"]), corpus_meteor(statistics["meteor"])]
+    values = [*corpus_scores("bleu", statistics["bleu"]), *corpus_scores("meteor", statistics["meteor"])]
     values += [clips["rouge_l"].mean(), clips["cider"].mean()]
     split = cfg["split"]
     scores = {metric: round(100 * float(value), 9) for metric, value in zip(METRICS, values, strict=True)}
@@ -138,7 +139,7 @@ class TestCompare:
             assert (p, corrected) == (
                 pytest.approx(max(found.p, 0.001), abs=0.0006),
                 pytest.approx(
-                    max(holm([one.p for one in expected.values()])[METRICS.index(metric)], 0.001), abs=0.0006
+                    max(holm([one.p for one in expected.values()])[list(METRICS).index(metric)], 0.001), abs=0.0006
                 ),
             )
 
@@ -455,8 +456,12 @@ class TestCounting:
         )
         ids, statistics = read_statistics(folder(home, one) / STATISTICS)
         assert ids == IDS
-        assert 100 * corpus_bleu(statistics["bleu"])[3] == pytest.approx(one.scores["test"]["bleu4"], abs=1e-8)
-        assert 100 * corpus_meteor(statistics["meteor"]) == pytest.approx(one.scores["test"]["meteor"], abs=1e-8)
+        assert 100 * corpus_scores("bleu", statistics["bleu"])[3] == pytest.approx(
+            one.scores["test"]["bleu4"], abs=1e-8
+        )
+        assert 100 * corpus_scores("meteor", statistics["meteor"])[0] == pytest.approx(
+            one.scores["test"]["meteor"], abs=1e-8
+        )
         words = ["compare", "external:one", "external:other", f"dataset={dataset}"]
         status, beside, _ = bench(*words)
         assert status == 0

@@ -15,9 +15,10 @@ from bench.evaluation import ngrams
 from bench.evaluation.bleu import TokenBleu
 from bench.evaluation.caption_weights import leave_one_out
 from bench.evaluation.cider import TokenCider
+from bench.evaluation.meteor import meteor
 from bench.evaluation.ngrams import ClipTable, VocabularyTooLargeError
 from bench.evaluation.rouge import TokenRouge, split
-from bench.evaluation.statistics import corpus_bleu, corpus_mean, corpus_meteor, meteor
+from bench.evaluation.statistics import corpus_mean, corpus_scores
 
 WORDS = [f"w{number}" for number in range(12)]
 
@@ -181,7 +182,7 @@ def test_weighted_corpus_scores_equal_those_of_a_corpus_with_clips_repeated(
     repeated = [f"{clip}/{n}" for clip, times in zip(references, weights[1], strict=True) for n in range(times)]
     drawn = {name: references[name.split("/")[0]] for name in repeated}
     score, _ = official(Bleu(4), drawn, {name: hypotheses[name.split("/")[0]] for name in repeated})
-    np.testing.assert_allclose(corpus_bleu(rows, weights)[1], score, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(corpus_scores("bleu", rows, weights)[1], score, rtol=0, atol=1e-12)
 
     scores = random_.random(len(references))
     assert corpus_mean(scores, weights)[1] == pytest.approx(np.repeat(scores, weights[1]).mean())
@@ -195,10 +196,10 @@ def test_corpus_meteor_counts_no_chunk_of_a_perfect_segment() -> None:
     rows = np.array([perfect, partial], float)
     assert meteor(rows)[0] == 1.0
     total = rows.sum(axis=0)
-    assert corpus_meteor(rows) > meteor(total)
+    assert corpus_scores("meteor", rows)[0] > meteor(total)
     total[20] = 1
-    assert corpus_meteor(rows) == pytest.approx(meteor(total), abs=0)
-    assert corpus_meteor(rows, [[2, 0], [1, 1]]).tolist() == [1.0, float(meteor(total))]
+    assert corpus_scores("meteor", rows)[0] == pytest.approx(meteor(total), abs=0)
+    assert corpus_scores("meteor", rows, [[2, 0], [1, 1]])[:, 0].tolist() == [1.0, float(meteor(total))]
     assert meteor(np.zeros(23)) == 0.0
 
 

@@ -19,6 +19,7 @@ from bench import BenchError
 from bench.cli.main import main
 from bench.declare.registry import dataset, find_methods
 from bench.declare.settings import given
+from bench.evaluation.metrics import SHOWN
 from bench.figures import FIGURES
 from bench.home import Home
 from bench.pages.markdown import escape
@@ -26,7 +27,7 @@ from bench.plan.request import RunSpec
 from bench.records.schema import Record
 from bench.records.store import cell_folder
 from bench.reports.published import Row, Table, load_papers
-from bench.reports.verdicts import METRICS, NOTHING, verdict
+from bench.reports.verdicts import NOTHING, verdict
 from bench.reproduction import answers as asked
 from bench.reproduction import pages
 from bench.reproduction.declaration import DeclaredCell, Reproduction, chosen, find_reproductions, trouble
@@ -431,7 +432,7 @@ class TestPages:
             rows = [row for row in rows if not row["system"].startswith("control")]
             assert [row["system"] for row in rows] == [escape(row.system) for row in table.rows]
             for shown, row in zip(rows, table.rows, strict=True):
-                numbers = {metric: shown.get(f"{short} paper", NOTHING) for metric, short in METRICS.items()}
+                numbers = {metric: shown.get(f"{short} paper", NOTHING) for metric, short in SHOWN.items()}
                 assert {m: float(text) for m, text in numbers.items() if text != NOTHING} == row.metrics
                 seen += len(row.metrics)
                 assert (shown["run"] == "cited") == (not row.own)

@@ -16,9 +16,10 @@ from scipy import stats
 
 from bench.evaluation import resampling
 from bench.evaluation.bleu import TokenBleu
+from bench.evaluation.metrics import METRICS as TABLE
+from bench.evaluation.metrics import PARTS
 from bench.evaluation.resampling import (
     DRAWS,
-    PARTS,
     bootstrap,
     compare,
     enough,
@@ -32,13 +33,13 @@ from bench.evaluation.resampling import (
     swaps,
     tie_groups,
 )
-from bench.evaluation.statistics import corpus_bleu, corpus_mean, corpus_meteor
+from bench.evaluation.statistics import corpus_mean, corpus_scores
 
 Rows = dict[str, np.ndarray]
 Captions = dict[str, str]
 RESAMPLED = [[2, 1, 1, 1, 0, 0, 2, 1], [2, 0, 1, 1, 2, 0, 1, 1], [1, 2, 1, 1, 2, 1, 0, 0]]
 EXCHANGED = [[0, 0, 0, 0, 0, 1, 0, 0], [1, 1, 0, 1, 1, 1, 1, 0], [1, 1, 1, 0, 1, 1, 1, 1]]
-METRICS = tuple(metric for metrics in PARTS.values() for metric in metrics)
+METRICS = tuple(TABLE)
 
 
 def outputs(random_: np.random.Generator, quality: np.ndarray) -> Rows:
@@ -94,7 +95,7 @@ def slow(rows: Rows, clips: Sequence[int]) -> list[float]:
     """All metrics of the clips named, one by one, repeated ones counted again."""
     chosen = [rows["bleu"][clip] for clip in clips]
     return [
-        *corpus_bleu(np.array(chosen)),
+        *corpus_scores("bleu", np.array(chosen)),
         slow_meteor([rows["meteor"][clip] for clip in clips]),
         sum(rows["rouge_l"][clip] for clip in clips) / len(clips),
         sum(rows["cider"][clip] for clip in clips) / len(clips),
@@ -151,8 +152,8 @@ class TestAgainstSlowRescoring:
     def test_scores_without_draws_are_the_corpus_scores(self) -> None:
         rows = system(7)
         expected = [
-            *corpus_bleu(rows["bleu"]),
-            corpus_meteor(rows["meteor"]),
+            *corpus_scores("bleu", rows["bleu"]),
+            *corpus_scores("meteor", rows["meteor"]),
             *(corpus_mean(rows[n]) for n in METRICS[5:]),
         ]
         assert list(scores([rows])) == list(METRICS)
