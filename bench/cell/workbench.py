@@ -15,7 +15,7 @@ from torch import nn
 
 from bench import BenchError
 from bench.declare.settings import Train
-from bench.disk.whole import write_atomically, write_whole
+from bench.disk.whole import replacing, write_atomically, write_whole
 from bench.evaluation.cider import TokenCider
 from bench.evaluation.ngrams import VocabularyTooLargeError
 from bench.method import Clips, Method, Search, WordLoss
@@ -152,9 +152,8 @@ class Workbench:
             "pid": os.getpid(),
             "time": time.time(),
         }
-        aside = self.work / "progress.json.tmp"
-        aside.write_text(json.dumps(told), encoding="utf-8")
-        aside.replace(self.work / "progress.json")
+        with replacing(self.work / "progress.json", durable=False) as aside:  # of no use after a power cut
+            aside.write_text(json.dumps(told), encoding="utf-8")
 
 
 def choose_device(name: str) -> torch.device:

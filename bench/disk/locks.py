@@ -1,9 +1,10 @@
-"""Who is at work on what: locks of the kernel, and whether the process that left a note behind still lives."""
+"""Who works on what: locks of the kernel, and whether the process that left a note behind still runs."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -13,21 +14,26 @@ from bench import BenchError
 from bench.home import Home
 
 
-def lock_holder(home: Home, key: str) -> str | None:
-    """The process that works on a cell, as text, empty where it left no number; None when nobody does.
+def lock_file(descriptor: int, wait: float = 0.0, *, shared: bool = False) -> bool:
+    """Lock an open file for this process, or for all that lock it `shared`; False where another still holds it after `wait`
+    seconds (infinite: never).
 
-    The lock of `bench.disk.locks` is the kernel's, so it is free as soon as its holder ends, however it ended.
+    The lock is the kernel's (flock): it ends with the file's descriptor or with the process, however that ends. Raises OSError
+    on file systems without locks.
     """
-    path = home.work / "locks" / f"{key}.lock"
-    try:
-        with path.open("r", encoding="ascii") as file:
-            try:
-                fcntl.flock(file.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return file.read().strip()
-    except OSError:
-        return None
-    return None
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    if wait == math.inf:
+        fcntl.flock(descriptor, kind)
+        return True
+    deadline = time.monotonic() + wait
+    while True:
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.1)
 
 
 # After a driver is killed with -9 its workers live for three to four more seconds, on a busy machine for half a minute, and
@@ -48,32 +54,34 @@ class CellBusyError(BenchError):
 def cell_lock(home: Home, key: str, wait: float = WAIT_SECONDS) -> Iterator[None]:
     """Hold the cell `key` for this process; raise CellBusyError if another still holds it after `wait` seconds.
 
-    The lock is the kernel's (flock): it ends with the process that holds it, however that process ends. Its file stays
-    behind on purpose, since removing it would let two holders lock two different files; it lies outside the cell's
-    folder, which may be cleared and written again while the lock is held.
+    The lock's file stays behind on purpose, since removing it would let two holders lock two different files; it lies outside
+    the cell's folder, which may be cleared and written again while the lock is held.
     """
-    path = home.work / "locks" / f"{key}.lock"
+    path = _lock_path(home, key)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+", encoding="ascii") as file:
-        _acquire(file.fileno(), path, time.monotonic() + wait)
+        if not lock_file(file.fileno(), wait):
+            raise CellBusyError(path.read_text(encoding="ascii").strip())
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
         yield
 
 
-def _acquire(descriptor: int, path: Path, deadline: float) -> None:
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                raise CellBusyError(path.read_text(encoding="ascii").strip()) from None
-            time.sleep(0.1)
+def lock_holder(home: Home, key: str) -> str | None:
+    """The process that works on a cell, as text, empty where it left no number; None when nobody does."""
+    try:
+        with _lock_path(home, key).open("r", encoding="ascii") as file:
+            return None if lock_file(file.fileno(), shared=True) else file.read().strip()
+    except OSError:
+        return None
 
 
-GONE = ("Z", "X")  # ended, and kept in the table until its parent asks how
+def _lock_path(home: Home, key: str) -> Path:
+    return home.work / "locks" / f"{key}.lock"
+
+
+ENDED = ("Z", "X")  # states of processes that have ended and stay in the table until their parents ask how
 
 
 def alive(pid: int) -> bool:
@@ -87,17 +95,17 @@ def alive(pid: int) -> bool:
     return True
 
 
-def birth(pid: int) -> str:
+def start_time(pid: int) -> str:
     """When the process `pid` of this machine began, in ticks since the machine did: ids are given out again, and fast in
     containers. Empty for one that has ended, and where the system has no `/proc`."""
     try:
-        told = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
-    state, *rest = told.rpartition(")")[2].split()  # the name before it may hold anything
-    return "" if state in GONE else rest[18]
+    state, *rest = status.rpartition(")")[2].split()  # the name before it may hold anything
+    return "" if state in ENDED else rest[18]
 
 
-def same(pid: int, born: str) -> bool:
-    """Whether the process `pid` lives and is the one whose `birth` was noted as `born`."""
-    return birth(pid) == born if born else alive(pid)
+def still_runs(pid: int, started: str) -> bool:
+    """Whether the process `pid` runs and is the one whose `start_time` was noted as `started`."""
+    return start_time(pid) == started if started else alive(pid)

@@ -1,4 +1,4 @@
-"""Files written whole or not at all: a reader sees the old one or the new one, never a part."""
+"""Files written whole or not at all: a reader sees the old file or the new one, never a part of either."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bench import BenchError
@@ -16,28 +16,32 @@ class CannotWrite(BenchError, OSError):  # noqa: N818 - said as a sentence
     """A file could not be written: no space, no permission. Nothing half-written is left behind."""
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write `text` as UTF-8 to `path` so that a reader sees the old file or the new one, never a part.
+@contextlib.contextmanager
+def replacing(path: Path, *, several: bool = False, durable: bool = True) -> Iterator[Path]:
+    """A file beside `path` to write into: it takes the place of `path` when the block ends well, and is removed otherwise.
 
-    Parent folders are made. Raises CannotWrite, which names the path and what the system said.
+    `several` allows for other processes that write the same file at once; what a killed one leaves then has a name of its own
+    and stays. `durable` makes content and name last through a power cut, content first. Raises OSError.
     """
-    aside = None
+    aside = _unique(path) if several else path.with_name(path.name + ".tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(aside).chmod(0o666 & ~_umask())  # mkstemp makes files for the owner's eyes only
-        Path(aside).replace(path)
-    except OSError as error:
-        raise CannotWrite(_sentence(path, error)) from error
+        yield aside
+        if durable:
+            with aside.open("rb") as file:
+                os.fsync(file.fileno())
+        aside.replace(path)
     finally:
-        if aside is not None:
-            with contextlib.suppress(OSError):
-                Path(aside).unlink(missing_ok=True)
-    _sync_folder(path.parent)
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+    if durable:
+        sync_folder(path.parent)
+
+
+def _unique(path: Path) -> Path:
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(descriptor)
+    Path(name).chmod(0o666 & ~_umask())  # mkstemp makes files for the owner's eyes only
+    return Path(name)
 
 
 def _umask() -> int:
@@ -47,14 +51,27 @@ def _umask() -> int:
     return mask
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make the rename last through a power cut; not every file system can, and the file itself is already whole."""
+def sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` last through a power cut; not every file system can, and the file itself is already whole."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write `text` as UTF-8 to `path`, whole or not at all, whoever else writes it at the same time.
+
+    Parent folders are made. Raises CannotWrite, which names the path and what the system said.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path, several=True) as aside:
+            aside.write_bytes(text.encode())
+    except OSError as error:
+        raise CannotWrite(_sentence(path, error)) from error
 
 
 def _sentence(path: Path, error: OSError) -> str:
@@ -68,15 +85,11 @@ def _sentence(path: Path, error: OSError) -> str:
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` make a file aside, force it to disk and move it to `path`; a reader sees the old file or the new one."""
-    aside = path.with_name(path.name + ".tmp")
+    """Let `write` make the file, whole or not at all. Raises BenchError, which names the path and what went wrong."""
     try:
-        write(aside)
-        with aside.open("rb") as file:
-            os.fsync(file.fileno())
-        aside.replace(path)
+        with replacing(path) as aside:
+            write(aside)
     except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
-        aside.unlink(missing_ok=True)
         raise BenchError(
             f"cannot write {path} ({error}): free some disk space or make the folder writable, then run the same command again"
         ) from error

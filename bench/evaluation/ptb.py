@@ -7,12 +7,11 @@ One caption in is one caption out, whatever characters it holds; captions are in
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench.disk.whole import CannotWrite, write_atomically
 from bench.evaluation.java import OPTIONS, ScoringUnavailable, check_java, find_jar, find_java, one_line, run_java
 from bench.evaluation.metrics import PTB
 
@@ -65,8 +64,9 @@ class PtbCache:
         lines = tokenize(texts, self._java, self._timeout)
         if self._folder is not None:
             try:
-                _write(self._folder / f"{digest}.txt", lines)
-            except OSError as error:
+                text = "".join(f"{line}\n" for line in [_digest(lines), *lines])
+                write_atomically(self._folder / f"{digest}.txt", text)
+            except CannotWrite as error:
                 warnings.warn(f"tokens of the references could not be kept in {self._folder}: {error}", stacklevel=2)
         return lines
 
@@ -84,16 +84,3 @@ class PtbCache:
 
 def _digest(lines: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def _write(path: Path, lines: list[str]) -> None:
-    """Write aside and rename: a reader finds the whole file or none. The first line is the digest of the others."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(suffix=".tmp", dir=path.parent)
-    aside = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write("".join(line + "\n" for line in [_digest(lines), *lines]).encode())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)

@@ -23,6 +23,7 @@ import hdf5plugin
 import numpy as np
 
 from bench import BenchError
+from bench.disk.whole import sync_folder
 from bench.errors import named
 from bench.features.contents import DTYPES, LEFT_OUT, WRITTEN, Contents, clip_digest, describe, unfit
 from bench.features.sidecar import (
@@ -35,7 +36,7 @@ from bench.features.sidecar import (
     sidecar_path,
     write_sidecar,
 )
-from bench.features.unfinished import lock, reserve, sync_folder, unwritable
+from bench.features.unfinished import lock, reserve, unwritable
 
 ROWS_PER_CHUNK = 1024  # of ids, digests, lengths and flags: small enough that a flush rewrites little
 SLACK = 1 << 20  # bytes claimed for HDF5's own tables; they grow by far less between two flushes

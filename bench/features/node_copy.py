@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
+import math
 import shutil
 from pathlib import Path
 
 from bench import BenchError
+from bench.disk.locks import lock_file
+from bench.disk.whole import replacing
 from bench.features.cache import Cache
-from bench.features.unfinished import sync_folder
 
 MARK = 16  # digits of the fingerprint: a copy of another version has another name
 
@@ -26,7 +26,7 @@ def local_copy(path: Path, mark: str, folder: Path) -> Path:
     try:
         copy.parent.mkdir(parents=True, exist_ok=True)
         with copy.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            lock_file(lock.fileno(), wait=math.inf)
             if not copy.is_file():
                 _copy(path, mark, copy)
     except OSError as error:
@@ -38,8 +38,7 @@ def local_copy(path: Path, mark: str, folder: Path) -> Path:
 
 
 def _copy(path: Path, mark: str, copy: Path) -> None:
-    aside = copy.with_name(copy.name + ".tmp")
-    try:
+    with replacing(copy) as aside:
         shutil.copyfile(path, aside)
         with Cache(aside) as made:
             found = made.fingerprint
@@ -47,9 +46,3 @@ def _copy(path: Path, mark: str, copy: Path) -> None:
             raise BenchError(
                 f"{path} changed while it was copied ({found[:12]} instead of {mark[:12]}): run the command again"
             )
-        with aside.open("rb") as file:
-            os.fsync(file.fileno())
-        aside.replace(copy)
-        sync_folder(copy.parent)
-    finally:
-        aside.unlink(missing_ok=True)

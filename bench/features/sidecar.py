@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bench import BenchError
+from bench.disk.whole import replacing
 from bench.home import Home, data_folder
 
 SCHEMA = 1
@@ -102,14 +102,8 @@ def was_told(path: Path | str) -> bool:
 
 def write_sidecar(path: Path | str, content: Mapping[str, Any]) -> None:
     """Write the sidecar of the cache at `path` whole or not at all. Raises OSError."""
-    file = sidecar_path(path)
-    aside = file.with_name(file.name + ".tmp")
-    with aside.open("w", encoding="utf-8") as stream:
-        json.dump(content, stream, indent=1, ensure_ascii=False)
-        stream.write("\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    aside.replace(file)
+    with replacing(sidecar_path(path)) as aside:
+        aside.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def list_caches(home: Home) -> list[dict[str, Any]]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 from contextlib import suppress
 from pathlib import Path
 
 from bench import BenchError
+from bench.disk.locks import lock_file
 from bench.features.sidecar import command
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -19,17 +19,18 @@ def lock(aside: Path, verb: str = "import") -> int:
     while True:
         descriptor = os.open(aside, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            locked = lock_file(descriptor)
+        except OSError as error:  # some network file systems know no locks: better unguarded than not at all
+            locked = error.errno in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+            if not locked:
+                os.close(descriptor)
+                raise
+        if not locked:
             os.close(descriptor)
             raise BenchError(
                 f"{aside} is being written by another process: wait for it to end, or end it, then "
                 f"{command(verb, aside.with_suffix(''))} again"
-            ) from None
-        except OSError as error:  # some network file systems know no locks: better unguarded than not at all
-            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
-                os.close(descriptor)
-                raise
+            )
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), aside.stat()):
                 return descriptor
@@ -40,15 +41,6 @@ def reserve(descriptor: int, start: int, size: int) -> None:
     """Claim `size` bytes of disk from `start` on. Raises OSError when there are not so many."""
     if hasattr(os, "posix_fallocate"):  # absent on macOS, where a full disk is met later and less gently
         os.posix_fallocate(descriptor, start, size)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def unwritable(aside: Path, error: Exception, verb: str = "import") -> BenchError:

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.disk.locks import birth, same
+from bench.disk.locks import start_time, still_runs
 from bench.home import Home
 from bench.records.schema import Record
 from bench.records.store import PREDICTIONS, RECORD
@@ -319,14 +319,14 @@ def _client(uri: str) -> Any:
 
 def _owner() -> dict[str, str]:
     """The tag that names this process. The id alone does not: another may have it tomorrow."""
-    return {PROCESS: f"{platform.node()} {os.getpid()} {birth(os.getpid())}".strip()}
+    return {PROCESS: f"{platform.node()} {os.getpid()} {start_time(os.getpid())}".strip()}
 
 
 def _lives(tags: Mapping[str, str]) -> bool | None:
     """Whether the process that a run belongs to lives; None where that cannot be known: on another machine, or without the
     tag."""
     host, pid, born = [*tags.get(PROCESS, "").split(" "), "", ""][:3]
-    return same(int(pid), born) if host == platform.node() and pid.isdecimal() else None
+    return still_runs(int(pid), born) if host == platform.node() and pid.isdecimal() else None
 
 
 def _is_others(tags: Mapping[str, str]) -> bool:

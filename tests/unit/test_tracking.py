@@ -16,7 +16,7 @@ import pytest
 from record_factory import config, record
 
 from bench.declare.settings import Model, Search, Text, Train
-from bench.disk.locks import birth, same
+from bench.disk.locks import start_time, still_runs
 from bench.home import Home
 from bench.records.schema import Record
 from bench.records.store import cell_folder, write_record
@@ -210,13 +210,13 @@ def test_runs_of_a_killed_driver_are_closed(tracker: Tracker, client: Any) -> No
 
 def test_a_process_that_ended_is_not_alive_though_its_parent_has_not_asked() -> None:
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    born = birth(child.pid)
-    assert same(child.pid, born)
+    born = start_time(child.pid)
+    assert still_runs(child.pid, born)
     child.kill()
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and stays in the table
-    assert not same(child.pid, born)
+    assert not still_runs(child.pid, born)
     child.wait()
-    assert not same(child.pid, born)
+    assert not still_runs(child.pid, born)
 
 
 def test_a_cell_of_another_living_command_keeps_its_run(tracker: Tracker, client: Any) -> None:
@@ -225,7 +225,7 @@ def test_a_cell_of_another_living_command_keeps_its_run(tracker: Tracker, client
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
         mine = client.get_run(run_id).data.tags["bench.process"]
-        client.set_tag(run_id, "bench.process", own(mine, other.pid, birth(other.pid)))
+        client.set_tag(run_id, "bench.process", own(mine, other.pid, start_time(other.pid)))
         assert tracker.start_cell(cell_of(busy), None) is None
     finally:
         other.kill()
