@@ -21,6 +21,7 @@ from bench.cell.provenance import GPU_SHARE
 from bench.disk.locks import CellBusyError, cell_lock
 from bench.evaluation.metrics import outdated
 from bench.home import Home
+from bench.plan.cells import Cell
 from bench.records.schema import Failure, Record
 from bench.records.store import BadRecord, read_record, write_record
 
@@ -44,6 +45,11 @@ class Job:
     config: dict[str, Any]
     gpus: float = 0.0
     again: bool = False
+
+    @classmethod
+    def of(cls, cell: Cell, home: Home) -> Job:
+        """The job of a planned cell."""
+        return cls(cell.key, cell.label, str(cell.folder(home)), str(home.root), cell.config)
 
     @property
     def threads(self) -> int:

@@ -86,13 +86,13 @@ def _row(cells: dict[str, Any]) -> Row | None:
 
 
 class _Watched:
-    """One running cell: when it was handed over, what has been told of it."""
+    """One running cell: when it was handed over, and which rows of its curves were passed on."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
         self.since = time.time()
         self.first: tuple[float, int] | None = None
-        self.told: set[tuple[str, int, str]] = set()
+        self.passed_on: set[tuple[str, int, str]] = set()
 
     def position(self) -> Position | None:
         """Where the cell stands now, with the time left once its speed is known."""
@@ -107,23 +107,29 @@ class _Watched:
         return Position(found.phase, found.epoch, found.captions, found.budget, found.values, left)
 
     def new_rows(self) -> list[Row]:
-        """Rows not told before. A cell that resumes writes some of its rows again, with the same values."""
+        """Rows not passed on before. A cell that resumes writes some of its rows again, with the same values."""
         rows = []
         for row in read_curves(Path(self.job.folder)):
             name = (row["phase"], row["epoch"], row["name"])
-            if name not in self.told:
-                self.told.add(name)
+            if name not in self.passed_on:
+                self.passed_on.add(name)
                 rows.append(row)
         return rows
 
 
 class Watcher:
-    """Reads the files of running cells once a second in a thread of its own and passes on what is new."""
+    """Reads the files of running cells once a second in a thread of its own and passes on what is new.
+
+    `ticked` is called after each round, whether anything was new or not.
+    """
 
     def __init__(
-        self, moved: Callable[[Job, Position], None], curves: Sequence[Callable[[Job, list[Row]], None]]
+        self,
+        moved: Callable[[Job, Position], None],
+        curves: Sequence[Callable[[Job, list[Row]], None]],
+        ticked: Callable[[], None] = lambda: None,
     ) -> None:
-        self._moved, self._curves = moved, curves
+        self._moved, self._curves, self._ticked = moved, curves, ticked
         self._watched: dict[str, _Watched] = {}
         self._lock = Lock()
         self._ended = Event()
@@ -147,18 +153,19 @@ class Watcher:
         with self._lock:
             watched = self._watched.pop(job.key, None)
             if watched is not None:
-                self._tell(watched)
+                self._pass_on(watched)
 
     def _loop(self) -> None:
         while not self._ended.wait(POLL_SECONDS):
             with self._lock:
                 for watched in self._watched.values():
-                    self._tell(watched)
+                    self._pass_on(watched)
+            self._ticked()
 
-    def _tell(self, watched: _Watched) -> None:
+    def _pass_on(self, watched: _Watched) -> None:
         position = watched.position()
         if position is not None:
             self._moved(watched.job, position)
         rows = watched.new_rows()
-        for tell in self._curves if rows else ():
-            tell(watched.job, rows)
+        for receive in self._curves if rows else ():
+            receive(watched.job, rows)

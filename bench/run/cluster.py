@@ -1,4 +1,7 @@
-"""The Ray that cells are placed on: this command's own or a cluster, its nodes, and what a cell may ask of one."""
+"""The Ray that cells are placed on: this command's own or a cluster, its nodes, and what a cell may ask of one.
+
+It imports Ray, so it is itself imported only where cells are placed on it.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from bench import BenchError
+from bench import BenchError, __version__
 from bench.cell.job import Job
 from bench.declare.card import Resources
 from bench.declare.registry import find_methods, method_digest
@@ -20,23 +23,28 @@ from bench.errors import listing
 from bench.features.sidecar import read_sidecar
 from bench.home import Home
 from bench.run.admission import Node, Request
+from bench.run.backend import LOCAL, RayLostError
 
 # A worker that dies, by the kernel's memory killer for instance, is replaced this often; the cell then goes on from its
 # last checkpoint. A cell that kills its process every time must end all the same.
 RETRIES = 3
+# Ray reads these when it is imported, and its daemons inherit them.
+for name, value in {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_task_oom_retries": str(RETRIES),  # Ray's own default is to retry for ever
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a cell that asks for no GPU sees none
+    "RAY_worker_niceness": "0",  # Ray's own 15 puts cells behind every other program of the machine
+}.items():
+    os.environ.setdefault(name, value)
+
+import ray  # noqa: E402
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
+
 OBJECT_STORE_BYTES = 100 * 2**20  # jobs and outcomes are a few kilobytes; Ray would set aside a third of the memory
-LOCAL = "local"
-Answer = TypeVar("Answer")
-NODE_SECONDS = 120.0  # for a worker process to start on a busy node and look around
-LOOK_SECONDS = 5.0  # between two looks at which nodes there are
+NODE_SECONDS = 120.0  # for a worker process to start on a busy node and to answer
+REFRESH_SECONDS = 5.0  # between two questions which nodes there are
 ANSWER_SECONDS = 5.0  # an address that is silent for longer has nobody behind it
-
-
-class RayLostError(BenchError):
-    """The Ray of this command has ended under it: no cell has failed, all go on from their checkpoints."""
-
-    def __init__(self) -> None:
-        super().__init__("Ray has ended on this machine. The same command goes on from the last checkpoints.")
+Answer = TypeVar("Answer")
 
 
 def connect(address: str = LOCAL) -> bool:
@@ -46,18 +54,10 @@ def connect(address: str = LOCAL) -> bool:
     an earlier `ray start` left on this machine. Raises BenchError, one sentence, where nobody answers, the token is not the
     cluster's, or the cluster has another version of Ray or Python.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_task_oom_retries", str(RETRIES))  # Ray's own default is to retry for ever
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # a cell that asks for no GPU sees none
-    # Ray's own 15 puts cells behind every other program of the machine.
-    os.environ.setdefault("RAY_worker_niceness", "0")
     if address != LOCAL:
-        # A refused token is told in one sentence, not in twenty.
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # a refused token is one sentence, not twenty
     if address not in (LOCAL, "auto"):
-        _knock(address)
-    import ray
-
+        _refuse_silent(address)
     if ray.is_initialized():
         return False
     own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
@@ -68,8 +68,8 @@ def connect(address: str = LOCAL) -> bool:
     return True
 
 
-def _knock(address: str) -> None:
-    """Whether anybody listens at host:port; Ray itself would try for minutes."""
+def _refuse_silent(address: str) -> None:
+    """Raise BenchError where nobody listens at host:port; Ray itself would try for minutes."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
@@ -93,8 +93,8 @@ def _refused(address: str, error: Exception) -> BenchError:
             "get-auth-token names on the head to this machine, or point RAY_AUTH_TOKEN_PATH at it, with RAY_AUTH_MODE=token"
         )
     if "version" in str(error).lower():
-        words = " ".join(str(error).split())
-        return BenchError(f"executor.address={address}: {words[:300]}; install the cluster's versions here")
+        message = " ".join(str(error).split())
+        return BenchError(f"executor.address={address}: {message[:300]}; install the cluster's versions here")
     if address == "auto":
         return BenchError(
             f"executor.address=auto finds no cluster on this machine ({reason}): start one with ray start --head, or leave "
@@ -105,49 +105,46 @@ def _refused(address: str, error: Exception) -> BenchError:
 
 def nodes() -> list[Node]:
     """The nodes of the Ray that this process is connected to. Raises RayLostError if this machine's own has ended."""
-    import ray
-
     prefix = "accelerator_type:"
     found = []
     for node in ray.nodes():
         if node["Alive"]:
             has = node["Resources"]
-            kinds = tuple(name.removeprefix(prefix) for name in has if name.startswith(prefix))
+            kinds = tuple(resource.removeprefix(prefix) for resource in has if resource.startswith(prefix))
             found.append(Node(has.get("CPU", 0.0), has.get("GPU", 0.0), kinds, node["NodeID"]))
     if ray.get_runtime_context().get_node_id() not in {node.name for node in found}:
         raise RayLostError
     return found
 
 
-def with_memory(having: Sequence[Node], cards: Iterable[Resources]) -> list[Node]:
-    """The nodes with the memory of their GPUs, which is asked of them only where a card names any."""
+def nodes_for(cards: Iterable[Resources]) -> list[Node]:
+    """The nodes, with the memory of their GPUs where a card names any: every node has to be asked for it."""
+    found = nodes()
     if all(card.gpu_memory is None for card in cards):
-        return list(having)
-    import ray
-
+        return found
     known = {one.node: one.answer for one in ask_nodes(gpu_memory)}
     known[ray.get_runtime_context().get_node_id()] = gpu_memory()
-    return [replace(node, gpu_memory=known.get(node.name)) for node in having]
+    return [replace(node, gpu_memory=known.get(node.name)) for node in found]
 
 
 def gpu_memory() -> float | None:
-    """GiB of the smallest GPU of this machine as its driver tells it; None where there is none or it is not NVIDIA's."""
+    """GiB of the smallest GPU of this machine by its driver; None where there is none or it is not NVIDIA's."""
     command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     try:
-        told = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS * 4, check=True).stdout
-        return min(float(line) for line in told.split()) / 1024
+        listed = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS * 4, check=True).stdout
+        return min(float(line) for line in listed.split()) / 1024
     except (OSError, ValueError, subprocess.SubprocessError):
         return None
 
 
-def share_of(label: str, card: Resources, having: Sequence[Node]) -> float:
+def gpu_share(label: str, card: Resources, cluster: Sequence[Node]) -> float:
     """GPUs of a cell: what its card says, and no less than holds its `gpu_memory` on every GPU that it may get.
 
-    Where the nodes do not tell their memory that is a whole GPU. Raises BenchError for more than the smallest GPU has.
+    Where the memory of the nodes is not known that is a whole GPU. Raises BenchError for more than the smallest GPU has.
     """
     if card.gpu_memory is None:
         return card.gpus or 1.0
-    kinds = [node for node in having if card.accelerator_type in (None, *node.accelerators)]
+    kinds = [node for node in cluster if card.accelerator_type in (None, *node.accelerators)]
     smallest = min((node.gpu_memory for node in kinds if node.gpu_memory), default=None)
     if smallest is None:
         return max(card.gpus, 1.0)
@@ -159,7 +156,7 @@ def share_of(label: str, card: Resources, having: Sequence[Node]) -> float:
     return max(card.gpus, 1.0 / int(smallest / card.gpu_memory))
 
 
-def request_of(job: Job, card: Resources, having: Sequence[Node]) -> Request:
+def request_of(job: Job, card: Resources, cluster: Sequence[Node]) -> Request:
     """What `job` asks for: its threads, and where there are GPUs its card's share of one unless `device=cpu`.
 
     A card that names no GPU still gets a whole one under `device=auto` or `device=cuda`, so that its timing is that of
@@ -167,11 +164,11 @@ def request_of(job: Job, card: Resources, having: Sequence[Node]) -> Request:
     node can give, whatever they add up to; Ray would wait for ever.
     """
     device = str(job.config.get("device") or "auto")
-    most_gpus, most_cpus = max(node.gpus for node in having), max(node.cpus for node in having)
+    most_gpus, most_cpus = max(node.gpus for node in cluster), max(node.cpus for node in cluster)
     wanted = device.startswith("cuda") or (device == "auto" and most_gpus > 0)
-    gpus = share_of(job.label, card, having) if wanted else 0.0
+    gpus = gpu_share(job.label, card, cluster) if wanted else 0.0
     request = Request(max(float(job.threads), card.cpus), gpus, card.accelerator_type if gpus else None)
-    if any(node.can_meet(request) for node in having):
+    if any(node.can_meet(request) for node in cluster):
         return request
     if gpus > most_gpus:
         raise BenchError(
@@ -183,7 +180,7 @@ def request_of(job: Job, card: Resources, having: Sequence[Node]) -> Request:
             f"{job.label} asks for {request.cpus:g} processors and the largest node of this Ray has {most_cpus:g}: "
             f"use threads={int(most_cpus)} or fewer, or executor=inline"
         )
-    kinds = sorted({kind for node in having for kind in node.accelerators})
+    kinds = sorted({kind for node in cluster for kind in node.accelerators})
     kind = f" of kind {request.accelerator}" if request.accelerator else ""
     raise BenchError(
         f"{job.label} asks for {request.cpus:g} processors and {gpus:g} GPUs{kind} on one node, and no node of this Ray has "
@@ -193,7 +190,7 @@ def request_of(job: Job, card: Resources, having: Sequence[Node]) -> Request:
 
 
 @dataclass(frozen=True)
-class Sight:
+class Installation:
     """What a node has of what the driver has: bench's version, the code of the methods by digest, the home, the caches."""
 
     version: str
@@ -202,14 +199,12 @@ class Sight:
     caches: dict[str, str | None]
 
 
-def look(methods: Sequence[str], mark: str, caches: Sequence[str]) -> Sight:
-    """Run on a node: what it sees of the methods' code, of a file in the home, and of caches by their fingerprints."""
-    from bench import __version__
-
+def installation(methods: Sequence[str], mark: str, caches: Sequence[str]) -> Installation:
+    """Run on a node: the code of the methods there, whether it sees the file `mark`, and caches by their fingerprints."""
     entries = find_methods()
     folders = {name: entries[name].folder if name in entries else None for name in methods}
     digests = {name: method_digest(folder) if folder else None for name, folder in folders.items()}
-    return Sight(__version__, digests, Path(mark).is_file(), {path: _fingerprint(Path(path)) for path in caches})
+    return Installation(__version__, digests, Path(mark).is_file(), {path: _fingerprint(Path(path)) for path in caches})
 
 
 def _fingerprint(cache: Path) -> str | None:
@@ -219,34 +214,31 @@ def _fingerprint(cache: Path) -> str | None:
         return None
 
 
-class Answered(NamedTuple, Generic[Answer]):
-    """What a node said: `node` is Ray's id of it, `address` what a person knows it by."""
+class NodeAnswer(NamedTuple, Generic[Answer]):
+    """What a function returned on a node: `node` is Ray's id of it, `address` what a person knows it by."""
 
     node: str
     address: str
     answer: Answer
 
 
-def ask_nodes(question: Callable[..., Answer], *words: Any) -> list[Answered[Answer]]:
-    """What `question(*words)` answers on every other node of the cluster; empty on a single machine.
+def ask_nodes(question: Callable[..., Answer], *arguments: Any) -> list[NodeAnswer[Answer]]:
+    """What `question(*arguments)` returns on every other node of the cluster; empty on a single machine.
 
     Raises BenchError for a node that cannot answer.
     """
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
     here = ray.get_runtime_context().get_node_id()
     task = ray.remote(num_cpus=0, max_retries=0)(question)
     asked = []
     for node in ray.nodes():
         if node["Alive"] and node["NodeID"] != here:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            asked.append((node, task.options(scheduling_strategy=there).remote(*words)))
+            asked.append((node, task.options(scheduling_strategy=there).remote(*arguments)))
     answers = []
     for node, reference in asked:
         address = str(node["NodeManagerAddress"])
         try:
-            answers.append(Answered(node["NodeID"], address, ray.get(reference, timeout=NODE_SECONDS)))
+            answers.append(NodeAnswer(node["NodeID"], address, ray.get(reference, timeout=NODE_SECONDS)))
         except (ray.exceptions.RayError, TimeoutError) as error:
             line = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             raise BenchError(f"node {address} cannot run bench ({line}): install the same environment there") from None
@@ -266,30 +258,29 @@ def check_nodes(jobs: Sequence[Job], home: Home) -> None:
     }
     home.work.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=home.work, prefix="seen-") as mark:
-        words = names, mark.name, list(caches)
-        answers = ask_nodes(look, *words)
-        own = look(*words) if answers else None
-        for _, address, seen in answers:
-            assert own is not None
-            _compare(address, own, seen, caches, home)
+        answers = ask_nodes(installation, names, mark.name, list(caches))
+        if answers:
+            own = installation(names, mark.name, list(caches))
+            for _, address, found in answers:
+                _compare(address, own, found, caches, home)
 
 
-def _compare(address: str, own: Sight, seen: Sight, caches: Mapping[str, str], home: Home) -> None:
-    if seen.version != own.version:
+def _compare(address: str, own: Installation, found: Installation, caches: Mapping[str, str], home: Home) -> None:
+    if found.version != own.version:
         raise BenchError(
-            f"node {address} has bench {seen.version}, and this machine {own.version}: install one version"
+            f"node {address} has bench {found.version}, and this machine {own.version}: install one version"
         )
-    other = [name for name, digest in own.methods.items() if seen.methods[name] != digest]
+    other = [name for name, digest in own.methods.items() if found.methods[name] != digest]
     if other:
         raise BenchError(f"node {address} has other code of {listing(other)}: bring the same checkout to every node")
-    if not seen.home:
+    if not found.home:
         raise BenchError(
             f"node {address} does not see {home.root}: put it on storage that all nodes share, under the same path, or set "
             "BENCH_HOME to such a folder"
         )
     for path, mark in caches.items():
-        if seen.caches[path] != mark:
+        if found.caches[path] != mark:
             raise BenchError(
-                f"node {address} {'lacks' if seen.caches[path] is None else 'has another version of'} the features {path}: "
+                f"node {address} {'lacks' if found.caches[path] is None else 'has another version of'} the features {path}: "
                 "put the cache on shared storage (BENCH_CACHE), or copy it there"
             )

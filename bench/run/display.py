@@ -5,22 +5,25 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
 
 from bench.cell.job import Job, Outcome
 from bench.cell.progress import SELECTION, Position, Row
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
+from bench.run.backend import Kind
 
 PLAIN_WIDTH = 160  # a file has no width; rich would fold its lines at 80
 WIDE = 120  # columns of a terminal with room for budgets
 OTHERS = {False: 65, True: 86}  # columns that a narrow and a wide table need beside the label
 SEED = 8  # columns of ` seed 12`
 LIVE_MARGIN = 4  # lines of the terminal that the live table leaves free: one that is taller flickers
+WORKING = ("running", "scoring")
 ENDED = ("done", "failed", "unscored", "busy")
 QUIET_SECONDS = 10.0  # off a terminal, between two lines of one cell: three hundred epochs are no log to read
+SILENT_SECONDS = 60.0  # off a terminal, a cell that works for so long without a line gets one: it may look stuck
 
 
 @dataclass
@@ -32,7 +35,8 @@ class Line:
     position: Position | None = None
     cider: float | None = None
     started: float = 0.0
-    told: float = float("-inf")  # when its last epoch was told
+    last_epoch: float = float("-inf")  # when the line of an epoch was printed
+    last_line: float = 0.0  # when any line of it was printed
 
 
 @dataclass(frozen=True)
@@ -51,18 +55,14 @@ class Display:
     """Keeps one line per cell. Off a terminal each event is printed as a line of its own, without escape codes."""
 
     def __init__(self, jobs: list[Job], out: IO[str] | None = None) -> None:
-        from rich.console import Console
-
         self._out = out or sys.stdout
         self._terminal = bool(getattr(self._out, "isatty", lambda: False)())
         self.console = Console(file=self._out, width=None if self._terminal else PLAIN_WIDTH, highlight=False)
         self._lines = {job.key: Line(job.label) for job in jobs}
-        self._live: Any = None
+        self._live: Live | None = None
 
     def __enter__(self) -> Display:
         if self._terminal and self._lines:
-            from rich.live import Live
-
             self._live = Live(get_renderable=self._table, console=self.console, refresh_per_second=2)
             self._live.start()
         return self
@@ -77,11 +77,12 @@ class Display:
         self.console.print(text, markup=False, soft_wrap=True)
         self._out.flush()
 
-    def begin(self, job: Job, kind: str) -> None:
+    def begin(self, job: Job, kind: Kind) -> None:
         """A job was handed over."""
         line = self._lines[job.key]
         line.state = "scoring" if kind == "score" else "running"
-        line.started = line.started or time.monotonic()
+        line.last_line = time.monotonic()
+        line.started = line.started or line.last_line
         if not self._terminal and kind == "train":
             self.say(f"{job.label}: started")
 
@@ -95,16 +96,27 @@ class Display:
     def curves(self, job: Job, rows: list[Row]) -> None:
         """Epochs of a cell have ended: off a terminal, a line for each, but no more than one in ten seconds."""
         line = self._lines[job.key]
-        if self._terminal or time.monotonic() - line.told < QUIET_SECONDS:
+        now, position = time.monotonic(), line.position
+        if self._terminal or now - line.last_epoch < QUIET_SECONDS:
             return
-        line.told = time.monotonic()
-        position = line.position
+        line.last_epoch = line.last_line = now
         for phase, epoch in dict.fromkeys((row["phase"], row["epoch"]) for row in rows):
             own = [row for row in rows if (row["phase"], row["epoch"]) == (phase, epoch)]
             values = {row["name"]: row["value"] for row in own}
-            self.say(f"{job.label}: {', '.join(_words(phase, epoch, own[-1]['captions'], values, position))}")
+            self.say(f"{job.label}: {_stand(phase, epoch, own[-1]['captions'], values, position)}")
 
-    def end(self, job: Job, kind: str, outcome: Outcome) -> None:
+    def remind(self) -> None:
+        """Off a terminal, a line for each cell that works and has had none for a minute."""
+        now = time.monotonic()
+        for line in self._lines.values() if not self._terminal else ():
+            if line.state not in WORKING or now - line.last_line < SILENT_SECONDS:
+                continue
+            line.last_line = now
+            position = line.position if line.state == "running" else None
+            at = "" if position is None else f", {_stand_at(position)}"
+            self.say(f"{line.label}: {line.state} for {duration(now - line.started)}{at}")
+
+    def end(self, job: Job, kind: Kind, outcome: Outcome) -> None:
         """A job has ended."""
         line = self._lines[job.key]
         waits = kind == "train" and outcome.state == "unscored"
@@ -116,8 +128,6 @@ class Display:
 
     def results(self, results: list[Result], seconds: float) -> None:
         """The closing table, one sentence for each cell that is not done, and the totals."""
-        from rich.table import Table
-
         table = Table(box=None, pad_edge=False, header_style="bold")
         for heading in ("method", "state", "CIDEr", "seconds"):
             table.add_column(heading, justify="right" if heading in ("CIDEr", "seconds") else "left", no_wrap=True)
@@ -135,8 +145,6 @@ class Display:
         self.say(f"{_totals(results)}, in {duration(seconds)}")
 
     def _table(self) -> Table:
-        from rich.table import Table
-
         table = Table(box=None, pad_edge=False)
         width = self.console.size.width
         wide = width >= WIDE
@@ -177,17 +185,21 @@ def _columns(line: Line, wide: bool) -> tuple[str, ...]:
     return (position.phase, str(position.epoch), share, loss, cider, left)
 
 
-def _words(phase: str, epoch: int, captions: int, values: dict[str, float], position: Position | None) -> list[str]:
-    words = [f"{phase} epoch {epoch}", f"{captions:,} captions"]
-    if position is not None:
-        words[1] = f"{captions:,} of {position.budget:,} captions"
+def _stand_at(position: Position) -> str:
+    return _stand(position.phase, position.epoch, position.captions, position.values, position)
+
+
+def _stand(phase: str, epoch: int, captions: int, values: dict[str, float], position: Position | None) -> str:
+    """Where a cell stands: `base epoch 3, 3,100 of 9,000 captions, loss 2.125, val CIDEr 31.5, 12 min left`."""
+    of_budget = "" if position is None else f" of {position.budget:,}"
+    parts = [f"{phase} epoch {epoch}", f"{captions:,}{of_budget} captions"]
     if "loss" in values:
-        words.append(f"loss {values['loss']:.3f}")
+        parts.append(f"loss {values['loss']:.3f}")
     if SELECTION in values:
-        words.append(f"val CIDEr {values[SELECTION]:.1f}")
+        parts.append(f"val CIDEr {values[SELECTION]:.1f}")
     if position is not None and position.seconds_left is not None and captions < position.budget:
-        words.append(f"{duration(position.seconds_left)} left")
-    return words
+        parts.append(f"{duration(position.seconds_left)} left")
+    return ", ".join(parts)
 
 
 def _totals(results: list[Result]) -> str:
@@ -238,14 +250,12 @@ class Countdown:
             return
         self._said = now
         spent = now - self._begun
-        words = [f"{self._label}: {self._done} clips done" if left == 0 else f"{self._label}: {left} clips left"]
         if left:
-            words.append(f"about {duration(spent / self._done * left)}")
+            text = f"{self._label}: {left} clips left, about {duration(spent / self._done * left)}"
         else:
-            words[0] += f" in {duration(spent)}"
+            text = f"{self._label}: {self._done} clips done in {duration(spent)}"
         if failed:
-            words.append(f"{failed} failed")
-        text = ", ".join(words)
+            text += f", {failed} failed"
         if self._terminal:
             self._out.write(f"\r\x1b[K{text}")
             self._open = True

@@ -11,15 +11,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import ray
+from ray.exceptions import LocalRayletDiedError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
 from bench import BenchError
 from bench.cell.job import Job, Outcome, Score, ScoringDesk, Work, record_failure, train
 from bench.declare.card import Resources
 from bench.home import Home
-from bench.run.admission import Request, Room, choose
-from bench.run.cluster import LOOK_SECONDS, RETRIES, RayLostError, check_nodes, connect, nodes, request_of, with_memory
+from bench.run.admission import Available, Request, choose
+from bench.run.backend import LOCAL, Kind, RayLostError
+from bench.run.cluster import REFRESH_SECONDS, RETRIES, check_nodes, connect, nodes, nodes_for, request_of
 
 POLL_SECONDS = 0.5  # how often a waiting driver gets the chance to see a signal
-STARVED_SECONDS = 300.0  # a node that is restarted takes minutes; one that is gone for longer will not come tonight
+NO_NODE_SECONDS = 300.0  # a node that is restarted takes minutes; one that is gone for longer will not come tonight
 
 
 def train_in_worker(job: Job, work: Work | None) -> Outcome:
@@ -44,132 +49,117 @@ class RayBackend:
         cards: dict[str, Resources],
         work: Work | None = None,
         score: Score | None = None,
-        address: str = "local",
-        most: int | None = None,
+        address: str = LOCAL,
+        max_concurrent: int | None = None,
     ) -> None:
         self._owns_ray = connect(address)
-        import ray
-
         try:
             check_nodes(jobs, Home(Path(jobs[0].root)))
-            having = with_memory(nodes(), cards.values())
-            self._requests = {job.key: request_of(job, cards[job.key], having) for job in jobs}
+            cluster = nodes_for(cards.values())
+            self._requests = {job.key: request_of(job, cards[job.key], cluster) for job in jobs}
         except BenchError:
             self._shut_down()
             raise
-        self._rooms = [Room(node) for node in having]
-        self._looked = time.monotonic()
+        self._available = [Available(node) for node in cluster]
+        self._refreshed = time.monotonic()
         self._work, self._score = work, score
+        self._max_concurrent = max_concurrent
         # One function for all cells: Ray uses its workers again. But a process that has used a GPU is bound to that one:
         # where GPUs are real (Ray names their kind) a cell gets a process of its own.
         self._train = ray.remote(max_retries=RETRIES)(train_in_worker)
         self._train_alone = ray.remote(max_retries=RETRIES, max_calls=1)(train_in_worker)
+        self._scorer: Any = None  # an actor, started with the first score
+        self._running: dict[Any, tuple[Kind, Job]] = {}  # by Ray's reference to the outcome
+        self._placed: dict[str, tuple[Available, dict[int, float]]] = {}  # by key: the node, and shares of its GPUs
+        self._widened: set[str] = set()  # keys of cells that ran out of their share of a GPU
+        self._idle_since: float | None = None  # since when nothing runs
         self._lost = False
-        self._starved: float | None = None  # since when nothing runs
-        self._desk: Any = None
-        self._running: dict[Any, tuple[str, Job]] = {}
-        self._places: dict[str, tuple[Room, dict[int, float]]] = {}  # of running cells: node, shares of its GPUs
-        self._most = most
-        self._again: set[str] = set()  # cells that ran out of their share of a GPU
 
-    def next_of(self, waiting: Iterable[Job]) -> Job | None:
-        """The job to submit now; None while there is no room for any."""
-        if self._most is not None and len(self._places) >= self._most:
+    def admit(self, waiting: Iterable[Job]) -> Job | None:
+        """The job to train next, with a node reserved for it; None while there is no room for any."""
+        if self._max_concurrent is not None and len(self._placed) >= self._max_concurrent:
             return None
         first: dict[Request, Job] = {}
         for job in waiting:
             first.setdefault(self._requests[job.key], job)
-        found = choose(first, self._rooms)
+        found = choose(first, self._available)
         if found is None:
             return None
-        request, room = found
+        request, node = found
         job = first[request]
-        self._places[job.key] = (room, room.take(request))
+        self._placed[job.key] = (node, node.reserve(request))
         return job
 
-    def _look(self) -> None:
-        """Take note of nodes that have joined or gone; cells of a lost node are moved by Ray, unless it is this one."""
-        self._looked = time.monotonic()
-        known = {room.node.name: room for room in self._rooms}
-        try:
-            self._rooms = [known.get(node.name) or Room(node) for node in nodes()]
-        except RayLostError:
-            self._lost = True
-            raise
+    def submit(self, kind: Kind, job: Job) -> None:
+        """Start an admitted job (`train`), or a trained one (`score`)."""
+        reference = self._submit_score(job) if kind == "score" else self._submit_train(job)
+        self._running[reference] = (kind, job)
 
-    def widen(self, job: Job) -> bool:
-        """Give a job that ran out of memory a whole GPU, once; False where it had one or none."""
-        request = self._requests[job.key]
-        if not 0 < request.gpus < 1:
-            return False
-        self._requests[job.key] = replace(request, gpus=1.0)
-        self._again.add(job.key)
-        return True
-
-    def submit(self, kind: str, job: Job) -> None:
-        """Hand over a job that `next_of` named (`train`), or one to `score`."""
-        import ray
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-        if kind == "score":
-            if self._desk is None:
-                # num_cpus=0: scoring takes seconds, and a reserved processor would idle for hours. Its place is beside the
-                # driver, not beside cells that are being timed. An actor that asks for nothing at all is placed by a node
-                # drawn at random, which may not know this one yet; one byte makes it this node's own decision.
-                here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-                desk = ray.remote(num_cpus=0, memory=1, max_restarts=RETRIES, max_task_retries=RETRIES)(ScoringDesk)
-                self._desk = desk.options(scheduling_strategy=here).remote(self._score)
-            self._running[self._desk.score.remote(job)] = (kind, job)
-            return
-        request, (room, _) = self._requests[job.key], self._places[job.key]
+    def _submit_train(self, job: Job) -> Any:
+        request, (available, _) = self._requests[job.key], self._placed[job.key]
         # Where somebody else's work holds the node, another will do: without this Ray would wait for it.
-        near = NodeAffinitySchedulingStrategy(room.node.name, soft=True, _spill_on_unavailable=True)
-        function = self._train_alone if request.gpus and room.node.accelerators else self._train
+        near = NodeAffinitySchedulingStrategy(available.node.name, soft=True, _spill_on_unavailable=True)
+        function = self._train_alone if request.gpus and available.node.accelerators else self._train
         placed = function.options(**request.options(), scheduling_strategy=near, name=job.label)
-        given = replace(job, gpus=request.gpus, again=job.key in self._again)
-        self._running[placed.remote(given, self._work)] = (kind, job)
+        return placed.remote(replace(job, gpus=request.gpus, again=job.key in self._widened), self._work)
 
-    def wait(self) -> list[tuple[str, Job, Outcome]]:
+    def _submit_score(self, job: Job) -> Any:
+        if self._scorer is None:
+            # num_cpus=0: scoring takes seconds, and a reserved processor would idle for hours. Its place is beside the
+            # driver, not beside cells that are being timed. An actor that asks for nothing at all is placed by a node
+            # drawn at random, which may not know this one yet; one byte makes it this node's own decision.
+            here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+            actor = ray.remote(num_cpus=0, memory=1, max_restarts=RETRIES, max_task_retries=RETRIES)(ScoringDesk)
+            self._scorer = actor.options(scheduling_strategy=here).remote(self._score)
+        return self._scorer.score.remote(job)
+
+    def wait(self) -> list[tuple[Kind, Job, Outcome]]:
         """Jobs that have ended, after at most half a second; an empty list when none has. Raises RayLostError."""
-        import ray
-
-        if time.monotonic() - self._looked > LOOK_SECONDS:
-            self._look()
+        if time.monotonic() - self._refreshed > REFRESH_SECONDS:
+            self._refresh_nodes()
         if not self._running:
-            self._starve()
+            self._wait_for_nodes()
             return []
-        self._starved = None
+        self._idle_since = None
         ready, _ = ray.wait(list(self._running), num_returns=1, timeout=POLL_SECONDS)
         ended = []
         for reference in ready:
             kind, job = self._running.pop(reference)
             if kind == "train":
-                room, held = self._places.pop(job.key)
-                room.give(self._requests[job.key], held)
+                node, held = self._placed.pop(job.key)
+                node.release(self._requests[job.key], held)
             ended.append((kind, job, self._outcome(reference, kind, job)))
         return ended
 
-    def _starve(self) -> None:
+    def _refresh_nodes(self) -> None:
+        """Take note of nodes that have joined or gone; cells of a lost node are moved by Ray, unless it is this one."""
+        self._refreshed = time.monotonic()
+        known = {one.node.name: one for one in self._available}
+        try:
+            self._available = [known.get(node.name) or Available(node) for node in nodes()]
+        except RayLostError:
+            self._lost = True
+            raise
+
+    def _wait_for_nodes(self) -> None:
         """Nothing runs and nothing fits: the nodes that could take the waiting cells are gone. They may come back."""
-        self._starved = self._starved or time.monotonic()
-        if time.monotonic() - self._starved > STARVED_SECONDS:
+        self._idle_since = self._idle_since or time.monotonic()
+        if time.monotonic() - self._idle_since > NO_NODE_SECONDS:
             raise BenchError(
-                f"no node of this Ray has been able to take a waiting cell for {STARVED_SECONDS:.0f} s; the same command goes on "
+                f"no node of this Ray has been able to take a waiting cell for {NO_NODE_SECONDS:.0f} s; the same command goes on "
                 "when the nodes are back"
             )
         time.sleep(POLL_SECONDS)
 
-    def _outcome(self, reference: Any, kind: str, job: Job) -> Outcome:
-        import ray
-
+    def _outcome(self, reference: Any, kind: Kind, job: Job) -> Outcome:
         try:
             outcome: Outcome = ray.get(reference)
             return outcome
-        except ray.exceptions.RayError as error:
-            if isinstance(error, ray.exceptions.LocalRayletDiedError):
-                self._lost = True
-                raise RayLostError from error
-            self._look()
+        except LocalRayletDiedError as error:
+            self._lost = True
+            raise RayLostError from error
+        except RayError as error:
+            self._refresh_nodes()
             reason = (str(error).strip().splitlines() or [""])[0]
             message = (
                 f"the worker process ended {RETRIES + 1} times without an answer ({type(error).__name__}: {reason}); "
@@ -180,29 +170,32 @@ class RayBackend:
             record_failure(job, type(error).__name__, message)
             return Outcome("failed", message)
 
+    def widen(self, job: Job) -> bool:
+        """Give a job that ran out of memory a whole GPU, once; False where it had one or none."""
+        request = self._requests[job.key]
+        if not 0 < request.gpus < 1:
+            return False
+        self._requests[job.key] = replace(request, gpus=1.0)
+        self._widened.add(job.key)
+        return True
+
     def close(self, stopped: bool) -> None:
         """End what this backend started: with `stopped` the running cells too, which keep their checkpoints."""
-        import ray
-
-        if self._lost:
-            self._shut_down()
-            return
-        if stopped:
-            for reference in self._running:
-                with contextlib.suppress(ray.exceptions.RayError, ValueError, TypeError):
-                    ray.cancel(reference, force=not self._is_score(reference))
-        elif self._desk is not None:
-            with contextlib.suppress(ray.exceptions.RayError):
-                ray.get(self._desk.close.remote(), timeout=30)
-        if self._desk is not None:
-            ray.kill(self._desk)
+        if not self._lost:
+            if stopped:
+                self._cancel_running()
+            elif self._scorer is not None:
+                with contextlib.suppress(RayError):
+                    ray.get(self._scorer.close.remote(), timeout=30)
+            if self._scorer is not None:
+                ray.kill(self._scorer)
         self._shut_down()
 
-    def _is_score(self, reference: Any) -> bool:
-        return self._running[reference][0] == "score"  # Ray refuses to cancel an actor's task by force
+    def _cancel_running(self) -> None:
+        for reference, (kind, _) in self._running.items():
+            with contextlib.suppress(RayError, ValueError, TypeError):
+                ray.cancel(reference, force=kind != "score")  # Ray refuses to cancel an actor's task by force
 
     def _shut_down(self) -> None:
-        import ray
-
         if self._owns_ray:
             ray.shutdown()

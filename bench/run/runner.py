@@ -1,4 +1,4 @@
-"""`bench run`: skip what is done, train and score the rest, tell how it went."""
+"""`bench run`: skip what is done, train and score the rest, say how it went."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Protocol
 
 from bench import BenchError
 from bench.cell.job import Job, Outcome, Score, Work, state_of
@@ -22,36 +21,17 @@ from bench.declare.card import Resources
 from bench.declare.registry import find_methods
 from bench.declare.settings import given
 from bench.home import Home
+from bench.plan.cells import Cell
+from bench.plan.request import RunSpec
 from bench.records.schema import Record
 from bench.records.store import BadRecord, read_record
-from bench.run.cluster import LOCAL, RayLostError, nodes
+from bench.run.backend import LOCAL, Backend, InlineBackend, Kind, RayLostError
 from bench.run.display import Display, Result
-from bench.run.inline import InlineBackend
-from bench.run.ray_backend import RayBackend
 from bench.tracking.background import NoTracking, Tracking, open_tracking
 from bench.tracking.stores import check_store, refuse_one_machine
 
-if TYPE_CHECKING:
-    from bench.plan.cells import Cell
-    from bench.plan.request import RunSpec
-
-
 ALL_WELL, SOME_FAILED = 0, 1
 RETRY = "failed before; add --retry-failed to try it again"
-
-
-class Backend(Protocol):
-    """Where jobs run: `InlineBackend` or `RayBackend`."""
-
-    def next_of(self, waiting: Iterable[Job]) -> Job | None: ...
-
-    def widen(self, job: Job) -> bool: ...
-
-    def submit(self, kind: str, job: Job) -> None: ...
-
-    def wait(self) -> list[tuple[str, Job, Outcome]]: ...
-
-    def close(self, stopped: bool) -> None: ...
 
 
 def run(
@@ -66,28 +46,14 @@ def run(
     """
     _check_writable(home)
     check_store(spec.mlflow, home)
-    jobs = {cell.key: _job(cell, home) for cell in cells}
-    states = {key: state_of(Path(job.folder)) for key, job in jobs.items()}
-    todo = _todo(jobs, states, spec.retry_failed)
-    this = _Run(jobs, {cell.key: cell for cell in cells}, states, home)
+    this = _Run(cells, home, spec)
     begun = time.monotonic()
-    status = this.go(todo, spec, work, score) if todo else None
-    results = [this.result(key) for key in jobs]
+    status = this.go(work, score) if this.queue else None
+    results = this.results()
     Display([]).results(results, time.monotonic() - begun)
     if status is not None:
         return status
     return ALL_WELL if all(result.state == "done" for result in results) else SOME_FAILED
-
-
-def _job(cell: Cell, home: Home) -> Job:
-    return Job(cell.key, cell.label, str(cell.folder(home)), str(home.root), cell.config)
-
-
-def _todo(jobs: dict[str, Job], states: dict[str, str], retry_failed: bool) -> list[tuple[str, Job]]:
-    """What is to be done: unscored cells first, since their scores cost seconds; then the cells to train, in order."""
-    to_score = [("score", job) for key, job in jobs.items() if states[key] == "unscored"]
-    wanted = ("missing", "failed") if retry_failed else ("missing",)
-    return to_score + [("train", job) for key, job in jobs.items() if states[key] in wanted]
 
 
 def _check_writable(home: Home) -> None:
@@ -111,28 +77,60 @@ def resources_of(method: str, spec: RunSpec) -> Resources:
     return card.model_copy(update=given(spec.resources))
 
 
+class _Queue:
+    """Jobs that are not submitted yet: scores before training, since they cost seconds."""
+
+    def __init__(self) -> None:
+        self._to_score: deque[Job] = deque()
+        self._to_train: dict[str, Job] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._to_score or self._to_train)
+
+    def jobs(self) -> list[Job]:
+        """All jobs, those to score first."""
+        return [*self._to_score, *self._to_train.values()]
+
+    def add(self, kind: Kind, job: Job) -> None:
+        if kind == "score":
+            self._to_score.append(job)
+        else:
+            self._to_train[job.key] = job
+
+    def next(self, backend: Backend) -> tuple[Kind, Job] | None:
+        """What to submit now; None while there is nothing or no room."""
+        if self._to_score:
+            return "score", self._to_score.popleft()
+        job = backend.admit(self._to_train.values()) if self._to_train else None
+        return None if job is None else ("train", self._to_train.pop(job.key))
+
+
 class _Run:
-    """One command's cells on their way."""
+    """The cells of one command: the queue of what is to do, and how each job ended."""
 
-    def __init__(self, jobs: dict[str, Job], cells: dict[str, Cell], states: dict[str, str], home: Home) -> None:
-        self._jobs, self._cells, self._home = jobs, cells, home
-        self._before = states
-        self._outcomes: dict[str, Outcome] = {}
+    def __init__(self, cells: Sequence[Cell], home: Home, spec: RunSpec) -> None:
+        self._home, self._spec = home, spec
+        self._cells = {cell.key: cell for cell in cells}
+        self._jobs = {cell.key: Job.of(cell, home) for cell in cells}
+        self._before = {key: state_of(Path(job.folder)) for key, job in self._jobs.items()}
         self._begun: set[str] = set()
+        self._outcomes: dict[str, Outcome] = {}
+        self.queue = _Queue()
+        to_train = ("missing", "failed") if spec.retry_failed else ("missing",)
+        for key, job in self._jobs.items():
+            if self._before[key] == "unscored":
+                self.queue.add("score", job)
+            elif self._before[key] in to_train:
+                self.queue.add("train", job)
 
-    @property
-    def dataset(self) -> str:
-        """Name of the data set, the same for all cells of a command."""
-        return next(str(job.config["dataset"]) for job in self._jobs.values())
-
-    def go(self, todo: list[tuple[str, Job]], spec: RunSpec, work: Work | None, score: Score | None) -> int | None:
-        """Work off `todo`; returns an exit status only if stopped by a signal."""
-        display = Display([job for _, job in todo])
+    def go(self, work: Work | None, score: Score | None) -> int | None:
+        """Work off the queue; returns an exit status only if stopped by a signal."""
+        display = Display(self.queue.jobs())
         with _Signals() as signals:
             try:
-                backend = self._backend([job for _, job in todo], spec, work, score)
+                backend = self._backend(work, score)
                 signals.listen()  # Ray puts handlers of its own in place when it starts
-                self._use(backend, todo, spec, display)
+                self._use(backend, display)
             except KeyboardInterrupt:
                 display.say("Stopped. The same command goes on from the last checkpoints.")
                 return signals.status
@@ -140,26 +138,19 @@ class _Run:
                 display.say(str(error))
         return None
 
-    def _use(self, backend: Backend, todo: list[tuple[str, Job]], spec: RunSpec, display: Display) -> None:
-        command = shlex.join(["bench", *sys.argv[1:]])
-        tracking = open_tracking(spec.mlflow, self._home, self.dataset, command, display.say)
-        finished = False
-        try:
-            with display, Watcher(display.move, [display.curves, tracking.curves]) as watcher:
-                self._work_off(todo, backend, display, tracking, watcher)
-            finished = True
-        finally:
-            with _deaf():
-                backend.close(stopped=not finished)
-                tracking.close(stopped=not finished)
-
-    def _backend(self, todo: list[Job], spec: RunSpec, work: Work | None, score: Score | None) -> Backend:
+    def _backend(self, work: Work | None, score: Score | None) -> Backend:
+        spec = self._spec
         if spec.executor == "inline":
             if spec.address != LOCAL:
                 raise BenchError(
                     f"executor=inline runs cells in this process: leave executor.address={spec.address} out"
                 )
             return InlineBackend(work, score)
+        # Here, because they import Ray, which neither executor=inline nor a command with nothing to do needs.
+        from bench.run.cluster import nodes
+        from bench.run.ray_backend import RayBackend
+
+        todo = self.queue.jobs()
         cards = {job.key: resources_of(job.config["method"], spec) for job in todo}
         backend = RayBackend(todo, cards, work, score, spec.address, spec.max_concurrent)
         try:
@@ -169,18 +160,26 @@ class _Run:
             raise
         return backend
 
-    def _work_off(
-        self,
-        todo: Sequence[tuple[str, Job]],
-        backend: Backend,
-        display: Display,
-        tracking: Tracking | NoTracking,
-        watcher: Watcher,
-    ) -> None:
-        waiting = _Waiting(todo)
+    def _use(self, backend: Backend, display: Display) -> None:
+        dataset = str(next(iter(self._jobs.values())).config["dataset"])  # the same for all cells of a command
+        command = shlex.join(["bench", *sys.argv[1:]])
+        tracking = open_tracking(self._spec.mlflow, self._home, dataset, command, display.say)
+        finished = False
+        try:
+            watched = Watcher(display.move, [display.curves, tracking.curves], display.remind)
+            with display, watched as watcher:
+                self._work_off(backend, display, tracking, watcher)
+            finished = True
+        finally:
+            with _ignored_signals():
+                backend.close(stopped=not finished)
+                tracking.close(stopped=not finished)
+
+    def _work_off(self, backend: Backend, display: Display, tracking: Tracking | NoTracking, watcher: Watcher) -> None:
+        """Submit what fits, wait for what ends, until neither is left. A trained cell comes back to be scored."""
         running = 0
-        while waiting or running:
-            while (step := waiting.next(backend)) is not None:
+        while self.queue or running:
+            while (step := self.queue.next(backend)) is not None:
                 kind, job = step
                 if job.key not in self._begun:
                     self._begun.add(job.key)
@@ -198,62 +197,43 @@ class _Run:
                 display.end(job, kind, outcome)
                 if outcome.out_of_memory and backend.widen(job):
                     display.say(f"{job.label}: once more, alone on a whole GPU")
-                    waiting.add("train", job)
-                    continue
-                if kind == "train" and outcome.state == "unscored":
-                    waiting.add("score", job)
-                    continue
-                record = self._record(job.key)
-                if record is not None:
+                    self.queue.add("train", job)
+                elif kind == "train" and outcome.state == "unscored":
+                    self.queue.add("score", job)
+                elif (record := _record_of(job)) is not None:
                     tracking.finish(job, record)
 
-    def _record(self, key: str) -> Record | None:
-        try:
-            return read_record(Path(self._jobs[key].folder) / "record.json")
-        except BadRecord:
-            return None
+    def results(self) -> list[Result]:
+        """The closing rows, one for each cell."""
+        return [self._result(job) for job in self._jobs.values()]
 
-    def result(self, key: str) -> Result:
-        """The closing row of a cell."""
-        job, outcome = self._jobs[key], self._outcomes.get(key)
-        record = self._record(key)
-        if outcome is not None:
-            state, message = outcome.state, outcome.message
-        elif key in self._begun:
-            state, message = "stopped", ""
-        elif self._before[key] == "failed":
-            told = f" ({record.failure.message})" if record is not None and record.failure is not None else ""
-            state, message = "failed", f"{RETRY}{told}"
-        else:
-            state, message = self._before[key].replace("missing", "not run"), ""
+    def _result(self, job: Job) -> Result:
+        outcome, record = self._outcomes.get(job.key), _record_of(job)
+        state, message = self._ending(job, record)
+        new = outcome is not None
         if record is None or record.state != "done":
-            return Result(job.label, state, None, None, message + _log_of(job, state), outcome is not None)
+            return Result(job.label, state, None, None, message + _log_of(job, state), new)
         cider = record.scores.get(record.split, {}).get("cider")
-        return Result(job.label, state, cider, _seconds(record), message, outcome is not None)
+        return Result(job.label, state, cider, _seconds(record), message, new)
+
+    def _ending(self, job: Job, record: Record | None) -> tuple[str, str]:
+        """State of a cell at the end of the command, and what there is to say about it."""
+        before = self._before[job.key]
+        if job.key in self._outcomes:
+            return self._outcomes[job.key].state, self._outcomes[job.key].message
+        if job.key in self._begun:
+            return "stopped", ""
+        if before == "failed":
+            failure = f" ({record.failure.message})" if record is not None and record.failure is not None else ""
+            return "failed", f"{RETRY}{failure}"
+        return ("not run" if before == "missing" else before), ""
 
 
-class _Waiting:
-    """Jobs that are not handed over yet: scores before training, since they cost seconds."""
-
-    def __init__(self, todo: Sequence[tuple[str, Job]]) -> None:
-        self._scores = deque(job for kind, job in todo if kind == "score")
-        self._cells = {job.key: job for kind, job in todo if kind == "train"}
-
-    def __bool__(self) -> bool:
-        return bool(self._scores or self._cells)
-
-    def add(self, kind: str, job: Job) -> None:
-        if kind == "score":
-            self._scores.append(job)
-        else:
-            self._cells[job.key] = job
-
-    def next(self, backend: Backend) -> tuple[str, Job] | None:
-        """What to hand over now, if anything."""
-        if self._scores:
-            return "score", self._scores.popleft()
-        job = backend.next_of(self._cells.values()) if self._cells else None
-        return None if job is None else ("train", self._cells.pop(job.key))
+def _record_of(job: Job) -> Record | None:
+    try:
+        return read_record(Path(job.folder) / "record.json")
+    except BadRecord:
+        return None
 
 
 def _log_of(job: Job, state: str) -> str:
@@ -308,7 +288,7 @@ class _Signals:
 
 
 @contextlib.contextmanager
-def _deaf() -> Iterator[None]:
+def _ignored_signals() -> Iterator[None]:
     """Ignore further signals while what was started is being ended."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -16,7 +16,8 @@ from typing import Any
 from bench.declare.card import Interval
 from bench.home import Home
 from bench.run.admission import Request
-from bench.run.cluster import LOOK_SECONDS, RayLostError, check_nodes, connect, nodes, request_of, with_memory
+from bench.run.backend import RayLostError
+from bench.run.cluster import REFRESH_SECONDS, check_nodes, connect, nodes, nodes_for, request_of
 from bench.run.runner import resources_of
 from bench.tracking.background import NoTracking, Tracking, open_tracking
 from bench.tracking.stores import refuse_one_machine
@@ -78,7 +79,7 @@ def _fit(study: Study, report: Report, home: Home, say: Say, todo: list[int], tr
     job = study.job(study.base, home)  # every trial asks for as much
     check_nodes([job], home)
     card = resources_of(study.card.name, study.spec.run)
-    asked = request_of(job, card, with_memory(nodes(), [card]))
+    asked = request_of(job, card, nodes_for([card]))
     keeper = Keeper(study, report, home, say, todo, tracking)
     where = study.spec.storage or str(home.work / "tune" / "ray")
     files, path = storage.place(where)
@@ -118,7 +119,7 @@ def _ends_with_ray() -> Iterator[None]:
     over = threading.Event()
 
     def watch() -> None:
-        while not over.wait(LOOK_SECONDS):
+        while not over.wait(REFRESH_SECONDS):
             try:
                 nodes()
             except RayLostError as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import BenchError
-from bench.run.cluster import ask_nodes
+from bench.disk.whole import replacing
 
 STATES = "states"
 
@@ -61,6 +61,8 @@ def check(storage: str) -> None:
             "write there, or leave storage= out"
         ) from None
     try:
+        from bench.run.cluster import ask_nodes  # it imports Ray, which only a search needs
+
         for _, address, reason in ask_nodes(sees, storage, name):
             if reason:
                 raise BenchError(
@@ -105,13 +107,11 @@ class Shelf:
     def fetch(self, key: str, state: Path) -> bool:
         """Bring the copy to `state`; False if there is none."""
         files, path = self._at(key)
-        aside = state.with_name(state.name + ".tmp")
         try:
-            with files.open_input_stream(path) as source, aside.open("wb") as target:
+            with files.open_input_stream(path) as source, replacing(state) as aside, aside.open("wb") as target:
                 shutil.copyfileobj(source, target, 2**20)
         except FileNotFoundError:
             return False
-        aside.replace(state)
         return True
 
     def drop(self, key: str) -> None:

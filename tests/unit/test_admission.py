@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from bench.run.admission import Node, Request, Room, choose
+from bench.run.admission import Available, Node, Request, choose
 
 HALF, WHOLE = Request(1, 0.5), Request(1, 1.0)
 CLUSTER = [Node(32.0, 8.0, name=f"node{number}") for number in range(50)]
@@ -20,11 +20,11 @@ class Clock:
     """Cells that end at set times. Placing is `choose`'s; what it breaks is found here."""
 
     def __init__(self, nodes: Iterable[Node]) -> None:
-        self.rooms = [Room(node) for node in nodes]
-        self.gpus = sum(room.node.gpus for room in self.rooms)
+        self.nodes = [Available(node) for node in nodes]
+        self.gpus = sum(one.node.gpus for one in self.nodes)
         self.now, self.idle, self.waited = 0.0, 0.0, 0.0
         self.waiting: dict[Request, list[tuple[float, float]]] = {}  # (asked at, lasts)
-        self.running: list[tuple[float, int, Room, Request, dict[int, float]]] = []
+        self.running: list[tuple[float, int, Available, Request, dict[int, float]]] = []
         self.begun: list[tuple[Request, float, float]] = []  # (request, asked at, began at)
         self._order = itertools.count()
 
@@ -33,13 +33,13 @@ class Clock:
 
     def start(self) -> None:
         """Place what can start now."""
-        while (found := choose([request for request, cells in self.waiting.items() if cells], self.rooms)) is not None:
-            request, room = found
+        while (found := choose([request for request, cells in self.waiting.items() if cells], self.nodes)) is not None:
+            request, node = found
             asked, lasts = self.waiting[request].pop(0)
-            held = room.take(request)
-            assert room.cpus >= -1e-9 and all(free >= -1e-9 for free in room.gpus), "more than the node has"
+            held = node.reserve(request)
+            assert node.cpus >= -1e-9 and all(free >= -1e-9 for free in node.gpus), "more than the node has"
             assert sum(held.values()) == pytest.approx(request.gpus)
-            heapq.heappush(self.running, (self.now + lasts, next(self._order), room, request, held))
+            heapq.heappush(self.running, (self.now + lasts, next(self._order), node, request, held))
             self.begun.append((request, asked, self.now))
 
     def step(self) -> bool:
@@ -47,12 +47,12 @@ class Clock:
         self.start()
         if not self.running:
             return False
-        until, _, room, request, held = heapq.heappop(self.running)
+        until, _, node, request, held = heapq.heappop(self.running)
         if any(self.waiting.values()):  # at the end of a queue GPUs stand idle whatever the order
-            self.idle += (until - self.now) * sum(sum(one.gpus) for one in self.rooms)
+            self.idle += (until - self.now) * sum(sum(one.gpus) for one in self.nodes)
             self.waited += (until - self.now) * self.gpus
         self.now = until
-        room.give(request, held)
+        node.release(request, held)
         return True
 
 
@@ -84,7 +84,7 @@ def test_a_whole_gpu_is_not_passed_for_ever_by_halves() -> None:
         clock.ask(HALF, draw.uniform(50.0, 100.0))
     for _ in range(20):
         clock.step()
-    assert all(free < 1 for free in clock.rooms[0].gpus)
+    assert all(free < 1 for free in clock.nodes[0].gpus)
     clock.ask(WHOLE, 100.0)
     asked = clock.now
     while clock.step():
@@ -110,35 +110,35 @@ def test_processors_are_kept_for_the_cell_ahead_too() -> None:
 
 def test_what_cannot_be_met_keeps_nobody_waiting() -> None:
     other = Request(1, 1.0, "H100")
-    rooms = [Room(Node(2.0, 1.0, ("A100",), "a"))]
-    assert choose([other, HALF], rooms) == (HALF, rooms[0])
-    assert choose([other], rooms) is None and choose([], rooms) is None and choose([HALF], []) is None
+    nodes = [Available(Node(2.0, 1.0, ("A100",), "a"))]
+    assert choose([other, HALF], nodes) == (HALF, nodes[0])
+    assert choose([other], nodes) is None and choose([], nodes) is None and choose([HALF], []) is None
 
 
 def test_kinds_of_gpus_are_kept_apart_and_held_up_by_none() -> None:
-    rooms = [Room(Node(4.0, 1.0, ("A100",), "a")), Room(Node(4.0, 1.0, ("H100",), "h"))]
+    nodes = [Available(Node(4.0, 1.0, ("A100",), "a")), Available(Node(4.0, 1.0, ("H100",), "h"))]
     fast = Request(1, 1.0, "H100")
-    assert choose([fast], rooms) == (fast, rooms[1])
-    rooms[1].take(fast)
-    assert choose([fast, WHOLE], rooms) == (WHOLE, rooms[0]), "the other GPU does not wait for the cell ahead"
+    assert choose([fast], nodes) == (fast, nodes[1])
+    nodes[1].reserve(fast)
+    assert choose([fast, WHOLE], nodes) == (WHOLE, nodes[0]), "the other GPU does not wait for the cell ahead"
 
 
 def test_shares_fill_gaps_and_cells_without_gpus_leave_them_alone() -> None:
-    plain, gpu = Room(Node(4.0, 0.0, name="plain")), Room(Node(4.0, 2.0, name="gpu"))
+    plain, gpu = Available(Node(4.0, 0.0, name="plain")), Available(Node(4.0, 2.0, name="gpu"))
     assert choose([Request(1, 0.0)], [gpu, plain]) == (Request(1, 0.0), plain)
-    held = gpu.take(HALF)
-    assert gpu.take(HALF).keys() == held.keys(), "two halves share one GPU"
-    assert gpu.take(WHOLE).keys() != held.keys()
-    gpu.give(HALF, held)
+    held = gpu.reserve(HALF)
+    assert gpu.reserve(HALF).keys() == held.keys(), "two halves share one GPU"
+    assert gpu.reserve(WHOLE).keys() != held.keys()
+    gpu.release(HALF, held)
     assert gpu.cpus == 2.0 and sorted(gpu.gpus) == [0.0, 0.5]
-    fifths = Room(Node(8.0, 1.0))
+    fifths = Available(Node(8.0, 1.0))
     for _ in range(5):
         assert fifths.fits(Request(1, 0.2))
-        fifths.take(Request(1, 0.2))
+        fifths.reserve(Request(1, 0.2))
     assert not fifths.fits(Request(1, 0.2))
 
 
 def test_idle_processors_are_preferred() -> None:
-    busy, free = Room(Node(4.0, 0.0, name="busy")), Room(Node(4.0, 0.0, name="free"))
-    busy.take(Request(1, 0.0))
+    busy, free = Available(Node(4.0, 0.0, name="busy")), Available(Node(4.0, 0.0, name="free"))
+    busy.reserve(Request(1, 0.0))
     assert choose([Request(1, 0.0)], [busy, free]) == (Request(1, 0.0), free)

@@ -203,7 +203,7 @@ def test_a_second_run_does_nothing_and_starts_no_ray(home: Home, monkeypatch: py
     def refuse(*_: Any) -> None:
         raise AssertionError("nothing is to be done")
 
-    monkeypatch.setattr("bench.run.runner.RayBackend", refuse)
+    monkeypatch.setattr("bench.run.ray_backend.RayBackend", refuse)
     monkeypatch.setattr("bench.run.runner.open_tracking", refuse)
     assert go(cells, home) == 0
     assert all(len(pids(cell, home)) == 1 for cell in cells)

@@ -99,6 +99,65 @@ def test_off_a_terminal_a_cell_is_not_told_of_every_second(
     assert told == [f"{name}: base epoch {epoch}" for epoch in range(0, 60, 10) for name in ("one", "other")]
 
 
+def test_off_a_terminal_a_long_epoch_is_not_silent(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten minutes without the end of an epoch: every cell at work has a line a minute, one that waits or has ended none."""
+    now = {"seconds": 1000.0}
+    monkeypatch.setattr("bench.run.display.time.monotonic", lambda: now["seconds"])
+    reading, training, scored, ended, waiting = (Job(name, name, "", "", {}) for name in ("r", "t", "s", "e", "w"))
+    display = Display([reading, training, scored, ended, waiting])
+    for job in (reading, training, ended):
+        display.begin(job, "train")
+    display.begin(scored, "score")
+    display.end(ended, "train", Outcome("done"))
+    capsys.readouterr()
+    for second in range(600):
+        now["seconds"] += 1.0
+        if second > 90:
+            display.move(training, Position("base", 2, 1000 + second, 100_000, {"loss": 2.5}, 7300.0))
+        display.remind()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["r", "t", "s"] * 10
+    assert lines[:3] == ["r: running for 60 s", "t: running for 60 s", "s: scoring for 60 s"]
+    assert lines[-2] == "t: running for 10 min, base epoch 2, 1,599 of 100,000 captions, loss 2.500, 2 h 1 min left"
+
+
+def test_the_line_of_an_epoch_is_a_sign_of_life_too(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = {"seconds": 0.0}
+    monkeypatch.setattr("bench.run.display.time.monotonic", lambda: now["seconds"])
+    job = Job("k", "toy", "", "", {})
+    display = Display([job])
+    display.begin(job, "train")
+    for second in range(1, 200):
+        now["seconds"] = float(second)
+        if second % 45 == 0:
+            row = {"phase": "base", "epoch": second, "captions": 1, "seconds": 1.0, "name": "loss", "value": 2.0}
+            display.curves(job, [row])
+        display.remind()
+    assert len(capsys.readouterr().out.splitlines()) == 1 + 4, "started, and four epochs"
+
+
+def test_a_cell_that_writes_nothing_is_heard_of_all_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that watches cells is what makes the lines: the driver itself waits inside the cell with executor=inline."""
+    monkeypatch.setattr("bench.run.display.SILENT_SECONDS", 0.5)
+    monkeypatch.setattr("bench.cell.progress.POLL_SECONDS", 0.1)
+    job = Job("k", "toy", str(tmp_path), str(tmp_path), {})
+    display = Display([job])
+    display.begin(job, "train")
+    printed = ""
+    with Watcher(display.move, [display.curves], display.remind):
+        deadline = time.monotonic() + 20
+        while "toy: running for" not in printed and time.monotonic() < deadline:
+            time.sleep(0.05)
+            printed += capsys.readouterr().out
+    assert "toy: running for" in printed
+
+
 class Screen(io.StringIO):
     """A terminal, for those who ask."""
 

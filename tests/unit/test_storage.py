@@ -8,15 +8,14 @@ from typing import Any
 import pytest
 
 from bench import BenchError
-from bench.run.cluster import Answered
-from bench.tuning import storage
+from bench.run.cluster import NodeAnswer
 from bench.tuning.storage import Shelf, check, place, refuse, sees
 
 
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """A cluster of one node."""
-    monkeypatch.setattr(storage, "ask_nodes", lambda *words: [])
+    monkeypatch.setattr("bench.run.cluster.ask_nodes", lambda *words: [])
 
 
 def resumed(shelf: Shelf, folder: Path) -> bytes | None:
@@ -81,9 +80,9 @@ def test_a_folder_of_one_machine_alone_is_named(tmp_path: Path, monkeypatch: pyt
     def asked(question: Any, where: str, name: str) -> list[Answered[str]]:
         assert question is sees and sees(where, name) == ""
         other = sees(str(tmp_path / "elsewhere"), name)
-        return [Answered("a", "10.0.0.1", sees(where, name)), Answered("b", "10.0.0.2", other)]
+        return [NodeAnswer("a", "10.0.0.1", sees(where, name)), NodeAnswer("b", "10.0.0.2", other)]
 
-    monkeypatch.setattr(storage, "ask_nodes", asked)
+    monkeypatch.setattr("bench.run.cluster.ask_nodes", asked)
     with pytest.raises(
         BenchError, match=r"node 10\.0\.0\.2 does not see storage=.*/runs \(.*\): name storage that all"
     ):
