@@ -77,7 +77,7 @@ def test_what_cannot_be_written_is_a_sentence(tmp_path: Path, bucket: str, alone
 def test_a_folder_of_one_machine_alone_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The other node looks into a folder of its own, as one does that has no shared file system below the path."""
 
-    def asked(question: Any, where: str, name: str) -> list[Answered[str]]:
+    def asked(question: Any, where: str, name: str) -> list[NodeAnswer[str]]:
         assert question is sees and sees(where, name) == ""
         other = sees(str(tmp_path / "elsewhere"), name)
         return [NodeAnswer("a", "10.0.0.1", sees(where, name)), NodeAnswer("b", "10.0.0.2", other)]
