@@ -13,7 +13,7 @@ from bench import BenchError
 from bench.data.batches import CorpusClips, StreamSource
 from bench.features.extraction import PIXELS
 from bench.features.footage import videos_in
-from bench.features.one_video import Told, VideoStreams
+from bench.features.one_video import ByStream, VideoStreams
 from bench.features.sidecar import cache_path, read_sidecar, sidecar_path
 from bench.features.specs import Preprocessing
 from bench.features.video import EXTENSIONS, UnreadableVideoError
@@ -41,8 +41,8 @@ class Checkpoint:
         self,
         video: str | Path,
         *,
-        encoder: str | Told | None = None,
-        weights: str | Path | Told | None = None,
+        encoder: str | ByStream | None = None,
+        weights: str | Path | ByStream | None = None,
         search: Search | None = None,
     ) -> Caption:
         """The caption of a video file: text, log-probability, the other beams, traces.
@@ -74,8 +74,8 @@ class VideoCaptioner:
     def __init__(
         self,
         trained: Checkpoint,
-        encoder: str | Told | None = None,
-        weights: str | Path | Told | None = None,
+        encoder: str | ByStream | None = None,
+        weights: str | Path | ByStream | None = None,
         search: Search | None = None,
         tell: Callable[[str], None] = lambda sentence: None,
     ) -> None:
@@ -153,7 +153,7 @@ def _recorded(streams: Mapping[str, StreamInfo], dataset: str) -> dict[str, Stre
     return found
 
 
-def _told(value: str | Path | Told | None) -> dict[str, str]:
+def _told(value: str | Path | ByStream | None) -> dict[str, str]:
     """What was told of each stream; of all of them under the empty name."""
     if value is None:
         return {}

@@ -381,7 +381,7 @@ class Cache:
 
     @property
     def made_by(self) -> dict[str, Any]:
-        """All that the cache was told of the making of its features, `name` first of all; empty if nothing."""
+        """All that is recorded of the making of its features, `name` first of all; empty if nothing."""
         return dict(self._open().contents.header["attributes"].get("encoder", {}))
 
     def __len__(self) -> int:

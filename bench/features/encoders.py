@@ -155,9 +155,9 @@ def _downloaded(spec: Spec, create: Any) -> nn.Module:
     try:
         network: nn.Module = create()
     except Exception as error:  # whatever a download can raise: timm, huggingface_hub, urllib, ssl
-        told = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise BenchError(
-            f"the weights {spec.pretrained} of encoder {spec.name} cannot be had ({told}): connect this machine to the "
+            f"the weights {spec.pretrained} of encoder {spec.name} cannot be had ({reason}): connect this machine to the "
             f"network, or name a file of weights (.safetensors) instead"
         ) from error
     return network
@@ -270,10 +270,10 @@ class RegionEncoder(nn.Module):
         from torchvision.ops import nms
 
         kept = nms(boxes, scores, OVERLAP)[: self.count]
-        told = torch.cat([boxes[kept] / limits, scores[kept, None]], dim=1)
+        scored = torch.cat([boxes[kept] / limits, scores[kept, None]], dim=1)
         return {
             "regions": _filled(self._vectors(maps, boxes[kept], images.image_sizes), self.count),
-            "boxes": _filled(told, self.count),
+            "boxes": _filled(scored, self.count),
         }
 
     def _vectors(self, maps: Mapping[str, Tensor], boxes: Tensor, sizes: list[tuple[int, int]]) -> Tensor:

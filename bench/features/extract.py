@@ -103,8 +103,8 @@ class Extractor:
         try:
             return encoder.to(self.device).requires_grad_(False)
         except (RuntimeError, AssertionError) as error:  # a torch without CUDA, a device that is not there
-            told = str(error).strip().splitlines()[0]
-            raise BenchError(f"device {self.device} cannot be used ({told}): leave device= out") from error
+            reason = str(error).strip().splitlines()[0]
+            raise BenchError(f"device {self.device} cannot be used ({reason}): leave device= out") from error
 
     def _shapes(self) -> dict[str, tuple[tuple[int, ...], bool, str]]:
         own = self.extraction
@@ -291,11 +291,11 @@ def _refuse_another(target: Path, options: Mapping[str, Any]) -> None:
         names = [*options, *(name for name in before if name not in options and name != "digest")]
         differ = [name for name in names if before.get(name) != options.get(name)]
         if differ:
-            told = ", ".join(
+            differences = ", ".join(
                 f"{name} {_short(before.get(name))} instead of {_short(options.get(name))}" for name in differ
             )
             raise BenchError(
-                f"{path} holds features that were made otherwise ({told}): ask for the same, or say replace=true to make "
+                f"{path} holds features that were made otherwise ({differences}): ask for the same, or say replace=true to make "
                 f"them anew"
             )
 

@@ -80,6 +80,6 @@ def _files(
 def _cuts(names: list[str]) -> Iterator[tuple[str, float, float]]:
     """Names that end with a start and an end: the name of the whole video, and both."""
     for name in names:
-        told = _CUT.fullmatch(name)
-        if told:
-            yield told[1], float(told[2]), float(told[3])
+        cut = _CUT.fullmatch(name)
+        if cut:
+            yield cut[1], float(cut[2]), float(cut[3])

@@ -28,7 +28,7 @@ from bench.method import StreamInfo
 FRAMES = 20  # of a picture, where the method has none; and of a clip of `shapes`, for its streams without time
 
 Values = NDArray[Any]
-Told = Mapping[str, str]
+ByStream = Mapping[str, str]
 """By stream; under the empty name for all streams."""
 
 
@@ -42,8 +42,8 @@ class VideoStreams:
     def __init__(
         self,
         streams: Mapping[str, StreamInfo],
-        encoder: Told | None = None,
-        weights: Told | None = None,
+        encoder: ByStream | None = None,
+        weights: ByStream | None = None,
         tell: Callable[[str], None] = lambda sentence: None,
     ) -> None:
         self.streams = dict(streams)
@@ -51,8 +51,8 @@ class VideoStreams:
         self._makers: dict[str, Callable[[Path], Values]] = {}
         self._boxes: tuple[Path, Values] | None = None
         self._last: tuple[Any, NDArray[np.uint8]] | None = None
-        for what, told in (("encoder", self._encoder), ("weights", self._weights)):
-            for stream in told:
+        for what, by_stream in (("encoder", self._encoder), ("weights", self._weights)):
+            for stream in by_stream:
                 if stream and stream not in self.streams:
                     raise BenchError(f"{what}.{stream}: the method reads {', '.join(self.streams)}, not {stream}")
 
@@ -81,19 +81,19 @@ class VideoStreams:
     def spec(self, stream: str) -> Spec:
         """The encoder that made a stream, or for which its pixels were prepared. Raises BenchError where it is not known."""
         info = self.streams[stream]
-        recorded, told = info.made_by.get("name", info.encoder), _of(self._encoder, stream)
-        if recorded and told and recorded != told:
+        recorded, given = info.made_by.get("name", info.encoder), _of(self._encoder, stream)
+        if recorded and given and recorded != given:
             raise BenchError(
-                f"encoder={told}, but {recorded} made the stream {stream} that the method was trained on; leave it out, or "
+                f"encoder={given}, but {recorded} made the stream {stream} that the method was trained on; leave it out, or "
                 f"say encoder.STREAM=NAME for another stream"
             )
-        if not recorded and not told:
+        if not recorded and not given:
             raise BenchError(
                 f"nothing says which encoder made the stream {stream} ({_times(info.shape)}) that the method was trained on: "
                 f"its features were imported without a name; say encoder=NAME, and weights=FILE where the encoder has none "
                 f"of its own"
             )
-        spec = spec_of(recorded or told)
+        spec = spec_of(recorded or given)
         own = json.loads(canonical(spec.preprocessing.of_features()))
         for name, value in own.items():
             if info.made_by.get(name, value) != value:
@@ -184,15 +184,15 @@ class VideoStreams:
 
     def _weights_of(self, info: StreamInfo, spec: Spec) -> str | None:
         """The user's file of weights, where it is not another than the recorded one; None for those that are recorded."""
-        recorded, told = str(info.made_by.get("weights", "")), _of(self._weights, info.name)
-        if told:
-            path = Path(told).expanduser()
+        recorded, given = str(info.made_by.get("weights", "")), _of(self._weights, info.name)
+        if given:
+            path = Path(given).expanduser()
             if not path.is_file():
-                raise BenchError(f"weights={told}: there is no such file")
+                raise BenchError(f"weights={given}: there is no such file")
             found = file_digest(path)
             if recorded and recorded != found:
                 raise BenchError(
-                    f"weights={told} has {found}, but the stream {info.name} that the method was trained on was made with "
+                    f"weights={given} has {found}, but the stream {info.name} that the method was trained on was made with "
                     f"{recorded}; give these, or say weights.STREAM=FILE for another stream"
                 )
             sure = "" if recorded else ", as you say: which weights made the training features is not recorded"
@@ -218,8 +218,8 @@ class VideoStreams:
         return None
 
 
-def _of(told: Told, stream: str) -> str:
-    return told.get(stream, told.get("", ""))
+def _of(by_stream: ByStream, stream: str) -> str:
+    return by_stream.get(stream, by_stream.get("", ""))
 
 
 def _times(shape: tuple[int, ...]) -> str:

@@ -37,8 +37,8 @@ class Preprocessing:
 
     def of_pixels(self) -> dict[str, Any]:
         """What decides the stored pixels, for their fingerprint."""
-        told = ("resize", "crop", "resampler") + (("longest",) if self.longest is not None else ())
-        return {name: value for name, value in asdict(self).items() if name in told}
+        names = ("resize", "crop", "resampler") + (("longest",) if self.longest is not None else ())
+        return {name: value for name, value in asdict(self).items() if name in names}
 
     def of_features(self) -> dict[str, Any]:
         """What decides the numbers that the encoder reads, for the fingerprint of features."""

@@ -79,8 +79,8 @@ class Sampling:
     def options(self) -> dict[str, Any]:
         """What decides the choice, for the fingerprint; what is as usual is left out."""
         usual = Sampling(self.frames)
-        told = {name: getattr(self, name) for name in ("fps", "centred", "window")}
-        return {"frames": self.frames} | {name: v for name, v in told.items() if v != getattr(usual, name)}
+        chosen = {name: getattr(self, name) for name in ("fps", "centred", "window")}
+        return {"frames": self.frames} | {name: v for name, v in chosen.items() if v != getattr(usual, name)}
 
 
 # -- pictures -----------------------------------------------------------------------------------------------------------

@@ -88,7 +88,7 @@ def clip_number(clip: str) -> int:
 def corpus_digest(options: Mapping[str, Any] | Options | None = None) -> str:
     """SHA-256 that stands for the captions and pixels: the generator's declared version, seed and sizes."""
     chosen = Options.read(options)
-    told = f"shapes {GENERATOR_VERSION} {chosen.seed} {list(chosen.size)}"
+    text = f"shapes {GENERATOR_VERSION} {chosen.seed} {list(chosen.size)}"
     if chosen.captions != MOST_CAPTIONS:
-        told += f" {chosen.captions} captions"
-    return hashlib.sha256(told.encode()).hexdigest()
+        text += f" {chosen.captions} captions"
+    return hashlib.sha256(text.encode()).hexdigest()
