@@ -1,7 +1,7 @@
 """One cell: fit, decode, score. Runs in whatever process the runner placed it in.
 
 The folder of a cell holds `work/` (curves so far, progress, resume state, log) while it trains. When captions are decoded,
-predictions, curves, configuration and checkpoint are moved into place and an `unscored` record says so; scoring fills it.
+predictions, curves and checkpoint are moved into place and an `unscored` record says so; scoring fills it.
 """
 
 from __future__ import annotations
@@ -17,22 +17,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from bench import BenchError
 from bench.cell import checkpoint
 from bench.cell.checkpoint import CHECKPOINT, method_code
 from bench.cell.events import score_events
 from bench.cell.inputs import corpus_of, gather
-from bench.cell.looks import keep_looks
 from bench.cell.provenance import now, provenance
+from bench.cell.traces import keep_alternatives, keep_traces
 from bench.cell.workbench import Workbench
 from bench.declare.registry import method as card_of
-from bench.disk.whole import write_atomically
 from bench.evaluation.ngrams import VocabularyTooLargeError
 from bench.home import Home
 from bench.method import Caption, Clips, Method, Vocabulary, WordLoss
-from bench.records.clip_scores import SCORES, STATISTICS, write_scores, write_statistics
+from bench.records.clip_scores import EARLIER_STATISTICS, SCORES, write_scores
+from bench.records.curves import CURVES
 from bench.records.schema import Record
 from bench.records.store import PREDICTIONS, Prediction, read_predictions, read_record, write_predictions, write_record
 from bench.training import plain_loss
@@ -121,7 +120,7 @@ def _failures(folder: Path, key: str, config: dict[str, Any], stage: Mapping[str
 
 def _forget_unfinished(folder: Path) -> None:
     """Files of a try that ended between decoding and its record: without a record they count for nothing."""
-    for name in (PREDICTIONS, "curves.csv", "config.yaml", CHECKPOINT):
+    for name in (PREDICTIONS, CURVES, CHECKPOINT):
         (folder / name).unlink(missing_ok=True)
 
 
@@ -138,12 +137,10 @@ def _finish(
     run, vocabulary = bench.run, bench.inputs.vocabulary
     state = {name: value.detach().cpu().contiguous() for name, value in method.state_dict().items()}
     checkpoint.save(folder / CHECKPOINT, state, config, vocabulary, bench.inputs.target.streams)
-    write_predictions(
-        folder / PREDICTIONS, [Prediction(c.clip, c.text, c.log_probability, c.alternatives) for c in captions]
-    )
-    write_atomically(folder / "config.yaml", yaml.safe_dump(public(config), sort_keys=False, allow_unicode=True))
-    shutil.copyfile(run.work / "curves.csv", folder / "curves.csv")
-    keep_looks(run.work, captions)
+    write_predictions(folder / PREDICTIONS, [Prediction(c.clip, c.text, c.log_probability) for c in captions])
+    shutil.copyfile(run.work / CURVES, folder / CURVES)
+    keep_traces(run.work, captions)
+    keep_alternatives(run.work, captions)
     facts = provenance(config["threads"], str(run.device))
     record = {
         "schema": 1,
@@ -224,8 +221,8 @@ def score_cell(config: dict[str, Any], root: str, scorer: Any) -> None:
         by_event, event_signatures = score_events(config, predictions, home, scorer)
     except VocabularyTooLargeError as error:
         raise BenchError(f"data set {config['dataset']}, split {split}: {error}") from error
-    write_scores(folder / SCORES, ids, scores.clips)
-    write_statistics(folder / STATISTICS, ids, scores.statistics)
+    write_scores(folder / SCORES, ids, scores.clips, scores.statistics)
+    (folder / EARLIER_STATISTICS).unlink(missing_ok=True)
     content = record.model_dump(by_alias=True)
     content["state"] = "done"
     content["scores"] = {split: {name: percent(value) for name, value in (scores.corpus | by_event).items()}}

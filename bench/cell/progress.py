@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Lock, Thread
-from typing import Any
 
 from bench.cell.job import Job
+from bench.records.curves import SELECTION, Row, read_curves
 
-Row = dict[str, Any]  # phase, epoch, captions, seconds, name, value
 POLL_SECONDS = 1.0
-SELECTION = "val_cider_tokens"  # the value by which the harness chooses an epoch
 
 
 @dataclass(frozen=True)
@@ -57,32 +54,6 @@ def read_position(folder: Path, since: float) -> Position | None:
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # absent, or not ours: the display then shows the cell without a position
-
-
-def read_curves(folder: Path) -> list[Row]:
-    """Rows of a cell's curves, from `curves.csv` of the finished cell or of its work folder; whole lines only."""
-    for path in (folder / "curves.csv", folder / "work" / "curves.csv"):
-        try:
-            text = path.read_text(encoding="utf-8")
-        except OSError:
-            continue
-        lines = text[: text.rfind("\n") + 1].splitlines()  # a line without its end is still being written
-        return [row for row in map(_row, csv.DictReader(lines)) if row is not None]
-    return []
-
-
-def _row(cells: dict[str, Any]) -> Row | None:
-    try:
-        return {
-            "phase": cells["phase"],
-            "epoch": int(cells["epoch"]),
-            "captions": int(float(cells["captions"])),
-            "seconds": float(cells["seconds"]),
-            "name": cells["name"],
-            "value": float(cells["value"]),
-        }
-    except (KeyError, TypeError, ValueError):
-        return None
 
 
 class _Watched:

@@ -1,31 +1,27 @@
 """The clips of scored cells: captions, scores, references, and the statistics of which corpus BLEU and METEOR are made.
 
-Statistics are read from beside the record. For cells scored before they were kept there they are counted again from captions
-and references, where these and Java are on this machine, and kept below the home's `work`.
+Statistics are read from beside the record. For cells that were scored before they were kept there, or before the metric came,
+they are counted again from captions and references, where these and Java are on this machine.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from bench import BenchError
 from bench.data.corpus import load_corpus
 from bench.declare.registry import dataset as find_dataset
-from bench.disk.whole import CannotWrite
 from bench.evaluation.java import ScoringUnavailable
 from bench.evaluation.metrics import MEANS, METRICS, made_of, outdated
+from bench.evaluation.ngrams import Floats
 from bench.evaluation.scorer import Scorer, digest
 from bench.evaluation.statistics import corpus_mean, corpus_scores
 from bench.home import Home
-from bench.records.clip_scores import SCORES, STATISTICS, CellClips, read_scores, read_statistics, write_statistics
+from bench.records.clip_scores import SCORES, STATISTICS, CellClips, read_scores, read_statistics
 from bench.records.schema import Record
 from bench.records.store import PREDICTIONS, cell_folder, read_predictions
 
@@ -33,7 +29,7 @@ NEAR = 1e-5  # percent: clip scores are written to six digits
 
 
 @dataclass(frozen=True)
-class Clipwise:
+class ScoredClips:
     """The clips of some cells of one split: `cells` by key; `references` by clip, empty where they are not on this machine.
 
     `notes` are sentences on what is lacking and which file or command brings it.
@@ -44,36 +40,48 @@ class Clipwise:
     notes: tuple[str, ...]
 
 
-def gather(
-    records: Sequence[Record], home: Home, dataset: str | None = None, counted: bool = True, scorer: Any = None
-) -> Clipwise:
+def gather(records: Sequence[Record], home: Home, dataset: str | None = None, counted: bool = True) -> ScoredClips:
     """The clips of done `records`, which share data set, split and references; with their statistics if `counted`.
 
     `dataset` is the definition's file where its name alone does not lead to it. Raises BenchError for files beside a record
-    that are absent, damaged or do not give its scores; what can be done without is told in `notes`.
+    that are absent, damaged or do not give its scores; `notes` say what else is lacking.
     """
     cells = {record.key: _read(record, home) for record in records}
-    told, notes = references(records[0], home, dataset)
+    texts, notes = references(records[0], home, dataset)
     if counted:
-        cells, why = _with_statistics(records, cells, told, home, scorer)
-        notes += why
-    return Clipwise(cells, told, tuple(notes))
+        for record in records:
+            cells[record.key] = _with_statistics(record, cells[record.key], home)
+        notes += _count(records, cells, texts, home)
+    return ScoredClips(cells, texts, tuple(notes))
 
 
 def _read(record: Record, home: Home) -> CellClips:
     folder = cell_folder(home.results, record)
     ids, scores = read_scores(folder / SCORES)
-    recorded = record.scores[record.split]
     for metric in MEANS:
-        if metric in scores and metric in recorded:
-            _check(folder / SCORES, metric, float(corpus_mean(scores[metric])), recorded)
+        if metric in scores:
+            _check(record, folder / SCORES, metric, float(corpus_mean(scores[metric])))
     return CellClips(read_predictions(folder / PREDICTIONS, ids), scores)
 
 
-def _check(path: Path, metric: str, found: float, recorded: Mapping[str, float]) -> None:
-    if metric in recorded and abs(found - recorded[metric]) > NEAR:
+def _with_statistics(record: Record, cell: CellClips, home: Home) -> CellClips:
+    path = cell_folder(home.results, record) / SCORES
+    statistics = read_statistics(path)
+    _check_statistics(record, path, statistics)
+    return replace(cell, statistics=statistics)
+
+
+def _check_statistics(record: Record, path: Path, statistics: Mapping[str, Floats]) -> None:
+    for part, rows in statistics.items():
+        for metric, score in zip(made_of(part), corpus_scores(part, rows), strict=True):
+            _check(record, path, metric, 100.0 * float(score))
+
+
+def _check(record: Record, path: Path, metric: str, found: float) -> None:
+    recorded = record.scores[record.split].get(metric)
+    if recorded is not None and abs(found - recorded) > NEAR:
         raise BenchError(
-            f"{path} gives {METRICS[metric].long} {found:.4f}, and the record beside it says {recorded[metric]:.4f}: one of the "
+            f"{path} gives {METRICS[metric].long} {found:.4f}, and the record beside it says {recorded:.4f}: one of the "
             "two is not of this cell; copy its folder again, or remove it and give the command that made it again"
         )
 
@@ -106,72 +114,30 @@ def _field(record: Record, name: str) -> str:
     return next((part.removeprefix(f"{name}:") for part in parts if part.startswith(f"{name}:")), "")
 
 
-def _with_statistics(
-    records: Sequence[Record],
-    cells: Mapping[str, CellClips],
-    references: Mapping[str, tuple[str, ...]],
-    home: Home,
-    scorer: Any,
-) -> tuple[dict[str, CellClips], list[str]]:
-    """The cells with their statistics: from beside the record, from `work`, or counted now."""
-    found, lacking = dict(cells), []
-    for record in records:
-        beside = cell_folder(home.results, record) / STATISTICS
-        kept = _kept(record, home)
-        if beside.is_file():
-            found[record.key] = _take(record, cells[record.key], beside)
-            continue
-        try:
-            found[record.key] = _take(record, cells[record.key], kept)
-        except BenchError:  # not counted yet, or damaged: it can be thrown away
-            lacking.append(record)
+def _count(
+    records: Sequence[Record], cells: dict[str, CellClips], references: Mapping[str, tuple[str, ...]], home: Home
+) -> list[str]:
+    """Fill in statistics that are not beside the record, from the captions of `cells`; returns why some are still lacking."""
+    lacking = [record for record in records if cells[record.key].statistics.keys() < STATISTICS.keys()]
     if not lacking:
-        return found, []
+        return []
     without = "BLEU and METEOR have neither interval nor p: "
     if not references:
-        absent = cell_folder(home.results, lacking[0]) / STATISTICS
-        return found, [f"{without}there is no {absent}, and without the references it cannot be made here."]
+        path = cell_folder(home.results, lacking[0]) / SCORES
+        return [
+            f"{without}{path} does not hold what they are made of, and without the references it cannot be made here."
+        ]
     if old := [record.key for record in lacking if outdated(record.signatures[record.split])]:
-        return found, [f"{without}cell {old[0]} was scored by another version; bench run scores it again."]
+        return [f"{without}cell {old[0]} was scored by another version; bench run scores it again."]
     if sys.stderr.isatty():
-        print(f"counting n-grams and METEOR matches of {len(lacking)} cells, once", file=sys.stderr)
+        print(f"counting n-grams and METEOR matches of {len(lacking)} cells", file=sys.stderr)
     try:
-        with contextlib.nullcontext(scorer) if scorer else Scorer(cache=home.work / "tokens") as counting:
+        with contextlib.closing(Scorer(cache=home.work / "tokens")) as scorer:
             for record in lacking:
-                found[record.key] = _count(record, cells[record.key], references, home, counting)
+                cell = cells[record.key]
+                scores = scorer.score({clip: references[clip] for clip in cell.ids}, cell.captions)
+                _check_statistics(record, cell_folder(home.results, record) / PREDICTIONS, scores.statistics)
+                cells[record.key] = replace(cell, statistics=scores.statistics)
     except ScoringUnavailable as error:
-        return found, [f"{without}{error}."]
-    return found, []
-
-
-def _take(record: Record, cell: CellClips, path: Path) -> CellClips:
-    ids, statistics = read_statistics(path)
-    if ids != cell.ids:
-        raise BenchError(f"{path} is of other clips than {SCORES} beside the record: copy the cell's folder again")
-    _check_statistics(record, path, statistics)
-    return replace(cell, statistics=statistics)
-
-
-def _check_statistics(record: Record, path: Path, statistics: Mapping[str, Any]) -> None:
-    recorded = record.scores[record.split]
-    for part, rows in statistics.items():
-        for metric, score in zip(made_of(part), corpus_scores(part, rows), strict=True):
-            _check(path, metric, 100.0 * float(score), recorded)
-
-
-def _count(
-    record: Record, cell: CellClips, references: Mapping[str, tuple[str, ...]], home: Home, scorer: Any
-) -> CellClips:
-    """The statistics of a cell from its captions, as scoring counts them; kept for the next time."""
-    scores = scorer.score({clip: list(references[clip]) for clip in cell.ids}, cell.captions)
-    _check_statistics(record, cell_folder(home.results, record) / PREDICTIONS, scores.statistics)
-    with contextlib.suppress(CannotWrite):
-        write_statistics(_kept(record, home), cell.ids, scores.statistics)
-    return replace(cell, statistics={part: np.asarray(rows) for part, rows in scores.statistics.items()})
-
-
-def _kept(record: Record, home: Home) -> Path:
-    """Where the statistics of a cell are kept that has none beside it, by what they are made of."""
-    captions = (cell_folder(home.results, record) / PREDICTIONS).read_bytes()
-    made_of = "\n".join(sorted(record.signatures[record.split].values())).encode() + captions
-    return home.work / "statistics" / f"{record.key}-{hashlib.sha256(made_of).hexdigest()[:12]}.csv"
+        return [f"{without}{error}."]
+    return []

@@ -19,7 +19,7 @@ class Part:
     """What one file counts of every clip, for one metric or several.
 
     `columns` name numbers that add up over clips and of which corpus scores are made. Without them a clip's number is its
-    score, and the score of the corpus is the mean of these.
+    score, and the score of the corpus is the mean of these. Columns and metrics stand in one file, so no two share a name.
     """
 
     name: str

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench import BenchError
 from bench.evaluation import metrics
 from bench.pages.document import Picture
 from bench.pages.markdown import escape
+from bench.records.curves import SELECTION, finished_curves
 from bench.records.figure_data import Trace, asked, read_trace
 from bench.records.schema import Record
 
@@ -53,7 +52,7 @@ class Drawing:
 
 
 METRICS = {name: row.title for name, row in metrics.METRICS.items()}
-VALIDATION = "val_cider_tokens"
+VALIDATION = SELECTION
 NOTHING = "No cell is finished: there is nothing to draw."
 
 
@@ -107,17 +106,12 @@ class Epoch:
 
 def epochs(folder: Path) -> list[Epoch]:
     """The training curves of a cell, in order. Raises BenchError for a file that is not one of curves."""
-    path = folder / "curves.csv"
-    rows: dict[tuple[str, str], Epoch] = {}
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
-                place = row["phase"], row["epoch"]
-                epoch = rows.setdefault(place, Epoch(row["phase"], int(row["captions"]), {}))
-                rows[place] = Epoch(epoch.phase, epoch.captions, {**epoch.values, row["name"]: float(row["value"])})
-    except (OSError, ValueError, KeyError) as error:
-        raise BenchError(f"{path} cannot be read as training curves: {error}.") from error
-    return list(rows.values())
+    found: dict[tuple[str, int], Epoch] = {}
+    for row in finished_curves(folder):
+        place = row["phase"], row["epoch"]
+        epoch = found.get(place, Epoch(row["phase"], row["captions"], {}))
+        found[place] = Epoch(epoch.phase, epoch.captions, {**epoch.values, row["name"]: row["value"]})
+    return list(found.values())
 
 
 def thousands(value: float, _: object = None) -> str:

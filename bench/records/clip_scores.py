@@ -1,7 +1,7 @@
-"""What the captions of a cell are worth, clip by clip: two CSV files beside its record.
+"""What the captions of a cell are worth, clip by clip: one CSV file beside its record, a line for each clip.
 
-`clip_scores.csv` holds scores on the papers' scale. `clip_statistics.csv` holds the numbers that add up over clips, of which
-corpus BLEU and METEOR are made; cells scored before it came have none.
+First come the numbers that add up over clips, of which corpus BLEU and METEOR are made (`PARTS`), then the scores on the
+papers' scale. Earlier versions kept the numbers in a file of their own, and the first of them not at all; both are read.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from bench.disk.whole import write_atomically
 from bench.evaluation.metrics import METRICS, PARTS
 
 SCORES = "clip_scores.csv"
-STATISTICS = "clip_statistics.csv"
-COLUMNS = {part.name: part.columns for part in PARTS.values() if part.columns}
-"""Columns of `clip_statistics.csv` by part: see `bench.evaluation.statistics`."""
+EARLIER_STATISTICS = "clip_statistics.csv"  # beside the scores, where an earlier version scored the cell
+STATISTICS = {part.name: part.columns for part in PARTS.values() if part.columns}
+"""Part -> its columns."""
 
 Floats = NDArray[np.float64]
 
@@ -41,32 +41,55 @@ class CellClips:
         return tuple(self.captions)
 
 
-def write_scores(path: Path, ids: Sequence[str], clips: Mapping[str, Mapping[str, float]]) -> None:
-    """Write scores by metric and clip (0 to 1, CIDEr to 10) as percent."""
-    names = [name for name in METRICS if name in clips]
-    _write(path, names, [[clip, *(f"{100.0 * clips[name][clip]:.6f}" for name in names)] for clip in ids])
-
-
-def write_statistics(path: Path, ids: Sequence[str], statistics: Mapping[str, ArrayLike]) -> None:
-    """Write the statistics [n, F] of the clips `ids` by part, such as `bleu` [n, 10] and `meteor` [n, 23], exactly."""
-    table = np.column_stack([np.asarray(statistics[part], np.float64) for part in COLUMNS])
-    names = [name for part in COLUMNS.values() for name in part]
-    rows = zip(ids, table.tolist(), strict=True)
-    _write(path, names, [[clip, *(f"{number:.17g}" for number in numbers)] for clip, numbers in rows])
-
-
-def _write(path: Path, names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def write_scores(
+    path: Path,
+    ids: Sequence[str],
+    clips: Mapping[str, Mapping[str, float]],
+    statistics: Mapping[str, ArrayLike] | None = None,
+) -> None:
+    """Write scores by metric and clip (0 to 1, CIDEr to 10) as percent, and before them the exact `statistics` [n, F] of the
+    clips `ids` by part, such as `bleu` [n, 10] and `meteor` [n, 23]."""
+    metrics = [name for name in METRICS if name in clips]
+    parts = [part for part in STATISTICS if part in (statistics or {})]
+    tables = [np.asarray((statistics or {})[part], np.float64) for part in parts]
+    counted = np.column_stack(tables).tolist() if tables else [[]] * len(ids)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["clip", *names])
-    writer.writerows(rows)
+    writer.writerow(["clip", *(name for part in parts for name in STATISTICS[part]), *metrics])
+    for clip, numbers in zip(ids, counted, strict=True):
+        scores = (f"{100.0 * clips[name][clip]:.6f}" for name in metrics)
+        writer.writerow([clip, *(f"{number:.17g}" for number in numbers), *scores])
     write_atomically(path, text.getvalue())
 
 
 def read_scores(path: Path) -> tuple[tuple[str, ...], dict[str, Floats]]:
     """(clip ids, scores [n] by metric) of a `clip_scores.csv`. Raises BenchError naming the file and what is wrong with it."""
     names, ids, table = _read(path)
-    return ids, {name: table[:, column] for column, name in enumerate(names)}
+    counted = {name for columns in STATISTICS.values() for name in columns}
+    return ids, {name: table[:, column] for column, name in enumerate(names) if name not in counted}
+
+
+def read_statistics(path: Path) -> dict[str, Floats]:
+    """Statistics [n, F] by part of the clips of a `clip_scores.csv`, those that the cell was scored with.
+
+    Raises BenchError as `read_scores`, and where the file of an earlier version beside it is of other clips.
+    """
+    names, ids, table = _read(path)
+    beside = path.with_name(EARLIER_STATISTICS)
+    if not _parts(path, names) and beside.is_file():
+        path, (names, others, table) = beside, _read(beside)
+        if others != ids:
+            raise BenchError(f"{beside} is of other clips than {SCORES} beside it: copy the cell's folder again")
+    place = {name: column for column, name in enumerate(names)}
+    return {part: table[:, [place[name] for name in STATISTICS[part]]] for part in _parts(path, names)}
+
+
+def _parts(path: Path, names: Sequence[str]) -> list[str]:
+    """The parts whose columns are there. Raises BenchError where a part has lost some of them."""
+    for part, columns in STATISTICS.items():
+        if 0 < len(set(columns) & set(names)) < len(columns):
+            raise BenchError(f"{path} cannot be read: the columns of {part} are not {columns[0]}, .. {columns[-1]}")
+    return [part for part, columns in STATISTICS.items() if columns[0] in names]
 
 
 def read_columns(path: Path, names: Sequence[str]) -> tuple[tuple[str, ...], dict[str, Floats]]:
@@ -99,16 +122,6 @@ def read_columns(path: Path, names: Sequence[str]) -> tuple[tuple[str, ...], dic
         ids, whole = read_scores(path)
         return ids, {name: whole[name] for name in names if name in whole}
     return ids, found
-
-
-def read_statistics(path: Path) -> tuple[tuple[str, ...], dict[str, Floats]]:
-    """(clip ids, statistics [n, F] by part) of a `clip_statistics.csv`. Raises BenchError as `read_scores`."""
-    names, ids, table = _read(path)
-    wanted = [name for part in COLUMNS.values() for name in part]
-    if names != wanted:
-        raise BenchError(f"{path} cannot be read: its columns are not clip, {wanted[0]}, .. {wanted[-1]}")
-    ends = np.cumsum([len(columns) for columns in COLUMNS.values()])[:-1]
-    return ids, dict(zip(COLUMNS, np.split(table, ends, axis=1), strict=True))
 
 
 def _read(path: Path) -> tuple[list[str], tuple[str, ...], Floats]:

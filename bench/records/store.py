@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +33,11 @@ class BadRecord(BenchError):  # noqa: N818 - a finding as much as an error
 
 @dataclass(frozen=True)
 class Prediction:
-    """One line of `predictions.jsonl`. `log_probability` is None for captions made elsewhere; alternatives are
-    (text, log-probability), best first."""
+    """One line of `predictions.jsonl`. `log_probability` is None for captions made elsewhere."""
 
     clip: str
     caption: str
     log_probability: float | None = None
-    alternatives: tuple[tuple[str, float], ...] = ()
 
 
 def cell_folder(results: Path, record: Record) -> Path:
@@ -119,14 +117,8 @@ def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
     """Write one JSON line per clip, atomically. Plain ASCII, so that no tool splits a caption at odd line ends."""
     lines = []
     for item in predictions:
-        line = {
-            "clip": item.clip,
-            "caption": item.caption,
-            "log_probability": item.log_probability,
-            "alternatives": [list(pair) for pair in item.alternatives],
-        }
         try:
-            lines.append(json.dumps(line, allow_nan=False) + "\n")
+            lines.append(json.dumps(asdict(item), allow_nan=False) + "\n")
         except ValueError as error:
             raise BenchError(f"the caption of clip {item.clip} has a log-probability that is not finite.") from error
     write_atomically(path, "".join(lines))
@@ -221,12 +213,12 @@ def _prediction(raw: Any) -> Prediction:
     log_probability = raw.get("log_probability")
     if log_probability is not None and not _is_number(log_probability):
         raise TypeError('"log_probability" must be a number or null')
-    pairs = raw.get("alternatives") or []
+    pairs = raw.get("alternatives") or []  # earlier versions kept the other beams' captions here
     if not isinstance(pairs, list) or not all(
         isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) and _is_number(pair[1]) for pair in pairs
     ):
         raise TypeError('"alternatives" must be a list of [text, log-probability]')
-    return Prediction(raw["clip"], raw["caption"], log_probability, tuple((text, value) for text, value in pairs))
+    return Prediction(raw["clip"], raw["caption"], log_probability)
 
 
 def _is_number(value: Any) -> bool:

@@ -20,10 +20,8 @@ FEW = 5  # best clips, and worst clips
 CHECKPOINT = "checkpoint.safetensors"
 FILES = {
     RECORD: "all that is said here",
-    "config.yaml": "its whole configuration",
-    "predictions.jsonl": "captions, log-probabilities, alternatives",
-    "clip_scores.csv": "scores of each clip",
-    "clip_statistics.csv": "what corpus BLEU and METEOR are made of, clip by clip",
+    "predictions.jsonl": "captions, log-probabilities",
+    "clip_scores.csv": "scores of each clip, and what corpus BLEU and METEOR are made of",
     "curves.csv": "losses and validation scores by epoch",
     CHECKPOINT: "the trained method",
 }

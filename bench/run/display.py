@@ -12,7 +12,8 @@ from rich.live import Live
 from rich.table import Table
 
 from bench.cell.job import Job, Outcome
-from bench.cell.progress import SELECTION, Position, Row
+from bench.cell.progress import Position
+from bench.records.curves import SELECTION, Row
 from bench.run.backend import Kind
 
 PLAIN_WIDTH = 160  # a file has no width; rich would fold its lines at 80

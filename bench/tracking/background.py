@@ -9,8 +9,8 @@ from threading import Thread
 from typing import Any
 
 from bench.cell.job import Job, sentence
-from bench.cell.progress import Row
 from bench.home import Home
+from bench.records.curves import Row
 from bench.tracking.gallery import Gallery
 from bench.tracking.stores import OFF, shown
 

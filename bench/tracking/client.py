@@ -25,7 +25,7 @@ from bench.tracking import content as tracked
 from bench.tracking.content import LONGEST_VALUE, CellLike
 
 SQLITE = "sqlite:///"
-ARTIFACTS = (RECORD, PREDICTIONS, "config.yaml")
+ARTIFACTS = (RECORD, PREDICTIONS)
 LOG = "log.txt"
 TABLE = "examples.json"
 IMAGES = "images"  # MLflow's own folder of the images that its charts show

@@ -1,7 +1,7 @@
 """What MLflow shows of a finished cell beside its numbers: a table of captions, its curves, clips with what it looked at.
 
 The same clips for every cell of a split, so that runs can be laid side by side. What a cell attended to is known where it
-was decoded and nowhere else: `keep_looks` leaves it for a few clips in the cell's work folder, which is never published.
+was decoded and nowhere else: `keep_traces` leaves it for a few clips in the cell's work folder, which is never published.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench import BenchError
-from bench.cell.looks import LOOKS, SHOWN, spread
-from bench.cell.progress import SELECTION, Row, read_curves
+from bench.cell.traces import SHOWN, TRACES, spread
 from bench.home import Home
 from bench.records.clip_scores import SCORES, read_scores
+from bench.records.curves import SELECTION, Row, read_curves
 from bench.records.schema import Record
 from bench.records.store import PREDICTIONS, read_predictions
 
@@ -130,7 +130,7 @@ class Gallery:
 def _looks(folder: Path, record: Record) -> list[dict[str, Any]]:
     """What was kept of the clips that have pictures; where nothing was, their captions alone."""
     try:
-        found = json.loads((folder / "work" / LOOKS).read_text(encoding="utf-8"))
+        found = json.loads((folder / "work" / TRACES).read_text(encoding="utf-8"))
         if record.weights_sha256 is not None and isinstance(found, list):
             return found
     except (OSError, ValueError):

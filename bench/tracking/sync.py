@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench import BenchError
-from bench.cell.progress import read_curves
 from bench.home import Home
 from bench.plan.cells import Cell
+from bench.records.curves import read_curves
 from bench.records.schema import Record
 from bench.records.store import BadRecord, all_records, cell_folder
 from bench.tracking.client import Tracker, digest

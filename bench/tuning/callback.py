@@ -14,8 +14,8 @@ from typing import Any
 from ray.tune import Callback
 
 from bench.cell.job import Job, sentence
-from bench.cell.progress import read_curves
 from bench.home import Home
+from bench.records.curves import read_curves
 from bench.tracking.background import NoTracking, Tracking
 from bench.tuning.space import told
 from bench.tuning.study import Report, State, Study, Trial, save

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from bench.cell.progress import SELECTION, Row, read_curves
 from bench.declare.card import TRAIN
 from bench.home import Home
+from bench.records.curves import SELECTION, Row, read_curves
 from bench.tracking.client import Tracker
 from bench.tracking.sync import Entry
 from bench.tuning.study import FOLDER, Report, Trial, read

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.cell.job import Job, sentence, settle
-from bench.cell.progress import SELECTION, read_curves
+from bench.records.curves import SELECTION, read_curves
 from bench.tuning.storage import Shelf
 
 Tell = Callable[[dict[str, Any]], None]

@@ -19,7 +19,7 @@ from browser import browser_page
 from servers import free_port
 from unit.record_factory import record
 
-from bench.cell.looks import keep_looks
+from bench.cell.traces import keep_traces
 from bench.home import Home
 from bench.method import Caption
 from bench.records.clip_scores import SCORES, write_scores
@@ -56,7 +56,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> Hom
         write_predictions(folder / PREDICTIONS, [Prediction(clip, " ".join(words)) for clip in ids])
         write_scores(folder / SCORES, ids, {"cider": dict.fromkeys(ids, 0.2 + 0.05 * number)})
         (folder / "work").mkdir()
-        keep_looks(
+        keep_traces(
             folder / "work", [Caption(clip, words, -1.0, (), {"attention": attention, "key_frame": 3}) for clip in ids]
         )
         rows = [f"base,{epoch},{100 * epoch},{epoch}.0,{name},{value / (epoch + 1 + number)}"

@@ -22,6 +22,7 @@ from bench import BenchError
 from bench.cell.captioner import Checkpoint, VideoCaptioner, VideoError, find_videos
 from bench.cell.checkpoint import CHECKPOINT
 from bench.cell.fit import run_cell
+from bench.cell.traces import ALTERNATIVES
 from bench.cli.caption import find_checkpoint, parse
 from bench.cli.main import main
 from bench.declare.registry import dataset
@@ -115,7 +116,8 @@ def test_a_video_is_captioned_as_its_clip_was(trained: dict[str, Cell], home: Ho
     assert found.text == said[CLIP]["caption"]
     assert found.log_probability == pytest.approx(said[CLIP]["log_probability"], abs=1e-4)
     assert abs(said[OTHER]["log_probability"] - said[CLIP]["log_probability"]) > 1e-3, "clips are told apart"
-    assert [text for text, _ in found.alternatives] == [text for text, _ in said[CLIP]["alternatives"]]
+    others = {line["clip"]: line for line in map(json.loads, (folder / "work" / ALTERNATIVES).read_text().splitlines())}
+    assert [text for text, _ in found.alternatives] == [text for text, _ in others[CLIP]["alternatives"]]
     values = [found.log_probability, *(value for _, value in found.alternatives)]
     assert len(values) == 5
     assert values == sorted(values, reverse=True)

@@ -26,7 +26,7 @@ from bench.evaluation.resampling import compare, holm
 from bench.evaluation.scorer import digest
 from bench.evaluation.statistics import corpus_scores
 from bench.home import Home
-from bench.records.clip_scores import SCORES, STATISTICS, read_scores, read_statistics, write_scores, write_statistics
+from bench.records.clip_scores import EARLIER_STATISTICS, SCORES, STATISTICS, read_scores, read_statistics, write_scores
 from bench.records.schema import Record, cell_key
 from bench.records.store import Prediction, all_records, cell_folder, read_record, write_predictions, write_record
 from bench.reports.compare import differences
@@ -97,9 +97,8 @@ def scored(
     fields = {"scores": {split: scores}, "signatures": {split: signed}, **(made or {})}
     result = Record.model_validate(content(cfg, **fields))
     (path,) = put(home.results, result)
-    write_scores(path.parent / SCORES, IDS, {m: dict(zip(IDS, row.tolist(), strict=True)) for m, row in clips.items()})
-    if counted:
-        write_statistics(path.parent / STATISTICS, IDS, statistics)
+    by_clip = {metric: dict(zip(IDS, row.tolist(), strict=True)) for metric, row in clips.items()}
+    write_scores(path.parent / SCORES, IDS, by_clip, statistics if counted else None)
     texts = {clip: f"{method} sees {clip}" for clip in IDS} | dict(captions or {})
     write_predictions(path.parent / "predictions.jsonl", [Prediction(clip, texts[clip]) for clip in IDS])
     return result
@@ -107,6 +106,26 @@ def scored(
 
 def folder(home: Home, record: Record) -> Path:
     return cell_folder(home.results, record)
+
+
+def lose_statistics(folder: Path) -> list[list[str]]:
+    """Leave the scores alone in a cell's file, as the first versions wrote it; returns the lines of what it also held."""
+    with (folder / SCORES).open(newline="") as file:
+        rows = list(csv.reader(file))
+    counted = 1 + sum(map(len, STATISTICS.values()))
+    (folder / SCORES).write_text("".join(",".join([row[0], *row[counted:]]) + "\n" for row in rows))
+    return [row[:counted] for row in rows]
+
+
+def earlier_form(folder: Path) -> None:
+    """The files of a cell as earlier versions left them: statistics in a file of their own, the configuration twice, other
+    beams' captions among the published ones."""
+    rows = lose_statistics(folder)
+    (folder / EARLIER_STATISTICS).write_text("".join(",".join(row) + "\n" for row in rows))
+    (folder / "config.yaml").write_text("method: salstm\n")
+    path = folder / "predictions.jsonl"
+    lines = [json.loads(line) | {"alternatives": [["a cat", -2.0]]} for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 class TestCompare:
@@ -264,9 +283,7 @@ class TestCompare:
         assert re.search(r"^CIDEr-D .*\.\..*\d$", out, re.M)
         assert "corrected for 2 metrics" in out
         told = " ".join(out.split())
-        assert (
-            f"neither interval nor p: there is no {folder(home, one) / STATISTICS}, and without the references" in told
-        )
+        assert f"neither interval nor p: {folder(home, one) / SCORES} does not hold what they are made of, and" in told
         assert 'References are not shown: unknown data set "toy"' in told
 
     def test_a_single_clip_has_no_interval(self, home: Home, bench: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -280,7 +297,7 @@ def rows_of(home: Home, item: Record) -> dict[str, np.ndarray]:
     """What compare draws of a cell, read from its files."""
     scores = read_scores(folder(home, item) / SCORES)[1]
     means = {part: scores[part] / 100 for part in PARTS if part in ("rouge_l", "cider")}
-    return read_statistics(folder(home, item) / STATISTICS)[1] | means
+    return read_statistics(folder(home, item) / SCORES) | means
 
 
 class TestRefusals:
@@ -383,7 +400,7 @@ class TestRefusals:
         [
             (SCORES, lambda text: None, "cannot be read: No such file"),
             (SCORES, lambda text: text.replace("c05,", "c04,"), "a clip is there twice"),
-            (SCORES, lambda text: text + "c99,1\n", "line 32 has not 8 columns"),
+            (SCORES, lambda text: text + "c99,1\n", "line 32 has not 41 columns"),
             (SCORES, lambda text: re.sub(r"(c05,)[^,]+", r"\1nan", text), "a number is not finite"),
             (SCORES, lambda text: re.sub(r"(c05,)[^,]+", r"\1x", text), "could not convert"),
             (SCORES, lambda text: text.replace("clip,", "id,"), "its first line is not clip"),
@@ -394,12 +411,11 @@ class TestRefusals:
                 "and the record beside it says",
             ),
             (SCORES, lambda text: text.replace("c05,", "c99,"), "predictions.jsonl does not caption the 30 clips"),
-            (STATISTICS, lambda text: re.sub(r"(c05,)\d+", r"\g<1>900", text), f"{STATISTICS} gives BLEU-1"),
-            (STATISTICS, lambda text: text.replace("c05,", "c99,"), "is of other clips than clip_scores.csv"),
+            (SCORES, lambda text: re.sub(r"(c05,)\d+", r"\g<1>900", text), f"{SCORES} gives BLEU-1"),
             (
-                STATISTICS,
+                SCORES,
                 lambda text: text.replace("correct1", "right1"),
-                "its columns are not clip, correct1, .. meteor22",
+                "the columns of bleu are not correct1, .. closest",
             ),
             ("predictions.jsonl", lambda text: text + text[:30], "line 31 is no prediction"),
             ("predictions.jsonl", lambda text: None, "cannot read the predictions"),
@@ -415,6 +431,52 @@ class TestRefusals:
         if text is not None:
             path.write_text(text)
         assert said in self.refused(bench, other.key, item.key)
+
+
+class TestEarlierForm:
+    """Cells that an earlier version left: their files are read as they are, and none is rewritten."""
+
+    def test_they_tell_the_same(self, home: Home, bench: Run) -> None:
+        one, other = scored(home, "recnet", "local"), scored(home)
+
+        def outputs() -> list[str]:
+            found = [bench(*words) for words in (["compare", one.key, other.key], ["show", one.key], ["export", "csv"])]
+            assert [(status, err) for status, _, err in found] == [(0, "")] * 3
+            return [re.sub(r"(?m)^(predictions|clip_scores)\S* .*$", "", out) for _, out, _ in found]  # sizes of files
+
+        now = outputs()
+        assert bench("leaderboard")[0] == 0
+        for item in (one, other):
+            earlier_form(folder(home, item))
+        files = {path: path.read_bytes() for path in sorted(home.results.rglob("*")) if path.is_file()}
+        assert outputs() == now
+        assert bench("leaderboard", "--check")[0] == 0
+        assert {path: path.read_bytes() for path in sorted(home.results.rglob("*")) if path.is_file()} == files
+
+    def test_statistics_of_other_clips(self, home: Home) -> None:
+        item = scored(home)
+        earlier_form(folder(home, item))
+        path = folder(home, item) / EARLIER_STATISTICS
+        path.write_text(path.read_text().replace("c05,", "c99,"))
+        with pytest.raises(BenchError, match=r"clip_statistics\.csv is of other clips than clip_scores\.csv"):
+            gather([item], home)
+
+    def test_a_file_as_it_was_written_then(self, tmp_path: Path) -> None:
+        """The first two lines of files that bench 0.1 wrote: the layout is spelled out here, whatever is written today."""
+        (tmp_path / SCORES).write_text(
+            "clip,bleu1,bleu2,bleu3,bleu4,meteor,rouge_l,cider\n"
+            "shape2000,72.727273,38.138504,0.000000,0.000000,29.481133,50.427503,67.116962\n"
+        )
+        (tmp_path / EARLIER_STATISTICS).write_text(
+            f"clip,correct1,correct2,correct3,correct4,guessed1,guessed2,guessed3,guessed4,length,closest,"
+            f"{','.join(f'meteor{number}' for number in range(23))}\n"
+            "shape2000,8,2,0,0,11,10,9,8,11,11,11,11,5,5,3,3,4,4,0,0,0,0,0,0,0,0,0,0,1,1,4,7,8\n"
+        )
+        ids, scores = read_scores(tmp_path / SCORES)
+        assert (ids, float(scores["meteor"][0]), list(scores)) == (("shape2000",), 29.481133, list(METRICS))
+        found = read_statistics(tmp_path / SCORES)
+        assert found["bleu"].tolist() == [[8, 2, 0, 0, 11, 10, 9, 8, 11, 11]]
+        assert found["meteor"].tolist() == [[11, 11, 5, 5, 3, 3, 4, 4, *[0] * 10, 1, 1, 4, 7, 8]]
 
 
 class TestCounting:
@@ -454,8 +516,7 @@ class TestCounting:
         other = self.score(
             dataset, home, "other", {clip: REFERENCES[clip][number % 3] for number, clip in enumerate(IDS)}
         )
-        ids, statistics = read_statistics(folder(home, one) / STATISTICS)
-        assert ids == IDS
+        statistics = read_statistics(folder(home, one) / SCORES)
         assert 100 * corpus_scores("bleu", statistics["bleu"])[3] == pytest.approx(
             one.scores["test"]["bleu4"], abs=1e-8
         )
@@ -469,14 +530,11 @@ class TestCounting:
         assert "    R  a dog runs c" in beside and "       and 1 more" in beside, "of five references two are equal"
 
         for item in (one, other):
-            (folder(home, item) / STATISTICS).unlink()
+            lose_statistics(folder(home, item))
         before = sorted(path for path in home.results.rglob("*"))
         assert bench(*words) == (0, beside, "")
         assert sorted(path for path in home.results.rglob("*")) == before, "results stay as they are"
         monkeypatch.setenv("BENCH_JAVA", "/no/java")
-        assert bench(*words) == (0, beside, ""), "once counted they are kept"
-        for path in (home.work / "statistics").iterdir():
-            path.write_text("damaged")
         status, without, _ = bench(*words)
         assert status == 0
         assert "BLEU and METEOR have neither interval nor p: the Java runtime /no/java" in " ".join(without.split())
@@ -485,7 +543,7 @@ class TestCounting:
     def test_captions_that_do_not_give_the_scores(self, home: Home, dataset: Path, jar: None) -> None:
         """A record whose captions were changed afterwards is not compared."""
         item = self.score(dataset, home, "one", {clip: f"a dog runs {clip}" for clip in IDS})
-        (folder(home, item) / STATISTICS).unlink()
+        lose_statistics(folder(home, item))
         path = folder(home, item) / "predictions.jsonl"
         path.write_text(path.read_text().replace("a dog runs c05", "a cat"))
         with pytest.raises(BenchError, match=r"predictions\.jsonl gives BLEU-1 .*, and the record beside it says"):
@@ -513,9 +571,10 @@ def test_statistics_come_back_exactly(tmp_path: Path) -> None:
     random_ = np.random.default_rng(0)
     statistics = {"bleu": random_.random((3, 10)), "meteor": random_.integers(0, 99, (3, 23)).astype(float)}
     ids = ("a", 'b "quoted", with a comma', "c")
-    write_statistics(tmp_path / STATISTICS, ids, statistics)
-    found, back = read_statistics(tmp_path / STATISTICS)
-    assert found == ids
+    write_scores(tmp_path / SCORES, ids, {"cider": dict.fromkeys(ids, 0.5)}, statistics)
+    back = read_statistics(tmp_path / SCORES)
+    found, scores = read_scores(tmp_path / SCORES)
+    assert found == ids and {name: values.tolist() for name, values in scores.items()} == {"cider": [50.0] * 3}
     for part, rows in statistics.items():
         np.testing.assert_array_equal(back[part], rows)
 

@@ -17,9 +17,10 @@ from record_factory import record
 
 from bench import BenchError
 from bench.cell.job import Job, Outcome
-from bench.cell.progress import Position, Watcher, read_curves, read_position
+from bench.cell.progress import Position, Watcher, read_position
 from bench.cell.provenance import provenance
 from bench.home import Home
+from bench.records.curves import read_curves
 from bench.records.schema import Provenance
 from bench.run.display import Display
 from bench.tracking import ui

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from record_factory import record
 
-from bench.cell.looks import LOOKS, SHOWN, keep_looks, spread
+from bench.cell.traces import SHOWN, TRACES, keep_traces, spread
 from bench.home import Home
 from bench.method import Caption
 from bench.records.clip_scores import SCORES, write_scores
@@ -78,7 +78,7 @@ def test_traces_are_drawn_where_there_are_some(cell: tuple[Home, Path, Record]) 
     home, folder, done = cell
     plain = Gallery(home).pictures(done, folder)["clips"][0]
     traces = {"attention": [[0.0] * 19 + [1.0] + [0.0] * 8] * 2, "key_frame": 3, "refocusing": [0.1] * 28}
-    keep_looks(folder / "work", [Caption("shape0000", ("a", "dog"), -1.0, (), traces)])
+    keep_traces(folder / "work", [Caption("shape0000", ("a", "dog"), -1.0, (), traces)])
     kept = done.model_copy(update={"weights_sha256": "a" * 64})
     (shown,) = Gallery(home).pictures(kept, folder)["clips"]
     assert shown.size[1] > plain.size[1] + 60
@@ -103,7 +103,7 @@ def test_looks_are_of_few_clips_and_short(tmp_path: Path) -> None:
         for number in range(100)
     ]
     tmp_path.joinpath("work").mkdir()
-    keep_looks(tmp_path / "work", captions)
-    kept = json.loads((tmp_path / "work" / LOOKS).read_text())
+    keep_traces(tmp_path / "work", captions)
+    kept = json.loads((tmp_path / "work" / TRACES).read_text())
     assert [one["clip"] for one in kept] == ["c0", "c33", "c66", "c99"]
     assert kept[0] == {"clip": "c0", "words": ["a"], "attention": [[0.3333, 0.6667]]}

@@ -19,7 +19,7 @@ from bench.evaluation.statistics import clip_scores, corpus_scores, counting
 
 ROWS = """
     Metric("overlap", "OV", "Overlap", Part("overlap", "bench.evaluation.overlap"), version="toy-1", shown=True),
-    Metric("length", "LEN", "Length-P", Part("length", "bench.evaluation.length", ("said", "meant")), version="toy-1"),
+    Metric("fullness", "FUL", "Fullness", Part("fullness", "bench.evaluation.fullness", ("said", "meant")), version="toy-1"),
 )
 
 METRICS = {"""
@@ -36,7 +36,7 @@ def read(references):
 
 COUNTING = Counting(read)
 '''
-LENGTH = '''
+FULLNESS = '''
 """Words of the captions over those of their first references, of a corpus by the sums of both; at most 1."""
 import numpy as np
 from bench.evaluation.statistics import Counting
@@ -76,7 +76,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     assert table.count(")\n\nMETRICS = {") == 1
     (folder / "new" / "metrics.py").write_text(table.replace(")\n\nMETRICS = {", ROWS.lstrip("\n")))
     (folder / "new" / "overlap.py").write_text(OVERLAP)
-    (folder / "new" / "length.py").write_text(LENGTH)
+    (folder / "new" / "fullness.py").write_text(FULLNESS)
     captions = [{"clip": clip, "caption": text} for clip, text in (REFERENCES | {"t": "x y", "v": "z"}).items()]
     (folder / "captions.jsonl").write_text("\n".join(map(json.dumps, captions)))
     for part, ids in (("train", "t"), ("val", "v"), ("test", "a\nb\nc\nd")):
@@ -105,10 +105,10 @@ def test_a_new_metric_is_scored_and_recorded(scored: tuple[Path, str]) -> None:
     records = [json.loads(path.read_text()) for path in scored[0].glob("results/toy/external/*/record.json")]
     scores = {record["config"]["variant"]: record["scores"]["test"] for record in records}
     assert scores["one"]["overlap"] == pytest.approx(100 * (1 + 2 / 3 + 1 + 1) / 4)
-    assert scores["one"]["length"] == pytest.approx(100 * (2 + 3 + 2 + 2) / (3 + 4 + 3 + 2))
+    assert scores["one"]["fullness"] == pytest.approx(100 * (2 + 3 + 2 + 2) / (3 + 4 + 3 + 2))
     assert scores["other"]["overlap"] == pytest.approx(100 * (1 + 0 + 0 + 1) / 4)
-    assert all(record["signatures"]["test"]["length"].startswith("Length-P|impl:toy-1|") for record in records)
-    assert set(scores["one"]) == {*METRICS, "overlap", "length"}
+    assert all(record["signatures"]["test"]["fullness"].startswith("Fullness|impl:toy-1|") for record in records)
+    assert set(scores["one"]) == {*METRICS, "overlap", "fullness"}
 
 
 def test_a_new_metric_is_written_clip_by_clip(scored: tuple[Path, str]) -> None:
@@ -123,13 +123,13 @@ def test_a_new_metric_is_written_clip_by_clip(scored: tuple[Path, str]) -> None:
 def test_a_new_metric_is_exported_compared_and_stands_on_the_page(scored: tuple[Path, str]) -> None:
     exported, compared = scored[1].split("$ export csv\n")[1].split("$ compare external:one\n")
     rows = {row["variant"]: row for row in csv.DictReader(exported.splitlines())}
-    assert float(rows["other"]["overlap"]) == 50.0 and float(rows["one"]["length"]) == 75.0
-    for name, difference in (("Overlap", "+41.67"), ("Length-P", "+0.00")):
+    assert float(rows["other"]["overlap"]) == 50.0 and float(rows["one"]["fullness"]) == 75.0
+    for name, difference in (("Overlap", "+41.67"), ("Fullness", "+0.00")):
         (line,) = [line for line in compared.splitlines() if line.startswith(name)]
         assert difference in line and " .. " in line, "the clips are drawn again for it"
     page = (scored[0] / "leaderboards" / "toy.md").read_text()
     (head,) = [line.replace("|", " ").split() for line in page.splitlines() if " B@4 " in line]
-    assert "OV" in head and "LEN" not in head and "91.67 (1)" in page
+    assert "OV" in head and "FUL" not in head and "91.67 (1)" in page
 
 
 def test_the_table_agrees_with_what_the_files_count() -> None:
@@ -141,4 +141,6 @@ def test_the_table_agrees_with_what_the_files_count() -> None:
         assert corpus_scores(part, rows).shape == (len(made_of(part)),)
         assert (counting(part).score is None) == (not row.columns)
     assert [metric for part in PARTS for metric in made_of(part)] == list(METRICS)
+    names = [*METRICS, *(column for part in PARTS.values() for column in part.columns)]
+    assert len(set(names)) == len(names), "they are columns of one file"
     assert list(TOP) == [*METRICS, *(f"densevid_{name}" for name in METRICS)]

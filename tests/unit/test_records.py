@@ -156,10 +156,10 @@ def test_records_load_without_heavy_packages() -> None:
 def test_predictions_come_back_in_the_order_asked(tmp_path: Path) -> None:
     path = tmp_path / "predictions.jsonl"
     odd = 'a "quoted"\u2028caption | with 🎈 and\tمرحبا'
-    write_predictions(path, [Prediction("b", odd, -1.5, (("a cat", -2.0),)), Prediction("a", "")])
+    write_predictions(path, [Prediction("b", odd, -1.5), Prediction("a", "")])
     assert read_predictions(path, ["a", "b"]) == {"a": "", "b": odd}
     first = json.loads(path.read_text().splitlines()[0])
-    assert first == {"clip": "b", "caption": odd, "log_probability": -1.5, "alternatives": [["a cat", -2.0]]}
+    assert first == {"clip": "b", "caption": odd, "log_probability": -1.5}
 
 
 def test_captions_made_elsewhere_need_no_probabilities(tmp_path: Path) -> None:

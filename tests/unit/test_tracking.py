@@ -82,7 +82,6 @@ def finished(home: Home, dataset: str, **made: Any) -> tuple[Record, Path]:
     folder = cell_folder(home.results, done)
     write_record(folder, done)
     (folder / "predictions.jsonl").write_text('{"clip": "a", "caption": "a dog"}\n')
-    (folder / "config.yaml").write_text("method: recnet\n")
     (folder / "checkpoint.safetensors").write_bytes(b"weights")
     return done, folder
 
@@ -129,7 +128,7 @@ def test_a_command_and_its_cell(tracker: Tracker, client: Any, home: Home) -> No
     assert [(point.step, point.value) for point in curve] == [(1, 3.0), (2, 2.0)]
     assert curve[1].timestamp - curve[0].timestamp == 1500
     assert [point.value for point in client.get_metric_history(run_id, "reconstruct/loss")] == [1.0]
-    assert {item.path for item in client.list_artifacts(run_id)} == {"predictions.jsonl", "config.yaml", "record.json"}
+    assert {item.path for item in client.list_artifacts(run_id)} == {"predictions.jsonl", "record.json"}
     assert child.info.artifact_uri.startswith((home.work / "mlartifacts" / "one").as_uri())
     read = [(one.dataset.name, one.dataset.digest, one.tags[0].value) for one in child.inputs.dataset_inputs]
     assert sorted(read) == [("one", "c" * 36, "test"), ("one frames", "f" * 36, "features")]
