@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
 
-from pydantic import ValidationError
+from pydantic import Field, field_validator, model_validator
 
 from bench import BenchError
-from bench.declare.grammar import Value, check_keys, take_apart
-from bench.declare.settings import Search, given
-from bench.declare.validation import from_pydantic
-from bench.home import Home
+from bench.cli.answers import FAILED, WELL, say
+from bench.declare.options import Options, Written, parse
+from bench.declare.settings import Decoding, given
+from bench.home import Home, find_home
 from bench.pages.markdown import clean
 
 if TYPE_CHECKING:
@@ -23,96 +22,77 @@ if TYPE_CHECKING:
     from bench.method import Caption
 
 
-STDIN = "-"
 EXPLAINED = "explained"  # the folder of the pictures, where none is named
-KEYS = ("checkpoint", "encoder", "weights", "alternatives", "explain")
-SEARCH = tuple(f"search.{name}" for name in Search.model_fields if name != "clips")  # videos are decoded one by one
-BY_STREAM = ("encoder.", "weights.")
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(Options):
     """What was asked for. `encoder` and `weights` are by stream, under the empty name for all; `search` holds what was named."""
 
-    videos: list[str]
-    checkpoint: str
-    encoder: dict[str, str] = field(default_factory=dict)
-    weights: dict[str, str] = field(default_factory=dict)
-    alternatives: int | None = None
-    explain: Path | None = None
-    search: dict[str, Any] = field(default_factory=dict)
-
-
-def parse(words: Sequence[str]) -> Request:
-    """The request in `words`. Raises BenchError, one sentence, for what is not understood."""
-    arguments = take_apart(words, (STDIN,))
-    values = arguments.values
-    check_keys([key for key in values if not key.startswith(BY_STREAM)], (*KEYS, *SEARCH))
-    if "checkpoint" not in values:
-        raise BenchError("command line: checkpoint= is missing: the key of a run (bench list runs) or its folder")
-    videos = list(arguments.files) + (_lines() if STDIN in arguments.flags else [])
-    if not videos:
-        raise BenchError("command line: name videos or a folder, or - for files named on the standard input")
-    search = _search(values)
-    return Request(
-        videos,
-        str(values["checkpoint"].read(text=True)),
-        _by_stream(values, "encoder"),
-        _by_stream(values, "weights"),
-        _alternatives(values, search),
-        _explain(values),
-        search,
+    named: Annotated[list[str], Written(word="VIDEO|FOLDER")] = Field([], description="videos, or folders of videos")
+    stdin: Annotated[bool, Written(flag="-")] = Field(
+        False, description="files named on the standard input, one to a line"
     )
+    checkpoint: Annotated[str, Written("RUN")] = Field(
+        description="a checkpoint.safetensors, the folder of a cell, or the first digits of its key", examples=["RUN"]
+    )
+    weights: Annotated[dict[str, str], Written("FILE")] = Field(
+        {},
+        description="the encoder's weights (.safetensors), where they cannot be downloaded; weights.STREAM= for one stream",
+    )
+    encoder: Annotated[dict[str, str], Written("NAME")] = Field(
+        {}, description="the encoder, where features were imported without its name; encoder.STREAM= for one stream"
+    )
+    alternatives: int | None = Field(
+        None, ge=0, description="how many other captions are printed; without it, all other beams"
+    )
+    explain: Annotated[str | None, Written("FOLDER|true")] = Field(
+        None,
+        description="a picture (SVG) of each video, in FOLDER or in ./explained: its frames, and what the method looked at",
+    )
+    search: Decoding = Decoding()
+
+    @field_validator("weights", "encoder")
+    @classmethod
+    def _one_name(cls, value: dict[str, str]) -> dict[str, str]:
+        if "" in value.values():
+            raise ValueError("is empty, but must be one name")
+        return value
+
+    @field_validator("explain")
+    @classmethod
+    def _folder(cls, value: str | None) -> str | None:
+        return {"true": EXPLAINED, "false": None, "null": None}.get(value or "null", value)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Request:
+        beam = self.search.beam
+        if self.alternatives is not None and "beam" in self.search.model_fields_set and self.alternatives >= beam:
+            raise ValueError(
+                f"a beam of {beam} finds {beam - 1} captions besides the best, not {self.alternatives}; say "
+                f"search.beam={self.alternatives + 1} or leave it out"
+            )
+        if not self.named and not self.stdin:
+            raise ValueError("name videos or a folder, or - for files named on the standard input")
+        return self
+
+    @property
+    def videos(self) -> list[str]:
+        """The videos and folders that were named, those of the standard input as the system has them, whatever their letters."""
+        listed = os.fsdecode(sys.stdin.buffer.read()).split("\n") if self.stdin else []
+        return [*self.named, *(line for line in listed if line.strip())]
 
 
-def _lines() -> list[str]:
-    """Names of files as the system has them, whatever their letters."""
-    return [line for line in os.fsdecode(sys.stdin.buffer.read()).split("\n") if line.strip()]
+def caption(argv: Sequence[str]) -> int:
+    """Say what is in videos: the streams that the method reads are made of each video as its training features were, then it
+    is decoded by beam search. Printed are the caption and the other beams with their log-probabilities. A folder stands for
+    the videos below it. A video that cannot be read is named, the others go on, and the exit status is 1. Needs pip install
+    "captionbench[extract]".
 
+    In Python: bench.load("results/msvd_clips/salstm/KEY").caption("video.mp4", weights="mobilenetv2.safetensors")
 
-def _by_stream(values: Mapping[str, Value], name: str) -> dict[str, str]:
-    """`weights=` and `weights.frames=` by stream."""
-    found = {}
-    for key, value in values.items():
-        if key == name or key.startswith(f"{name}."):
-            told = value.read(text=True)
-            if not isinstance(told, str) or not told:
-                raise BenchError(f"command line: {key} is {told!r}, but must be one name")
-            found[key[len(name) + 1 :]] = told
-    return found
-
-
-def _search(values: Mapping[str, Value]) -> dict[str, Any]:
-    named = {key.removeprefix("search."): value.read() for key, value in values.items() if key in SEARCH}
-    try:
-        return given(Search.model_validate(named))
-    except ValidationError as error:
-        raise from_pydantic(error, Search, "command line: search") from None
-
-
-def _alternatives(values: Mapping[str, Value], search: Mapping[str, Any]) -> int | None:
-    if "alternatives" not in values:
-        return None
-    count = values["alternatives"].read()
-    if not isinstance(count, int) or isinstance(count, bool) or count < 0:
-        raise BenchError(f"command line: alternatives is {count!r}, but must be a whole number from 0 on")
-    if count >= search.get("beam", count + 1):
-        raise BenchError(
-            f"command line: a beam of {search['beam']} finds {search['beam'] - 1} captions besides the best, not {count}; "
-            f"say search.beam={count + 1} or leave it out"
-        )
-    return count
-
-
-def _explain(values: Mapping[str, Value]) -> Path | None:
-    if "explain" not in values:
-        return None
-    told = values["explain"].read()
-    if isinstance(told, bool) or told is None:
-        return Path(EXPLAINED) if told else None
-    if not isinstance(told, str):
-        raise BenchError(f"command line: explain is {told!r}, but must be a folder, true or false")
-    return Path(told).expanduser()
+    Example: bench caption holiday.mp4 clips/ checkpoint=402034cc explain=pictures
+    """
+    return FAILED if run(parse(Request, argv), find_home()) else WELL
 
 
 def run(request: Request, home: Home) -> int:
@@ -125,7 +105,7 @@ def run(request: Request, home: Home) -> int:
     own = dict(trained.config["search"])
     if request.alternatives is not None and request.alternatives >= own["beam"]:
         own["beam"] = request.alternatives + 1
-    search = type(trained.search)(**{**own, **request.search})
+    search = type(trained.search)(**{**own, **given(request.search)})
     if search.beam != trained.search.beam:
         _note(f"a beam of {search.beam}; the cell was scored with {trained.search.beam}")
     captioner = VideoCaptioner(trained, request.encoder, request.weights, search, _note)
@@ -137,7 +117,8 @@ def run(request: Request, home: Home) -> int:
             gap = "\n" if number > failed else ""  # not before the first that is told
             print(gap + told(str(video), caption, request.alternatives), flush=True)
             if request.explain is not None:
-                print(f"  picture: {_draw(captioner, video, caption, request.explain, taken)}", flush=True)
+                folder = Path(request.explain).expanduser()
+                print(f"  picture: {_draw(captioner, video, caption, folder, taken)}", flush=True)
         except VideoError as error:
             failed += 1
             _note(str(error))
@@ -201,4 +182,4 @@ def _draw(captioner: VideoCaptioner, video: Path, caption: Caption, folder: Path
 
 
 def _note(sentence: str) -> None:
-    print(f"bench: {clean(sentence)}", file=sys.stderr, flush=True)
+    say(clean(sentence), FAILED)

@@ -4,74 +4,80 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
 
 from bench import BenchError
-from bench.cli.show import list_all
-from bench.cli.words import FAILED, WELL, say, split, take
-from bench.declare.grammar import check_keys, take_apart
-from bench.errors import listing, unknown
+from bench.cli.answers import FAILED, WELL, say
+from bench.cli.show import Nothing, list_all
+from bench.declare.options import DataSet, Options, Written, parse
+from bench.errors import listing, many, unknown
 from bench.home import Home, find_home
+from bench.pages.terminal import wrapped
 
 if TYPE_CHECKING:
     from bench.declare.dataset import DatasetDefinition
     from bench.errors import Finding
 
 
-EXTRACT_KEYS = (
-    "videos",
-    "frames",
-    "fps",
-    "encoder",
-    "weights",
-    "boxes",
-    "silence",
-    "batch",
-    "workers",
-    "device",
-    "skip",
-    "replace",
-)
-
 CLIPS_NAMED = 5  # clip ids spelled out after a finding; the rest is counted
+Streams = Annotated[list[str] | None, Written("NAME,..")]
 
 
-def data_check(words: Sequence[str]) -> int:
-    values, _ = take(words, ("dataset",), required=("dataset",))
+class Check(Options):
+    dataset: DataSet
+
+
+def data_check(argv: Sequence[str]) -> int:
+    """Look for everything that can be wrong with a data set before a model is trained: files, counts, ids, splits, streams.
+    Exit status 1 if there are errors.
+
+    Example: bench data check dataset=msvd
+    """
+    asked = parse(Check, argv)
     from bench.data.check import check_dataset
     from bench.declare.registry import dataset
 
-    definition = dataset(values["dataset"])
+    definition = dataset(asked.dataset)
     return _report(f"data set {definition.name}", check_dataset(definition, find_home()))
 
 
 def _report(what: str, findings: Sequence[Finding]) -> int:
     for finding in findings:
         more = len(finding.clips) - CLIPS_NAMED
-        told = all(clip in finding.message for clip in finding.clips[:CLIPS_NAMED])
+        named = all(clip in finding.message for clip in finding.clips[:CLIPS_NAMED])
         clips = f" [{listing(finding.clips[:CLIPS_NAMED])}{f' and {more} more' if more > 0 else ''}]"
-        print(f"{finding.severity}: {finding.message}{'' if told else clips}")
+        print(wrapped(f"{finding.severity}: {finding.message}{'' if named else clips}"))
     errors = sum(finding.severity == "error" for finding in findings)
-    print(
-        f"{what}: {count(errors, 'error')}, {count(len(findings) - errors, 'warning')}"
-        if findings
-        else f"{what}: nothing to complain of"
+    counts = (
+        f"{many(errors, 'error')}, {many(len(findings) - errors, 'warning')}" if findings else "nothing to complain of"
     )
+    print(f"{what}: {counts}")
     return FAILED if errors else WELL
 
 
-def count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+def features_list(argv: Sequence[str]) -> int:
+    """Show the caches of feature streams: shape, clips, size, fingerprint.
 
-
-def features_list(words: Sequence[str]) -> int:
-    take(words, ())
+    Example: bench features list
+    """
+    parse(Nothing, argv)
     return list_all(["features"])
 
 
-def features_check(words: Sequence[str]) -> int:
-    """`bench features check`: damage in the caches of a data set; status 1 if there is any."""
-    definition, streams, home = _streams(words)
+class CheckStreams(Check):
+    stream: Streams = Field(None, description="these streams alone")
+
+
+def features_check(argv: Sequence[str]) -> int:
+    """Read the caches of a data set whole: truncation, flipped bits, NaN, wrong shapes, ids missing or extra. Exit status 1
+    if there are errors.
+
+    Example: bench features check dataset=msvd stream=frames
+    """
+    asked = parse(CheckStreams, argv)
+    definition, streams, home = _streams(asked.dataset, asked.stream)
     from bench.data.corpus import load_corpus
     from bench.features.check import check_cache
     from bench.features.sidecar import cache_path
@@ -84,89 +90,148 @@ def features_check(words: Sequence[str]) -> int:
     return max(statuses)
 
 
-def features_import(words: Sequence[str]) -> int:
-    """`bench features import`: features as others published them; `from=` and its kin stand for a definition's entry."""
-    told, rest = split(words, ("from", "layout", "frames", "encoder", "ids", "replace"))
-    if "from" not in told and set(told) - {"replace"}:
-        raise BenchError(
-            f"command line: {sorted(set(told) - {'replace'})[0]}= goes with from=PATH, the features' place"
-        )
-    if "from" in told:
-        values, _ = take(rest, ("dataset", "stream"), required=("dataset", "stream"))
-        from bench.declare.registry import dataset
-        from bench.run.prepare import import_from
-
-        print(import_from(dataset(values["dataset"]), values["stream"], find_home(), told))
-        return WELL
-    definition, streams, home = _streams(rest)
-    from bench.run.prepare import prepare, refuse_told
-
-    if told.get("replace") != "true":
-        refuse_told(definition, streams, home)
-    prepare(definition, home, None, streams, again=told.get("replace") == "true")
-    return WELL
+class Import(CheckStreams):
+    source: Annotated[str | None, Written("PATH")] = Field(
+        None, alias="from", description="features that the definition does not name, for one stream"
+    )
+    layout: str | None = Field(None, description="with from=: how they are laid out; without it they are told apart")
+    frames: int | None = Field(None, ge=1, description="with from=: keep so many equally spaced frames")
+    encoder: str | None = Field(None, description="with from=: what made them")
+    ids: Annotated[str | None, Written("FILE|NAME")] = Field(
+        None, description="with from=: the rows' clips, a file of ids or the name of the array that holds them"
+    )
+    replace: bool = Field(False, description="take the place of features that a command has made")
 
 
-def features_extract(words: Sequence[str]) -> int:
-    """`bench features extract`: a stream from a folder of videos; status 1 if some clips could not be read."""
-    if "stream=words" in words:
-        return _extract_words(words)
-    values, _ = take(words, ("dataset", "stream", *EXTRACT_KEYS), required=("dataset", "stream"))
+def features_import(argv: Sequence[str]) -> int:
+    """Bring features as they were published into the cache: those that the data set's definition names, unless they are
+    there and up to date, or those at PATH. Layouts, told apart by themselves: HDF5 with a dataset per clip, with one matrix
+    and ids or without ids; folders of .npy, .npz or HDF5 files; lines of csv, a frame each; tsv of bottom-up attention. What
+    was recognised is said.
+
+    Example: bench features import dataset=my/dataset.yaml stream=regions from=boxes.tsv frames=40
+    """
+    asked = parse(Import, argv)
+    more = asked.model_fields_set & {"layout", "frames", "encoder", "ids"}
+    if asked.source is None and more:
+        raise BenchError(f"command line: {sorted(more)[0]}= goes with from=PATH, the features' place")
     from bench.declare.registry import dataset
-    from bench.run.prepare import extract, undeclared
+    from bench.run.prepare import import_from, prepare, refuse_told
 
-    definition = dataset(values["dataset"])
-    told = {name: values[name] for name in EXTRACT_KEYS if name in values}
-    path, failed = extract(definition, values["stream"], find_home(), told)
-    if failed and ("skip" not in told or not path.is_file()):
-        return say(failed, FAILED)
-    if failed:
-        print(failed)
-    print(f"{definition.name}: stream {values['stream']} is in {path}{undeclared(definition, values['stream'])}")
+    if asked.source is not None:
+        if asked.stream is None or len(asked.stream) != 1:
+            raise BenchError("command line: from= is one stream: name it, such as stream=frames")
+        entry = asked.model_dump(include={"source", *more})
+        print(import_from(dataset(asked.dataset), asked.stream[0], find_home(), entry, asked.replace))
+        return WELL
+    definition, streams, home = _streams(asked.dataset, asked.stream)
+    if not asked.replace:
+        refuse_told(definition, streams, home)
+    prepare(definition, home, None, streams, again=asked.replace)
     return WELL
 
 
-def _extract_words(words: Sequence[str]) -> int:
-    """The stream `words`, which a trained method makes of the stream `frames`."""
-    values, _ = take(words, ("dataset", "stream", "checkpoint", "replace"), required=("dataset", "checkpoint"))
+class Extract(Check):
+    stream: str = Field(
+        description="frames, spatial, objects, motion, actions, regions, audio, pixels, or words", examples=["frames"]
+    )
+    videos: Annotated[str | None, Written("FOLDER")] = Field(
+        None, description="where the videos are, by the clips' names"
+    )
+    encoder: str | None = Field(
+        None,
+        description="inception_v4, inception_resnet_v2, resnet101, resnet152, vgg19, googlenet, ..., any network of timm; "
+        "r3d_18, r2plus1d_18, s3d, c3d; fasterrcnn_resnet50_fpn, ..; vggish",
+    )
+    weights: Annotated[str | None, Written("FILE|pretrained|random")] = Field(
+        None, description="a .safetensors file; pretrained, without it, downloads; random is for tests"
+    )
+    frames: int | None = Field(None, ge=1, description="so many equally spaced frames; with fps=, the most")
+    fps: float | None = Field(None, gt=0, description="so many frames of a second")
+    boxes: int | None = Field(None, ge=1, description="of a frame, for regions; without it 16")
+    silence: bool | None = Field(None, description="clips without sound count as silent, for audio")
+    skip: Literal["failed"] | None = Field(None, description="finish without the clips that failed")
+    replace: bool = Field(False, description="make a cache anew that was made otherwise")
+    batch: int | None = Field(None, ge=1, description="frames that go through the network at once")
+    workers: int | None = Field(None, ge=0, description="processes that decode; 0 for this process")
+    device: Annotated[str, Written("auto|cpu|cuda")] = Field("auto", description="what the network computes on")
+    checkpoint: Annotated[str | None, Written("FILE")] = Field(
+        None, description="for words: of a trained glrg, which makes them of the stream frames"
+    )
+
+
+OF_STREAM = {"videos", "encoder", "weights", "frames", "fps", "boxes", "silence"}
+OF_WORDS = {"dataset", "stream", "checkpoint", "replace"}
+
+
+def features_extract(argv: Sequence[str]) -> int:
+    """From videos to a stream in the cache: frames, spatial, objects (2-D networks), motion, actions (of runs of frames),
+    regions, audio, pixels (frames as they are, for EtENet's second step); words by checkpoint= of a trained glrg from the
+    stream frames. A video is named by its clip; clips with a start and an end are cut out of longer videos. What the data
+    set's definition says of the stream need not be said again.
+
+    Stopped or failed clips are made up for by the same command; exit status 1 if there are clips that could not be read.
+    batch=, workers= and device= change how long it takes, not the values. Needs pip install "captionbench[extract]".
+
+    Example: bench features extract dataset=msvd stream=frames videos=/data/msvd/clips encoder=inception_v4 frames=28
+    """
+    asked = parse(Extract, argv)
+    _check_words(asked)
     from bench.cell.words_stream import extract_words
     from bench.declare.registry import dataset
-    from bench.run.prepare import undeclared
+    from bench.features.extraction import Work
+    from bench.run.prepare import extract, undeclared
 
-    definition = dataset(values["dataset"])
-    checkpoint = Path(values["checkpoint"]).expanduser()
-    path = extract_words(definition, find_home(), checkpoint, values.get("replace") == "true")
-    print(f"{definition.name}: stream words is in {path}{undeclared(definition, 'words')}")
+    definition, home = dataset(asked.dataset), find_home()
+    if asked.checkpoint:
+        path = extract_words(definition, home, Path(asked.checkpoint).expanduser(), asked.replace)
+    else:
+        work = Work(asked.batch, asked.workers, asked.device, asked.skip is not None, asked.replace)
+        entry = asked.model_dump(include=OF_STREAM, exclude_unset=True)
+        path, failed = extract(definition, asked.stream, home, entry, work)
+        if failed and (not work.skip or not path.is_file()):
+            return say(failed, FAILED)
+        if failed:
+            print(wrapped(failed))
+    print(f"{definition.name}: stream {asked.stream} is in {path}{undeclared(definition, asked.stream)}")
     return WELL
 
 
-def _streams(words: Sequence[str]) -> tuple[DatasetDefinition, list[str], Home]:
-    """The data set of a `features` command, and its streams or those that were named by `stream=`.
+def _check_words(asked: Extract) -> None:
+    """Refuse the stream `words` without a checkpoint or with more, and a checkpoint for another stream."""
+    more = sorted(asked.model_fields_set - OF_WORDS)
+    if asked.stream == "words" and asked.checkpoint is None:
+        raise BenchError(
+            "command line: checkpoint= is missing: a trained glrg makes the stream words of the stream frames"
+        )
+    if asked.checkpoint is not None and (asked.stream != "words" or more):
+        what = f"{more[0]}= does not go with it" if more else f"not {asked.stream}"
+        raise BenchError(f"command line: checkpoint= makes the stream words, {what}")
 
-    Without `stream=`, streams that come from videos are left out until they are there: few methods read them.
+
+def _streams(name: str, chosen: list[str] | None) -> tuple[DatasetDefinition, list[str], Home]:
+    """The data set of a `features` command, and its streams or those that were chosen.
+
+    Unless chosen, streams that come from videos are left out until they are there: few methods read them.
     """
     from bench.declare.registry import dataset
     from bench.features.sidecar import cache_path
 
-    arguments = take_apart(words, ())
-    check_keys(arguments.values, ("dataset", "stream"))
-    if arguments.files or "dataset" not in arguments.values:
-        raise BenchError("command line: dataset= is missing, such as dataset=msvd or dataset=my/dataset.yaml")
-    definition, home = dataset(arguments.values["dataset"].read(text=True)), find_home()
-    named = [
-        name
-        for name, stream in definition.streams.items()
-        if stream.videos is None or cache_path(home, definition.name, name).is_file()
-    ]
-    if "stream" in arguments.values:
-        named = arguments.values["stream"].listed(text=True)
-    for stream in named:
+    definition, home = dataset(name), find_home()
+    streams = chosen
+    if streams is None:
+        streams = [
+            name
+            for name, stream in definition.streams.items()
+            if stream.videos is None or cache_path(home, definition.name, name).is_file()
+        ]
+    for stream in streams:
         if stream not in definition.streams:
             raise unknown("stream", stream, definition.streams, f"data set {definition.name}")
-    if not named and "stream" in arguments.values:
+    if not streams and chosen is not None:
         raise BenchError(
             f"command line: stream= names none; data set {definition.name} has {listing(definition.streams)}"
         )
-    if not named:
+    if not streams:
         raise BenchError(f"data set {definition.name} declares no streams: add them to {definition.path}")
-    return definition, named, home
+    return definition, streams, home

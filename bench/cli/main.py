@@ -1,4 +1,4 @@
-"""The command line: which command its words name, and its exit status. The commands themselves are in `bench.cli`.
+"""The command line: which command is named, and its exit status. The commands are in `bench.cli.commands`.
 
 Exit status: 0 all is well, 1 something failed or differs, 2 the request was not understood or cannot be met, 130 stopped
 by Ctrl-C.
@@ -10,51 +10,25 @@ import errno
 import io
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from bench import BenchError
-from bench.cli import features, pages
-from bench.cli import run as cells
-from bench.cli import show as looking
-from bench.cli.help import HELP, OVERVIEW
-from bench.cli.words import STOPPED, USAGE, WELL, say
+from bench.cli.answers import STOPPED, USAGE, WELL, say
+from bench.cli.commands import COMMANDS
+from bench.cli.help import overview, page
 from bench.errors import listing, unknown
 from bench.home import find_home
 
 CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
-    "list": looking.list_all,
-    "plan": cells.plan,
-    "run": cells.run,
-    "tune": cells.tune,
-    "test": cells.test,
-    "data check": features.data_check,
-    "features list": features.features_list,
-    "features check": features.features_check,
-    "features import": features.features_import,
-    "features extract": features.features_extract,
-    "evaluate": cells.evaluate,
-    "caption": cells.caption,
-    "compare": looking.compare,
-    "show": looking.show,
-    "export csv": looking.export_csv,
-    "leaderboard": pages.leaderboard,
-    "reproduce list": pages.reproduce_list,
-    "reproduce": pages.reproduce,
-    "mlflow sync": looking.mlflow_sync,
-    "ui": looking.ui,
-    "version": looking.version,
-}
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status. No mistake of the user's reaches them as a traceback."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    given = list(sys.argv[1:] if argv is None else argv)
     if isinstance(sys.stdout, io.TextIOWrapper):  # a path or title that the terminal's encoding lacks is no failure
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        status = _dispatch(words)
+        status = _dispatch(given)
         sys.stdout.flush()
         return status
     except BenchError as error:
@@ -84,31 +58,31 @@ def _output_is_full() -> bool:
     return False
 
 
-def _dispatch(words: list[str]) -> int:
-    if not words or words[0] in ("--help", "-h", "help"):
-        print(OVERVIEW)
+def _dispatch(argv: list[str]) -> int:
+    if not argv or argv[0] in ("--help", "-h", "help"):
+        print(overview())
         return WELL
-    if words[0] == "--version":
-        return looking.version([])
-    name = " ".join(words[:2]) if " ".join(words[:2]) in COMMANDS else words[0]
+    if argv[0] == "--version":
+        argv = ["version"]
+    name = " ".join(argv[:2]) if " ".join(argv[:2]) in COMMANDS else argv[0]
+    asks_for_help = "--help" in argv or "-h" in argv
     if name not in COMMANDS:
-        below = [command for command in COMMANDS if command.startswith(words[0] + " ")]
-        if below and ("--help" in words or "-h" in words):
-            print("\n\n".join(HELP[command] for command in below))
+        below = [command for command in COMMANDS if command.startswith(argv[0] + " ")]
+        if below and asks_for_help:
+            print("\n\n".join(map(page, below)))
             return WELL
-        raise _no_command(words, below)
-    rest = words[len(name.split()) :]
-    if "--help" in rest or "-h" in rest:
-        print(HELP[name])
+        raise _no_command(argv, below)
+    if asks_for_help:
+        print(page(name))
         return WELL
-    return COMMANDS[name](rest)
+    return COMMANDS[name].function()(argv[len(name.split()) :])
 
 
-def _no_command(words: list[str], below: list[str]) -> BenchError:
-    """The error for words that name no command; `below` are the commands that begin with the first word."""
-    if below and len(words) == 1:
-        return BenchError(f'"{words[0]}" is half a command; allowed: {listing(below)}')
-    return unknown("command", " ".join(words[:2]) if below else words[0], below or list(COMMANDS))
+def _no_command(argv: list[str], below: list[str]) -> BenchError:
+    """The error for a command line that names no command; `below` are the commands that begin with its first word."""
+    if below and len(argv) == 1:
+        return BenchError(f'"{argv[0]}" is half a command; allowed: {listing(below)}')
+    return unknown("command", " ".join(argv[:2]) if below else argv[0], below or list(COMMANDS))
 
 
 if __name__ == "__main__":

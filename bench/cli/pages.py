@@ -2,36 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from bench import BenchError
-from bench.cli.words import FAILED, WELL, name_of, say, take
-from bench.declare.grammar import check_keys, take_apart
-from bench.errors import unknown
+from bench.cli.answers import FAILED, WELL, name_of, say
+from bench.cli.show import Nothing
+from bench.declare.options import AnyDataSet, Options, Written, parse
 from bench.home import Home, find_home
-from bench.pages.terminal import columns, room
-
-if TYPE_CHECKING:
-    from bench.declare.registry import MethodEntry
+from bench.pages.terminal import columns, wrapped
+from bench.plan.request import Running
 
 
-PLACING = (
-    "executor",
-    "executor.address",
-    "max_concurrent",
-    "resources.cpus",
-    "resources.gpus",
-    "resources.gpu_memory",
-    "resources.accelerator_type",
-)
-
-REPRODUCE_KEYS = ("scale", "seeds", "dataset", "protocol", *PLACING, "threads", "device", "mlflow")
+class Leaderboard(Options):
+    dataset: AnyDataSet = None
+    check: Annotated[bool, Written(flag="--check")] = Field(
+        False, description="write nothing; exit status 1 if a page differs from what the records say"
+    )
 
 
-def leaderboard(words: Sequence[str]) -> int:
-    values, arguments = take(words, ("dataset",), flags=("--check",))
-    return write_pages(find_home(), name_of(values.get("dataset")), check="--check" in arguments.flags)
+def leaderboard(argv: Sequence[str]) -> int:
+    """Write leaderboards/<dataset>.md and its HTML twin from the records, leaderboards/published.md from the printed numbers,
+    and the index. With --check it is for continuous integration.
+
+    Example: bench leaderboard --check
+    """
+    asked = parse(Leaderboard, argv)
+    return write_pages(find_home(), name_of(asked.dataset), check=asked.check)
 
 
 def write_pages(home: Home, dataset: str | None, check: bool) -> int:
@@ -55,68 +54,84 @@ def write_pages(home: Home, dataset: str | None, check: bool) -> int:
     return FAILED if bad or (check and changed) else WELL
 
 
-def reproduce_list(words: Sequence[str]) -> int:
-    """`bench reproduce list`: every target of every paper with its state; status 1 if a declaration is at fault."""
-    take(words, ())
+def reproduce_list(argv: Sequence[str]) -> int:
+    """Show every table and figure of the papers: data set, cells and their states, on the paper's own data and in small; below
+    the table, why cells cannot run here. Cells are told apart by their features: until these are in the cache (bench reproduce
+    and bench run put them there) it is not known which are done. Exit status 1 if a declaration names what a card lacks.
+
+    Example: bench reproduce list
+    """
+    parse(Nothing, argv)
     from bench.reproduction import listing as reproductions
 
     rows, errors, reasons = reproductions.rows(find_home())
-    print(columns(reproductions.HEAD, rows, right=("cells",), most=room()))
+    print(columns(reproductions.HEAD, rows, right=("cells",)))
     for sentence in (*errors, *reasons):
-        print(sentence)
+        print(wrapped(sentence))
     return FAILED if errors else WELL
 
 
-def reproduce(words: Sequence[str]) -> int:
-    """`bench reproduce`: run the cells of tables and figures that are missing, then write their pages."""
+class Target(Options):
+    target: Annotated[
+        list[str],
+        Written(
+            word="PAPER/TARGET",
+            missing="name one target, such as bench reproduce recnet/table7 (see bench reproduce list)",
+        ),
+    ] = Field(
+        min_length=1,
+        max_length=1,
+        description="a target, all of a PAPER, all, ideas or ideas/NAME (bench reproduce list)",
+    )
+    scale: Literal["full", "small"] = Field(
+        "full",
+        description="small: the same cells on the embedded corpus shapes: no data needed, minutes for each target",
+    )
+    dataset: AnyDataSet = None
+    protocol: Literal["standard", "paper"] | None = Field(
+        None, description="paper, unless named: the printed setting; or all else equal"
+    )
+
+
+class Reproduce(Running, Target):
+    """A target, and how its cells are run."""
+
+
+def reproduce(argv: Sequence[str]) -> int:
+    """Run the cells of a table or figure that are missing (what is done is skipped, what was interrupted goes on), then write
+    leaderboards/reproductions/PAPER/TARGET.md: the printed number beside ours, the difference, what was not comparable, and
+    the pictures. Targets are declared in methods/PAPER/reproduce.yaml; a verdict needs two seeds or more. Exit status: 0 all
+    well, 1 some cells failed or cannot run here, 2 none can.
+
+    `ideas` (or ideas/NAME) is a study of its own: each paper's idea against its control, with corpus, seeds and settings of
+    datasets/ideas/study.yaml, which were fixed before its first run. Its page: leaderboards/reproductions/ideas.md.
+
+    Example: bench reproduce recnet/table7 scale=small
+    """
+    asked = parse(Reproduce, argv)
+    named = asked.model_fields_set
     from bench.declare.registry import find_methods
-    from bench.plan.request import FLAGS, parse
     from bench.reproduction import ideas
     from bench.reproduction.declaration import chosen, find_reproductions
     from bench.reproduction.edition import edition
     from bench.reproduction.run import run as run_targets
 
-    arguments = take_apart(words, FLAGS)
-    check_keys(arguments.values, REPRODUCE_KEYS)
-    if len(arguments.files) != 1:
-        raise BenchError(
-            "command line: name one target, such as bench reproduce recnet/table7 (see bench reproduce list)"
-        )
-    scale = arguments.values["scale"].read(text=True) if "scale" in arguments.values else "full"
-    if scale not in ("full", "small"):
-        raise unknown("scale", str(scale), ("full", "small"), "command line")
-    small, given = scale == "small", arguments.values.keys()
-    if small and given & {"dataset", "protocol"}:
+    if asked.scale == "small" and named & {"dataset", "protocol"}:
         raise BenchError(
             "command line: scale=small has its own data set and protocol; leave dataset= and protocol= out"
         )
-    entries = find_methods()
-    if ideas.is_asked(arguments.files[0]):
-        return _ideas(arguments.files[0], words, given, entries)
-    found = chosen(arguments.files[0], find_reproductions(entries))
-    # All but scale means what it means to `bench run`. Methods are those of each cell: any one will do to read the rest.
-    rest = [word for word in words if word not in arguments.files and not word.startswith("scale=")]
-    more = [f"methods={next(name for name, entry in entries.items() if entry.card)}"]
-    base = parse([*rest, *more, *([] if "dataset" in given else [f"dataset={found[0].parts[0].dataset}"])])
-    how = edition(small, base.dataset if "dataset" in given else None, base.protocol if "protocol" in given else None)
-    status, sentences = run_targets(found, how, base, find_home(), entries)
-    for sentence in sentences:
-        say(sentence, status)
-    return status if status not in (WELL, FAILED) else max(status, write_pages(find_home(), None, check=False))
-
-
-def _ideas(word: str, words: Sequence[str], given: Collection[str], entries: dict[str, MethodEntry]) -> int:
-    """`bench reproduce ideas`: the declared study, whose corpus, seeds and protocol are not for the command line to say."""
-    from bench.plan.request import parse
-    from bench.reproduction import ideas
-
-    fixed = sorted(set(given) & {"scale", "seeds", "dataset", "protocol"})
-    if fixed:
-        raise BenchError(
-            f"command line: {fixed[0]} of {word} was fixed before the first comparison (datasets/ideas/study.yaml); leave "
-            f"{fixed[0]}= out"
-        )
-    name = next(name for name, entry in entries.items() if entry.card)  # any method: the study says which are run
-    base = parse([*(one for one in words if one != word), f"methods={name}", f"dataset={ideas.study().dataset}"])
-    status = ideas.run(word, base, find_home(), entries)
-    return status if status not in (WELL, FAILED) else max(status, write_pages(find_home(), None, check=False))
+    (target,), entries, home = asked.target, find_methods(), find_home()
+    if ideas.is_asked(target):
+        if fixed := sorted(named & {"scale", "seeds", "dataset", "protocol"}):
+            raise BenchError(
+                f"command line: {fixed[0]} of {target} was fixed before the first comparison (datasets/ideas/study.yaml); "
+                f"leave {fixed[0]}= out"
+            )
+        status = ideas.run(target, asked, home, entries)
+    else:
+        found = chosen(target, find_reproductions(entries))
+        how = edition(asked.scale == "small", asked.dataset, asked.protocol)
+        status, sentences = run_targets(found, how, asked, home, entries)
+        for sentence in sentences:
+            say(sentence, status)
+    return status if status not in (WELL, FAILED) else max(status, write_pages(home, None, check=False))

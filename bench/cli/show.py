@@ -4,74 +4,115 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated, Literal
 
-from bench import BenchError, __version__
-from bench.cli.words import FAILED, WELL, name_of, say, take
-from bench.errors import unknown
+from pydantic import Field
+
+from bench import __version__
+from bench.cli.answers import FAILED, WELL, name_of, say
+from bench.declare.options import AnyDataSet, Options, Written, parse
+from bench.errors import listing, many
 from bench.home import find_home
-from bench.pages.terminal import columns, room
+from bench.pages.terminal import columns, wrapped
+
+Split = Literal["train", "val", "test"]
 
 
-def version(words: Sequence[str]) -> int:
-    take(words, ())
+class Nothing(Options):
+    """A command without options."""
+
+
+def version(argv: Sequence[str]) -> int:
+    """Show the version.
+
+    Example: bench version
+    """
+    parse(Nothing, argv)
     print(f"bench {__version__}")
     return WELL
 
 
-def list_all(words: Sequence[str]) -> int:
-    """`bench list`: methods, data sets, feature caches and runs, each a table."""
-    from bench.reports import listings
+class List(Options):
+    what: Annotated[list[Literal["methods", "datasets", "features", "runs"]], Written(word="list")] = Field(
+        [], description="methods, datasets, features or runs; all four without a word"
+    )
 
-    names = {
-        "methods": listings.methods,
-        "datasets": listings.datasets,
-        "features": listings.features,
-        "runs": listings.runs,
-    }
-    _, arguments = take(words, (), files=1)
-    for name in arguments.files:
-        if name not in names:
-            raise unknown("list", name, names)
-    chosen = arguments.files or tuple(names)
-    home = find_home()
+
+def list_all(argv: Sequence[str]) -> int:
+    """Show what is there. The methods of other packages are imported once, each in a process of its own: one whose import
+    fails is listed with its error. Of a cell that is running, `runs` says how far it is.
+
+    Example: bench list methods
+    """
+    asked = parse(List, argv)
+    from bench.reports.listings import LISTINGS
+
+    chosen, home = asked.what or list(LISTINGS), find_home()
     blocks = []
     for name in chosen:
-        head, rows, right = names[name](home)
-        body = columns(head, rows, right, most=room()) if rows else f"no {name} yet"
+        head, rows, right = LISTINGS[name](home)
+        body = columns(head, rows, right) if rows else f"no {name} yet"
         blocks.append(body if len(chosen) == 1 else f"{name.upper()}\n{body}")
     print("\n\n".join(blocks))
     return WELL
 
 
-def compare(words: Sequence[str]) -> int:
-    """`bench compare`: two rows or records on the same clips, with what chance makes of their difference."""
-    keys = ("dataset", "split", "protocol")
-    values, arguments = take(words, keys, files=2, flags=("--seeds",))
-    if len(arguments.files) != 2:
-        raise BenchError(
-            "command line: name two rows or records, such as bench compare recnet:local salstm dataset=msvd"
-        )
+class Compare(Options):
+    rows: Annotated[
+        list[str],
+        Written(word="A B", missing="name two rows or records, such as bench compare recnet:local salstm dataset=msvd"),
+    ] = Field(
+        min_length=2,
+        max_length=2,
+        description="rows (recnet:local, external:my_model) or records (the first digits of a key, the folder of a cell)",
+    )
+    dataset: AnyDataSet = None
+    split: Split | None = Field(None, description="tells rows of one name apart")
+    protocol: Literal["standard", "paper"] | None = Field(None, description="tells rows of one name apart")
+    clips: int = Field(5, ge=0, description="clips shown that A wins most, and that A loses most")
+    seeds: Annotated[bool, Written(flag="--seeds")] = Field(
+        False, description="a record stands for all seeds of its settings"
+    )
+
+
+def compare(argv: Sequence[str]) -> int:
+    """Put two rows or records beside each other: the means of each metric, their difference with its 95 % interval and p
+    value, what differs in the configurations, and the clips that A wins and loses most, with captions and references.
+
+    A row stands for all its seeds. The two must share data set, split and metric signatures. References are shown where the
+    captions of the data set are on this machine; cells scored by earlier versions need them, and Java, for the intervals of
+    BLEU and METEOR.
+
+    Example: bench compare recnet:local salstm dataset=msrvtt1000
+    """
+    asked = parse(Compare, argv)
     from bench.cell.scored import gather
     from bench.reports.compare import Side, check, render
     from bench.reports.lookup import find_row
 
-    home = find_home()
-    name, seeds = name_of(values.get("dataset")), "--seeds" in arguments.flags
-    first, second = (
-        find_row(word, home, name, values.get("split"), values.get("protocol"), seeds) for word in arguments.files
-    )
+    home, name = find_home(), name_of(asked.dataset)
+    first, second = (find_row(word, home, name, asked.split, asked.protocol, asked.seeds) for word in asked.rows)
     check(first, second)
-    found = gather([*first.records, *second.records], home, values.get("dataset"))
+    found = gather([*first.records, *second.records], home, asked.dataset)
     a, b = (Side(row, tuple(found.cells[record.key] for record in row.records)) for row in (first, second))
-    print(render(a, b, found.references, found.notes))
+    print(wrapped(render(a, b, found.references, found.notes, asked.clips)))
     return WELL
 
 
-def show(words: Sequence[str]) -> int:
-    """`bench show`: one record as a page."""
-    values, arguments = take(words, ("dataset",), files=1)
-    if not arguments.files:
-        raise BenchError("command line: name a record, such as bench show 402034cc (bench list runs has the keys)")
+class Show(Options):
+    record: Annotated[
+        str, Written(word="RUN", missing="name a record, such as bench show 402034cc (bench list runs has the keys)")
+    ] = Field(description="the first digits of a key, the folder of a cell, or a row of a single seed, as recnet:local")
+    dataset: AnyDataSet = None
+
+
+def show(argv: Sequence[str]) -> int:
+    """Show one record: scores and signatures, settings that are not the defaults, budget and cost, files, how to load the
+    checkpoint, its best and worst clips.
+
+    Example: bench show 402034cc
+    """
+    asked = parse(Show, argv)
     from bench.cell.scored import gather
     from bench.declare.registry import find_methods
     from bench.plan.cells import defaults
@@ -79,66 +120,94 @@ def show(words: Sequence[str]) -> int:
     from bench.reports.show import render
 
     home = find_home()
-    record = find_record(arguments.files[0], home, name_of(values.get("dataset")))
+    record = find_record(asked.record, home, name_of(asked.dataset))
     entry = find_methods().get(record.method)
     usual = defaults(entry.card) if entry and entry.card else None
     if record.state != "done":
-        print(render(record, home, usual, None, {}, ()))
+        print(wrapped(render(record, home, usual, None, {}, ())))
         return WELL
-    found = gather([record], home, values.get("dataset"), counted=False)
-    print(render(record, home, usual, found.cells[record.key], found.references, found.notes))
+    found = gather([record], home, asked.dataset, counted=False)
+    print(wrapped(render(record, home, usual, found.cells[record.key], found.references, found.notes)))
     return WELL
 
 
-def export_csv(words: Sequence[str]) -> int:
-    """`bench export csv`: one line for each cell; status 1 if a record was refused and is not in the table."""
-    values, _ = take(words, ("dataset", "path"))
+class Export(Options):
+    dataset: AnyDataSet = None
+    path: Annotated[str | None, Written("FILE.csv")] = Field(None, description="where to write it; else the terminal")
+
+
+def export_csv(argv: Sequence[str]) -> int:
+    """Write one line for each cell, in the order of their folders: key, state, scores, cost, provenance, and every setting as
+    a column of its own. Exit status 1 if a record was refused and is not in the table.
+
+    Example: bench export csv dataset=msvd path=msvd.csv
+    """
+    asked = parse(Export, argv)
     from bench.disk.whole import write_atomically
     from bench.records.store import BadRecord
     from bench.reports.export import cells, table
 
     bad: list[BadRecord] = []
-    records = cells(find_home(), name_of(values.get("dataset")), bad)
+    records = cells(find_home(), name_of(asked.dataset), bad)
     text = table(records)
     for error in bad:
         say(str(error), FAILED)
-    if "path" in values:
-        path = Path(values["path"]).expanduser()
+    if asked.path:
+        path = Path(asked.path).expanduser()
         write_atomically(path, text)
-        print(f"{path} written: {len(records)} cell{'s' if len(records) != 1 else ''}")
+        print(f"{path} written: {many(len(records), 'cell')}")
     else:
         print(text, end="")
     return FAILED if bad else WELL
 
 
-def mlflow_sync(words: Sequence[str]) -> int:
-    """`bench mlflow sync`: write into MLflow what the results folder has and MLflow lacks; status 1 if a record was refused."""
-    values, _ = take(words, ("dataset", "mlflow"))
+MLFLOW = Field(
+    None, description="http://HOST:5000, sqlite:///FILE.db or another database; without it, this folder's own"
+)
+
+
+class Sync(Options):
+    dataset: AnyDataSet = None
+    mlflow: Annotated[str | None, Written("URI")] = MLFLOW
+
+
+def mlflow_sync(argv: Sequence[str]) -> int:
+    """Write into MLflow the cells and trials that the results folder has and MLflow lacks, or shows as they were: after a
+    server was gone, into a new database, on a machine that only has the records. What is up to date stays, runs of killed
+    commands are closed. Exit status 1 if a record is damaged.
+
+    Example: bench mlflow sync mlflow=http://127.0.0.1:5000
+    """
+    asked = parse(Sync, argv)
     from bench.records.store import BadRecord
     from bench.tracking.sync import records, sync
     from bench.tuning.tracked_trials import trials
 
-    home, given, bad = find_home(), values.get("dataset"), list[BadRecord]()
-    name = name_of(given)
-    entries = [*records(home, name, given if given != name else None, bad), *trials(home, name)]
+    home, bad = find_home(), list[BadRecord]()
+    name, uri = name_of(asked.dataset), asked.mlflow
+    entries = [*records(home, name, asked.dataset if asked.dataset != name else None, bad), *trials(home, name)]
     for error in bad:
         say(str(error), FAILED)
-    uri = values.get("mlflow")
     done = sync(entries, uri, home, "bench mlflow sync", name, print)
-    told = [f"{done.written} written", f"{done.kept} up to date"]
-    told += [f"{done.busy} of commands that are at work"] if done.busy else []
-    told += [f"{done.closed} of killed commands closed"] if done.closed else []
-    print(f"MLflow runs: {', '.join(told)}; bench ui{f' mlflow={uri}' if uri else ''} shows them")
+    parts = [f"{done.written} written", f"{done.kept} up to date"]
+    parts += [f"{done.busy} of commands that are at work"] if done.busy else []
+    parts += [f"{done.closed} of killed commands closed"] if done.closed else []
+    print(wrapped(f"MLflow runs: {listing(parts)}; bench ui{f' mlflow={uri}' if uri else ''} shows them"))
     return FAILED if bad else WELL
 
 
-def ui(words: Sequence[str]) -> int:
-    """`bench ui`: MLflow's pages on this machine, until Ctrl-C."""
-    values, _ = take(words, ("port", "mlflow"))
-    port = values.get("port", "5000")
-    if not port.isdecimal():
-        raise BenchError(f"command line: port is {port!r}, but must be a whole number")
+class Ui(Options):
+    port: int = Field(5000, ge=0, le=65535, description="of 127.0.0.1")
+    mlflow: Annotated[str | None, Written("URI")] = MLFLOW
+
+
+def ui(argv: Sequence[str]) -> int:
+    """Show the runs in MLflow's own pages on 127.0.0.1, until Ctrl-C; those of this folder, or of another database.
+
+    Example: bench ui port=5001
+    """
+    asked = parse(Ui, argv)
     from bench.tracking.ui import serve
 
-    serve(find_home(), int(port), values.get("mlflow"))
+    serve(find_home(), asked.port, asked.mlflow)
     return WELL

@@ -39,7 +39,7 @@ def from_pydantic(
     findings = sorted(error.errors(), key=lambda finding: finding["type"] != "extra_forbidden")
     first = findings[0]
     if first["type"] == "missing":
-        return _missing([_dotted(list(one["loc"])) for one in findings if one["type"] == "missing"], where)
+        return _missing([_dotted(list(one["loc"])) for one in findings if one["type"] == "missing"], model, where)
     path = [part for part in first["loc"] if part != "[key]"]
     more = f" ({len(findings) - 1} more like this)" if len(findings) > 1 else ""
     name = _dotted(path)
@@ -52,9 +52,14 @@ def from_pydantic(
     return BenchError(sentence + more)
 
 
-def _missing(names: list[str], where: str | Callable[[str], str]) -> BenchError:
+def _missing(names: list[str], model: type[BaseModel], where: str | Callable[[str], str]) -> BenchError:
+    """The sentence for keys that are not there, with their examples where the model has some."""
     place = where(names[0]) if callable(where) else where
-    return BenchError(f"{place}: {' and '.join(names)} {'is' if len(names) == 1 else 'are'} missing")
+    examples = {field.alias or name: field.examples or [] for name, field in model.model_fields.items()}
+    such = [[f"{name}={example}" for example in examples.get(name, [])] for name in names]
+    shown = " or ".join(such[0]) if len(such) == 1 else " ".join(one[0] for one in such if one)
+    more = f", such as {shown}" if shown else ""
+    return BenchError(f"{place}: {' and '.join(names)} {'is' if len(names) == 1 else 'are'} missing{more}")
 
 
 def _dotted(path: list[int | str]) -> str:

@@ -77,14 +77,14 @@ class Extraction:
 
     @classmethod
     def of(
-        cls, definition: DatasetDefinition, stream: str, home: Home, told: Mapping[str, str] | None = None
+        cls, definition: DatasetDefinition, stream: str, home: Home, asked: Mapping[str, Any] | None = None
     ) -> Extraction:
-        """The stream's entry in the definition, and `told`, words of the command line, over it. Raises BenchError."""
-        told = told or {}
+        """The stream's entry in the definition, and over it `asked`: the same fields, of a command. Raises BenchError."""
+        asked = asked or {}
         kind = kind_of(stream)
         entry = definition.streams.get(stream) or StreamSource()
         given = entry.model_dump(include={"videos", "frames", "fps", "encoder", "weights", "boxes"}, exclude_none=True)
-        given |= told
+        given |= asked
         if kind.frames is not None:
             given.setdefault("frames", kind.frames)
         absent = [name for name in ("videos", "frames", "encoder") if name not in given]
@@ -98,7 +98,7 @@ class Extraction:
             )
         # A path on the command line is relative to the current folder, one in the definition to the definition's.
         videos, files = (
-            Path(told[name]).expanduser().resolve() if name in told else _resolved(given.get(name), definition, home)
+            Path(asked[name]).expanduser().resolve() if name in asked else _resolved(given.get(name), definition, home)
             for name in ("videos", "weights")
         )
         encoder = spec_of(str(given["encoder"]))
@@ -116,8 +116,8 @@ class Extraction:
             encoder,
             weights=digest,
             files=where,
-            boxes=_whole(given.get("boxes", BOXES), "boxes"),
-            silence=_flag(given.get("silence", False), "silence"),
+            boxes=given.get("boxes", BOXES),
+            silence=given.get("silence", False),
             dtype=entry.dtype or "float16",
         )
 
@@ -189,10 +189,7 @@ def as_recorded(
 def _sampling(given: Mapping[str, Any], kind: Kind, encoder: Spec) -> Sampling | None:
     if kind.family == "sound":
         return None
-    fps = given.get("fps")
-    return Sampling(
-        _whole(given["frames"], "frames"), None if fps is None else _rate(fps), kind.centred, encoder.window
-    )
+    return Sampling(given["frames"], given.get("fps"), kind.centred, encoder.window)
 
 
 def _resolved(text: str | None, definition: DatasetDefinition, home: Home) -> Path | None:
@@ -211,29 +208,6 @@ def _weights(said: str, path: Path | None, stream: str) -> tuple[str, dict[str, 
     return digest, {digest: str(path)}
 
 
-def _whole(value: Any, name: str) -> int:
-    text = str(value)
-    if not text.isdecimal() or (int(text) < 1 and name != "workers"):
-        raise BenchError(f"{name} is {text!r}, but must be a whole number of at least {0 if name == 'workers' else 1}")
-    return int(text)
-
-
-def _rate(value: Any) -> float:
-    try:
-        rate = float(value)
-    except ValueError:
-        rate = 0.0
-    if not 0 < rate < float("inf"):
-        raise BenchError(f"fps is {str(value)!r}, but must be a number above 0")
-    return rate
-
-
-def _flag(value: Any, name: str) -> bool:
-    if str(value).lower() not in ("true", "false"):
-        raise BenchError(f"{name} is {str(value)!r}, but must be true or false")
-    return str(value).lower() == "true"
-
-
 @dataclass(frozen=True)
 class Work:
     """How the work is done; nothing of it changes the values beyond rounding.
@@ -248,17 +222,3 @@ class Work:
     device: str = "auto"
     skip: bool = False
     replace: bool = False
-
-    @classmethod
-    def of(cls, told: Mapping[str, str]) -> Work:
-        """From words of the command line. Raises BenchError."""
-        if told.get("skip", "failed") != "failed":
-            raise BenchError(f"skip is {told['skip']!r}, but can only be failed: the clips that cannot be extracted")
-        batch, workers = (None if name not in told else _whole(told[name], name) for name in ("batch", "workers"))
-        return cls(
-            batch,
-            workers,
-            told.get("device", "auto"),
-            "skip" in told,
-            _flag(told.get("replace", False), "replace"),
-        )

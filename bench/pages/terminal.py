@@ -1,15 +1,25 @@
-"""Text for a terminal: plain tables, wrapped sentences, foreign text on one line."""
+"""Text for a terminal: plain tables, sentences wrapped at word ends. Into a pipe or a file lines stay whole."""
 
 from __future__ import annotations
 
 import itertools
+import re
 import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
+from typing import TextIO
 
-WIDTH = 110
 NARROWEST = 14  # characters of a column that makes room for others
+MARGIN = re.compile(
+    r" *(?:[A-Z]  )?(?:\[\d+\] )?"
+)  # before the first word of a line: spaces, a letter of a legend, a number
+
+
+def room(out: TextIO | None = None) -> int | None:
+    """Characters in a line of the terminal behind `out` (the output, if not told); None where there is none."""
+    out = out or sys.stdout
+    return shutil.get_terminal_size().columns if out.isatty() else None
 
 
 def columns(
@@ -17,8 +27,10 @@ def columns(
 ) -> str:
     """A plain table, columns padded to their widest entry; those in `right` are set flush right.
 
-    A table wider than `most` characters gets it narrowest where it is widest: long entries go on in the lines below.
+    A table wider than `most` characters (the terminal, if not told) gets it narrowest where it is widest: long entries go on
+    in the lines below.
     """
+    most = most or room()
     table = [list(head), *([str(cell) for cell in row] for row in rows)]
     widths = [max(len(row[number]) for row in table) for number in range(len(head))]
     while most is not None and sum(widths) + 2 * len(widths) - 2 > most and max(widths) > NARROWEST:
@@ -38,11 +50,20 @@ def columns(
     return "\n".join(lines)
 
 
-def room() -> int | None:
-    """Characters in a line of the terminal; None where nobody looks at one: lines stay whole for other programs."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+def wrapped(text: str, out: TextIO | None = None, hang: int = 0) -> str:
+    """`text` with no line wider than the terminal behind `out`; words and paths stay whole.
+
+    A line that goes on does so below its first word, or `hang` characters to the right of its margin.
+    """
+    most = room(out)
+    return text if most is None else "\n".join(_folded(line, most, hang) for line in text.split("\n"))
 
 
-def wrapped(text: str) -> str:
-    """`text` in lines of at most `WIDTH` characters; words and paths stay whole."""
-    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
+def _folded(line: str, most: int, hang: int) -> str:
+    if len(line) <= most:
+        return line
+    margin = MARGIN.match(line)
+    below = " " * (hang + (margin.end() if margin else 0))
+    return textwrap.fill(
+        line, most, subsequent_indent=below, break_long_words=False, break_on_hyphens=False, drop_whitespace=True
+    )

@@ -3,62 +3,48 @@
 from __future__ import annotations
 
 import re
-import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
 from bench import BenchError
 from bench.declare.card import PLAIN_LOSS, MethodCard, Resources
 from bench.declare.grammar import Value, plan_file, scalar, take_apart
 from bench.declare.losses import lent_settings
+from bench.declare.options import DataSet, Options, Written, field_of, flagged, flags, keys
+from bench.declare.options import read as read_options
 from bench.declare.registry import MethodEntry, find_methods, method_entry
-from bench.declare.settings import GROUPS, Model, Search, Strict, Text, Train
-from bench.declare.validation import from_pydantic
+from bench.declare.settings import GROUPS, Model, Search, Text, Train
 from bench.errors import listing, unknown
 
-FLAGS = ("--retry-failed",)
 ADDRESS = re.compile(r"local|auto|[A-Za-z0-9_.-]+:[0-9]+")
 DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]+)?")
 LARGEST_SEED = 2**32 - 1  # what every generator of random numbers takes
 
 
-class RunSpec(Strict):
-    """What was asked for. The groups hold only what was named (see `bench.declare.settings.given`); defaults are laid under
-    them per method. `overrides` holds the methods' own settings by their canonical names."""
+class Running(Options):
+    """How cells are run, whatever they are: what `bench run`, `plan`, `tune` and `reproduce` share."""
 
-    methods: list[str] = Field(min_length=1)
-    dataset: str
-    split: Literal["val", "test"] = "test"
-    splits: str = "default"
-    subset: tuple[int, int, int] | None = None
-    streams: list[str] | None = None
-    protocol: Literal["standard", "paper"] = "standard"
-    loss: str = PLAIN_LOSS
-    seeds: list[int] = Field(default=[0], min_length=1)
-    train: Train = Train()
-    model: Model = Model()
-    search: Search = Search()
-    text: Text = Text()
-    executor: Literal["ray", "inline"] = "ray"
-    address: str = "local"
-    max_concurrent: int | None = Field(default=None, ge=1)
+    seeds: Annotated[list[int], Written("[0,1,2]")] = Field([0], min_length=1, description="one cell per row and seed")
+    executor: Literal["ray", "inline"] = Field(
+        "ray", description="workers of Ray, or inline: in this process, for debugging"
+    )
+    address: Annotated[str, Written("local|auto|HOST:PORT")] = Field(
+        "local",
+        alias="executor.address",
+        description="a Ray of this command's own, or a cluster (deploy/README.md)",
+    )
+    max_concurrent: int | None = Field(None, ge=1, description="at most so many cells at once")
     resources: Resources = Resources()
-    threads: int = Field(default=1, ge=1)
-    device: str = "auto"
-    mlflow: str | None = None
-    retry_failed: bool = False
-    overrides: dict[str, dict[str, Any]] = Field(default_factory=dict)
-
-    @field_validator("methods", "seeds", "streams")
-    @classmethod
-    def _no_repeats(cls, value: list[Any] | None) -> list[Any] | None:
-        twice = [item for item in dict.fromkeys(value or []) if value and value.count(item) > 1]
-        if twice:
-            raise ValueError(f"names {listing(twice)} twice")
-        return value
+    threads: int = Field(1, ge=1, description="processors of one cell")
+    device: Annotated[str, Written("auto|cpu|cuda|cuda:N")] = Field("auto", description="what a cell computes on")
+    mlflow: Annotated[str | None, Written("URI")] = Field(
+        None,
+        description="http://HOST:5000, sqlite:///FILE.db or another database in place of this folder's; or off",
+    )
+    retry_failed: Annotated[bool, Written(flag="--retry-failed")] = Field(False, description="run failed cells again")
 
     @field_validator("seeds")
     @classmethod
@@ -73,7 +59,7 @@ class RunSpec(Strict):
     @classmethod
     def _address_has_a_port(cls, value: str) -> str:
         if not ADDRESS.fullmatch(value):
-            raise ValueError(f"(executor.address) is {value!r}, but must be local, auto or HOST:PORT")
+            raise ValueError(f"is {value!r}, but must be local, auto or HOST:PORT")
         return value
 
     @field_validator("device")
@@ -83,6 +69,59 @@ class RunSpec(Strict):
             raise ValueError(f"is {value!r}, but must be auto, cpu, cuda or cuda:NUMBER")
         return value
 
+    @field_validator("methods", "seeds", "streams", check_fields=False)
+    @classmethod
+    def _no_repeats(cls, value: list[Any] | None) -> list[Any] | None:
+        twice = [item for item in dict.fromkeys(value or []) if value and value.count(item) > 1]
+        if twice:
+            raise ValueError(f"names {listing(twice)} twice")
+        return value
+
+
+class Question(Options):
+    """What decides which cells there are and how they are trained."""
+
+    methods: Annotated[list[str], Written("a,b:variant,c:*")] = Field(
+        min_length=1, description="methods: their default, a named or all variants", examples=["salstm"]
+    )
+    dataset: DataSet
+    split: Literal["val", "test"] = Field("test", description="the clips that are reported")
+    splits: str = Field(
+        "default", description="a split variant of the data set (protocol=paper: its variant `paper`, if any)"
+    )
+    subset: Annotated[tuple[int, int, int] | None, Written("300/50/150")] = Field(
+        None, description="the first clips of train, val and test"
+    )
+    streams: Annotated[list[str] | None, Written("[frames]")] = Field(
+        None, description="leave out the other streams that a method could use"
+    )
+    protocol: Literal["standard", "paper"] = Field("standard", description="all else equal, or the printed setting")
+    loss: str = Field(
+        PLAIN_LOSS,
+        description="or the loss of a paper, for every method that takes one: information (of hail, with its hail.lambda and "
+        "hail.gamma), discrepant (of glrg: glrg.seed_weight, glrg.weight_scale)",
+    )
+    train: Train = Train()
+    model: Model = Model()
+    search: Search = Search()
+    text: Text = Text()
+    overrides: Annotated[dict[str, dict[str, Any]], Written(apart=True)] = Field(
+        default_factory=dict,
+        title="METHOD.SETTING=VALUE",
+        description="a method's own setting or its alias, as its card names it: recnet.lambda=0.2",
+    )
+
+    @field_validator("subset", mode="before")
+    @classmethod
+    def _three_counts(cls, value: Any) -> Any:
+        """`300/50/150`, `300,50,150` and `[300,50,150]` are the same."""
+        parts: Any = value
+        if isinstance(value, str):
+            parts = [scalar(part.strip()) for part in value.split("/" if "/" in value else ",")]
+        if parts is not None and not (isinstance(parts, list | tuple) and len(parts) == 3):
+            raise ValueError(f"is {value!r}, but must be train/val/test clips, such as 300/50/150")
+        return tuple(parts) if parts is not None else None
+
     @field_validator("subset")
     @classmethod
     def _subset_has_clips(cls, value: tuple[int, int, int] | None) -> tuple[int, int, int] | None:
@@ -91,23 +130,32 @@ class RunSpec(Strict):
         return value
 
 
-KEYS = [name for name in RunSpec.model_fields if name != "overrides"]
-LISTS = ("methods", "seeds", "streams")
-OTHER_NAMES = {"executor.address": "address", "executor.max_concurrent": "max_concurrent"}
+class RunSpec(Running, Question):
+    """What was asked for. The groups hold only what was named (see `bench.declare.settings.given`); defaults are laid under
+    them per method. `overrides` holds the methods' own settings by their canonical names."""
 
 
-def parse(argv: Sequence[str]) -> RunSpec:
+def request(how: Running, **question: Any) -> RunSpec:
+    """The request for `question`, by field, run as `how` says."""
+    return RunSpec(**{name: getattr(how, name) for name in Running.model_fields}, **question)
+
+
+AnyRequest = TypeVar("AnyRequest", bound=RunSpec)
+OTHER_NAMES = {"executor.max_concurrent": "max_concurrent"}
+
+
+def parse(argv: Sequence[str], model: type[AnyRequest] = RunSpec) -> AnyRequest:  # type: ignore[assignment]
     """The request in `argv`: at most one plan file, `key=value` pairs (stronger than the file), `--retry-failed`.
 
     Raises BenchError, one sentence, for anything that is not understood; nothing is ignored.
     """
-    layers, flags = written(argv)
-    return read(layers, flags, find_methods())
+    layers, given = written(argv)
+    return read(layers, given, find_methods(), model=model)
 
 
 def written(argv: Sequence[str]) -> tuple[list[dict[str, Value]], frozenset[str]]:
     """The values of a plan file and of the command line as they were written, the weaker first, and the flags."""
-    arguments = take_apart(argv, FLAGS)
+    arguments = take_apart(argv, flags(RunSpec))
     if len(arguments.files) > 1:
         raise BenchError(f"one plan file at a time: {listing(arguments.files)}; keys are written key=value")
     layers = [arguments.values]
@@ -120,26 +168,28 @@ def written(argv: Sequence[str]) -> tuple[list[dict[str, Value]], frozenset[str]
 
 def read(
     layers: Sequence[dict[str, Value]],
-    flags: frozenset[str],
+    given: frozenset[str],
     entries: dict[str, MethodEntry],
     others: Sequence[str] = (),
-) -> RunSpec:
-    """The request in `layers`, later ones being stronger. `others` are keys of the command that were read apart."""
+    model: type[AnyRequest] = RunSpec,  # type: ignore[assignment]
+) -> AnyRequest:
+    """The request in `layers`, later ones being stronger, and in the flags that were `given`. `others` are keys of the command
+    that were read apart."""
     values: dict[str, Value] = {}
     overrides: dict[str, dict[str, Any]] = {}
     for layer in layers:
-        for written_key, value in layer.items():
-            key = OTHER_NAMES.get(written_key, written_key)
+        for key, value in layer.items():
+            key = OTHER_NAMES.get(key, key)
             head, _, rest = key.partition(".")
-            if head in KEYS:
+            if field_of(model, key):
                 values[key] = value
             elif head in entries:
                 _override(overrides.setdefault(head, {}), entries, head, rest, value, layer)
             else:
                 _refuse_bare(head, value, [card for entry in entries.values() if (card := entry.card)])
-                allowed = [*KEYS, *others, *(name for name, entry in entries.items() if entry.card)]
-                raise unknown("key", head, allowed, value.where)
-    spec = _checked(values, overrides, flags)
+                allowed = [*keys(model), *others, *(name for name, entry in entries.items() if entry.card)]
+                raise unknown("key", key if head in allowed else head, allowed, value.where)
+    spec = read_options(model, values, {"overrides": overrides, **flagged(model, given)})
     _check_names(spec, entries)
     return spec
 
@@ -173,61 +223,6 @@ def _override(
     if read == "null" and card.settings[setting].default is None:
         read = None  # text is taken as written, but for the one word that stands for nothing
     into[setting] = card.settings[setting].check(f"{value.where}: {name}.{rest}", read)
-
-
-def _checked(values: dict[str, Value], overrides: dict[str, dict[str, Any]], flags: frozenset[str]) -> RunSpec:
-    content: dict[str, Any] = {"overrides": overrides}
-    for key, value in values.items():
-        head, _, rest = key.partition(".")
-        if not rest:
-            content[head] = _read(head, value)
-        elif isinstance(content.setdefault(head, {}), dict):
-            _put(content[head], rest.split("."), value.read(text=_is_text(GROUPS.get(head), rest)))
-        else:
-            raise BenchError(f"{value.where}: {head} is given both as {content[head]!r} and as {key}")
-    if "--retry-failed" in flags:
-        content["retry_failed"] = True
-
-    def where(key: str) -> str:
-        near = [value.where for name, value in values.items() if name == key or name.split(".")[0] == key.split(".")[0]]
-        return near[0] if near else "command line"
-
-    try:
-        return RunSpec.model_validate(content)
-    except ValidationError as error:
-        raise from_pydantic(error, RunSpec, where, hidden=("overrides",)) from None
-
-
-def _put(group: dict[str, Any], path: list[str], value: Any) -> None:
-    for part in path[:-1]:
-        group = group.setdefault(part, {})
-    group[path[-1]] = value
-
-
-def _read(key: str, value: Value) -> Any:
-    """The value of a key without dots, as text where a name is expected."""
-    if key in LISTS:
-        return value.listed(text=_is_text(RunSpec, key))
-    if key == "subset":
-        read = value.read()
-        parts = [scalar(part) for part in read.split("/")] if isinstance(read, str) and "/" in read else read
-        parts = value.listed() if isinstance(parts, str) else parts
-        if parts is not None and not (isinstance(parts, list) and len(parts) == 3):
-            raise BenchError(f"{value.where}: subset is {read!r}, but must be train/val/test clips, such as 300/50/150")
-        return tuple(parts) if parts else None
-    return value.read(text=_is_text(RunSpec, key))
-
-
-def _is_text(model: type[Strict] | None, key: str) -> bool:
-    """Whether a key of `model` expects a name: then `on`, `010` and `1e3` are taken as written."""
-    field = model.model_fields.get(key) if model else None
-    return field is not None and _has_text(field.annotation)
-
-
-def _has_text(annotation: Any) -> bool:
-    if typing.get_origin(annotation) is Literal:
-        return all(isinstance(choice, str) for choice in typing.get_args(annotation))
-    return annotation is str or any(_has_text(part) for part in typing.get_args(annotation))
 
 
 def _check_names(spec: RunSpec, entries: dict[str, MethodEntry]) -> None:

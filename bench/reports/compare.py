@@ -22,7 +22,7 @@ from bench.records.schema import Record
 from bench.reports.blocks import Row, flat_config
 from bench.reports.verdicts import spread
 
-MOST = 20  # clips won, and clips lost
+FEW = 5  # clips won, and clips lost
 REFERENCES = 3  # quoted of a clip
 NOTHING = "-"
 DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -114,14 +114,16 @@ def _apart(one: str, other: str) -> str:
     return ", ".join(f"{a} and {b}" for a, b in pairs) if len(left) == len(right) else f"{one} and {other}"
 
 
-def render(first: Side, second: Side, references: Mapping[str, Sequence[str]], notes: Sequence[str]) -> str:
-    """The whole comparison as text for a terminal. Both sides have passed `check`."""
+def render(
+    first: Side, second: Side, references: Mapping[str, Sequence[str]], notes: Sequence[str], clips: int = FEW
+) -> str:
+    """The whole comparison as text for a terminal, with so many `clips` won and lost. Both sides have passed `check`."""
     cells = [*first.cells, *second.cells]
     if any(set(cell.ids) != set(cells[0].ids) for cell in cells):
         raise BenchError("the cells have other clips in their clip_scores.csv: copy their folders again")
     parts = [_legend(first, second), *_scores(first, second), *(wrapped(note) for note in notes)]
     parts.append(_differences(first.row, second.row))
-    parts += _clips(first, second, references)
+    parts += _clips(first, second, references, clips)
     return "\n\n".join(parts)
 
 
@@ -259,7 +261,7 @@ def told(value: Any) -> str:
     return clean(json.dumps(value, ensure_ascii=False))
 
 
-def _clips(first: Side, second: Side, references: Mapping[str, Sequence[str]]) -> list[str]:
+def _clips(first: Side, second: Side, references: Mapping[str, Sequence[str]], most: int) -> list[str]:
     """The clips that A wins and loses by most."""
     if any("cider" not in cell.scores for cell in (*first.cells, *second.cells)):
         return ["The clips have no CIDEr by which they could be ordered."]
@@ -272,7 +274,7 @@ def _clips(first: Side, second: Side, references: Mapping[str, Sequence[str]]) -
     lost = sorted(np.flatnonzero(gains < 0).tolist(), key=lambda clip: (gains[clip], order[clip]))
     equal = len(order) - len(won) - len(lost)
     parts = [f"CLIPS, by CIDEr-D: A is above B on {len(won):,}, below on {len(lost):,}, equal on {equal:,}."]
-    for title, clips in (("A WINS MOST", won[:MOST]), ("A LOSES MOST", lost[:MOST])):
+    for title, clips in (("A WINS MOST", won[:most]), ("A LOSES MOST", lost[:most])):
         if not clips:
             continue
         told = [

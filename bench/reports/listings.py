@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -201,3 +201,11 @@ def _under_way(home: Home, dataset: str | None) -> list[RunRow]:
             note, state = "its progress cannot be read", "interrupted"
         rows.append(RunRow(*_place(folder), state, note=note))
     return rows
+
+
+LISTINGS: dict[str, Callable[[Home], Listing]] = {
+    "methods": methods,
+    "datasets": datasets,
+    "features": features,
+    "runs": runs,
+}

@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from bench.declare.registry import MethodEntry, dataset, method_entry
 from bench.declare.settings import Model, Train, given
-from bench.plan.request import RunSpec
+from bench.plan.request import Running, RunSpec
+from bench.plan.request import request as request_of
 from bench.reproduction.declaration import DeclaredCell, Part
 
 Protocol = Literal["standard", "paper"]
@@ -58,7 +59,7 @@ def edition(small: bool = False, dataset: str | None = None, protocol: Protocol 
     return Edition(protocol or "paper", dataset)
 
 
-def request(part: Part, cell: DeclaredCell, asked: Edition, base: RunSpec, entries: dict[str, MethodEntry]) -> RunSpec:
+def request(part: Part, cell: DeclaredCell, asked: Edition, base: Running, entries: dict[str, MethodEntry]) -> RunSpec:
     """The request that runs one declared cell; seeds, executor and the like are those of `base`.
 
     Split, lists and habits are the paper's on its own data set; of any other it is the test split. Raises BenchError for
@@ -91,4 +92,4 @@ def request(part: Part, cell: DeclaredCell, asked: Edition, base: RunSpec, entri
         update["train"] = Train.model_validate({**SMALL.train, **given(cell.train)})
         sizes = {name: size for name, size in SMALL.model.items() if name in card.settings}
         update["model"] = Model.model_validate(sizes)
-    return base.model_copy(update=update)
+    return request_of(base, **update)

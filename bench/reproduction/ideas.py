@@ -14,7 +14,7 @@ from bench.declare.settings import Strict, Train
 from bench.errors import unknown
 from bench.home import Home, data_folder
 from bench.pages.markdown import between_markers
-from bench.plan.request import RunSpec
+from bench.plan.request import Running, RunSpec, request
 from bench.reports.ideas import Compared, Side, render
 from bench.reproduction import answers as asked
 
@@ -80,7 +80,7 @@ def chosen(word: str, declared: Study) -> list[str]:
 
 
 def requests(
-    declared: Study, name: str, base: RunSpec, entries: dict[str, MethodEntry]
+    declared: Study, name: str, base: Running, entries: dict[str, MethodEntry]
 ) -> Iterator[tuple[str, RunSpec]]:
     """(`idea` or `control`, the request that runs it over all seeds); executor and the like are those of `base`."""
     pair = declared.pairs[name]
@@ -90,22 +90,19 @@ def requests(
         settings = card.checked(arm.settings, card.name)
         yield (
             side,
-            base.model_copy(
-                update={
-                    "methods": [arm.run],
-                    "dataset": declared.dataset,
-                    "seeds": declared.seeds,
-                    "streams": list(pair.streams),
-                    "protocol": "standard",
-                    "loss": arm.loss,
-                    "train": pair.train,
-                    "overrides": {card.name: settings} if settings else {},
-                }
+            request(
+                base.model_copy(update={"seeds": declared.seeds}),
+                methods=[arm.run],
+                dataset=declared.dataset,
+                streams=list(pair.streams),
+                loss=arm.loss,
+                train=pair.train,
+                overrides={card.name: settings} if settings else {},
             ),
         )
 
 
-def run(word: str, base: RunSpec, home: Home, entries: dict[str, MethodEntry]) -> int:
+def run(word: str, base: Running, home: Home, entries: dict[str, MethodEntry]) -> int:
     """Run the cells of the comparisons that are missing and write down what answers them; returns the exit status."""
     from bench.declare.registry import dataset
     from bench.plan.cells import cells
@@ -119,7 +116,7 @@ def run(word: str, base: RunSpec, home: Home, entries: dict[str, MethodEntry]) -
     prepare(dataset(declared.dataset), home, None, streams)
     its = [cells(spec, home, entries) for _, _, spec in wanted]
     unique = {cell.key: cell for some in its for cell in some}
-    status = run_cells(list(unique.values()), home, base)
+    status = run_cells(list(unique.values()), home, wanted[0][2])
     for name in names:
         keys = {
             side: [asked.place_of(cell) for cell in some]

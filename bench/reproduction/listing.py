@@ -10,7 +10,7 @@ from bench.declare.registry import MethodEntry, dataset, find_methods
 from bench.errors import listing, unknown
 from bench.figures import FIGURES
 from bench.home import Home
-from bench.plan.request import RunSpec
+from bench.plan.request import Running, RunSpec
 from bench.plan.states import plan
 from bench.reproduction import ideas
 from bench.reproduction.declaration import Reproduction, find_reproductions, trouble
@@ -40,7 +40,7 @@ def rows(home: Home) -> tuple[list[Sequence[object]], list[str], list[str]]:
 def _ideas(home: Home, entries: dict[str, MethodEntry]) -> list[Sequence[object]]:
     """The comparisons of the study, which has one size only."""
     declared = ideas.study()
-    base = RunSpec(methods=["none"], dataset=declared.dataset)
+    base = Running()
     found: list[Sequence[object]] = []
     for name, pair in declared.pairs.items():
         try:
@@ -67,7 +67,7 @@ def _state(
     one: Reproduction, asked: Edition, home: Home, entries: dict[str, MethodEntry], reasons: dict[str, int]
 ) -> str:
     """`4 done, 2 cannot run [1]` for one edition of a target; sentences that are new get the next number in `reasons`."""
-    base = RunSpec(methods=["any"], dataset="any")  # each cell brings its own
+    base = Running()
     sound = [(part, cell) for part, cell in one.cells() if not trouble(cell, entries)]
     wrong = len(list(one.cells())) - len(sound)
     states, cannot = _planned([request(*pair, asked, base, entries) for pair in sound], home, entries)

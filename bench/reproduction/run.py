@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from bench.declare.registry import MethodEntry, dataset
 from bench.errors import listing
 from bench.home import Home
 from bench.plan.cells import Cell, cells, requested
-from bench.plan.request import RunSpec
+from bench.plan.request import Running, RunSpec
 from bench.reproduction import answers as asked
 from bench.reproduction.declaration import DeclaredCell, Part, Reproduction
 from bench.reproduction.edition import Edition, edition, request
@@ -43,7 +44,7 @@ class Plan:
 
 
 def plan(
-    found: Sequence[Reproduction], how: Edition, base: RunSpec, home: Home, entries: dict[str, MethodEntry]
+    found: Sequence[Reproduction], how: Edition, base: Running, home: Home, entries: dict[str, MethodEntry]
 ) -> Plan:
     """The requests of all cells of some targets. What cannot run is told, and the others still run."""
     made = Plan([], {})
@@ -60,7 +61,7 @@ def plan(
 
 
 def run(
-    found: Sequence[Reproduction], how: Edition, base: RunSpec, home: Home, entries: dict[str, MethodEntry]
+    found: Sequence[Reproduction], how: Edition, base: Running, home: Home, entries: dict[str, MethodEntry]
 ) -> tuple[int, list[str]]:
     """Run what is missing of some targets, and write down what answers them; returns the exit status (USAGE where nothing
     could be run) and the sentences that say what could not."""
@@ -86,20 +87,21 @@ def _told(made: Plan) -> list[str]:
 
 
 def _run(
-    made: Plan, home: Home, base: RunSpec, entries: dict[str, MethodEntry]
+    made: Plan, home: Home, base: Running, entries: dict[str, MethodEntry]
 ) -> tuple[int, list[tuple[Wanted, list[str]]]]:
     """Run the cells of a plan, one data set after the other; returns the exit status and the keys that answer each."""
     status = WELL
     keys: list[tuple[Wanted, list[str]]] = []
     for name in dict.fromkeys(one.spec.dataset for one in made.wanted):
         wanted = [one for one in made.wanted if one.spec.dataset == name]
+        begun = time.monotonic()
         try:
             its = _prepared(name, wanted, home, entries)
         except BenchError as error:
             for one in wanted:
                 made.lacks(str(error), one.reproduction.full)
             continue
-        ended = _run_cells(its, home, base)
+        ended = _run_cells(its, home, base, begun)
         if ended not in (WELL, FAILED):
             return ended, []
         status = max(status, ended)
@@ -134,11 +136,11 @@ def _prepared(name: str, wanted: Sequence[Wanted], home: Home, entries: dict[str
     return [cells(one.spec, home, entries) for one in wanted]
 
 
-def _run_cells(its: Sequence[Sequence[Cell]], home: Home, base: RunSpec) -> int:
+def _run_cells(its: Sequence[Sequence[Cell]], home: Home, base: Running, begun: float) -> int:
     from bench.run.runner import run as run_cells
 
     unique = {cell.key: cell for some in its for cell in some}
-    return run_cells(list(unique.values()), home, base)
+    return run_cells(list(unique.values()), home, base, begun=begun)
 
 
 def _trace(one: Reproduction, slug: str, home: Home, made: Plan) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from bench import BenchError
 from bench.cell.allocator import keep_freed
 from bench.data.corpus import all_clips
 from bench.declare.dataset import DatasetDefinition
 from bench.home import Home
+
+if TYPE_CHECKING:
+    from bench.features.extraction import Work
 
 
 def prepare(
@@ -57,9 +61,13 @@ def prepare(
 
 
 def extract(
-    definition: DatasetDefinition, stream: str, home: Home, told: Mapping[str, str] | None = None
+    definition: DatasetDefinition,
+    stream: str,
+    home: Home,
+    asked: Mapping[str, Any] | None = None,
+    work: Work | None = None,
 ) -> tuple[Path, str]:
-    """Make the cache of a stream that comes from videos; `told`, words of the command line, is laid over its definition.
+    """Make the cache of a stream that comes from videos; `asked`, fields of a command, are laid over its definition's.
 
     Returns its path, and a sentence on the clips that could not be read, empty if there are none. Raises BenchError where
     nothing can be extracted at all.
@@ -68,8 +76,7 @@ def extract(
     from bench.features.extraction import Extraction, Work
     from bench.run.display import Countdown
 
-    extraction = Extraction.of(definition, stream, home, told)
-    work = Work.of(told or {})
+    extraction, work = Extraction.of(definition, stream, home, asked), work or Work()
     clips, aliases = all_clips(definition, home)
     if extraction.weights == "random":
         print(f"{definition.name}: stream {stream}: the weights are random, which is for tests only", flush=True)
@@ -93,8 +100,11 @@ def refuse_told(definition: DatasetDefinition, streams: Collection[str], home: H
             )
 
 
-def import_from(definition: DatasetDefinition, stream: str, home: Home, told: Mapping[str, str]) -> str:
-    """Import a stream from the place that a command names (`from`, with layout, frames, encoder and ids as in a definition).
+def import_from(
+    definition: DatasetDefinition, stream: str, home: Home, entry: Mapping[str, Any], replace: bool = False
+) -> str:
+    """Import a stream from the place that a command names: `entry` is written as in a definition (source, layout, ..), with
+    paths relative to the current folder.
 
     Returns a sentence on what was recognised there. Raises BenchError for what cannot be taken, and where a cache of other
     features is not to be replaced.
@@ -103,27 +113,21 @@ def import_from(definition: DatasetDefinition, stream: str, home: Home, told: Ma
     from bench.features.importers import import_stream
     from bench.features.sidecar import cache_path, read_sidecar
 
-    entry: dict[str, object] = {"source": str(Path(told["from"]).expanduser().resolve())}
-    entry |= {name: told[name] for name in ("layout", "encoder") if name in told}
-    if "frames" in told:
-        if not told["frames"].isdecimal() or int(told["frames"]) < 1:
-            raise BenchError(f"frames is {told['frames']!r}, but must be a whole number of at least 1")
-        entry["frames"] = int(told["frames"])
-    if "ids" in told:
-        ids = Path(told["ids"]).expanduser()
-        entry["ids"] = str(ids.resolve()) if ids.is_file() else told["ids"]
+    own = {**entry, "source": str(Path(entry["source"]).expanduser().resolve())}
+    if "ids" in own and Path(own["ids"]).expanduser().is_file():
+        own["ids"] = str(Path(own["ids"]).expanduser().resolve())
     path = cache_path(home, definition.name, stream)
-    if path.is_file() and told.get("replace") != "true":
+    if path.is_file() and not replace:
         before = read_sidecar(path)["source"].get("request") or {}
         files = before.get("files") or [{}]
-        if files[0].get("path") != entry["source"]:
+        if files[0].get("path") != own["source"]:
             raise BenchError(
                 f"{path} holds features from {files[0].get('path', 'another place')}: say replace=true to take those of "
-                f"{entry['source']} instead"
+                f"{own['source']} instead"
             )
-    own = definition.model_copy(update={"streams": {**definition.streams, stream: StreamSource(**entry)}})  # type: ignore[arg-type]
+    streams = {**definition.streams, stream: StreamSource(**own)}
     clips, _ = all_clips(definition, home)
-    path = import_stream(own, stream, home, list(clips), told=True)
+    path = import_stream(definition.model_copy(update={"streams": streams}), stream, home, list(clips), told=True)
     seen = read_sidecar(path)["source"]["seen"]
     return f"{definition.name}: {seen}\n{definition.name}: stream {stream} is in {path}{undeclared(definition, stream)}"
 

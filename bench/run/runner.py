@@ -22,7 +22,7 @@ from bench.declare.registry import find_methods
 from bench.declare.settings import given
 from bench.home import Home
 from bench.plan.cells import Cell
-from bench.plan.request import RunSpec
+from bench.plan.request import Running
 from bench.records.schema import Record
 from bench.records.store import BadRecord, read_record
 from bench.run.backend import LOCAL, Backend, InlineBackend, Kind, RayLostError
@@ -35,19 +35,25 @@ RETRY = "failed before; add --retry-failed to try it again"
 
 
 def run(
-    cells: Sequence[Cell], home: Home, spec: RunSpec, *, work: Work | None = None, score: Score | None = None
+    cells: Sequence[Cell],
+    home: Home,
+    spec: Running,
+    *,
+    work: Work | None = None,
+    score: Score | None = None,
+    begun: float | None = None,
 ) -> int:
     """Bring every cell to a scored record, on Ray or inline; returns the exit status.
 
     0: all cells are done; 1: some are not; 130 or 143: stopped by Ctrl-C or SIGTERM, the running cells go on from their
     checkpoints when the same command is given again. Raises BenchError before anything starts for requests that no node
     can meet, for results that cannot be written and for an `mlflow=` that cannot be used. `work` and `score` replace
-    `run_cell` and `score_cell`.
+    `run_cell` and `score_cell`. The command began at `begun` of the monotonic clock, now unless given.
     """
     _check_writable(home)
     check_store(spec.mlflow, home)
     this = _Run(cells, home, spec)
-    begun = time.monotonic()
+    begun = begun or time.monotonic()
     status = this.go(work, score) if this.queue else None
     results = this.results()
     Display([]).results(results, time.monotonic() - begun)
@@ -70,7 +76,7 @@ def _check_writable(home: Home) -> None:
             ) from error
 
 
-def resources_of(method: str, spec: RunSpec) -> Resources:
+def resources_of(method: str, spec: Running) -> Resources:
     """What the card of a method asks for, and what the request says instead."""
     entry = find_methods().get(method)
     card = entry.card.resources if entry is not None and entry.card is not None else Resources()
@@ -108,7 +114,7 @@ class _Queue:
 class _Run:
     """The cells of one command: the queue of what is to do, and how each job ended."""
 
-    def __init__(self, cells: Sequence[Cell], home: Home, spec: RunSpec) -> None:
+    def __init__(self, cells: Sequence[Cell], home: Home, spec: Running) -> None:
         self._home, self._spec = home, spec
         self._cells = {cell.key: cell for cell in cells}
         self._jobs = {cell.key: Job.of(cell, home) for cell in cells}

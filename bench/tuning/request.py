@@ -4,51 +4,60 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from bench.declare.card import Choices
 from bench.declare.grammar import Value
+from bench.declare.options import Options, Written, keys
+from bench.declare.options import read as read_options
 from bench.declare.registry import find_methods, method_entry
-from bench.declare.settings import Strict
-from bench.declare.validation import from_pydantic
 from bench.errors import listing, unknown
-from bench.plan.request import KEYS, RunSpec, read, written
+from bench.plan.request import RunSpec, read, written
 
 
-class How(Strict):
-    """How to search. `trials` points for each method (null: the whole grid); trial `seed` trains and draws.
+class How(Options):
+    """How to search; what is written down of it tells searches apart. The bare key `search` is the way to search, and
+    `search.beam` stays decoding's."""
 
-    `asha` stops trials at a quarter, a half and all of the way through the last phase of training when they are in the
-    worse half of those that came so far.
-    """
-
-    search: Literal["grid", "random", "optuna"] = "grid"
-    scheduler: Literal["fifo", "asha"] = "fifo"
-    trials: int | None = Field(default=None, ge=1)
-    seed: int = Field(default=0, ge=0)
+    search: Literal["grid", "random", "optuna"] = Field(
+        "grid", description='where points come from; optuna needs pip install "captionbench[optuna]"'
+    )
+    scheduler: Literal["fifo", "asha"] = Field(
+        "fifo",
+        description="fifo: every trial has its whole budget; asha: the worse half of those that came so far is stopped at a "
+        "quarter, a half and all of the way through the last phase",
+    )
+    trials: int | None = Field(None, ge=1, description="points for each row; without it, the whole grid")
+    seed: int = Field(0, ge=0, alias="tune_seed", description="draws the points, and trains the trials")
+    storage: Annotated[str | None, Written("FOLDER|URL")] = Field(
+        None,
+        exclude=True,
+        description="where the state of the search goes, with copies of its trials' resume states: an absolute path that all "
+        "nodes share, file:// or s3://bucket/folder; without it, below .bench",
+    )
+    space: Annotated[dict[str, Any], Written(apart=True)] = Field(
+        default_factory=dict,
+        exclude=True,
+        title="space.METHOD.SETTING=[..]",
+        description="other values than the card's, or {min: .., max: .., log: true}; also of train.SETTING, such as "
+        "space.salstm.train.learning_rate={min: 1e-4, max: 1e-3, log: true}",
+    )
 
 
 @dataclass(frozen=True)
 class TuneSpec:
     """`run` is the request of the last stage: its seeds, its budget. `spaces` holds what was named for a method in place of
-    its card's own space, `storage` where the state of the search goes."""
+    its card's own space."""
 
     run: RunSpec
     how: How
     spaces: dict[str, dict[str, Choices]] = field(default_factory=dict)
-    storage: str | None = None
-
-
-HOW = {"search": "search", "scheduler": "scheduler", "trials": "trials", "tune_seed": "seed"}
-"""Keys of the command by the field of `How`. `search=` names the way to search; `search.beam=` stays decoding's."""
-STORAGE = "storage"
 
 
 def parse(argv: Sequence[str]) -> TuneSpec:
-    """The request in `argv`: the keys of `bench run`, those of `HOW`, `storage=`, and `space.METHOD.SETTING=[..]` or
-    `={min: .., max: ..}`.
+    """The request in `argv`: the keys of `bench run`, those of `How`, and `space.METHOD.SETTING=[..]` or `={min: .., max: ..}`.
 
     Raises BenchError for what is not understood, for a space of a method that is not asked for, and for `split=`: points
     are chosen on validation clips and reported on test clips.
@@ -58,20 +67,14 @@ def parse(argv: Sequence[str]) -> TuneSpec:
     asked: dict[str, Value] = {}
     spaces: dict[str, dict[str, Any]] = {}
     rest: list[dict[str, Value]] = []
-    storage: str | None = None
+    own = keys(How)
     for layer in layers:
-        rest.append({})
+        asked |= {key: value for key, value in layer.items() if key in own}
         for key, value in layer.items():
-            head, _, below = key.partition(".")
-            if key in HOW:
-                asked[key] = value
-            elif key == STORAGE:
-                storage = value.read(text=True)
-            elif head == "space":
-                _space(spaces, below, value)
-            else:
-                rest[-1][key] = value
-    run = read(rest, flags, entries, [*(key for key in HOW if key not in KEYS), STORAGE, "space"])
+            if key.startswith("space."):
+                _space(spaces, key.removeprefix("space."), value)
+        rest.append({key: value for key, value in layer.items() if key not in own and not key.startswith("space.")})
+    run = read(rest, flags, entries, [*(key for key in own if key not in RunSpec.model_fields), "space"])
     methods = [word.partition(":")[0] for word in run.methods]
     checked = {}
     for name, space in spaces.items():
@@ -80,15 +83,7 @@ def parse(argv: Sequence[str]) -> TuneSpec:
         card = method_entry(name, entries).card
         assert card is not None
         checked[name] = card.space(space, f"space.{name}")
-    return TuneSpec(run, _how(asked), checked, storage)
-
-
-def _how(asked: dict[str, Value]) -> How:
-    try:
-        return How.model_validate({HOW[key]: value.read() for key, value in asked.items()})
-    except ValidationError as error:
-        names = {name: key for key, name in HOW.items()}
-        raise from_pydantic(error, How, lambda name: asked[names[name]].where if name in names else "") from None
+    return TuneSpec(run, read_options(How, asked), checked)
 
 
 def _space(spaces: dict[str, dict[str, Any]], below: str, value: Value) -> None:

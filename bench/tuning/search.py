@@ -43,8 +43,8 @@ def search(study: Study, report: Report, home: Home, say: Say) -> Report:
         owner = connect(study.spec.run.address)
         import ray
 
-        if study.spec.storage is not None:
-            storage.check(study.spec.storage)
+        if study.spec.how.storage is not None:
+            storage.check(study.spec.how.storage)
         tracking: Tracking | NoTracking = NoTracking()
         finished = False
         try:
@@ -81,7 +81,7 @@ def _fit(study: Study, report: Report, home: Home, say: Say, todo: list[int], tr
     card = resources_of(study.card.name, study.spec.run)
     asked = request_of(job, card, nodes_for([card]))
     keeper = Keeper(study, report, home, say, todo, tracking)
-    where = study.spec.storage or str(home.work / "tune" / "ray")
+    where = study.spec.how.storage or str(home.work / "tune" / "ray")
     files, path = storage.place(where)
     searcher, space, samples = _searcher(study, report, todo)
     tuner = tune.Tuner(

@@ -101,7 +101,7 @@ class Study:
     @property
     def shelf(self) -> Shelf | None:
         """Where its trials keep copies of their resume states, if `storage=` was named."""
-        return None if self.spec.storage is None else Shelf(self.spec.storage, self.digest)
+        return None if self.spec.how.storage is None else Shelf(self.spec.how.storage, self.digest)
 
     def path(self, home: Home) -> Path:
         """Its file, `results/tuning/<dataset>/<method>/<variant>-<digest>.json`."""

@@ -81,7 +81,7 @@ def _refuse(spec: TuneSpec) -> None:
         raise BenchError("split=val: a search chooses on the validation clips and must report others; leave split= out")
     if spec.run.executor == "inline":
         raise BenchError("executor=inline: a search is run by Ray Tune; leave executor= out")
-    if spec.storage is not None:
-        storage.refuse(spec.storage)
+    if spec.how.storage is not None:
+        storage.refuse(spec.how.storage)
     if spec.how.search == "optuna" and importlib.util.find_spec("optuna") is None:
         raise BenchError('search=optuna needs the package optuna: pip install "captionbench[optuna]"')

@@ -26,6 +26,7 @@ from bench.declare.registry import dataset
 from bench.features.backends import need_av, need_timm
 from bench.features.cache import Cache
 from bench.features.encoders import Encoder, load_encoder
+from bench.features.extraction import Work
 from bench.features.specs import spec_of
 from bench.features.video import read_frames
 from bench.home import Home
@@ -113,12 +114,12 @@ def test_extracted_frames_are_the_stored_features(
     (tmp_path / "dataset.yaml").write_text(yaml.safe_dump(content))
     definition = dataset(str(tmp_path / "dataset.yaml"))
     found = []
-    for name, told in (("one", {"workers": "0", "batch": "28"}), ("two", {"workers": "2", "batch": "9"})):
-        path, failed = extract(definition, "frames", Home(tmp_path / name), told)
+    for name, work in (("one", Work(28, 0)), ("two", Work(9, 2))):
+        path, failed = extract(definition, "frames", Home(tmp_path / name), work=work)
         assert failed == ""
         with Cache(path) as cache:
             found.append((cache.load(ids)[0].astype(np.float32), cache.fingerprint))
-    again, _ = extract(definition, "frames", Home(tmp_path / "three"), {"workers": "1", "batch": "28"})
+    again, _ = extract(definition, "frames", Home(tmp_path / "three"), work=Work(28, 1))
     with Cache(again) as cache:
         assert cache.fingerprint == found[0][1], "as many frames at once: the same bytes"
     np.testing.assert_allclose(found[1][0], found[0][0], rtol=2e-3, atol=1e-5)  # one step of float16

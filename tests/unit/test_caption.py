@@ -23,11 +23,14 @@ from bench.cell.captioner import Checkpoint, VideoCaptioner, VideoError, find_vi
 from bench.cell.checkpoint import CHECKPOINT
 from bench.cell.fit import run_cell
 from bench.cell.traces import ALTERNATIVES
-from bench.cli.caption import find_checkpoint, parse
+from bench.cli.caption import Request, find_checkpoint
 from bench.cli.main import main
+from bench.declare.options import parse
 from bench.declare.registry import dataset
+from bench.declare.settings import given
 from bench.features.backends import need_timm
 from bench.features.cache import Cache
+from bench.features.extraction import Work
 from bench.features.one_video import VideoStreams
 from bench.home import Home
 from bench.method import Search, StreamInfo
@@ -296,8 +299,8 @@ def test_a_stream_is_made_as_the_extraction_made_it(video: Path, tmp_path: Path,
         "streams": {stream: {"videos": str(video.parent), "frames": 3, "encoder": "mobilenetv2_100"}},
     }
     (tmp_path / "dataset.yaml").write_text(yaml.safe_dump(content))
-    told = {"weights": "random", "workers": "0"}
-    path, failed = extract(dataset(str(tmp_path / "dataset.yaml")), stream, Home(tmp_path / "home"), told)
+    own, work = dataset(str(tmp_path / "dataset.yaml")), Work(workers=0)
+    path, failed = extract(own, stream, Home(tmp_path / "home"), {"weights": "random"}, work)
     assert failed == ""
     with Cache(path) as cache:
         info = StreamInfo(stream, cache.shape, cache.timed, cache.fingerprint, cache.encoder, cache.made_by)
@@ -313,15 +316,15 @@ def test_a_stream_is_made_as_the_extraction_made_it(video: Path, tmp_path: Path,
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["v.mp4"], "checkpoint= is missing"),
+        (["v.mp4"], "checkpoint is missing, such as checkpoint="),
         (["checkpoint=x"], "name videos or a folder"),
         (["v.mp4", "checkpoint=x", "beam=3"], 'unknown key "beam"'),
         (["v.mp4", "checkpoint=x", "search.clips=3"], 'unknown key "search.clips"'),
         (["v.mp4", "checkpoint=x", "search.beam=0"], "beam is 0, but must be at least 1"),
         (["v.mp4", "checkpoint=x", "alternatives=some"], "alternatives is 'some'"),
         (["v.mp4", "checkpoint=x", "alternatives=5", "search.beam=5"], "say search.beam=6 or leave it out"),
-        (["v.mp4", "checkpoint=x", "weights=[a,b]"], "weights is ['a', 'b'], but must be one name"),
-        (["v.mp4", "checkpoint=x", "explain=3"], "explain is 3, but must be a folder"),
+        (["v.mp4", "checkpoint=x", "weights=[a,b]"], "weights is ['a', 'b'], but must be text"),
+        (["v.mp4", "checkpoint=x", "explain=[a,b]"], "explain is ['a', 'b'], but must be text"),
         (["v.mp4", "--loud", "checkpoint=x"], 'unknown flag "--loud"'),
     ],
 )
@@ -334,11 +337,11 @@ def test_requests_that_are_not_understood(
 
 def test_words_of_a_request() -> None:
     words = ["a.mp4", "checkpoint=402034cc", "weights=w.safetensors", "weights.motion=m.safetensors", "explain=true"]
-    found = parse([*words, "search.length_rule=mean"])
+    found = parse(Request, [*words, "search.length_rule=mean"])
     assert found.weights == {"": "w.safetensors", "motion": "m.safetensors"}
-    assert found.explain == Path("explained")
-    assert found.search == {"length_rule": "mean"}
-    assert parse(["a.mp4", "checkpoint=x", "explain=false"]).explain is None
+    assert found.explain == "explained"
+    assert given(found.search) == {"length_rule": "mean"}
+    assert parse(Request, ["a.mp4", "checkpoint=x", "explain=false"]).explain is None
 
 
 def test_checkpoints_that_are_not_there(trained: dict[str, Cell], home: Home, salstm: Path, tmp_path: Path) -> None:

@@ -15,12 +15,13 @@ import pytest
 from small_world import World
 
 from bench import BenchError, __version__
-from bench.cli.help import HELP, OVERVIEW
-from bench.cli.main import COMMANDS, main
-from bench.declare.settings import GROUPS
+from bench.cli.commands import COMMANDS
+from bench.cli.help import overview, page, rows
+from bench.cli.main import main
+from bench.declare.options import group_of, key_of, written
 from bench.pages.terminal import columns
 from bench.plan.cells import cells
-from bench.plan.request import KEYS, parse
+from bench.plan.request import parse
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "ray", "mlflow", "h5py", "pandas", "numpy")
@@ -35,6 +36,18 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 Run = Callable[..., tuple[int, str, str]]
+
+
+def every_option(model: Any) -> list[str]:
+    """How help begins the line of each option of a model: key, flag or word; those of groups one by one."""
+    found = []
+    for name, field in model.model_fields.items():
+        how, group = written(field), group_of(field.annotation)
+        if group is not None:
+            found += [f"{key_of(name, field)}.{below}" for below in group.model_fields]
+        else:
+            found.append(how.flag or how.word or (field.title or "").partition("=")[0] or key_of(name, field))
+    return found
 
 
 @pytest.fixture
@@ -65,32 +78,40 @@ def test_output_without_room_is_a_sentence_about_the_output() -> None:
 
 
 class TestHelp:
-    def test_every_command_has_help_with_an_example(self, bench: Run) -> None:
-        assert COMMANDS.keys() == HELP.keys()
-        for name in COMMANDS:
-            status, out, _ = bench(*name.split(), "--help")
-            assert status == 0
-            assert f"Example: bench {name}" in out
-            assert max(map(len, out.splitlines())) <= 120
-            assert f"bench {name.split()[0]}" in OVERVIEW
+    @pytest.mark.parametrize("name", COMMANDS)
+    def test_every_command_has_help_with_all_its_options_and_an_example(self, bench: Run, name: str) -> None:
+        status, out, _ = bench(*name.split(), "--help")
+        assert status == 0
+        assert f"Example: bench {name}" in out
+        for model in COMMANDS[name].models():
+            for option in every_option(model):
+                assert re.search(rf"^  {re.escape(option)}\b|^  {re.escape(option)}[= ]", out, re.M), option
+            assert all(described for _, described in rows(model)), "an option without a description"
+        assert f"bench {name} " in overview() + " "
 
     @pytest.mark.parametrize("words", [(), ("--help",), ("-h",), ("help",)])
     def test_overview(self, bench: Run, words: tuple[str, ...]) -> None:
-        assert bench(*words) == (0, OVERVIEW + "\n", "")
+        assert bench(*words) == (0, overview() + "\n", "")
 
     def test_help_of_half_a_command(self, bench: Run) -> None:
         status, out, _ = bench("features", "--help")
         assert status == 0
-        assert all(HELP[f"features {word}"] in out for word in ("list", "check", "import"))
+        assert all(page(f"features {word}") in out for word in ("list", "check", "import"))
 
-    def test_the_help_of_run_names_every_key(self) -> None:
-        named = set(re.findall(r"\w+", HELP["run"]))
-        assert {key.replace("retry_failed", "retry") for key in KEYS} <= named
-        assert {key for group in GROUPS.values() for key in group.model_fields} <= named
+    def test_types_ranges_and_defaults_are_those_of_the_models(self, bench: Run) -> None:
+        out = bench("run", "--help")[1]
+        for line in (
+            r"train\.epochs=N +passes over .* \(from 1, default 10\)",
+            r"train\.scheduled_sampling=X .* \(from 0 to 1, default 0\.0\)",
+            r"protocol=standard\|paper .* \(default standard\)",
+            r"model\.dropout=X .* \(from 0 below 1\)",
+            r"--retry-failed +run failed cells again",
+        ):
+            assert re.search(rf"^  {line}$", out, re.M), line
 
-    def test_examples_of_requests_are_understood(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_examples_of_requests_are_understood(self) -> None:
         for name in ("run", "plan"):
-            words = HELP[name].rpartition(f"Example: bench {name} ")[2].split()
+            words = page(name).rpartition(f"Example: bench {name} ")[2].split()
             assert parse(words).dataset == "msvd"
 
     def test_version(self, bench: Run) -> None:
@@ -117,12 +138,15 @@ class TestMistakes:
                 ["leaderboard", "--chek"],
                 'command line: unknown flag "--chek"; allowed: --check; did you mean "--check"\\?',
             ),
-            (["run", "methods=toy"], "command line: dataset is missing"),
+            (
+                ["run", "methods=toy"],
+                "command line: dataset is missing, such as dataset=msvd or dataset=my/dataset.yaml",
+            ),
             (["plan", "methods=toy", "dataset=litle"], 'unknown data set "litle"; allowed: FILE.yaml'),
-            (["data", "check"], "command line: dataset= is missing"),
+            (["data", "check"], "command line: dataset is missing, such as dataset=msvd or dataset=my/dataset.yaml"),
             (
                 ["features", "import"],
-                "command line: dataset= is missing, such as dataset=msvd or dataset=my/dataset.yaml",
+                "command line: dataset is missing, such as dataset=msvd or dataset=my/dataset.yaml",
             ),
             (["evaluate", "dataset=x"], "command line: name the file of captions, .*"),
             (["evaluate", "gone.jsonl", "dataset=x"], "there is no file gone.jsonl"),
@@ -165,13 +189,13 @@ class TestMistakes:
         def broken(words: Any) -> int:
             raise error
 
-        monkeypatch.setitem(COMMANDS, "ui", broken)
+        monkeypatch.setattr("bench.cli.show.ui", broken)
         found, _, err = bench("ui")
         assert found == status
         assert part in err
 
     def test_a_fault_of_ours_is_not_hidden(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(COMMANDS, "ui", lambda words: [][1])
+        monkeypatch.setattr("bench.cli.show.ui", lambda words: [][1])
         with pytest.raises(IndexError):
             main(["ui"])
 
@@ -247,7 +271,7 @@ class TestRun:
         def refuse(definition: Any, home: Any, *asked: Any) -> None:
             seen["refused"] = asked
 
-        def run(cells: Any, home: Any, spec: Any) -> int:
+        def run(cells: Any, home: Any, spec: Any, begun: float) -> int:
             seen["ran"] = [cell.label for cell in cells]
             return int(seen["status"])
 

@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 import yaml
 
-from bench.cli.help import HELP, OVERVIEW
-from bench.cli.main import COMMANDS, main
+from bench.cli.commands import COMMANDS
+from bench.cli.help import overview
+from bench.cli.help import page as help_of
+from bench.cli.main import main
 from bench.records.store import all_records
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,7 +47,9 @@ def commands(text: str) -> list[list[str]]:
 def examples() -> list[list[str]]:
     """The example of every command's help."""
     return [
-        shlex.split(line)[2:] for text in (OVERVIEW, *HELP.values()) for line in re.findall(r"^Example: .*", text, re.M)
+        shlex.split(line)[2:]
+        for text in (overview(), *map(help_of, COMMANDS))
+        for line in re.findall(r"^Example: .*", text, re.M)
     ]
 
 

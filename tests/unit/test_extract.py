@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from bench.declare.registry import read_definition
 from bench.features import decoders as module
 from bench.features.cache import Cache
 from bench.features.check import check_cache
+from bench.features.extraction import Work
 from bench.features.sidecar import read_sidecar
 from bench.features.specs import Preprocessing
 from bench.features.video import choose_frames, read_frames
@@ -28,7 +30,7 @@ from bench.plan.cells import cells
 from bench.plan.request import parse
 from bench.run.prepare import extract, prepare
 
-HERE = {"workers": "0"}  # decode in this process
+HERE = Work(workers=0)  # decode in this process
 SQUARE = Preprocessing((16, 16), None, "BILINEAR", mean=0.0, deviation=1.0)
 YAML = """
 name: films
@@ -148,11 +150,11 @@ def test_all_clips_become_a_stream_of_bytes(definition: DatasetDefinition, home:
 
 
 def test_what_the_command_says_goes_before_the_definition(definition: DatasetDefinition, home: Home) -> None:
-    path, _ = extract(definition, "pixels", home, {"frames": "2", "encoder": "mobilenetv2_100"})
+    path, _ = extract(definition, "pixels", home, {"frames": 2, "encoder": "mobilenetv2_100"})
     with Cache(path) as cache:
         assert (cache.shape, cache.encoder) == ((2, 3, 224, 224), "mobilenetv2_100")
     before = path.stat().st_mtime_ns
-    extract(definition, "pixels", home, {"frames": "2", "encoder": "mobilenetv2_100"})
+    extract(definition, "pixels", home, {"frames": 2, "encoder": "mobilenetv2_100"})
     assert path.stat().st_mtime_ns == before, "what is there already is left alone"
     prepare(definition, home, None, ["pixels"])
     assert path.stat().st_mtime_ns == before, "a run takes what the command has made"
@@ -178,9 +180,9 @@ def test_an_interrupted_extraction_goes_on_clip_by_clip(
 
     monkeypatch.setattr(module, "read_frames", read)
     with pytest.raises(KeyboardInterrupt):
-        extract(definition, "pixels", home, HERE)
+        extract(definition, "pixels", home, work=HERE)
     monkeypatch.setattr(module, "read_frames", lambda path, *rest: (seen.append(path.stem), original(path, *rest))[1])
-    path, failed = extract(definition, "pixels", home, HERE)
+    path, failed = extract(definition, "pixels", home, work=HERE)
     assert failed == ""
     assert seen == ["c0", "c1", "c2", "c3", "c4"], "no clip is decoded twice"
     assert check_cache(path, [f"c{number}" for number in range(5)]) == []
@@ -207,7 +209,7 @@ def test_clips_that_fail_are_named_and_the_rest_is_kept(
     original = module.read_frames
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "read_frames", lambda file, *rest: (decoded.append(file.stem), original(file, *rest))[1])
-        path, failed = extract(definition, "pixels", home, HERE)
+        path, failed = extract(definition, "pixels", home, work=HERE)
     assert (failed, decoded) == ("", ["c1", "c4"]), "only the clips that were mended are decoded"
 
 
@@ -228,7 +230,7 @@ def test_a_clip_of_two_videos_is_named_and_the_rest_goes_on(
     definition: DatasetDefinition, home: Home, tmp_path: Path, av: Any
 ) -> None:
     film(av, tmp_path / "videos" / "c2.avi", 3)
-    path, failed = extract(definition, "pixels", home, HERE)
+    path, failed = extract(definition, "pixels", home, work=HERE)
     assert "1 of 5 clips could not be extracted (c2: has two videos, c2.avi and c2.mkv: keep one of them)" in failed
     assert not path.is_file()
 
@@ -241,24 +243,35 @@ def test_a_clip_of_two_videos_is_named_and_the_rest_goes_on(
             "the stream 'smells' cannot be extracted from videos; those that can are pixels, frames, ",
         ),
         ({"encoder": "r3d_18"}, "encoder r3d_18 does not make the stream pixels; the encoders that do are inception_r"),
-        ({"fps": "-3"}, "fps is '-3', but must be a number above 0"),
-        ({"batch": "0"}, "batch is '0', but must be a whole number of at least 1"),
-        ({"workers": "all"}, "workers is 'all', but must be a whole number of at least 0"),
-        ({"skip": "all"}, "skip is 'all', but can only be failed"),
+        ({"fps": "-3"}, "command line: fps is -3, but must be greater than 0"),
+        ({"batch": "0"}, "batch is 0, but must be at least 1"),
+        ({"workers": "all"}, "workers is 'all', but must be a whole number"),
+        ({"skip": "all"}, "skip is 'all', but must be one of failed"),
         ({"replace": "yes"}, "replace is 'yes', but must be true or false"),
         ({"encoder": "resnet"}, "there is no encoder 'resnet'"),
-        ({"frames": "0"}, "frames is '0', but must be a whole number of at least 1"),
-        ({"frames": "many"}, "frames is 'many'"),
+        ({"frames": "0"}, "frames is 0, but must be at least 1"),
+        ({"frames": "many"}, "frames is 'many', but must be a whole number"),
+        ({"checkpoint": "x"}, "checkpoint= makes the stream words, not pixels"),
+        (
+            {"stream": "words", "checkpoint": "x", "fps": "2"},
+            "checkpoint= makes the stream words, fps= does not go with it",
+        ),
         ({"videos": "nowhere"}, "there is no folder of videos at .*nowhere: name it with videos=FOLDER"),
     ],
     ids=lambda value: str(value)[:20],
 )
 def test_mistakes_are_sentences(
-    definition: DatasetDefinition, home: Home, words: dict[str, str], sentence: str
+    definition: DatasetDefinition,
+    home: Home,
+    words: dict[str, str],
+    sentence: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    stream = words.get("stream", "pixels")
-    with pytest.raises(BenchError, match=sentence):
-        extract(definition, stream, home, {key: value for key, value in words.items() if key != "stream"})
+    monkeypatch.setenv("BENCH_HOME", str(home.root))
+    asked = [f"{key}={value}" for key, value in ({"stream": "pixels"} | words).items()]
+    assert main(["features", "extract", f"dataset={definition.path}", *asked]) == 2
+    assert re.search(sentence, capsys.readouterr().err)
 
 
 def test_what_nobody_says_is_asked_for(definition: DatasetDefinition, home: Home) -> None:

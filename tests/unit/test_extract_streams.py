@@ -31,7 +31,7 @@ from bench.features.cache import Cache
 from bench.features.check import check_cache
 from bench.features.encoders import load_detector, load_encoder
 from bench.features.extract import Extractor
-from bench.features.extraction import Extraction, as_recorded
+from bench.features.extraction import Extraction, Work, as_recorded
 from bench.features.footage import Footage, find_footage
 from bench.features.importers import source_ids
 from bench.features.sidecar import read_sidecar
@@ -40,8 +40,8 @@ from bench.features.video import Sampling, read_frames
 from bench.home import Home
 from bench.run.prepare import extract, prepare
 
-HERE = {"workers": "0"}
-SHAPES = {"encoder": "shapes", "frames": "4", **HERE}
+HERE = Work(workers=0)
+ANEW = Work(workers=0, replace=True)
 CLIPS = [f"c{number}" for number in range(5)]
 YAML = """
 name: films
@@ -87,7 +87,7 @@ def values(path: Path) -> dict[str, np.ndarray]:
 def test_frames_are_what_the_encoder_makes_of_the_decoded_frames(
     definition: DatasetDefinition, home: Home, tmp_path: Path
 ) -> None:
-    path, failed = extract(definition, "frames", home, HERE)
+    path, failed = extract(definition, "frames", home, work=HERE)
     assert failed == ""
     assert check_cache(path, CLIPS) == []
     encoder = load_encoder("shapes")
@@ -104,8 +104,8 @@ def test_frames_are_what_the_encoder_makes_of_the_decoded_frames(
 
 def test_batches_and_processes_change_nothing(definition: DatasetDefinition, tmp_path: Path) -> None:
     found = [
-        values(extract(definition, "frames", Home(tmp_path / str(number)), told)[0])
-        for number, told in enumerate((HERE, {"batch": "3", "workers": "2"}, {"batch": "1", "workers": "1"}))
+        values(extract(definition, "frames", Home(tmp_path / str(number)), work=work)[0])
+        for number, work in enumerate((HERE, Work(batch=3, workers=2), Work(batch=1, workers=1)))
     ]
     for clip in CLIPS:
         for other in found[1:]:
@@ -118,7 +118,7 @@ def test_batches_and_processes_change_nothing(definition: DatasetDefinition, tmp
 
 
 def test_a_fixed_rate_gives_as_many_frames_as_the_clip_has(definition: DatasetDefinition, home: Home) -> None:
-    path, _ = extract(definition, "frames", home, {**HERE, "fps": "5", "frames": "3"})
+    path, _ = extract(definition, "frames", home, {"fps": 5.0, "frames": 3}, HERE)
     with Cache(path) as cache:
         assert cache.shape == (3, 256)
         lengths = [cache.read(clip)[1] for clip in CLIPS]
@@ -128,7 +128,7 @@ def test_a_fixed_rate_gives_as_many_frames_as_the_clip_has(definition: DatasetDe
 def test_the_extractor_of_a_cache_makes_the_same_of_one_more_video(
     definition: DatasetDefinition, home: Home, tmp_path: Path
 ) -> None:
-    path, _ = extract(definition, "frames", home, HERE)
+    path, _ = extract(definition, "frames", home, work=HERE)
     said = read_sidecar(path)
     again = Extractor(as_recorded("frames", tuple(said["shape"]), said["encoder"]))
     found = again.streams(Footage(tmp_path / "videos" / "c3.mkv"))["frames"]
@@ -206,7 +206,7 @@ def test_the_cache_is_finished_without_failed_clips_only_where_that_is_asked_for
 def test_nothing_is_finished_where_every_clip_failed(definition: DatasetDefinition, home: Home, tmp_path: Path) -> None:
     for clip in CLIPS:
         (tmp_path / "videos" / f"{clip}.mkv").write_bytes(b"")
-    path, failed = extract(definition, "frames", home, {**HERE, "skip": "failed"})
+    path, failed = extract(definition, "frames", home, work=Work(workers=0, skip=True))
     assert "5 of 5 clips could not be extracted" in failed
     assert not path.is_file()
 
@@ -223,7 +223,7 @@ def test_features_that_are_no_numbers_are_a_fault_of_their_clip(
         return made
 
     monkeypatch.setattr(Extractor, "encode", encode)
-    path, failed = extract(definition, "frames", home, HERE)
+    path, failed = extract(definition, "frames", home, work=HERE)
     assert "cannot be stored, 1 of 1024 values are NaN or infinite" in failed
     assert not path.is_file()
 
@@ -248,7 +248,7 @@ def test_a_killed_extraction_loses_the_clip_in_flight_at_most(definition: Datase
     child.wait()
     with h5py.File(home.cache / "films" / "frames.h5.tmp", locking=False) as file:
         assert file["done"][...].tolist() == [1, 1, 1, 0, 0]
-    path, failed = extract(definition, "frames", home, HERE)
+    path, failed = extract(definition, "frames", home, work=HERE)
     assert failed == ""
     assert check_cache(path, CLIPS) == []
 
@@ -262,7 +262,7 @@ def test_a_full_disk_is_a_sentence_and_what_was_written_is_kept(
         try:
             resource.setrlimit(resource.RLIMIT_FSIZE, (1_065_000, 1_065_000))
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            extract(definition, "frames", home, HERE)
+            extract(definition, "frames", home, work=HERE)
         except BenchError as error:
             (tmp_path / "said").write_text(str(error))
             code = 7
@@ -272,7 +272,7 @@ def test_a_full_disk_is_a_sentence_and_what_was_written_is_kept(
     said = (tmp_path / "said").read_text()
     assert "the disk or quota is full while writing" in said
     assert "`bench features extract dataset=FILE.yaml stream=frames`" in said
-    path, failed = extract(definition, "frames", home, HERE)
+    path, failed = extract(definition, "frames", home, work=HERE)
     assert failed == ""
     assert check_cache(path, CLIPS) == []
 
@@ -281,15 +281,15 @@ def test_a_full_disk_is_a_sentence_and_what_was_written_is_kept(
 
 
 def test_a_cache_that_was_made_otherwise_makes_room_only_where_told(definition: DatasetDefinition, home: Home) -> None:
-    path, _ = extract(definition, "frames", home, HERE)
+    path, _ = extract(definition, "frames", home, work=HERE)
     with pytest.raises(BenchError, match=r"made otherwise \(frames 4 instead of 2\).* or say replace=true"):
-        extract(definition, "frames", home, {**HERE, "frames": "2"})
+        extract(definition, "frames", home, {"frames": 2}, HERE)
     with pytest.raises(BenchError, match=r"weights fixed instead of random"):
-        extract(definition, "frames", home, {**HERE, "weights": "random"})
-    extract(definition, "frames", home, {**HERE, "fps": "5", "replace": "true"})
+        extract(definition, "frames", home, {"weights": "random"}, HERE)
+    extract(definition, "frames", home, {"fps": 5.0}, ANEW)
     with pytest.raises(BenchError, match=r"made otherwise \(fps 5\.0 instead of None\)"):
-        extract(definition, "frames", home, HERE)
-    path, _ = extract(definition, "frames", home, {**HERE, "frames": "2", "replace": "true"})
+        extract(definition, "frames", home, work=HERE)
+    path, _ = extract(definition, "frames", home, {"frames": 2}, ANEW)
     with Cache(path) as cache:
         assert cache.shape == (2, 256)
 
@@ -299,21 +299,21 @@ def test_weights_from_a_file_are_keyed_by_content(
 ) -> None:
     network = load_encoder("shapes", "random").network
     save_file(dict(network.state_dict()), tmp_path / "w.safetensors")
-    path, _ = extract(definition, "frames", home, {**HERE, "weights": str(tmp_path / "w.safetensors")})
+    path, _ = extract(definition, "frames", home, {"weights": str(tmp_path / "w.safetensors")}, HERE)
     own = values(path)
     assert read_sidecar(path)["encoder"]["weights"].startswith("sha256:")
-    path, _ = extract(definition, "frames", home, {**HERE, "weights": "random", "replace": "true"})
+    path, _ = extract(definition, "frames", home, {"weights": "random"}, ANEW)
     assert read_sidecar(path)["encoder"]["weights"] == "random"
     assert "the weights are random, which is for tests only" in capsys.readouterr().out
     for clip, found in values(path).items():
         np.testing.assert_array_equal(found, own[clip])
     with pytest.raises(BenchError, match=r"there is no file of weights .*gone.safetensors"):
-        extract(definition, "frames", home, {**HERE, "weights": str(tmp_path / "gone.safetensors")})
+        extract(definition, "frames", home, {"weights": str(tmp_path / "gone.safetensors")}, HERE)
     save_file({"conv.weight": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(
         BenchError, match=r"holds no weights of encoder shapes: it lacks edges.weight.*besides conv.weight"
     ):
-        extract(definition, "frames", home, {**HERE, "weights": str(tmp_path / "other.safetensors"), "replace": "true"})
+        extract(definition, "frames", home, {"weights": str(tmp_path / "other.safetensors")}, ANEW)
 
 
 # -- the other streams ----------------------------------------------------------------------------------------------------
@@ -435,14 +435,9 @@ def test_regions_come_with_their_boxes(
         return made
 
     monkeypatch.setattr(module, "load_detector", detector)
-    told = {
-        **HERE,
-        "videos": str(definition.path.parent / "videos"),
-        "encoder": small.name,
-        "frames": "1",
-        "boxes": "3",
-    }
-    path, failed = extract(definition, "regions", home, {**told, "weights": "random"})
+    videos = str(definition.path.parent / "videos")
+    entry = {"videos": videos, "encoder": small.name, "frames": 1, "boxes": 3, "weights": "random"}
+    path, failed = extract(definition, "regions", home, entry, HERE)
     assert failed == ""
     for name, width in (("regions", 1024), ("boxes", 5)):
         with Cache(path.with_name(f"{name}.h5")) as cache:

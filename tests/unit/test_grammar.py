@@ -70,18 +70,18 @@ def test_understood(words: list[str], said: dict[str, Any]) -> None:
 
 HERE = "command line: "
 KEYS = (
-    "methods, dataset, split, splits, subset, streams, protocol, loss, seeds, train, model, search, text, executor, "
-    "address, max_concurrent, resources, threads, device, mlflow, retry_failed, plain, toy"
+    "methods, dataset, split, splits, subset, streams, protocol, loss, train, model, search, text, seeds, executor, "
+    "executor.address, max_concurrent, resources, threads, device, mlflow, plain, toy"
 )
 REFUSED: list[tuple[list[str], str]] = [
     (["metods=toy", "dataset=d"], f'{HERE}unknown key "metods"; allowed: {KEYS}; did you mean "methods"?'),
     (["methods=toi", "dataset=d"], 'unknown method "toi"; allowed: plain, toy; did you mean "toy"?'),
-    (["dataset=d"], f"{HERE}methods is missing"),
-    ([], f"{HERE}methods and dataset are missing"),
+    (["dataset=d"], f"{HERE}methods is missing, such as methods=salstm"),
+    ([], f"{HERE}methods and dataset are missing, such as methods=salstm dataset=msvd"),
     ([*BASE, "epochs=3"], f"{HERE}epochs belongs to a group or a method: write train.epochs="),
     ([*BASE, "lambda=3"], f"{HERE}lambda belongs to a group or a method: write toy.lambda="),
     ([*BASE, "width=3"], f"{HERE}width belongs to a group or a method: write model.width="),
-    (["methods=toy"], f"{HERE}dataset is missing"),
+    (["methods=toy"], f"{HERE}dataset is missing, such as dataset=msvd or dataset=my/dataset.yaml"),
     ([*BASE, "dataset=e"], f"{HERE}dataset is given twice"),
     ([*BASE, "train.epochs=1", "train={epochs: 2}"], f"{HERE}train.epochs is given twice"),
     ([*BASE, "toy.lambda=0", "toy.weight=1"], f"{HERE}toy.weight is given twice, also as toy.lambda"),
@@ -125,12 +125,16 @@ REFUSED: list[tuple[list[str], str]] = [
     ([*BASE, "9=1"], f"{HERE}'9=1' is not key=value; a key is words joined by dots"),
     (
         [*BASE, "executor.address=nowhere"],
-        f"{HERE}address (executor.address) is 'nowhere', but must be local, auto or HOST:PORT",
+        f"{HERE}executor.address is 'nowhere', but must be local, auto or HOST:PORT",
     ),
     ([*BASE, "max_concurrent=0"], f"{HERE}max_concurrent is 0, but must be at least 1"),
     (
         [*BASE, "resources.gpus=0.3"],
         f"{HERE}resources.gpus is 0.3, but a share of a GPU must divide one (0.5, 0.25, 0.2), and more must be whole",
+    ),
+    (
+        [*BASE, "executor.adress=auto"],
+        f'{HERE}unknown key "executor.adress"; allowed: {KEYS}; did you mean "executor.address"?',
     ),
     ([*BASE, "device=gpu"], f"{HERE}device is 'gpu', but must be auto, cpu, cuda or cuda:NUMBER"),
 ]

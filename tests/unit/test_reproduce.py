@@ -624,7 +624,7 @@ def runner(world: World, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
     ran: list[list[str]] = []
 
-    def run(cells: Any, home: Any, spec: Any) -> int:
+    def run(cells: Any, home: Any, spec: Any, **more: Any) -> int:
         ran.append([f"{cell.config['dataset']} {cell.config['title']} {cell.config['seed']}" for cell in cells])
         for cell in cells:
             world.add_record(cell)
@@ -645,7 +645,7 @@ class TestCommands:
             (["toy/tabel1"], 'unknown target "toy/tabel1"; allowed: toy/table1; did you mean "toy/table1"\\?'),
             (
                 ["toy", "scale=smal"],
-                'command line: unknown scale "smal"; allowed: full, small; did you mean "small"\\?',
+                "command line: scale is 'smal', but must be one of full, small; did you mean \"small\"\\?",
             ),
             (
                 ["toy", "scale=small", "dataset=little"],

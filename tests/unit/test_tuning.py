@@ -13,10 +13,11 @@ from small_world import PLAIN, World
 from bench import BenchError
 from bench.cli.main import main
 from bench.declare.card import Interval, MethodCard
+from bench.declare.options import keys
 from bench.declare.registry import find_methods, method_entry
-from bench.plan.request import KEYS
+from bench.plan.request import RunSpec
 from bench.tuning import pages
-from bench.tuning.request import HOW, TuneSpec, parse
+from bench.tuning.request import How, TuneSpec, parse
 from bench.tuning.space import grid, scattered, size, told
 from bench.tuning.study import Report, Study, Trial, load, save, studies
 
@@ -125,7 +126,7 @@ class TestRequests:
         assert spec.spaces == {"toy": {"weight": [0.1, 0.3], "train.learning_rate": RATES}}
 
     def test_no_key_of_run_is_taken_twice(self) -> None:
-        assert set(HOW) & set(KEYS) == {"search"}
+        assert set(keys(How)) & set(keys(RunSpec)) == {"search"}
 
     def test_a_plan_file_holds_a_search_too(self, world: World, tmp_path: Path) -> None:
         plan = world.write(
@@ -149,7 +150,7 @@ class TestRequests:
             (["executor=inline"], "executor=inline: a search is run by Ray Tune"),
             (["storage=runs"], "storage=runs is neither an absolute path nor a URL"),
             (["resources.gpus=0.3"], "gpus is 0.3, but a share of a GPU must divide one"),
-            (["executor.address=cluster"], "executor.address. is 'cluster', but must be local, auto or HOST:PORT"),
+            (["executor.address=cluster"], "executor.address is 'cluster', but must be local, auto or HOST:PORT"),
         ],
     )
     def test_bad_requests_are_sentences(
