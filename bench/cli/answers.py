@@ -23,6 +23,12 @@ def print_json(facts: Any) -> int:
     return WELL
 
 
+def print_text(text: str) -> int:
+    """Text on the output, wrapped at word ends where that is a terminal."""
+    print(wrapped(text))
+    return WELL
+
+
 def name_of(dataset: str | None) -> str | None:
     """The name of a data set that is given by its name or its file; a name needs no definition any more."""
     if dataset and dataset.endswith((".yaml", ".yml")):

@@ -28,25 +28,28 @@ EXPLAINED = "explained"  # the folder of the pictures, where none is named
 class Request(Options):
     """What was asked for. `encoder` and `weights` are by stream, under the empty name for all; `search` holds what was named."""
 
-    named: Annotated[list[str], Written(word="VIDEO|FOLDER")] = Field([], description="videos, or folders of videos")
+    named: Annotated[list[str], Written(word="VIDEO|FOLDER")] = Field(
+        default=[], description="videos, or folders of videos"
+    )
     stdin: Annotated[bool, Written(flag="-")] = Field(
-        False, description="files named on the standard input, one to a line"
+        default=False, description="files named on the standard input, one to a line"
     )
     checkpoint: Annotated[str, Written("RUN")] = Field(
         description="a checkpoint.safetensors, the folder of a cell, or the first digits of its key", examples=["RUN"]
     )
     weights: Annotated[dict[str, str], Written("FILE")] = Field(
-        {},
+        default={},
         description="the encoder's weights (.safetensors), where they cannot be downloaded; weights.STREAM= for one stream",
     )
     encoder: Annotated[dict[str, str], Written("NAME")] = Field(
-        {}, description="the encoder, where features were imported without its name; encoder.STREAM= for one stream"
+        default={},
+        description="the encoder, where features were imported without its name; encoder.STREAM= for one stream",
     )
     alternatives: int | None = Field(
-        None, ge=0, description="how many other captions are printed; without it, all other beams"
+        default=None, ge=0, description="how many other captions are printed; without it, all other beams"
     )
     explain: Annotated[str | None, Written("FOLDER|true")] = Field(
-        None,
+        default=None,
         description="a picture (SVG) of each video, in FOLDER or in ./explained: its frames, and what the method looked at",
     )
     search: Decoding = Decoding()

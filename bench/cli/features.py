@@ -67,7 +67,7 @@ def features_list(argv: Sequence[str]) -> int:
 
 
 class CheckStreams(Check):
-    stream: Streams = Field(None, description="these streams alone")
+    stream: Streams = Field(default=None, description="these streams alone")
 
 
 def features_check(argv: Sequence[str]) -> int:
@@ -92,15 +92,17 @@ def features_check(argv: Sequence[str]) -> int:
 
 class Import(CheckStreams):
     source: Annotated[str | None, Written("PATH")] = Field(
-        None, alias="from", description="features that the definition does not name, for one stream"
+        default=None, alias="from", description="features that the definition does not name, for one stream"
     )
-    layout: str | None = Field(None, description="with from=: how they are laid out; without it they are told apart")
-    frames: int | None = Field(None, ge=1, description="with from=: keep so many equally spaced frames")
-    encoder: str | None = Field(None, description="with from=: what made them")
+    layout: str | None = Field(
+        default=None, description="with from=: how they are laid out; without it they are told apart"
+    )
+    frames: int | None = Field(default=None, ge=1, description="with from=: keep so many equally spaced frames")
+    encoder: str | None = Field(default=None, description="with from=: what made them")
     ids: Annotated[str | None, Written("FILE|NAME")] = Field(
-        None, description="with from=: the rows' clips, a file of ids or the name of the array that holds them"
+        default=None, description="with from=: the rows' clips, a file of ids or the name of the array that holds them"
     )
-    replace: bool = Field(False, description="take the place of features that a command has made")
+    replace: bool = Field(default=False, description="take the place of features that a command has made")
 
 
 def features_import(argv: Sequence[str]) -> int:
@@ -136,27 +138,27 @@ class Extract(Check):
         description="frames, spatial, objects, motion, actions, regions, audio, pixels, or words", examples=["frames"]
     )
     videos: Annotated[str | None, Written("FOLDER")] = Field(
-        None, description="where the videos are, by the clips' names"
+        default=None, description="where the videos are, by the clips' names"
     )
     encoder: str | None = Field(
-        None,
+        default=None,
         description="inception_v4, inception_resnet_v2, resnet101, resnet152, vgg19, googlenet, ..., any network of timm; "
         "r3d_18, r2plus1d_18, s3d, c3d; fasterrcnn_resnet50_fpn, ..; vggish",
     )
     weights: Annotated[str | None, Written("FILE|pretrained|random")] = Field(
-        None, description="a .safetensors file; pretrained, without it, downloads; random is for tests"
+        default=None, description="a .safetensors file; pretrained, without it, downloads; random is for tests"
     )
-    frames: int | None = Field(None, ge=1, description="so many equally spaced frames; with fps=, the most")
-    fps: float | None = Field(None, gt=0, description="so many frames of a second")
-    boxes: int | None = Field(None, ge=1, description="of a frame, for regions; without it 16")
-    silence: bool | None = Field(None, description="clips without sound count as silent, for audio")
-    skip: Literal["failed"] | None = Field(None, description="finish without the clips that failed")
-    replace: bool = Field(False, description="make a cache anew that was made otherwise")
-    batch: int | None = Field(None, ge=1, description="frames that go through the network at once")
-    workers: int | None = Field(None, ge=0, description="processes that decode; 0 for this process")
-    device: Annotated[str, Written("auto|cpu|cuda")] = Field("auto", description="what the network computes on")
+    frames: int | None = Field(default=None, ge=1, description="so many equally spaced frames; with fps=, the most")
+    fps: float | None = Field(default=None, gt=0, description="so many frames of a second")
+    boxes: int | None = Field(default=None, ge=1, description="of a frame, for regions; without it 16")
+    silence: bool | None = Field(default=None, description="clips without sound count as silent, for audio")
+    skip: Literal["failed"] | None = Field(default=None, description="finish without the clips that failed")
+    replace: bool = Field(default=False, description="make a cache anew that was made otherwise")
+    batch: int | None = Field(default=None, ge=1, description="frames that go through the network at once")
+    workers: int | None = Field(default=None, ge=0, description="processes that decode; 0 for this process")
+    device: Annotated[str, Written("auto|cpu|cuda")] = Field(default="auto", description="what the network computes on")
     checkpoint: Annotated[str | None, Written("FILE")] = Field(
-        None, description="for words: of a trained glrg, which makes them of the stream frames"
+        default=None, description="for words: of a trained glrg, which makes them of the stream frames"
     )
 
 

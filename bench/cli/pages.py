@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from bench import BenchError
-from bench.cli.answers import FAILED, WELL, name_of, say
+from bench.cli.answers import FAILED, WELL, name_of, print_json, say
 from bench.cli.show import Nothing
-from bench.declare.options import AnyDataSet, Options, Written, parse
+from bench.declare.options import AnyDataSet, Json, Options, Written, parse
 from bench.home import Home, find_home
 from bench.pages.terminal import columns, wrapped
 from bench.plan.request import Running
+
+if TYPE_CHECKING:
+    from bench.records.store import BadRecord
 
 
 class Leaderboard(Options):
     dataset: AnyDataSet = None
     check: Annotated[bool, Written(flag="--check")] = Field(
-        False, description="write nothing; exit status 1 if a page differs from what the records say"
+        default=False, description="write nothing; exit status 1 if a page differs from what the records say"
     )
+    as_json: Json = False
 
 
 def leaderboard(argv: Sequence[str]) -> int:
@@ -30,18 +35,28 @@ def leaderboard(argv: Sequence[str]) -> int:
     Example: bench leaderboard --check
     """
     asked = parse(Leaderboard, argv)
-    return write_pages(find_home(), name_of(asked.dataset), check=asked.check)
+    home, name = find_home(), name_of(asked.dataset)
+    if not asked.as_json:
+        return write_pages(home, name, check=asked.check)
+    from bench.records.store import all_records
+    from bench.reports.consistency import check
+    from bench.reports.facts import tables
+
+    changed, bad = _changed(home, name, asked.check)
+    records, _ = check(all_records(home.results, name), home, [])
+    print_json(
+        {
+            "tables": tables(records),
+            "changed": [str(path) for path in changed],
+            "refused": [str(error) for error in bad],
+        }
+    )
+    return FAILED if bad or (asked.check and changed) else WELL
 
 
 def write_pages(home: Home, dataset: str | None, check: bool) -> int:
-    """Bring leaderboards, reproductions and searches up to date and tell which changed; returns the exit status."""
-    from bench.records.store import BadRecord
-    from bench.reports.leaderboard import write
-    from bench.reproduction.pages import write as write_reproductions
-    from bench.tuning.pages import write as write_searches
-
-    bad: list[BadRecord] = []
-    changed = [*write(home, dataset, check, bad), *write_reproductions(home, check), *write_searches(home, check)]
+    """Bring leaderboards, reproductions and searches up to date and say which changed; returns the exit status."""
+    changed, bad = _changed(home, dataset, check)
     for error in bad:
         say(str(error), FAILED)
     pages = [path for path in changed if check or path.suffix == ".md"]
@@ -52,6 +67,16 @@ def write_pages(home: Home, dataset: str | None, check: bool) -> int:
     if not changed and not bad:
         print("leaderboards are up to date")
     return FAILED if bad or (check and changed) else WELL
+
+
+def _changed(home: Home, dataset: str | None, check: bool) -> tuple[list[Path], list[BadRecord]]:
+    """Bring all pages up to date, or with `check` only look: the files that changed, and the records that were refused."""
+    from bench.reports.leaderboard import write
+    from bench.reproduction.pages import write as write_reproductions
+    from bench.tuning.pages import write as write_searches
+
+    bad: list[BadRecord] = []
+    return [*write(home, dataset, check, bad), *write_reproductions(home, check), *write_searches(home, check)], bad
 
 
 def reproduce_list(argv: Sequence[str]) -> int:
@@ -84,12 +109,12 @@ class Target(Options):
         description="a target, all of a PAPER, all, ideas or ideas/NAME (bench reproduce list)",
     )
     scale: Literal["full", "small"] = Field(
-        "full",
+        default="full",
         description="small: the same cells on the embedded corpus shapes: no data needed, minutes for each target",
     )
     dataset: AnyDataSet = None
     protocol: Literal["standard", "paper"] | None = Field(
-        None, description="paper, unless named: the printed setting; or all else equal"
+        default=None, description="paper, unless named: the printed setting; or all else equal"
     )
 
 

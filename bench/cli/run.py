@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
 from bench import BenchError
-from bench.cli.answers import FAILED, WELL
+from bench.cli.answers import FAILED, WELL, print_json
 from bench.cli.pages import write_pages
 from bench.cli.show import Split
 from bench.declare.options import DataSet, Json, Options, Written, parse
-from bench.errors import many
+from bench.errors import listing, many
 from bench.home import find_home
 from bench.pages.terminal import columns, wrapped
 from bench.plan.request import RunSpec
 from bench.plan.request import parse as parse_request
+
+if TYPE_CHECKING:
+    from bench.plan.estimates import Estimate
+    from bench.plan.states import Planned
 
 
 class Plan(RunSpec):
@@ -27,32 +32,79 @@ class Plan(RunSpec):
 
 def plan(argv: Sequence[str]) -> int:
     """Show the cells of a request, their state (missing, running, done, unscored, failed, stale) and why. Changes nothing.
+    PLAN.yaml is a file with the same keys; the command line is stronger. For cells that would run: seconds of training,
+    decoding and scoring, and MiB at the peak, by the records of like cells (method, variant, streams, sizes, batch, kind of
+    machine) with a near budget; - where there are none.
 
     Example: bench plan methods=[recnet,etenet,glrg] dataset=msvd seeds=[0,1,2]
     """
+    from bench.plan.estimates import estimates
     from bench.plan.states import plan as planned
 
-    found = planned(parse_request(argv, Plan), find_home())
+    asked, home = parse_request(argv, Plan), find_home()
+    found = planned(asked, home)
+    to_run = [item for item in found if item.state not in ("done", "unscored")]
+    costs = dict(
+        zip(
+            (item.cell.key for item in to_run),
+            estimates([(item.cell, item.budget) for item in to_run], home),
+            strict=True,
+        )
+    )
+    cells = [_facts(item, costs.get(item.cell.key)) for item in found]
+    known = [cell["seconds"] for cell in cells if cell["seconds"] is not None]
+    facts = {"dataset": found[0].cell.config["dataset"], "cells": cells, "seconds": sum(known), "estimated": len(known)}
+    if asked.as_json:
+        return print_json(facts)
+    columns_of_numbers = ("captions", "seconds", "memory_mb")
     rows = [
         (
-            item.cell.config["title"],
-            f"{item.cell.method}:{item.cell.config['variant']}",
-            "+".join(item.cell.config["streams"]),
-            item.cell.config["seed"],
-            item.state,
-            f"{item.budget:,}" if item.budget else "-",
-            item.why,
+            cell["title"],
+            f"{cell['method']}:{cell['variant']}",
+            "+".join(cell["streams"]),
+            cell["seed"],
+            cell["state"],
+            *("-" if cell[name] is None else f"{cell[name]:,}" for name in columns_of_numbers),
+            f"{cell['why']}; {cell['unknown']}" if cell["unknown"] else cell["why"],
         )
-        for item in found
+        for cell in cells
     ]
-    head = ("method", "variant", "streams", "seed", "state", "captions", "why")
-    print(columns(head, rows, right=("seed", "captions")))
-    counts = {
-        state: sum(item.state == state for item in found) for state in dict.fromkeys(item.state for item in found)
-    }
-    totals = ", ".join(f"{count} {state}" for state, count in counts.items())
-    print(wrapped(f"\n{many(len(found), 'cell')}: {totals}. Data set {found[0].cell.config['dataset']}."))
+    head = ("method", "variant", "streams", "seed", "state", "captions", "seconds", "MiB", "why")
+    print(columns(head, rows, right=("seed", "captions", "seconds", "MiB")))
+    states = Counter(cell["state"] for cell in cells)
+    totals = listing(f"{count} {state}" for state, count in states.items())
+    print(wrapped(f"\n{many(len(cells), 'cell')}: {totals}. Data set {facts['dataset']}."))
+    if to_run:
+        print(wrapped(_total(len(to_run), known)))
     return WELL
+
+
+def _facts(item: Planned, cost: Estimate | None) -> dict[str, Any]:
+    """One cell of a plan as JSON; seconds and MiB are those of like cells, to two digits."""
+    config = item.cell.config
+    return {
+        "key": None if item.cell.pending else item.cell.key,
+        **{name: config[name] for name in ("method", "variant", "title", "seed")},
+        "streams": list(config["streams"]),
+        "state": item.state,
+        "why": item.why,
+        "captions": item.budget or (cost.captions if cost else None),
+        "seconds": _rounded(cost.seconds if cost else None),
+        "memory_mb": _rounded(cost.memory_mb if cost else None),
+        "unknown": cost.why if cost else "",
+    }
+
+
+def _rounded(value: float | None) -> int | None:
+    return None if value is None else int(float(f"{value:.2g}"))
+
+
+def _total(cells: int, known: Sequence[int]) -> str:
+    """What the cells that are to run will cost, one after another, and of how many that is not known."""
+    if not known:
+        return "How long they take is not known: there are no records of like cells that were run on such a machine."
+    rest = f"; of {cells - len(known)} more it is not known" if len(known) < cells else ""
+    return f"One after another, {many(len(known), 'cell')} would take about {sum(known):,} s, as like cells did{rest}."
 
 
 def run(argv: Sequence[str]) -> int:
@@ -67,7 +119,7 @@ def run(argv: Sequence[str]) -> int:
     from bench.declare.registry import dataset, find_methods
     from bench.plan.cells import cells, requested
 
-    spec, home = parse_request(argv), find_home()
+    spec, home = parse_request(argv, RunSpec), find_home()
     asked = requested(spec, home)
     check_imports(spec.methods, find_methods(), home)
     needed = {stream for cell in asked for stream in cell.config["streams"]}
@@ -116,9 +168,9 @@ class Evaluate(Options):
         ),
     ] = Field(description='one line for each clip: {"clip": "vid1301", "caption": "a man is singing"}')
     dataset: DataSet
-    split: Split = Field("test", description="the clips that the captions are of")
-    splits: str = Field("default", description="a split variant of the data set")
-    name: str | None = Field(None, alias="as", description="what the row is called; without it, as the file")
+    split: Split = Field(default="test", description="the clips that the captions are of")
+    splits: str = Field(default="default", description="a split variant of the data set")
+    name: str | None = Field(default=None, alias="as", description="what the row is called; without it, as the file")
 
 
 def evaluate(argv: Sequence[str]) -> int:

@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from bench import __version__
-from bench.cli.answers import FAILED, WELL, name_of, say
-from bench.declare.options import AnyDataSet, Options, Written, parse
+from bench.cli.answers import FAILED, WELL, name_of, print_json, print_text, say
+from bench.declare.options import AnyDataSet, Json, Options, Written, parse
 from bench.errors import listing, many
 from bench.home import find_home
 from bench.pages.terminal import columns, wrapped
@@ -34,8 +34,9 @@ def version(argv: Sequence[str]) -> int:
 
 class List(Options):
     what: Annotated[list[Literal["methods", "datasets", "features", "runs"]], Written(word="list")] = Field(
-        [], description="methods, datasets, features or runs; all four without a word"
+        default=[], description="methods, datasets, features or runs; all four without a word"
     )
+    as_json: Json = False
 
 
 def list_all(argv: Sequence[str]) -> int:
@@ -47,13 +48,14 @@ def list_all(argv: Sequence[str]) -> int:
     asked = parse(List, argv)
     from bench.reports.listings import LISTINGS
 
-    chosen, home = asked.what or list(LISTINGS), find_home()
-    blocks = []
-    for name in chosen:
-        head, rows, right = LISTINGS[name](home)
-        body = columns(head, rows, right) if rows else f"no {name} yet"
-        blocks.append(body if len(chosen) == 1 else f"{name.upper()}\n{body}")
-    print("\n\n".join(blocks))
+    chosen, home = [*(asked.what or LISTINGS)], find_home()
+    found = {name: LISTINGS[name](home) for name in chosen}
+    if asked.as_json:
+        return print_json({name: one.facts for name, one in found.items()})
+    bodies = {
+        name: columns(one.head, one.rows, one.right) if one.rows else f"no {name} yet" for name, one in found.items()
+    }
+    print("\n\n".join(body if len(chosen) == 1 else f"{name.upper()}\n{body}" for name, body in bodies.items()))
     return WELL
 
 
@@ -67,12 +69,13 @@ class Compare(Options):
         description="rows (recnet:local, external:my_model) or records (the first digits of a key, the folder of a cell)",
     )
     dataset: AnyDataSet = None
-    split: Split | None = Field(None, description="tells rows of one name apart")
-    protocol: Literal["standard", "paper"] | None = Field(None, description="tells rows of one name apart")
-    clips: int = Field(5, ge=0, description="clips shown that A wins most, and that A loses most")
+    split: Split | None = Field(default=None, description="tells rows of one name apart")
+    protocol: Literal["standard", "paper"] | None = Field(default=None, description="tells rows of one name apart")
+    clips: int = Field(default=5, ge=0, description="clips shown that A wins most, and that A loses most")
     seeds: Annotated[bool, Written(flag="--seeds")] = Field(
-        False, description="a record stands for all seeds of its settings"
+        default=False, description="a record stands for all seeds of its settings"
     )
+    as_json: Json = False
 
 
 def compare(argv: Sequence[str]) -> int:
@@ -87,7 +90,7 @@ def compare(argv: Sequence[str]) -> int:
     """
     asked = parse(Compare, argv)
     from bench.cell.scored import gather
-    from bench.reports.compare import Side, check, render
+    from bench.reports.compare import Side, check, facts, render
     from bench.reports.lookup import find_row
 
     home, name = find_home(), name_of(asked.dataset)
@@ -95,8 +98,8 @@ def compare(argv: Sequence[str]) -> int:
     check(first, second)
     found = gather([*first.records, *second.records], home, asked.dataset)
     a, b = (Side(row, tuple(found.cells[record.key] for record in row.records)) for row in (first, second))
-    print(wrapped(render(a, b, found.references, found.notes, asked.clips)))
-    return WELL
+    compared = facts(a, b, found.references, found.notes, asked.clips)
+    return print_json(compared) if asked.as_json else print_text(render(compared))
 
 
 class Show(Options):
@@ -104,6 +107,7 @@ class Show(Options):
         str, Written(word="RUN", missing="name a record, such as bench show 402034cc (bench list runs has the keys)")
     ] = Field(description="the first digits of a key, the folder of a cell, or a row of a single seed, as recnet:local")
     dataset: AnyDataSet = None
+    as_json: Json = False
 
 
 def show(argv: Sequence[str]) -> int:
@@ -117,23 +121,25 @@ def show(argv: Sequence[str]) -> int:
     from bench.declare.registry import find_methods
     from bench.plan.cells import defaults
     from bench.reports.lookup import find_record
-    from bench.reports.show import render
+    from bench.reports.show import facts, render
 
     home = find_home()
     record = find_record(asked.record, home, name_of(asked.dataset))
     entry = find_methods().get(record.method)
     usual = defaults(entry.card) if entry and entry.card else None
-    if record.state != "done":
-        print(wrapped(render(record, home, usual, None, {}, ())))
-        return WELL
-    found = gather([record], home, asked.dataset, counted=False)
-    print(wrapped(render(record, home, usual, found.cells[record.key], found.references, found.notes)))
-    return WELL
+    if record.state == "done":
+        scored = gather([record], home, asked.dataset, counted=False)
+        found = facts(record, home, usual, scored.cells[record.key], scored.references, scored.notes)
+    else:
+        found = facts(record, home, usual, None, {}, ())
+    return print_json(found) if asked.as_json else print_text(render(record, found))
 
 
 class Export(Options):
     dataset: AnyDataSet = None
-    path: Annotated[str | None, Written("FILE.csv")] = Field(None, description="where to write it; else the terminal")
+    path: Annotated[str | None, Written("FILE.csv")] = Field(
+        default=None, description="where to write it; else the terminal"
+    )
 
 
 def export_csv(argv: Sequence[str]) -> int:
@@ -162,7 +168,7 @@ def export_csv(argv: Sequence[str]) -> int:
 
 
 MLFLOW = Field(
-    None, description="http://HOST:5000, sqlite:///FILE.db or another database; without it, this folder's own"
+    default=None, description="http://HOST:5000, sqlite:///FILE.db or another database; without it, this folder's own"
 )
 
 
@@ -197,7 +203,7 @@ def mlflow_sync(argv: Sequence[str]) -> int:
 
 
 class Ui(Options):
-    port: int = Field(5000, ge=0, le=65535, description="of 127.0.0.1")
+    port: int = Field(default=5000, ge=0, le=65535, description="of 127.0.0.1")
     mlflow: Annotated[str | None, Written("URI")] = MLFLOW
 
 

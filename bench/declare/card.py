@@ -34,12 +34,14 @@ class Streams(Strict):
 class Resources(Strict):
     """What one cell asks of a node."""
 
-    cpus: float = Field(1, ge=0, description="processors that a cell asks for, in place of its card")
-    gpus: float = Field(0, ge=0, description="GPUs: a share that divides one, such as 0.5 or 0.25, or whole ones")
-    gpu_memory: float | None = Field(
-        None, gt=0, description="GiB of GPU memory; its share of the GPU then holds as much"
+    cpus: float = Field(default=1, ge=0, description="processors that a cell asks for, in place of its card")
+    gpus: float = Field(
+        default=0, ge=0, description="GPUs: a share that divides one, such as 0.5 or 0.25, or whole ones"
     )
-    accelerator_type: str | None = Field(None, description="the kind of GPU by Ray's name, such as H100")
+    gpu_memory: float | None = Field(
+        default=None, gt=0, description="GiB of GPU memory; its share of the GPU then holds as much"
+    )
+    accelerator_type: str | None = Field(default=None, description="the kind of GPU by Ray's name, such as H100")
 
     @field_validator("gpus")
     @classmethod

@@ -27,24 +27,30 @@ LARGEST_SEED = 2**32 - 1  # what every generator of random numbers takes
 class Running(Options):
     """How cells are run, whatever they are: what `bench run`, `plan`, `tune` and `reproduce` share."""
 
-    seeds: Annotated[list[int], Written("[0,1,2]")] = Field([0], min_length=1, description="one cell per row and seed")
+    seeds: Annotated[list[int], Written("[0,1,2]")] = Field(
+        default=[0], min_length=1, description="one cell per row and seed"
+    )
     executor: Literal["ray", "inline"] = Field(
-        "ray", description="workers of Ray, or inline: in this process, for debugging"
+        default="ray", description="workers of Ray, or inline: in this process, for debugging"
     )
     address: Annotated[str, Written("local|auto|HOST:PORT")] = Field(
-        "local",
+        default="local",
         alias="executor.address",
         description="a Ray of this command's own, or a cluster (deploy/README.md)",
     )
-    max_concurrent: int | None = Field(None, ge=1, description="at most so many cells at once")
+    max_concurrent: int | None = Field(default=None, ge=1, description="at most so many cells at once")
     resources: Resources = Resources()
-    threads: int = Field(1, ge=1, description="processors of one cell")
-    device: Annotated[str, Written("auto|cpu|cuda|cuda:N")] = Field("auto", description="what a cell computes on")
+    threads: int = Field(default=1, ge=1, description="processors of one cell")
+    device: Annotated[str, Written("auto|cpu|cuda|cuda:N")] = Field(
+        default="auto", description="what a cell computes on"
+    )
     mlflow: Annotated[str | None, Written("URI")] = Field(
-        None,
+        default=None,
         description="http://HOST:5000, sqlite:///FILE.db or another database in place of this folder's; or off",
     )
-    retry_failed: Annotated[bool, Written(flag="--retry-failed")] = Field(False, description="run failed cells again")
+    retry_failed: Annotated[bool, Written(flag="--retry-failed")] = Field(
+        default=False, description="run failed cells again"
+    )
 
     @field_validator("seeds")
     @classmethod
@@ -85,19 +91,21 @@ class Question(Options):
         min_length=1, description="methods: their default, a named or all variants", examples=["salstm"]
     )
     dataset: DataSet
-    split: Literal["val", "test"] = Field("test", description="the clips that are reported")
+    split: Literal["val", "test"] = Field(default="test", description="the clips that are reported")
     splits: str = Field(
-        "default", description="a split variant of the data set (protocol=paper: its variant `paper`, if any)"
+        default="default", description="a split variant of the data set (protocol=paper: its variant `paper`, if any)"
     )
     subset: Annotated[tuple[int, int, int] | None, Written("300/50/150")] = Field(
-        None, description="the first clips of train, val and test"
+        default=None, description="the first clips of train, val and test"
     )
     streams: Annotated[list[str] | None, Written("[frames]")] = Field(
-        None, description="leave out the other streams that a method could use"
+        default=None, description="leave out the other streams that a method could use"
     )
-    protocol: Literal["standard", "paper"] = Field("standard", description="all else equal, or the printed setting")
+    protocol: Literal["standard", "paper"] = Field(
+        default="standard", description="all else equal, or the printed setting"
+    )
     loss: str = Field(
-        PLAIN_LOSS,
+        default=PLAIN_LOSS,
         description="or the loss of a paper, for every method that takes one: information (of hail, with its hail.lambda and "
         "hail.gamma), discrepant (of glrg: glrg.seed_weight, glrg.weight_scale)",
     )

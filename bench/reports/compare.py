@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from bench import BenchError
+from bench.errors import listing
 from bench.evaluation.metrics import MEANS, TOP, long_name
 from bench.evaluation.ngrams import Floats
 from bench.evaluation.resampling import DRAWS, Difference, Rows, compare, holm, metrics_of
 from bench.pages.markdown import clean
-from bench.pages.terminal import columns, wrapped
+from bench.pages.terminal import columns
 from bench.records.clip_scores import CellClips
 from bench.records.schema import Record
 from bench.reports.blocks import Row, flat_config
@@ -114,62 +115,101 @@ def _apart(one: str, other: str) -> str:
     return ", ".join(f"{a} and {b}" for a, b in pairs) if len(left) == len(right) else f"{one} and {other}"
 
 
-def render(
-    first: Side, second: Side, references: Mapping[str, Sequence[str]], notes: Sequence[str], clips: int = FEW
-) -> str:
-    """The whole comparison as text for a terminal, with so many `clips` won and lost. Both sides have passed `check`."""
-    cells = [*first.cells, *second.cells]
+def facts(
+    first: Side, second: Side, references: Mapping[str, Sequence[str]], notes: Sequence[str], most: int = FEW
+) -> dict[str, Any]:
+    """The whole comparison as JSON, with at most `most` clips won and lost. Both sides have passed `check`."""
+    cells, record = [*first.cells, *second.cells], first.row.first
     if any(set(cell.ids) != set(cells[0].ids) for cell in cells):
         raise BenchError("the cells have other clips in their clip_scores.csv: copy their folders again")
-    parts = [_legend(first, second), *_scores(first, second), *(wrapped(note) for note in notes)]
-    parts.append(_differences(first.row, second.row))
-    parts += _clips(first, second, references, clips)
-    return "\n\n".join(parts)
+    rows = differences(first.row, second.row)
+    return {
+        "dataset": record.dataset,
+        "split": record.split,
+        "clips": len(cells[0].ids),
+        "a": _side(first.row),
+        "b": _side(second.row),
+        "metrics": _metrics(first, second),
+        "draws": DRAWS,
+        "differences": [dict(zip(("part", "setting", "a", "b"), row, strict=True)) for row in rows],
+        "cider_by_clip": _clips(first, second, references, most),
+        "notes": list(notes),
+    }
 
 
-def _legend(first: Side, second: Side) -> str:
-    record = first.row.first
-    lines = [f"{letter}  {_described(side.row)}" for letter, side in (("A", first), ("B", second))]
-    return "\n".join([*lines, f"Data set {record.dataset}, split {record.split}, {len(first.cells[0].ids):,} clips."])
+def _side(row: Row) -> dict[str, Any]:
+    return {
+        "row": row.label,
+        "title": row.title,
+        "external": row.first.external.source if row.first.external else None,
+        "seeds": list(row.seeds),
+        "keys": [record.key for record in row.records],
+    }
 
 
-def _described(row: Row) -> str:
-    seeds = ("seed " if len(row.records) == 1 else "seeds ") + ", ".join(map(str, row.seeds))
-    external = f", external: {row.first.external.source}" if row.first.external else ""
-    keys = ("key " if len(row.records) == 1 else "keys ") + ", ".join(record.key[:8] for record in row.records)
-    return clean(f"{row.label}, {row.title}{external}, {seeds} ({keys})")
-
-
-def _scores(first: Side, second: Side) -> list[str]:
-    shared = common(first.row, second.row)
+def _metrics(first: Side, second: Side) -> list[dict[str, Any]]:
+    """The scores of both by seed, and what chance makes of the difference of their means."""
     drawn = _compared(first, second)
     corrected = dict(zip(drawn, holm([found.p for found in drawn.values()]).tolist(), strict=True))
     rows = []
-    for metric in shared:
+    for metric in common(first.row, second.row):
         one, other = first.row.values(metric), second.row.values(metric)
         found = drawn.get(metric)
         rows.append(
-            (
-                long_name(metric),
-                spread(one, whole=True),
-                spread(other, whole=True),
-                f"{fmean(one) - fmean(other):+.2f}",
-                _interval(found),
-                _p(found.p if found else None),
-                _p(corrected.get(metric)),
-            )
+            {
+                "metric": metric,
+                "a": one,
+                "b": other,
+                "difference": fmean(one) - fmean(other),
+                "interval": None if found is None or np.isnan(found.low) else [100 * found.low, 100 * found.high],
+                "p": found.p if found else None,
+                "p_holm": corrected.get(metric),
+            }
         )
+    return rows
+
+
+def render(found: Mapping[str, Any]) -> str:
+    """Facts of a comparison as text for a terminal."""
+    sides = "\n".join(f"{letter}  {_described(found[letter.lower()])}" for letter in "AB")
+    legend = f"{sides}\nData set {found['dataset']}, split {found['split']}, {found['clips']:,} clips."
+    parts = [legend, *_scores(found), *found["notes"], _differences(found), *_shown_clips(found["cider_by_clip"])]
+    return "\n\n".join(parts)
+
+
+def _described(side: Mapping[str, Any]) -> str:
+    seeds, keys = side["seeds"], [key[:8] for key in side["keys"]]
+    external = f", external: {side['external']}" if side["external"] else ""
+    return clean(
+        f"{side['row']}, {side['title']}{external}, {'seed' if len(seeds) == 1 else 'seeds'} {listing(map(str, seeds))} "
+        f"({'key' if len(keys) == 1 else 'keys'} {listing(keys)})"
+    )
+
+
+def _scores(found: Mapping[str, Any]) -> list[str]:
+    rows = [
+        (
+            long_name(one["metric"]),
+            spread(one["a"], whole=True),
+            spread(one["b"], whole=True),
+            f"{one['difference']:+.2f}",
+            "{:+.2f} .. {:+.2f}".format(*one["interval"]) if one["interval"] else NOTHING,
+            _p(one["p"]),
+            _p(one["p_holm"]),
+        )
+        for one in found["metrics"]
+    ]
     head = ("metric", "A", "B", "A - B", "95 % interval", "p", "p (Holm)")
-    table = columns(head, rows, right=head[1:])
+    table, drawn = columns(head, rows, right=head[1:]), sum(one["p"] is not None for one in found["metrics"])
     if not drawn:
         return [table]
     words = (
         "Scores: mean ± standard deviation (number of seeds). Interval: paired bootstrap of the clips, "
-        f"{DRAWS:,} draws. p: approximate randomisation, two-sided: how often a difference as large comes about when A and "
-        f"B exchange their captions of random clips, {DRAWS:,} draws. p (Holm): corrected for {len(drawn)} metrics. CIDEr "
-        "keeps the document frequencies of the whole set. What other seeds would have given is not in interval or p."
+        f"{found['draws']:,} draws. p: approximate randomisation, two-sided: how often a difference as large comes about when "
+        f"A and B exchange their captions of random clips, {found['draws']:,} draws. p (Holm): corrected for {drawn} metrics. "
+        "CIDEr keeps the document frequencies of the whole set. What other seeds would have given is not in interval or p."
     )
-    return [table, wrapped(words)]
+    return [table, words]
 
 
 def _compared(first: Side, second: Side) -> dict[str, Difference]:
@@ -193,28 +233,19 @@ def _rows(cell: CellClips, order: Sequence[str]) -> Rows:
     return {**{part: rows[chosen] for part, rows in cell.statistics.items()}, **means}
 
 
-def _interval(found: Difference | None) -> str:
-    if found is None or np.isnan(found.low):
-        return NOTHING
-    return f"{100 * found.low:+.2f} .. {100 * found.high:+.2f}"
-
-
 def _p(value: float | None) -> str:
     if value is None:
         return NOTHING
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _differences(first: Row, second: Row) -> str:
+def _differences(found: Mapping[str, Any]) -> str:
     """What the two configurations differ in, part by part."""
-    rows = differences(first, second)
-    title = "WHAT DIFFERS"
-    lone = [letter for letter, row in (("A", first), ("B", second)) if row.external]
-    if lone:
-        title += f" (of {' and '.join(lone)} only the captions are known)"
-    if not rows:
-        return f"{title}\nnothing in the configurations"
-    return f"{title}\n{columns(('part', 'setting', 'A', 'B'), rows)}"
+    rows = [tuple(row.values()) for row in found["differences"]]
+    lone = [letter for letter in "AB" if found[letter.lower()]["external"]]
+    known = f" (of {' and '.join(lone)} only the captions are known)" if lone else ""
+    table = columns(("part", "setting", "A", "B"), rows) if rows else "nothing in the configurations"
+    return f"WHAT DIFFERS{known}\n{table}"
 
 
 def differences(first: Row, second: Row) -> list[tuple[str, str, str, str]]:
@@ -261,10 +292,10 @@ def told(value: Any) -> str:
     return clean(json.dumps(value, ensure_ascii=False))
 
 
-def _clips(first: Side, second: Side, references: Mapping[str, Sequence[str]], most: int) -> list[str]:
-    """The clips that A wins and loses by most."""
+def _clips(first: Side, second: Side, references: Mapping[str, Sequence[str]], most: int) -> dict[str, Any] | None:
+    """On how many clips A is above and below B, and those that it wins and loses by most; None without CIDEr by clip."""
     if any("cider" not in cell.scores for cell in (*first.cells, *second.cells)):
-        return ["The clips have no CIDEr by which they could be ordered."]
+        return None
     order = first.cells[0].ids
     one, other = (
         100 * np.mean([_rows(cell, order)["cider"] for cell in side.cells], axis=0) for side in (first, second)
@@ -272,34 +303,58 @@ def _clips(first: Side, second: Side, references: Mapping[str, Sequence[str]], m
     gains: Floats = one - other
     won = sorted(np.flatnonzero(gains > 0).tolist(), key=lambda clip: (-gains[clip], order[clip]))
     lost = sorted(np.flatnonzero(gains < 0).tolist(), key=lambda clip: (gains[clip], order[clip]))
-    equal = len(order) - len(won) - len(lost)
-    parts = [f"CLIPS, by CIDEr-D: A is above B on {len(won):,}, below on {len(lost):,}, equal on {equal:,}."]
-    for title, clips in (("A WINS MOST", won[:most]), ("A LOSES MOST", lost[:most])):
-        if not clips:
-            continue
-        told = [
-            f"{order[clip]}  A {one[clip]:.1f}  B {other[clip]:.1f}  {gains[clip]:+.1f}\n"
-            + "\n".join(
+
+    def described(clip: int) -> dict[str, Any]:
+        name = order[clip]
+        said = {
+            letter: [
+                {"seed": seed, "caption": cell.captions[name]}
+                for seed, cell in zip(side.row.seeds, side.cells, strict=True)
+            ]
+            for letter, side in (("a", first), ("b", second))
+        }
+        scores = {"a_score": float(one[clip]), "b_score": float(other[clip]), "difference": float(gains[clip])}
+        return {"clip": name, **scores, **said, "references": list(dict.fromkeys(references.get(name, ())))}
+
+    return {
+        "above": len(won),
+        "below": len(lost),
+        "equal": len(order) - len(won) - len(lost),
+        "won_most": [described(clip) for clip in won[:most]],
+        "lost_most": [described(clip) for clip in lost[:most]],
+    }
+
+
+def _shown_clips(found: Mapping[str, Any] | None) -> list[str]:
+    if found is None:
+        return ["The clips have no CIDEr by which they could be ordered."]
+    parts = [
+        f"CLIPS, by CIDEr-D: A is above B on {found['above']:,}, below on {found['below']:,}, equal on {found['equal']:,}."
+    ]
+    for title, clips in (("A WINS MOST", found["won_most"]), ("A LOSES MOST", found["lost_most"])):
+        blocks = [
+            "\n".join(
                 [
-                    *captions("A", first.cells, first.row.seeds, order[clip]),
-                    *captions("B", second.cells, second.row.seeds, order[clip]),
-                    *quoted(references.get(order[clip], ())),
+                    f"{one['clip']}  A {one['a_score']:.1f}  B {one['b_score']:.1f}  {one['difference']:+.1f}",
+                    *captions("A", one["a"]),
+                    *captions("B", one["b"]),
+                    *quoted(one["references"]),
                 ]
             )
-            for clip in clips
+            for one in clips
         ]
-        parts.append("\n\n".join([title, *told]))
+        parts += ["\n\n".join([title, *blocks])] if blocks else []
     return parts
 
 
-def captions(letter: str, cells: Sequence[CellClips], seeds: Sequence[int], clip: str) -> list[str]:
+def captions(letter: str, said: Sequence[Mapping[str, Any]]) -> list[str]:
     """The lines of one side: each caption once, with its seeds where they do not all say the same."""
     by_text: dict[str, list[int]] = {}
-    for cell, seed in zip(cells, seeds, strict=True):
-        by_text.setdefault(clean(cell.captions[clip]) or "(empty)", []).append(seed)
+    for one in said:
+        by_text.setdefault(clean(one["caption"]) or "(empty)", []).append(one["seed"])
     lines = []
-    for number, (text, said) in enumerate(by_text.items()):
-        which = f"   [seed {', '.join(map(str, said))}]" if len(by_text) > 1 else ""
+    for number, (text, seeds) in enumerate(by_text.items()):
+        which = f"   [seed {listing(map(str, seeds))}]" if len(by_text) > 1 else ""
         lines.append(f"    {' ' if number else letter}  {text}{which}")
     return lines
 

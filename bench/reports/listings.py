@@ -1,22 +1,34 @@
-"""What is there, as rows: methods, data sets, feature caches, runs. Nothing heavy is imported here."""
+"""What is there, as facts and as rows: methods, data sets, feature caches, runs. Nothing heavy is imported here."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bench import BenchError
 from bench.declare.dataset import DatasetDefinition
 from bench.declare.plugins import import_error, is_plugin
-from bench.declare.registry import MethodEntry, find_datasets, find_methods
+from bench.declare.registry import find_datasets, find_methods
 from bench.disk.locks import alive
 from bench.errors import listing
 from bench.home import Home
 from bench.records.store import RECORD, BadRecord, all_records
 
-Listing = tuple[Sequence[str], list[Sequence[object]], Sequence[str]]  # head, rows, heads of right-set columns
+PROGRESS = Path("work") / "progress.json"
+UNUSABLE = "cannot be used: {}"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """`facts` are plain JSON; `rows` the same for a table with `head`, whose columns in `right` are set flush right."""
+
+    facts: list[dict[str, Any]]
+    head: Sequence[str]
+    rows: list[Sequence[object]]
+    right: Sequence[str] = ()
 
 
 def methods(home: Home) -> Listing:
@@ -24,37 +36,57 @@ def methods(home: Home) -> Listing:
 
     A method of another package is imported in a process of its own, once for each version of its code.
     """
-    rows: list[Sequence[object]] = []
+    facts: list[dict[str, Any]] = []
     for entry in find_methods().values():
-        card = entry.card
-        error = entry.error or import_error(entry, home)
-        if card is None or error:
-            rows.append((entry.name, "-", "-", "-", f"cannot be used: {error}{_brought(entry)}"))
-            continue
-        variants = [card.default, *(name for name in card.variants if name != card.default)]
-        streams = [*card.streams.needs, *(f"({stream})" for stream in card.streams.uses)]
-        paper = f"{card.paper.venue or ''} {card.paper.year or ''}".strip() if card.paper else "-"
-        lends = f" (provides loss={card.provides.loss})" if card.provides.loss else ""
-        rows.append(
-            (entry.name, listing(variants), " ".join(streams), paper or "-", card.summary + lends + _brought(entry))
-        )
-    return ("method", "variants", "streams (optional)", "paper", "summary"), rows, ()
+        card, error = entry.card, entry.error or import_error(entry, home)
+        found: dict[str, Any] = {
+            "name": entry.name,
+            "package": entry.source if is_plugin(entry) else None,
+            "error": error,
+        }
+        if card is not None and not error:
+            found |= {
+                "variants": [card.default, *(name for name in card.variants if name != card.default)],
+                "needs": card.streams.needs,
+                "uses": card.streams.uses,
+                "paper": f"{card.paper.venue or ''} {card.paper.year or ''}".strip() if card.paper else None,
+                "summary": card.summary,
+                "provides_loss": card.provides.loss,
+            }
+        facts.append(found)
+    head = ("method", "variants", "streams (optional)", "paper", "summary")
+    return Listing(facts, head, [_method(one) for one in facts])
 
 
-def _brought(entry: MethodEntry) -> str:
-    return f" (from the package {entry.source})" if is_plugin(entry) else ""
+def _method(found: Mapping[str, Any]) -> Sequence[object]:
+    package = f" (from the package {found['package']})" if found["package"] else ""
+    if "variants" not in found:
+        return (found["name"], "-", "-", "-", UNUSABLE.format(found["error"]) + package)
+    streams = [*found["needs"], *(f"({stream})" for stream in found["uses"])]
+    lends = f" (provides loss={found['provides_loss']})" if found["provides_loss"] else ""
+    summary = found["summary"] + lends + package
+    return (found["name"], listing(found["variants"]), " ".join(streams), found["paper"] or "-", summary)
 
 
 def datasets(home: Home) -> Listing:
     """One row per data set: whether its captions are here, and the state of its streams."""
-    rows: list[Sequence[object]] = []
+    facts: list[dict[str, Any]] = []
     for entry in find_datasets().values():
-        if entry.definition is None:
-            rows.append((entry.name, "-", "-", f"cannot be used: {entry.error}"))
-        else:
-            captions = "here" if _captions_here(entry.definition, home) else "absent"
-            rows.append((entry.name, captions, _streams(entry.definition, home), entry.definition.title))
-    return ("data set", "captions", "streams", "title"), rows, ()
+        found: dict[str, Any] = {"name": entry.name, "error": entry.error}
+        if entry.definition is not None:
+            found |= {
+                "captions": "here" if _captions_here(entry.definition, home) else "absent",
+                "streams": _streams(entry.definition, home),
+                "title": entry.definition.title,
+            }
+        facts.append(found)
+    rows: list[Sequence[object]] = [
+        (one["name"], one["captions"], _in_a_table(one["streams"]), one["title"])
+        if "captions" in one
+        else (one["name"], "-", "-", UNUSABLE.format(one["error"]))
+        for one in facts
+    ]
+    return Listing(facts, ("data set", "captions", "streams", "title"), rows)
 
 
 def _captions_here(definition: DatasetDefinition, home: Home) -> bool:
@@ -65,23 +97,26 @@ def _captions_here(definition: DatasetDefinition, home: Home) -> bool:
     return True
 
 
-def _streams(definition: DatasetDefinition, home: Home) -> str:
-    """Each stream with its state: cached, to import or to extract (its source is here), absent; or their number if all are
-    alike."""
+def _streams(definition: DatasetDefinition, home: Home) -> dict[str, str]:
+    """Each stream with its state: cached, to import or to extract (its source is here), absent."""
     from bench.features.sidecar import cache_path, sidecar_path
 
-    words = []
+    states = {}
     for name, stream in definition.streams.items():
         if sidecar_path(cache_path(home, definition.name, name)).is_file():
-            words.append(f"{name}: cached")
+            states[name] = "cached"
         elif definition.generated or (stream.place and _exists(definition, stream.place, home)):
-            words.append(f"{name}: to {'import' if stream.videos is None else 'extract'}")
+            states[name] = "to import" if stream.videos is None else "to extract"
         else:
-            words.append(f"{name}: absent")
-    states = dict.fromkeys(word.partition(": ")[2] for word in words)
-    if len(states) == 1 and len(words) > 1:
-        return f"{len(words)} {next(iter(states))}"
-    return listing(words)
+            states[name] = "absent"
+    return states
+
+
+def _in_a_table(states: Mapping[str, str]) -> str:
+    """The streams in a table, or their number if all are alike."""
+    if len(states) > 1 and len(set(states.values())) == 1:
+        return f"{len(states)} {next(iter(states.values()))}"
+    return listing([f"{name}: {state}" for name, state in states.items()])
 
 
 def _exists(definition: DatasetDefinition, source: str, home: Home) -> bool:
@@ -95,112 +130,90 @@ def features(home: Home) -> Listing:
     """One row per feature cache of this home."""
     from bench.features.sidecar import list_caches
 
+    names = ("dataset", "stream", "shape", "clips", "bytes", "dtype", "fingerprint", "error")
+    facts: list[dict[str, Any]] = []
     rows: list[Sequence[object]] = []
     for cache in list_caches(home):
-        trouble = cache.get("error") or cache.get("unfinished")
-        if trouble:
-            rows.append((cache["dataset"], cache["stream"], "-", "-", "-", trouble))
-        else:
-            shape = "x".join(str(size) for size in cache["shape"])
-            size = f"{cache['bytes'] / 2**20:.1f}"
-            mark = f"{cache['dtype']}, fingerprint {cache['fingerprint'][:12]}"
-            rows.append((cache["dataset"], cache["stream"], shape, cache["clips"], size, mark))
-    return ("data set", "stream", "shape", "clips", "MiB", "remarks"), rows, ("clips", "MiB")
+        cache = dict(cache) | {"error": cache.get("error") or cache.get("unfinished")}
+        facts.append({name: cache.get(name) for name in names})
+        if cache["error"]:
+            rows.append((cache["dataset"], cache["stream"], "-", "-", "-", cache["error"]))
+            continue
+        shape = "x".join(str(size) for size in cache["shape"])
+        mark = f"{cache['dtype']}, fingerprint {cache['fingerprint'][:12]}"
+        rows.append((cache["dataset"], cache["stream"], shape, cache["clips"], f"{cache['bytes'] / 2**20:.1f}", mark))
+    return Listing(facts, ("data set", "stream", "shape", "clips", "MiB", "remarks"), rows, ("clips", "MiB"))
 
 
-def runs(home: Home) -> Listing:
-    """One row per record; those that cannot be trusted come last with the reason."""
-    from bench.records.store import all_records
+def runs(home: Home, dataset: str | None = None) -> Listing:
+    """One row per cell (of one data set) by data set, method, variant, seed and key.
 
-    bad: list[BadRecord] = []
-    rows: list[Sequence[object]] = []
-    for record in all_records(home.results, bad=bad):
-        cider = record.scores.get(record.split, {}).get("cider")
-        what = record.failure.message if record.failure else ""
-        name = f"{record.method}:{record.variant}" if record.variant else record.method
-        loss = record.config.get("loss")
-        rows.append(
-            (
-                record.dataset,
-                f"{name} loss={loss['name']}" if loss else name,
-                record.seed,
-                record.config["protocol"],
-                record.state,
-                "-" if cider is None else f"{cider:.1f}",
-                record.key,
-                what,
-            )
-        )
-    rows += [(error.path.parents[2].name, "-", "-", "-", "refused", "-", "-", error.reason) for error in bad]
-    return ("data set", "method", "seed", "protocol", "state", "CIDEr", "key", "remarks"), rows, ("seed", "CIDEr")
-
-
-PROGRESS = Path("work") / "progress.json"
-
-
-@dataclass(frozen=True)
-class RunRow:
-    """One cell. `state` is a record's done, unscored or failed; running or interrupted without a record; or refused.
-
-    `scores` are those of its split, on the papers' scale; `note` says why a cell failed or was refused.
+    Its state is that of its record: done, unscored or failed; running or interrupted without one; refused where the record
+    cannot be trusted. `note` says why a cell failed or was refused, or how far it is.
     """
-
-    dataset: str
-    method: str
-    key: str
-    state: str
-    variant: str | None = None
-    seed: int | None = None
-    protocol: str | None = None
-    scores: tuple[tuple[str, float], ...] = ()
-    finished: str | None = None
-    note: str = ""
-
-
-def list_runs(home: Home, dataset: str | None = None) -> list[RunRow]:
-    """All cells (of one data set) by data set, method, variant, seed and key."""
     bad: list[BadRecord] = []
-    rows = []
+    facts: list[dict[str, Any]] = []
     for record in all_records(home.results, dataset, bad):
-        failure = record.failure
-        rows.append(
-            RunRow(
-                record.dataset,
-                record.method,
-                record.key,
-                record.state,
-                record.variant,
-                record.seed,
-                record.config["protocol"],
-                tuple(record.scores.get(record.split, {}).items()),
-                record.provenance.finished if record.provenance else None,
-                f"{failure.stage}: {failure.type}: {failure.message}" if failure else "",
-            )
+        failure, loss = record.failure, record.config.get("loss")
+        facts.append(
+            {
+                "dataset": record.dataset,
+                "method": record.method,
+                "key": record.key,
+                "state": record.state,
+                "variant": record.variant,
+                "loss": loss["name"] if loss else None,
+                "seed": record.seed,
+                "protocol": record.config["protocol"],
+                "scores": dict(record.scores.get(record.split, {})),
+                "finished": record.provenance.finished if record.provenance else None,
+                "note": f"{failure.stage}: {failure.type}: {failure.message}" if failure else "",
+            }
         )
-    rows += [RunRow(*_place(item.path.parent), "refused", note=item.reason) for item in bad]
-    rows += _under_way(home, dataset)
-    return sorted(rows, key=lambda row: (row.dataset, row.method, row.variant or "", row.seed or 0, row.key))
+    facts += [{**_place(item.path.parent), "state": "refused", "note": item.reason} for item in bad]
+    facts += _under_way(home, dataset)
+    facts.sort(
+        key=lambda one: (one["dataset"], one["method"], one.get("variant") or "", one.get("seed") or 0, one["key"])
+    )
+    head = ("data set", "method", "seed", "protocol", "state", "CIDEr", "key", "remarks")
+    return Listing(facts, head, [_run(one) for one in facts], ("seed", "CIDEr"))
 
 
-def _place(folder: Path) -> tuple[str, str, str]:
+def _run(found: Mapping[str, Any]) -> Sequence[object]:
+    cider = found.get("scores", {}).get("cider")
+    name = f"{found['method']}:{found['variant']}" if found.get("variant") else found["method"]
+    return (
+        found["dataset"],
+        f"{name} loss={found['loss']}" if found.get("loss") else name,
+        found.get("seed", "-"),
+        found.get("protocol", "-"),
+        found["state"],
+        "-" if cider is None else f"{cider:.1f}",
+        found["key"],
+        found["note"],
+    )
+
+
+def _place(folder: Path) -> dict[str, str]:
     """Data set, method and key from the folder `results/<dataset>/<method>/<key>`."""
-    return folder.parents[1].name, folder.parent.name, folder.name
+    return {"dataset": folder.parents[1].name, "method": folder.parent.name, "key": folder.name}
 
 
-def _under_way(home: Home, dataset: str | None) -> list[RunRow]:
-    rows = []
+def _under_way(home: Home, dataset: str | None) -> list[dict[str, Any]]:
+    """Cells that have no record yet."""
+    found = []
     for path in sorted(home.results.glob(f"{dataset or '*'}/*/*/{PROGRESS.as_posix()}")):
         folder = path.parents[1]
         if (folder / RECORD).exists():
             continue
         try:
-            told = json.loads(path.read_text(encoding="utf-8"))
-            note = f"{told['phase']}, epoch {told['epoch']}, {told['captions']} of {told['budget']} captions"
-            state = "running" if alive(int(told["pid"])) else "interrupted"
+            progress = json.loads(path.read_text(encoding="utf-8"))
+            note = f"{progress['phase']}, epoch {progress['epoch']}, {progress['captions']} of {progress['budget']} captions"
+            state = "running" if alive(int(progress["pid"])) else "interrupted"
         except (OSError, ValueError, KeyError, TypeError):  # cut short, or written by something else
             note, state = "its progress cannot be read", "interrupted"
-        rows.append(RunRow(*_place(folder), state, note=note))
-    return rows
+        found.append({**_place(folder), "state": state, "note": note})
+    return found
 
 
 LISTINGS: dict[str, Callable[[Home], Listing]] = {

@@ -9,7 +9,7 @@ from typing import Any
 from bench.evaluation.metrics import TOP, long_name
 from bench.home import Home
 from bench.pages.markdown import clean
-from bench.pages.terminal import columns, wrapped
+from bench.pages.terminal import columns
 from bench.records.clip_scores import CellClips
 from bench.records.schema import Record
 from bench.records.store import RECORD, cell_folder
@@ -27,20 +27,84 @@ FILES = {
 }
 
 
-def render(
+def facts(
     record: Record,
     home: Home,
     defaults: Mapping[str, Any] | None,
     clips: CellClips | None,
     references: Mapping[str, Sequence[str]],
     notes: Sequence[str],
-) -> str:
-    """The page. `defaults` are the groups of a configuration when nobody says anything, None where its card is not here."""
-    parts = [_head(record), _scores(record), _settings(record, defaults), _cost(record), _files(record, home)]
-    if clips is not None:
-        parts += _clips(record, clips, references)
-    parts += [wrapped(note) for note in notes]
-    return "\n\n".join(part for part in parts if part)
+) -> dict[str, Any]:
+    """All that is shown, as JSON: the record as its file has it, and what is worked out of it and of its folder. `defaults` are
+    the groups of a configuration when nothing else is asked for, None where its card is not here."""
+    folder = cell_folder(home.results, record)
+    return {
+        "name": Row((record,)).name,
+        "record": record.model_dump(mode="json", by_alias=True, exclude_none=True),
+        "settings": _settings(record, defaults),
+        "defaults_known": defaults is not None,
+        "folder": _short(folder),
+        "files": {name: (folder / name).stat().st_size for name in FILES if (folder / name).is_file()},
+        **_clips(record, clips, references),
+        "notes": list(notes),
+    }
+
+
+def _settings(record: Record, defaults: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """The settings that are not the defaults of card and engine, as the command line writes them."""
+    if record.external is not None:
+        return []
+    groups = ("settings", "loss", "phases", "train", "search", "text")
+    mine = flat_config({name: record.config[name] for name in groups if name in record.config})
+    usual = flat_config(defaults or {})
+    return [
+        {
+            "setting": name.removeprefix("settings."),
+            "value": told(value),
+            "default": told(usual[name]) if name in usual else None,
+        }
+        for name, value in mine.items()
+        if defaults is None or name not in usual or usual[name] != value
+    ]
+
+
+def _clips(record: Record, clips: CellClips | None, references: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """The best and the worst clips by CIDEr-D."""
+    if clips is None or "cider" not in clips.scores:
+        return {"best": [], "worst": []}
+    score = dict(zip(clips.ids, clips.scores["cider"].tolist(), strict=True))
+    best = sorted(score, key=lambda clip: (-score[clip], clip))[:FEW]
+    worst = [clip for clip in sorted(score, key=lambda clip: (score[clip], clip))[:FEW] if clip not in best]
+    return {
+        name: [
+            {
+                "clip": clip,
+                "score": score[clip],
+                "caption": clips.captions[clip],
+                "references": list(dict.fromkeys(references.get(clip, ()))),
+            }
+            for clip in chosen
+        ]
+        for name, chosen in (("best", best), ("worst", worst))
+    }
+
+
+def render(record: Record, found: Mapping[str, Any]) -> str:
+    """The page of a record, of its facts."""
+    parts = [_head(record), _scores(record), _shown_settings(record, found), _cost(record), _files(record, found)]
+    for title, chosen in (("BEST CLIPS", found["best"]), ("WORST CLIPS", found["worst"])):
+        blocks = [
+            "\n".join(
+                [
+                    f"{one['clip']}  CIDEr-D {one['score']:.1f}",
+                    *captions("C", [{"seed": record.seed, "caption": one["caption"]}]),
+                    *quoted(one["references"]),
+                ]
+            )
+            for one in chosen
+        ]
+        parts += ["\n\n".join([title, *blocks])] if blocks else []
+    return "\n\n".join(part for part in [*parts, *found["notes"]] if part)
 
 
 def _head(record: Record) -> str:
@@ -75,22 +139,13 @@ def _scores(record: Record) -> str:
     return "\n\n".join(blocks)
 
 
-def _settings(record: Record, defaults: Mapping[str, Any] | None) -> str:
-    """The settings that are not the defaults of card and engine."""
+def _shown_settings(record: Record, found: Mapping[str, Any]) -> str:
     if record.external is not None:
         return ""
-    groups = ("settings", "loss", "phases", "train", "search", "text")
-    mine = flat_config({name: record.config[name] for name in groups if name in record.config})
-    if defaults is None:
-        values = [(name.removeprefix("settings."), told(value)) for name, value in mine.items()]
-        title = f"SETTINGS (the card of {record.method} is not here to tell the defaults)"
-        return f"{title}\n{columns(('setting', 'value'), values)}"
-    usual = flat_config(defaults)
-    rows = [
-        (name.removeprefix("settings."), told(value), told(usual[name]) if name in usual else NOTHING)
-        for name, value in mine.items()
-        if name not in usual or usual[name] != value
-    ]
+    rows = [(one["setting"], one["value"], one["default"] or NOTHING) for one in found["settings"]]
+    if not found["defaults_known"]:
+        values = [row[:2] for row in rows]
+        return f"SETTINGS (the card of {record.method} is not here to tell the defaults)\n{columns(('setting', 'value'), values)}"
     if not rows:
         return "SETTINGS\nall are the defaults"
     return f"SETTINGS that are not the defaults\n{columns(('setting', 'value', 'default'), rows)}"
@@ -111,22 +166,18 @@ def _cost(record: Record) -> str:
     return f"BUDGET AND COST\n{columns(('what', 'amount'), rows, right=('amount',))}{chosen}"
 
 
-def _files(record: Record, home: Home) -> str:
-    folder = cell_folder(home.results, record)
-    rows = [
-        (name, f"{(folder / name).stat().st_size:,}", what) for name, what in FILES.items() if (folder / name).is_file()
-    ]
-    lines = [f"FILES in {_short(folder)}", columns(("file", "bytes", "what"), rows, right=("bytes",))]
-    if (folder / CHECKPOINT).is_file():
-        lines += ["", "In Python:", f'    trained = bench.load("{_short(folder / CHECKPOINT)}")']
+def _files(record: Record, found: Mapping[str, Any]) -> str:
+    files, folder = found["files"], found["folder"]
+    rows = [(name, f"{size:,}", FILES[name]) for name, size in files.items()]
+    lines = [f"FILES in {folder}", columns(("file", "bytes", "what"), rows, right=("bytes",))]
+    if CHECKPOINT in files:
+        lines += ["", "In Python:", f'    trained = bench.load("{folder}/{CHECKPOINT}")']
         lines += ["    trained.method, trained.vocabulary, trained.search, trained.streams"]
     elif record.state != "failed" and record.external is None:
         lines += [
             "",
-            wrapped(
-                f"{CHECKPOINT} is not here, for checkpoints are not published: move the folder away and give the bench run "
-                "command that made it again; it then trains the cell anew, and bench.load(path) reads what it leaves."
-            ),
+            f"{CHECKPOINT} is not here, for checkpoints are not published: move the folder away and give the bench run "
+            "command that made it again; it then trains the cell anew, and bench.load(path) reads what it leaves.",
         ]
     return "\n".join(lines)
 
@@ -135,31 +186,3 @@ def _short(path: Path) -> str:
     """The path relative to the current folder where it lies below."""
     here = Path.cwd()
     return str(path.relative_to(here) if here in path.parents else path)
-
-
-def _clips(record: Record, clips: CellClips, references: Mapping[str, Sequence[str]]) -> list[str]:
-    """The best and the worst clips by CIDEr-D."""
-    if "cider" not in clips.scores:
-        return []
-    score = dict(zip(clips.ids, clips.scores["cider"].tolist(), strict=True))
-    best = sorted(score, key=lambda clip: (-score[clip], clip))
-    worst = [clip for clip in sorted(score, key=lambda clip: (score[clip], clip))[:FEW] if clip not in best[:FEW]]
-    return [
-        "\n\n".join(
-            [
-                title,
-                *(
-                    "\n".join(
-                        [
-                            f"{clip}  CIDEr-D {score[clip]:.1f}",
-                            *captions("C", [clips], [record.seed], clip),
-                            *quoted(references.get(clip, ())),
-                        ]
-                    )
-                    for clip in chosen
-                ),
-            ]
-        )
-        for title, chosen in (("BEST CLIPS", best[:FEW]), ("WORST CLIPS", worst))
-        if chosen
-    ]

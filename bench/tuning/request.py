@@ -22,17 +22,17 @@ class How(Options):
     `search.beam` stays decoding's."""
 
     search: Literal["grid", "random", "optuna"] = Field(
-        "grid", description='where points come from; optuna needs pip install "captionbench[optuna]"'
+        default="grid", description='where points come from; optuna needs pip install "captionbench[optuna]"'
     )
     scheduler: Literal["fifo", "asha"] = Field(
-        "fifo",
+        default="fifo",
         description="fifo: every trial has its whole budget; asha: the worse half of those that came so far is stopped at a "
         "quarter, a half and all of the way through the last phase",
     )
-    trials: int | None = Field(None, ge=1, description="points for each row; without it, the whole grid")
-    seed: int = Field(0, ge=0, alias="tune_seed", description="draws the points, and trains the trials")
+    trials: int | None = Field(default=None, ge=1, description="points for each row; without it, the whole grid")
+    seed: int = Field(default=0, ge=0, alias="tune_seed", description="draws the points, and trains the trials")
     storage: Annotated[str | None, Written("FOLDER|URL")] = Field(
-        None,
+        default=None,
         exclude=True,
         description="where the state of the search goes, with copies of its trials' resume states: an absolute path that all "
         "nodes share, file:// or s3://bucket/folder; without it, below .bench",
@@ -74,7 +74,7 @@ def parse(argv: Sequence[str]) -> TuneSpec:
             if key.startswith("space."):
                 _space(spaces, key.removeprefix("space."), value)
         rest.append({key: value for key, value in layer.items() if key not in own and not key.startswith("space.")})
-    run = read(rest, flags, entries, [*(key for key in own if key not in RunSpec.model_fields), "space"])
+    run: RunSpec = read(rest, flags, entries, [*(key for key in own if key not in RunSpec.model_fields), "space"])
     methods = [word.partition(":")[0] for word in run.methods]
     checked = {}
     for name, space in spaces.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -132,7 +133,7 @@ class TestMistakes:
                 ["list", "method"],
                 'unknown list "method"; allowed: methods, datasets, features, runs; did you mean "methods"\\?',
             ),
-            (["list", "dataset=x"], 'command line: unknown key "dataset"; allowed: none'),
+            (["list", "dataset=x"], 'command line: unknown key "dataset"; allowed: json'),
             (["run", "--chek"], 'command line: unknown flag "--chek"; allowed: --retry-failed'),
             (
                 ["leaderboard", "--chek"],
@@ -227,7 +228,7 @@ class TestList:
         (world.home.results / "little" / "toy" / "bad" / "record.json").write_text("{")
         out = bench("list", "runs")[1]
         assert re.search(rf"^little +toy:one +0 +standard +done +31\.2 +{one.key}$", out, re.M)
-        assert re.search(rf"^little +toy:two +0 +standard +failed +- +{other.key} +boom$", out, re.M)
+        assert re.search(rf"^little +toy:two +0 +standard +failed +- +{other.key} +fit: RuntimeError: boom$", out, re.M)
         assert re.search(r"^little .*refused .*no valid JSON", out, re.M)
         (world.home.cache / "little" / "frames.h5").write_text("")
         assert re.search(
@@ -241,8 +242,10 @@ class TestPlan:
         world.add_record(cells(parse(words), world.home)[0])
         status, out, _ = bench("plan", *words)
         assert status == 0
-        assert re.search(r"^Toy-one \(words from frames\) +toy:one +frames +0 +done +7,000 +CIDEr 31\.2$", out, re.M)
-        assert out.endswith("4 cells: 1 done, 3 missing. Data set little.\n")
+        assert re.search(
+            r"^Toy-one \(words from frames\) +toy:one +frames +0 +done +7,000 +- +- +CIDEr 31\.2$", out, re.M
+        )
+        assert "\n4 cells: 1 done, 3 missing. Data set little.\nHow long they take is not known: " in out
 
     def test_columns_are_aligned(self) -> None:
         text = columns(("name", "n"), [("a", 1), ("long name", 100)], right=("n",))
@@ -253,6 +256,162 @@ class TestPlan:
         assert text == "name  what\na     one two three four\n      five six seven\nb     x"
         whole = columns(("name", "what"), [("a", "one two three four five six seven"), ("b", "x")])
         assert "one two three four five six seven" in whole
+
+
+class TestJson:
+    """`json=true`: the facts of a command, and nothing else on the output."""
+
+    @pytest.fixture
+    def asked(self, bench: Run) -> Callable[..., Any]:
+        def run(*words: str, status: int = 0) -> Any:
+            found, out, _ = bench(*words, "json=true")
+            assert found == status
+            return json.loads(out)
+
+        return run
+
+    def test_list(self, asked: Callable[..., Any], world: World) -> None:
+        world.add_method("broken", "name: [3")
+        (cell,) = cells(parse(["methods=toy", f"dataset={world.dataset}"]), world.home)
+        world.add_record(cell)
+        found = asked("list")
+        assert list(found) == ["methods", "datasets", "features", "runs"]
+        broken, toy = found["methods"][0], found["methods"][2]
+        assert "not YAML" in broken["error"]
+        assert (toy["name"], toy["variants"], toy["uses"]) == ("toy", ["two", "one"], ["words"])
+        assert [(one["key"], one["state"], one["scores"]) for one in found["runs"]] == [
+            (cell.key, "done", {"cider": 31.25})
+        ]
+        assert list(asked("list", "runs")) == ["runs"]
+
+    def test_plan(self, asked: Callable[..., Any], world: World) -> None:
+        words = ["methods=toy:*", f"dataset={world.dataset}"]
+        done, other = cells(parse(words), world.home)
+        world.add_record(done)
+        found = asked("plan", *words)
+        assert [(one["key"], one["state"], one["captions"]) for one in found["cells"]] == [
+            (done.key, "done", 7000),
+            (other.key, "missing", 7000),
+        ]
+        assert (found["dataset"], found["estimated"], found["cells"][1]["unknown"]) == (
+            "little",
+            0,
+            "no like cell recorded",
+        )
+
+    def test_show_compare_and_leaderboard_of_the_committed_records(
+        self, asked: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.undo()  # this project's methods and records
+        monkeypatch.setenv("BENCH_HOME", str(ROOT))
+        shown = asked("show", "402034cc")
+        assert shown["record"]["key"].startswith("402034cc")
+        assert len(shown["best"]) == len(shown["worst"]) == 5
+        compared = asked("compare", "402034cc", "4ae663ab", "clips=2")
+        assert [one["metric"] for one in compared["metrics"]][-1] == "cider"
+        by_clip = compared["cider_by_clip"]
+        assert by_clip["above"] + by_clip["below"] + by_clip["equal"] == compared["clips"] == 150
+        assert [len(by_clip[name]) for name in ("won_most", "lost_most")] == [2, 2]
+        tables = asked("leaderboard", "dataset=msrvtt1000", "--check")["tables"]
+        assert list(tables) == ["msrvtt1000"]
+        row = next(row for row in tables["msrvtt1000"][0]["rows"] if row["row"] == "recnet:local")
+        assert row["scores"]["cider"]["values"] == [shown["record"]["scores"]["test"]["cider"]]
+
+
+class TestEstimates:
+    """`bench plan` says what cells will cost by the records of like cells."""
+
+    def ledger(self, captions: int, seconds: float) -> dict[str, Any]:
+        ledger = {"captions": captions, "budget": captions, "fit_seconds": seconds, "peak_memory_mb": 512.0}
+        return {
+            "ledger": ledger | {"decode_seconds": 3.0, "score_seconds": 2.0},
+            "provenance": {"bench": "1", "device": "cpu"},
+        }
+
+    def plan(self, bench: Run, world: World, *words: str) -> dict[str, Any]:
+        out = bench("plan", "methods=toy", f"dataset={world.dataset}", "device=cpu", "seeds=4", *words, "json=true")[1]
+        (cell,) = json.loads(out)["cells"]
+        return dict(cell)
+
+    @pytest.fixture(autouse=True)
+    def recorded(self, world: World) -> None:
+        for seed, seconds in ((0, 70.0), (1, 77.0), (2, 700.0)):
+            words = ["methods=toy", f"dataset={world.dataset}", f"seeds={seed}", "device=cpu"]
+            (cell,) = cells(parse(words), world.home)
+            world.add_record(cell, **self.ledger(7000, seconds))
+
+    def test_the_median_of_the_nearest(self, bench: Run, world: World) -> None:
+        cell = self.plan(bench, world)
+        assert (cell["captions"], cell["seconds"], cell["memory_mb"], cell["unknown"]) == (7000, 82, 510, "")
+        assert self.plan(bench, world, "train.epochs=14")["seconds"] == 160, (
+            "twice 77 and 5 of decoding and scoring, two digits"
+        )
+
+    @pytest.mark.parametrize(
+        ("words", "why"),
+        [
+            (["model.width=64"], "no like cell recorded"),
+            (["train.captions=8"], "no like cell recorded"),
+            (["threads=3"], "no like cell recorded"),
+            (["train.epochs=700"], "no like cell recorded of a near budget"),
+            (["subset=1/1/1"], "its training captions are not counted yet"),
+        ],
+    )
+    def test_where_it_cannot_it_says_so(self, bench: Run, world: World, words: list[str], why: str) -> None:
+        cell = self.plan(bench, world, *words)
+        assert (cell["seconds"], cell["unknown"]) == (None, why)
+        out = bench("plan", "methods=toy", f"dataset={world.dataset}", "device=cpu", "seeds=4", *words)[1]
+        assert why in out
+        assert "How long they take is not known" in out
+
+    def test_captions_of_a_subset_are_those_of_a_record_of_it(self, bench: Run, world: World) -> None:
+        words = ["methods=toy", f"dataset={world.dataset}", "seeds=0", "device=cpu", "subset=1/1/1", "train.epochs=2"]
+        (cell,) = cells(parse(words), world.home)
+        world.add_record(cell, **self.ledger(20, 1.0))
+        found = self.plan(bench, world, "subset=1/1/1", "train.epochs=4")
+        assert (found["captions"], found["seconds"]) == (40, 7)
+
+    def test_totals_for_people(self, bench: Run, world: World) -> None:
+        out = bench("plan", "methods=[toy,plain]", f"dataset={world.dataset}", "device=cpu", "seeds=4")[1]
+        assert re.search(r"^Toy-two .* missing +7,000 +82 +510 +not run yet", out, re.M)
+        assert out.endswith(
+            "One after another, 1 cell would take about 82 s, as like cells did; of 1 more it is not known.\n"
+        )
+
+
+class TestCompletion:
+    def test_bash_completes_commands_keys_choices_and_lists(self, bench: Run, world: World, tmp_path: Path) -> None:
+        (tmp_path / "script").write_text(bench("completion", "bash")[1])
+        (tmp_path / "try").write_text(
+            'source "$1"\n'
+            'while IFS= read -r line; do COMP_LINE=$line; COMP_POINT=${#line}; _bench; echo "${COMPREPLY[*]}"; done\n'
+        )
+        lines = {
+            "bench reprod": "reproduce",
+            "bench features im": "import",
+            "bench run split=": "val test",
+            "bench run train.ep": "train.epochs=",
+            "bench run methods=[plain,to": "[plain,toy [plain,toy:one [plain,toy:two",
+            "bench run methods=toy:o": "one",
+            "bench run toy.lam": "toy.lambda=",
+            "bench compare --se": "--seeds",
+            "bench list me": "methods",
+        }
+        done = subprocess.run(
+            ["bash", str(tmp_path / "try"), str(tmp_path / "script")],
+            input="\n".join(lines) + "\n",
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert dict(zip(lines, done.stdout.splitlines(), strict=True)) == lines, done.stderr
+
+    @pytest.mark.parametrize("shell", ["zsh", "fish"])
+    def test_the_other_shells_take_their_scripts(self, bench: Run, tmp_path: Path, shell: str) -> None:
+        (tmp_path / "script").write_text(bench("completion", shell)[1])
+        assert "train.epochs=" in (tmp_path / "script").read_text()
+        if shutil.which(shell):
+            subprocess.run([shell, "-n", str(tmp_path / "script")], check=True, timeout=60)
 
 
 class TestRun:

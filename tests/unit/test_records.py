@@ -28,7 +28,7 @@ from bench.records.store import (
     write_predictions,
     write_record,
 )
-from bench.reports.listings import list_runs
+from bench.reports.listings import runs
 
 
 @pytest.mark.parametrize("state", ["done", "unscored", "failed"])
@@ -222,15 +222,15 @@ def test_the_list_of_runs_shows_every_state(tmp_path: Path) -> None:
         work.mkdir(parents=True)
         told = {"phase": "base", "epoch": 2, "captions": 500, "budget": 1000, "values": {}, "pid": pid}
         (work / "progress.json").write_text(json.dumps(told))
-    rows = {row.key: row for row in list_runs(home)}
-    assert {key: row.state for key, row in rows.items()} == {
+    rows = {row["key"]: row for row in runs(home).facts}
+    assert {key: row["state"] for key, row in rows.items()} == {
         done.key: "done",
         failed.key: "failed",
         broken.key: "refused",
         "1" * 16: "running",
         "2" * 16: "interrupted",
     }
-    assert dict(rows[done.key].scores)["cider"] == 25.0
-    assert rows[failed.key].note == "fit: RuntimeError: boom"
-    assert rows["1" * 16].note == "base, epoch 2, 500 of 1000 captions"
-    assert list_runs(home, "msvd") == []
+    assert rows[done.key]["scores"]["cider"] == 25.0
+    assert rows[failed.key]["note"] == "fit: RuntimeError: boom"
+    assert rows["1" * 16]["note"] == "base, epoch 2, 500 of 1000 captions"
+    assert runs(home, "msvd").facts == []
