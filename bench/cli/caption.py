@@ -15,7 +15,7 @@ from bench.cli.answers import FAILED, WELL, say
 from bench.declare.options import Options, Written, parse
 from bench.declare.settings import Decoding, given
 from bench.home import Home, find_home
-from bench.pages.markdown import clean
+from bench.pages.document import clean
 
 if TYPE_CHECKING:
     from bench.cell.captioner import VideoCaptioner

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -71,12 +72,17 @@ def write_pages(home: Home, dataset: str | None, check: bool) -> int:
 
 def _changed(home: Home, dataset: str | None, check: bool) -> tuple[list[Path], list[BadRecord]]:
     """Bring all pages up to date, or with `check` only look: the files that changed, and the records that were refused."""
-    from bench.reports.leaderboard import write
-    from bench.reproduction.pages import write as write_reproductions
-    from bench.tuning.pages import write as write_searches
+    from bench.reports import leaderboard
+    from bench.reproduction import pages as reproductions
+    from bench.tuning import pages as searches
 
     bad: list[BadRecord] = []
-    return [*write(home, dataset, check, bad), *write_reproductions(home, check), *write_searches(home, check)], bad
+    makers: Sequence[Callable[..., list[Path]]] = (
+        partial(leaderboard.write, dataset=dataset, bad=bad),
+        reproductions.write,
+        searches.write,
+    )
+    return [path for write in makers for path in write(home, check=check)], bad
 
 
 def reproduce_list(argv: Sequence[str]) -> int:

@@ -141,6 +141,7 @@ class StreamSource(Strict):
 class DatasetDefinition(Strict):
     """A data set as `datasets/<name>/dataset.yaml` or a user's own YAML file declares it.
 
+    `cut_from` names the published data set whose clips these are, beside whose printed results its scores are shown.
     `densevid` names the parts of the caption files whose events are the references of densevid's rules: cells of
     protocol=paper that report on clips of the first part are scored by these rules as well.
     """
@@ -149,6 +150,7 @@ class DatasetDefinition(Strict):
     title: str = ""
     captions: list[CaptionSource] = Field(min_length=1)
     published_at: str = ""
+    cut_from: str = ""
     splits: SplitRule = SplitRule(official=True)
     split_variants: dict[str, SplitRule] = Field(default_factory=dict)
     subset: SubsetRule | None = None

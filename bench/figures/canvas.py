@@ -25,8 +25,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from bench.disk.whole import CannotWrite, write_atomically
-from bench.pages.document import Picture
-from bench.pages.markdown import clean
+from bench.pages.document import Picture, clean
 
 WIDTH = 8.5  # inches: 816 px, the column of a Markdown page
 INK, QUIET, PAPER = "#1a1a1a", "#6b6b6b", "#ffffff"

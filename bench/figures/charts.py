@@ -4,33 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from bench.figures.canvas import BLUE, GREEN, INK, ORANGE, RED, cells, finish, place, plain, sheet, short, style
-from bench.figures.drawing import METRICS, NOTHING, by_name, image, paragraphs, scores, traced
-from bench.pages.document import Picture
-
-if TYPE_CHECKING:
-    from bench.figures.drawing import Drawing
-
+from bench.figures.drawing import METRICS, NOTHING, Drawing, by_name, image, scores, traced
+from bench.pages.document import Paragraph, Part, Picture
 
 ROW = 0.3  # inches
 LONGEST = 40  # characters of a name
 
 
-def bars(drawing: Drawing) -> list[str]:
+def bars(drawing: Drawing) -> list[Part]:
     """One picture for each metric: our cells, and beside them the printed scores of the same rows, on an axis of their own."""
-    lines = []
+    parts: list[Part] = []
     for metric in drawing.arguments.get("metrics", ["cider"]):
         ours = {name: found for name, seeds in by_name(drawing.cells).items() if (found := scores(seeds, metric))}
         printed = {name: drawing.printed[name][metric] for name in ours if metric in drawing.printed.get(name, {})}
         if ours:
             where = f"{drawing.dataset}, {drawing.split}"
-            lines.append(image(drawing, f"bars_{metric}", bar_chart(ours, printed, METRICS.get(metric, metric), where)))
-    return paragraphs(lines or ["No cell has scores: there are no bars to draw."])
+            parts.append(image(drawing, f"bars_{metric}", bar_chart(ours, printed, METRICS.get(metric, metric), where)))
+    return parts or [Paragraph("No cell has scores: there are no bars to draw.")]
 
 
 def bar_chart(ours: Mapping[str, Sequence[float]], printed: Mapping[str, float], score: str, where: str) -> Picture:
@@ -91,18 +86,18 @@ MODES = {
 }  # RecNet's figure 8 has red and green too; shapes tell as well
 
 
-def hidden_states(drawing: Drawing) -> list[str]:
+def hidden_states(drawing: Drawing) -> list[Part]:
     """RecNet's figure 8: last decoder states in training and inference in two dimensions, a panel for each cell."""
     trace, lines = traced(drawing, "hidden_states")
     if trace is None or not trace.facts:
-        return paragraphs(lines or [NOTHING])
+        return lines or [Paragraph(NOTHING)]
     facts = trace.facts
     picture = panels(facts["points"])
     how = (
         f"t-SNE of the states at the end mark, {facts['count']} training clips with one caption each: read under teacher "
         f"forcing, and the model's own; no dropout. Perplexity {facts['perplexity']:g}, seed {facts['seed']}; axes have no unit."
     )
-    return paragraphs([image(drawing, "hidden_states", picture), how, *lines])
+    return [image(drawing, "hidden_states", picture), Paragraph(how), *lines]
 
 
 def panels(points: Mapping[str, Mapping[str, Points]]) -> Picture:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -30,20 +29,16 @@ from bench.figures.drawing import (
     METRICS,
     NOTHING,
     VALIDATION,
+    Drawing,
     Epoch,
     by_name,
     epochs,
     image,
-    paragraphs,
     scores,
     thousands,
     traced,
 )
-from bench.pages.document import Picture
-
-if TYPE_CHECKING:
-    from bench.figures.drawing import Drawing
-
+from bench.pages.document import Paragraph, Part, Picture
 
 NAMES = {
     "reconstruction_weight": "λ",
@@ -64,7 +59,7 @@ class Point:
     printed: float | None = None
 
 
-def lambda_curves(drawing: Drawing) -> list[str]:
+def lambda_curves(drawing: Drawing) -> list[Part]:
     """RecNet's figure 6: a score against the weight of a loss; cells without that setting are the base."""
     metric = drawing.arguments.get("metric", "bleu4")
     setting = drawing.arguments.get("setting", "reconstruction_weight")
@@ -82,7 +77,11 @@ def lambda_curves(drawing: Drawing) -> list[str]:
         point = Point(float(record.config["settings"][setting]), values, printed)
         curves.setdefault(f"{record.method}:{record.variant}", []).append(point)
     if not curves:
-        return [f"No cell with the setting {setting} has a {METRICS.get(metric, metric)}: there is no curve to draw."]
+        return [
+            Paragraph(
+                f"No cell with the setting {setting} has a {METRICS.get(metric, metric)}: there is no curve to draw."
+            )
+        ]
     picture = sweep(curves, base, METRICS.get(metric, metric), NAMES.get(setting, setting))
     return [image(drawing, f"lambda_curves_{metric}", picture)]
 
@@ -159,13 +158,13 @@ def response(
         return finish(figure, f"Response to {setting}", told)
 
 
-def training_curves(drawing: Drawing) -> list[str]:
+def training_curves(drawing: Drawing) -> list[Part]:
     """RecNet's figure 7: losses and validation CIDEr over all phases, one picture for the first seed of each cell."""
     wanted = drawing.arguments.get("losses", ["cross_entropy", "reconstruction", "loss"])
-    lines = []
+    parts: list[Part] = []
     for number, (name, cells) in enumerate(by_name(drawing.cells).items()):
-        lines.append(image(drawing, f"training_curves{number}", history(epochs(cells[0].folder), wanted, name)))
-    return paragraphs(lines or [NOTHING])
+        parts.append(image(drawing, f"training_curves{number}", history(epochs(cells[0].folder), wanted, name)))
+    return parts or [Paragraph(NOTHING)]
 
 
 def history(rows: Sequence[Epoch], losses: Sequence[str], name: str) -> Picture:
@@ -239,12 +238,12 @@ def _ends(rows: Sequence[Epoch], losses: Sequence[str], phases: Sequence[str]) -
     return " ".join(told)
 
 
-def reward_curves(drawing: Drawing) -> list[str]:
+def reward_curves(drawing: Drawing) -> list[Part]:
     """GL-RG's baselines: the reward of drawn captions and the validation score of every cell over the captions read."""
     value = drawing.arguments.get("value", "reward")
     curves = {name: [epochs(cell.folder) for cell in cells] for name, cells in by_name(drawing.cells).items()}
     if not any(value in row.values for runs in curves.values() for rows in runs for row in rows):
-        return [f"No finished cell has a curve called {value}."]
+        return [Paragraph(f"No finished cell has a curve called {value}.")]
     return [image(drawing, f"reward_curves_{value}", rewards(curves, value))]
 
 
@@ -276,18 +275,18 @@ def rewards(curves: Mapping[str, Sequence[Sequence[Epoch]]], value: str) -> Pict
         return finish(figure, title, f"{title}: {'; '.join(told)}.")
 
 
-def step_memory(drawing: Drawing) -> list[str]:
+def step_memory(drawing: Drawing) -> list[Part]:
     """EtENet, Algorithm 1: what a training step holds for its backward pass, the batch at once and in small pieces."""
     trace, lines = traced(drawing, "step_memory")
     if trace is None or not trace.facts.get("cells"):
-        return paragraphs(lines or [NOTHING])
+        return lines or [Paragraph(NOTHING)]
     facts = trace.facts
     picture = memory(facts["sizes"], facts["cells"], facts["piece"])
     rule = (
         "Held is what autograd saves between the forward and the backward pass of one step, weights and optimizer not counted; "
         f"in pieces of {facts['piece']} captions the gradients are added up and are those of the whole batch."
     )
-    return paragraphs([image(drawing, "step_memory", picture), rule, *lines])
+    return [image(drawing, "step_memory", picture), Paragraph(rule), *lines]
 
 
 def memory(sizes: Sequence[int], cells: Mapping[str, Mapping[str, Sequence[int]]], piece: int) -> Picture:

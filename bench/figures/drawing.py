@@ -1,15 +1,14 @@
-"""What the figures read: traces beside the page, curves of the cells, and the way of a picture onto the page."""
+"""What the figures of a paper read, traces beside the page and curves of the cells, and the parts of a page that they return."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bench.evaluation import metrics
-from bench.pages.document import Picture
-from bench.pages.markdown import escape
+from bench.pages.document import Code, Image, Paragraph, Part, Picture
 from bench.records.curves import SELECTION, finished_curves
 from bench.records.figure_data import Trace, asked, read_trace
 from bench.records.schema import Record
@@ -32,11 +31,12 @@ class Finished:
 
 @dataclass(frozen=True)
 class Drawing:
-    """What a figure gets: the done cells of one section in declared order (by seed within a cell), and where to put pictures.
+    """What a figure gets: the done cells of one section in declared order (by seed within a cell).
 
     `missing` names the declared cells without a done record. `dataset` is that of the section (`shapes` for scale=small),
-    `subset` as in the records (None: all clips). `data` is the folder of the trace's files. `printed` holds the paper's
-    numbers in percent by the name of a cell and the metric, where a table prints them.
+    `subset` as in the records (None: all clips). `data` is the folder of the trace's files, `pictures` that of the pictures,
+    relative to the page. `printed` holds the paper's numbers in percent by the name of a cell and the metric, where a table
+    prints them.
     """
 
     target: str
@@ -47,7 +47,7 @@ class Drawing:
     missing: tuple[str, ...]
     arguments: Mapping[str, Any]
     data: Path
-    write: Callable[[str, str], str]
+    pictures: str
     printed: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
@@ -56,14 +56,9 @@ VALIDATION = SELECTION
 NOTHING = "No cell is finished: there is nothing to draw."
 
 
-def image(drawing: Drawing, name: str, picture: Picture) -> str:
-    """The line of Markdown that shows a picture."""
-    return f"![{escape(picture.alt)}]({drawing.write(f'{name}.svg', picture.svg)})"
-
-
-def paragraphs(parts: Iterable[str]) -> list[str]:
-    """Lines of Markdown with an empty one between any two of them."""
-    return [line for part in parts for line in (part, "")][:-1]
+def image(drawing: Drawing, name: str, picture: Picture) -> Image:
+    """A picture at its place beside the page."""
+    return Image(picture, f"{drawing.pictures}/{name}.svg")
 
 
 def by_name(cells: Iterable[Finished]) -> dict[str, list[Finished]]:
@@ -74,19 +69,18 @@ def by_name(cells: Iterable[Finished]) -> dict[str, list[Finished]]:
     return named
 
 
-def traced(drawing: Drawing, figure: str) -> tuple[Trace | None, list[str]]:
-    """The trace that a figure draws, and what is to be said of what it lacks."""
-    again = (
-        f"`bench reproduce {drawing.target}`, asked as for this section, leaves them where the cells' checkpoints lie."
-    )
+def traced(drawing: Drawing, figure: str) -> tuple[Trace | None, list[Part]]:
+    """The trace that a figure draws, and in words what it lacks."""
+    again = Code(f"bench reproduce {drawing.target}")
+    way = ", asked as for this section, leaves them where the cells' checkpoints lie."
     trace = read_trace(drawing.data, figure)
     if trace is None:
-        return None, [f"There are no traces to draw: {again}"]
+        return None, [Paragraph(("There are no traces to draw: ", again, way))]
     keys = {name: cells[0].record.key for name, cells in by_name(drawing.cells).items()}
     wanted = asked(drawing.arguments, drawing.dataset, drawing.split, drawing.subset)
     if (trace.cells, trace.arguments) != (keys, wanted):
-        return None, [f"The traces beside this page are those of other cells or clips: {again}"]
-    return trace, [f"{escape(name)}: {escape(why)}" for name, why in trace.lacking.items()]
+        return None, [Paragraph(("The traces beside this page are those of other cells or clips: ", again, way))]
+    return trace, [Paragraph(f"{name}: {why}") for name, why in trace.lacking.items()]
 
 
 def scores(seeds: Iterable[Finished], metric: str) -> tuple[float, ...]:

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from bench.figures.canvas import INK, PAPER, RED, SMALL, cells, finish, place, plain, sheet, short, style
-from bench.figures.drawing import METRICS, by_name, image, paragraphs, scores, traced
-from bench.pages.document import Picture
-
-if TYPE_CHECKING:
-    from bench.figures.drawing import Drawing
-
+from bench.figures.drawing import METRICS, Drawing, by_name, image, scores
+from bench.figures.strips import of_clips
+from bench.pages.document import Paragraph, Part, Picture
+from bench.records.figure_data import Shown
 
 MAP = "cividis"  # even steps of lightness, the same for all kinds of colour vision
 Grid = Mapping[tuple[float, float], float]
 """Values by (x, y)."""
 
 
-def grid(drawing: Drawing) -> list[str]:
+def grid(drawing: Drawing) -> list[Part]:
     """HAIL's table 3: a score over two settings, ours and as printed."""
     x, y = drawing.arguments.get("x", "information_weight"), drawing.arguments.get("y", "relevance_exponent")
     metric = drawing.arguments.get("metric", "cider")
@@ -39,7 +37,7 @@ def grid(drawing: Drawing) -> list[str]:
         if metric in drawing.printed.get(name, {}):
             printed[spot] = drawing.printed[name][metric]
     if not ours:
-        return [f"No cell with scores has the settings {x} and {y}: there is no grid to draw."]
+        return [Paragraph(f"No cell with scores has the settings {x} and {y}: there is no grid to draw.")]
     panels = {f"ours ({drawing.dataset}, {drawing.split})": ours} | ({"as printed": printed} if printed else {})
     names = {"information_weight": "λ", "relevance_exponent": "γ"}
     picture = heat_maps(panels, METRICS.get(metric, metric), names.get(x, x), names.get(y, y))
@@ -99,20 +97,13 @@ def _heat_map(axes: Axes, values: Grid, number: int, marked: tuple[float, float]
     axes.spines[:].set_visible(False)
 
 
-def frame_weights(drawing: Drawing) -> list[str]:
+def frame_weights(drawing: Drawing) -> list[Part]:
     """EtENet and RecNet: the weight of every frame at every word of the last cell's captions."""
-    trace, lines = traced(drawing, "frame_weights")
-    if trace is None:
-        return paragraphs(lines)
-    pictures = []
-    for number, clip in enumerate(trace.clips):
-        for name, told in clip.told.items():
-            if told.get("attention"):
-                picture = word_map(told["words"], told["attention"], name, clip.clip)
-                pictures.append(image(drawing, f"frame_weights{number}", picture))
-    if not pictures:
-        return paragraphs(lines or ["The last cell of this target attends to no frames."])
-    return paragraphs([*pictures, trace.facts["rule"], *lines])
+
+    def draw(clip: Shown, name: str, shown: Mapping[str, Any], note: str) -> Picture | None:
+        return word_map(shown["words"], shown["attention"], name, clip.clip) if shown.get("attention") else None
+
+    return of_clips(drawing, "frame_weights", draw, "The last cell of this target attends to no frames.")
 
 
 def word_map(words: Sequence[str], weights_WT: Sequence[Sequence[float]], name: str, clip: str) -> Picture:

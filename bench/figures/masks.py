@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isqrt
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from bench.figures.canvas import QUIET, SMALL, finish, place, sheet, short, style, wrap, write
-from bench.figures.drawing import image, paragraphs, traced
-from bench.figures.strips import GAP, LEFT, LINE, ROOM, Captions, Frame, filmed, missing_pixels, strip, told
-from bench.pages.document import Picture
+from bench.figures.drawing import Drawing
+from bench.figures.strips import GAP, LEFT, LINE, ROOM, Captions, Frame, filmed, of_clips, strip, told
+from bench.pages.document import Part, Picture
 from bench.records.figure_data import Frames, Shown
-
-if TYPE_CHECKING:
-    from bench.figures.drawing import Drawing
-
 
 Floats = NDArray[np.float64]
 ACROSS = 7  # panels in a row
@@ -26,21 +22,15 @@ MOST_WORDS = 2 * ACROSS - 1
 DIMMEST = 0.2  # of a frame where nothing is attended to: enough to see what is there
 
 
-def spatial_masks(drawing: Drawing) -> list[str]:
+def spatial_masks(drawing: Drawing) -> list[Part]:
     """VRE's figure 4: a frame times the spatial attention at each word of the caption."""
-    trace, lines = traced(drawing, "spatial_masks")
-    if trace is None:
-        return paragraphs(lines)
-    pictures = []
-    for number, clip in enumerate(trace.clips):
-        for name, said in clip.told.items():
-            if said.get("spatial_attention"):
-                note = missing_pixels(clip, trace.facts["pixels"])
-                picture = masks(f"{name}, {clip.clip}", clip, said["words"], said["spatial_attention"], note)
-                pictures.append(image(drawing, f"spatial_masks{number}", picture))
-    if not pictures:
-        return paragraphs(lines or ["The last cell of this target attends to no places within frames."])
-    return paragraphs([*pictures, trace.facts["rule"], *lines])
+
+    def draw(clip: Shown, name: str, shown: Mapping[str, Any], note: str) -> Picture | None:
+        if not shown.get("spatial_attention"):
+            return None
+        return masks(f"{name}, {clip.clip}", clip, shown["words"], shown["spatial_attention"], note)
+
+    return of_clips(drawing, "spatial_masks", draw, "The last cell of this target attends to no places within frames.")
 
 
 def masks(
@@ -101,25 +91,17 @@ def _dim(frame: Frames, mask_YX: Floats) -> Frames:
     return np.round(frame * light).astype(np.uint8)
 
 
-def region_attention(drawing: Drawing) -> list[str]:
+def region_attention(drawing: Drawing) -> list[Part]:
     """HAIL's figure 4: frames of a clip, the less attended a region the whiter; captions of all cells."""
-    trace, lines = traced(drawing, "region_attention")
-    if trace is None:
-        return paragraphs(lines)
-    pictures = []
-    for number, clip in enumerate(trace.clips):
-        looks = {name: said["region_attention"] for name, said in clip.told.items() if said.get("region_attention")}
-        if not looks:
-            continue
-        name, look = list(looks.items())[-1]
+
+    def draw(clip: Shown, name: str, shown: Mapping[str, Any], note: str) -> Picture | None:
+        if not shown.get("region_attention"):
+            return None
         captions = [("reference", clip.reference)]
         captions += [(who, " ".join(said["words"])) for who, said in clip.told.items()]
-        note = missing_pixels(clip, trace.facts["pixels"])
-        picture = regions(f"{name}, {clip.clip}", clip, look, captions, note)
-        pictures.append(image(drawing, f"region_attention{number}", picture))
-    if not pictures:
-        return paragraphs(lines or ["No cell of this target attends to regions."])
-    return paragraphs([*pictures, trace.facts["rule"], *lines])
+        return regions(f"{name}, {clip.clip}", clip, shown["region_attention"], captions, note)
+
+    return of_clips(drawing, "region_attention", draw, "No cell of this target attends to regions.")
 
 
 def regions(

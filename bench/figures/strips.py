@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -28,13 +28,9 @@ from bench.figures.canvas import (
     wrap,
     write,
 )
-from bench.figures.drawing import NOTHING, image, paragraphs, traced
-from bench.pages.document import Picture
+from bench.figures.drawing import NOTHING, Drawing, image, traced
+from bench.pages.document import Paragraph, Part, Picture
 from bench.records.figure_data import Frames, Shown
-
-if TYPE_CHECKING:
-    from bench.figures.drawing import Drawing
-
 
 LEFT, GAP, LINE = 0.25, 0.08, 0.165  # inches: margin, space between frames, line of text
 ROOM = WIDTH - 2 * LEFT
@@ -141,18 +137,40 @@ def missing_pixels(clip: Shown, why: object) -> str:
     return "" if len(clip.frames) else f"{NO_PIXELS}{why}."
 
 
-def qualitative(drawing: Drawing) -> list[str]:
+def qualitative(drawing: Drawing) -> list[Part]:
     """Frames with one reference and the captions of every cell (RecNet's figure 9, GL-RG's 1 and 3, EtENet's 3)."""
     trace, lines = traced(drawing, "qualitative")
     if trace is None:
-        return paragraphs(lines)
-    pictures = []
+        return lines
+    parts: list[Part] = []
     for number, clip in enumerate(trace.clips):
         said = [("reference", clip.reference), *((name, words["caption"]) for name, words in clip.told.items())]
         note = missing_pixels(clip, trace.facts["pixels"])
         picture = quoted(f"{clip.clip}: {trace.facts['chosen'][number]}", filmed(clip), said, note)
-        pictures.append(image(drawing, f"qualitative{number}", picture))
-    return paragraphs([*pictures, trace.facts["rule"]] if pictures else lines or [NOTHING])
+        parts.append(image(drawing, f"qualitative{number}", picture))
+    return [*parts, Paragraph(trace.facts["rule"])] if parts else lines or [Paragraph(NOTHING)]
+
+
+def of_clips(
+    drawing: Drawing,
+    figure: str,
+    draw: Callable[[Shown, str, Mapping[str, Any], str], Picture | None],
+    nothing: str,
+) -> list[Part]:
+    """One picture for each clip of the trace of `figure`, by its rightmost cell that `draw` can draw; the rule by which clips
+    were chosen; what the trace lacks. `nothing` says that there is no picture.
+
+    `draw` gets the clip, the name of a cell, what that cell left of the clip, and the note that stands for frames.
+    """
+    trace, lines = traced(drawing, figure)
+    if trace is None:
+        return lines
+    parts: list[Part] = []
+    for number, clip in enumerate(trace.clips):
+        note = missing_pixels(clip, trace.facts["pixels"])
+        drawn = [picture for name, shown in clip.told.items() if (picture := draw(clip, name, shown, note))]
+        parts += [image(drawing, f"{figure}{number}", picture) for picture in drawn[-1:]]
+    return [*parts, Paragraph(trace.facts["rule"]), *lines] if parts else lines or [Paragraph(nothing)]
 
 
 def quoted(title: str, frames: Sequence[Frame], captions: Captions, note: str = "") -> Picture:
@@ -163,28 +181,28 @@ def quoted(title: str, frames: Sequence[Frame], captions: Captions, note: str = 
         return finish(figure, title, f"{title}. {shown}{told(captions)} {note}")
 
 
-def key_frames(drawing: Drawing) -> list[str]:
+def key_frames(drawing: Drawing) -> list[Part]:
     """VRE's figure 3: even frames, default key frame yellow, predicted one red, captions of both steps."""
     trace, lines = traced(drawing, "key_frames")
     if trace is None:
-        return paragraphs(lines)
-    pictures = []
+        return lines
+    parts: list[Part] = []
     for number, clip in enumerate(trace.clips):
         for name, said in clip.told.items():
             captions = [("reference", clip.reference)]
             captions += [("step 1", said["first_caption"]), ("step 2", " ".join(said["words"]))]
             note = missing_pixels(clip, trace.facts["pixels"])
             picture = key_strip(f"{name}, {clip.clip}", clip, said["key_frame"], said["refocusing"], captions, note)
-            pictures.append(image(drawing, f"key_frames{number}", picture))
-    if not pictures:
-        return paragraphs(lines or ["The last cell of this target chooses no key frames."])
+            parts.append(image(drawing, f"key_frames{number}", picture))
+    if not parts:
+        return lines or [Paragraph("The last cell of this target chooses no key frames.")]
     keys, default = trace.facts["keys"], trace.facts["defaults"]
     moved = sum(key != middle for key, middle in zip(keys, default, strict=True))
     counts = (
         f"The key frame left the middle in {moved} of {len(keys)} clips of this split; "
         "shown are those where it went farthest."
     )
-    return paragraphs([*pictures, counts, image(drawing, "key_frames", histogram(keys))])
+    return [*parts, Paragraph(counts), image(drawing, "key_frames", histogram(keys))]
 
 
 def key_strip(

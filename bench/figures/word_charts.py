@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from bench.figures.canvas import BLUE, GREEN, QUIET, RED, finish, place, plain, sheet, short, style
-from bench.figures.drawing import image, paragraphs, traced
-from bench.figures.strips import Frame, filmed, missing_pixels, strip
-from bench.pages.document import Picture
-
-if TYPE_CHECKING:
-    from bench.figures.drawing import Drawing
-
+from bench.figures.drawing import Drawing, image, traced
+from bench.figures.strips import Frame, filmed, of_clips, strip
+from bench.pages.document import Part, Picture
+from bench.records.figure_data import Shown
 
 RANGES = {
     "words": ("words (long range)", BLUE),
@@ -25,11 +22,11 @@ RANGES = {
 LONGEST = 14  # characters of a label
 
 
-def word_frequency(drawing: Drawing) -> list[str]:
+def word_frequency(drawing: Drawing) -> list[Part]:
     """HAIL's figure 1a: a few words are most of the tokens, and stand in most of the clips."""
     trace, lines = traced(drawing, "word_frequency")
     if trace is None or not trace.facts:
-        return paragraphs(lines)
+        return lines
     facts = trace.facts
     return [image(drawing, "word_frequency", frequency(facts["tokens"], facts["common"], facts["clips"]))]
 
@@ -69,21 +66,16 @@ def frequency(tokens: Sequence[int], common: Sequence[tuple[str, int]], clips: i
         return finish(figure, "Word distribution", alt)
 
 
-def top_words(drawing: Drawing) -> list[str]:
+def top_words(drawing: Drawing) -> list[Part]:
     """GL-RG: the most probable words, actions and objects of a clip."""
-    trace, lines = traced(drawing, "top_words")
-    if trace is None:
-        return paragraphs(lines)
-    pictures = []
-    for number, clip in enumerate(trace.clips):
-        for name, told in clip.told.items():
-            if told.get("scores"):
-                note = missing_pixels(clip, trace.facts["pixels"])
-                picture = probabilities(f"{name}, {clip.clip}", filmed(clip), clip.reference, told["scores"], note)
-                pictures.append(image(drawing, f"top_words{number}", picture))
-    if not pictures:
-        return paragraphs(lines or ["The last cell of this target has no probabilities of words, actions or objects."])
-    return paragraphs([*pictures, trace.facts["rule"], *lines])
+
+    def draw(clip: Shown, name: str, shown: Mapping[str, Any], note: str) -> Picture | None:
+        if not shown.get("scores"):
+            return None
+        return probabilities(f"{name}, {clip.clip}", filmed(clip), clip.reference, shown["scores"], note)
+
+    nothing = "The last cell of this target has no probabilities of words, actions or objects."
+    return of_clips(drawing, "top_words", draw, nothing)
 
 
 def probabilities(

@@ -5,8 +5,19 @@ Text here is as it was read: it is escaped where it is written, by `bench.pages.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
+
+JOINER = "\u200d"  # holds emoji together; the other format characters can reverse or hide the text around them
+
+
+def clean(text: str) -> str:
+    """`text` on one line, without control characters and without those that turn the direction of text."""
+    line = " ".join(text.split())
+    return "".join(mark for mark in line if mark == JOINER or unicodedata.category(mark) not in ("Cc", "Cf", "Cs"))
 
 
 @dataclass(frozen=True)
@@ -25,6 +36,14 @@ class Link:
     words: str
     path: str
     page: bool = False
+
+
+@dataclass(frozen=True)
+class Jump:
+    """The way to a heading of the same page, by its anchor."""
+
+    words: str
+    anchor: str
 
 
 @dataclass(frozen=True)
@@ -48,7 +67,7 @@ class Alarm:
     text: str
 
 
-Span = str | Link | Code | Quote | Alarm
+Span = str | Link | Jump | Code | Quote | Alarm
 Line = str | tuple[Span, ...]
 
 
@@ -110,7 +129,16 @@ class Folded:
     parts: tuple[Part, ...]
 
 
-Part = Heading | Paragraph | Bullets | Table | Image | Folded
+@dataclass(frozen=True)
+class Contents:
+    """The ways to the sections of a page."""
+
+    jumps: tuple[Jump, ...]
+
+
+Part = Heading | Paragraph | Bullets | Table | Image | Folded | Contents
+P = TypeVar("P", Heading, Image)
+SECTION = 2  # the level of headings that a list of contents names
 
 
 @dataclass(frozen=True)
@@ -120,28 +148,50 @@ class Document:
     title: str
     parts: tuple[Part, ...] = field(default=())
 
+    @property
+    def body(self) -> tuple[Part, ...]:
+        """The parts, and before the first of two or more sections the list of contents."""
+        headings = list(_all(self.parts, Heading))
+        jumps = [
+            Jump(heading.text, to)
+            for heading, to in zip(headings, self.anchors, strict=True)
+            if heading.level == SECTION
+        ]
+        if len(jumps) < 2:
+            return self.parts
+        first = next(place for place, part in enumerate(self.parts) if part in headings)
+        return (*self.parts[:first], Contents(tuple(jumps)), *self.parts[first:])
+
+    @property
+    def anchors(self) -> list[str]:
+        """The anchors of all headings in order: what GitHub makes of their text, told apart by numbers."""
+        taken = {anchor(self.title): 0}
+        found = []
+        for heading in _all(self.parts, Heading):
+            name = anchor(heading.text)
+            number = taken[name] = taken.get(name, -1) + 1
+            found.append(f"{name}-{number}" if number else name)
+        return found
+
     def images(self) -> list[Image]:
         """All pictures, in order."""
-        return list(_images(self.parts))
+        return list(_all(self.parts, Image))
 
 
-def _images(parts: Sequence[Part]) -> list[Image]:
-    found: list[Image] = []
+def anchor(heading: str) -> str:
+    """`1. What's new` is `1-whats-new`."""
+    return re.sub(r"[^\w\- ]", "", clean(heading).lower()).replace(" ", "-")
+
+
+def _all(parts: Sequence[Part], kind: type[P]) -> Iterator[P]:
+    """The parts of one kind in order, folded ones too."""
     for part in parts:
-        if isinstance(part, Image):
-            found.append(part)
+        if isinstance(part, kind):
+            yield part
         elif isinstance(part, Folded):
-            found += _images(part.parts)
-    return found
+            yield from _all(part.parts, kind)
 
 
 def spans(line: Line) -> tuple[Span, ...]:
     """The pieces of a line."""
     return (line,) if isinstance(line, str) else line
-
-
-def plain(line: Line) -> str:
-    """What a line says, without links and marks."""
-    return "".join(
-        span if isinstance(span, str) else span.words if isinstance(span, Link) else span.text for span in spans(line)
-    )

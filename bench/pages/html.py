@@ -18,10 +18,12 @@ from bench.pages.document import (
     Cell,
     Code,
     Column,
+    Contents,
     Document,
     Folded,
     Heading,
     Image,
+    Jump,
     Line,
     Link,
     Paragraph,
@@ -29,12 +31,13 @@ from bench.pages.document import (
     Quote,
     Span,
     Table,
+    clean,
     spans,
 )
-from bench.pages.markdown import TWIN, clean
 
 ASSETS = Path(__file__).parent / "assets"
-INDEX = "index"  # the twin of README.md: what a web server shows of a folder
+TWIN = ".html"
+INDEX, README = "index", "README"  # what a web server shows of a folder, and GitHub
 COLOURS = {"#1a1a1a": "var(--ink)", "#6b6b6b": "var(--quiet)", "#ffffff": "var(--paper)"}
 """The canvas's ink, quiet ink and paper, which follow the reader's setting; the other colours are seen on both grounds."""
 
@@ -44,15 +47,22 @@ _METADATA = re.compile(r"\s*<metadata>.*?</metadata>", re.DOTALL)
 _SIZE = re.compile(r'\s(?:width|height)="[0-9.]+pt"')
 
 
-def render(document: Document, source: str, name: str, heaviest: int) -> str:
-    """The document as one HTML file. `source` is the Markdown twin's name, `name` that of the page without ending.
+def twin_of(name: str) -> str:
+    """The name of a page's HTML twin: that of `README` is `index`."""
+    folder, slash, last = name.rpartition("/")
+    return f"{folder}{slash}{INDEX if last == README else last}"
+
+
+def to_html(document: Document, name: str, heaviest: int) -> str:
+    """The document as one HTML file. `name` is that of the page, from the folder of all pages on and without ending.
 
     Pictures that would make it heavier than about `heaviest` bytes are left to their files, with a link.
     """
-    writer = _Writer(heaviest)
-    body = writer.all(document.parts)
+    writer = _Writer(document.anchors, heaviest)
+    body = writer.all(document.body)
     style, script = _asset("page.css"), _asset("page.js")
-    home = "" if name == INDEX else f'<a href="{INDEX}{TWIN}">All leaderboards</a>'
+    source = f"{name.rpartition('/')[2]}.md"
+    home = "" if name == README else f'<a href="{"../" * name.count("/")}{INDEX}{TWIN}">All leaderboards</a>'
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -90,7 +100,8 @@ def _asset(name: str) -> str:
 class _Writer:
     """Writes the parts of one page; counts its pictures, so that no two of them share an id, and what room they leave."""
 
-    def __init__(self, room: int) -> None:
+    def __init__(self, anchors: Sequence[str], room: int) -> None:
+        self.anchors = iter(anchors)
         self.pictures = 0
         self.room = room
 
@@ -105,11 +116,14 @@ class _Writer:
     def part(self, part: Part) -> str:
         match part:
             case Heading():
-                return f"<h{part.level}>{text(part.text)}</h{part.level}>"
+                return f'<h{part.level} id="{text(next(self.anchors))}">{text(part.text)}</h{part.level}>'
             case Paragraph():
                 return f"<p>{_line(part.line)}</p>"
             case Bullets():
                 return "<ul>\n" + "\n".join(f"<li>{_line(line)}</li>" for line in part.lines) + "\n</ul>"
+            case Contents():
+                items = "\n".join(f"<li>{_line((jump,))}</li>" for jump in part.jumps)
+                return f'<nav aria-label="Contents">\n<ul>\n{items}\n</ul>\n</nav>'
             case Folded():
                 inside = "\n".join(self.part(one) for one in part.parts)
                 return f"<details>\n<summary>{text(part.summary)}</summary>\n{inside}\n</details>"
@@ -141,8 +155,8 @@ def _table(table: Table) -> str:
 def _head(column: Column) -> str:
     kind = ' class="n"' if column.number else ""
     up = ' data-up="1"' if column.name == "#" else ""  # the first place comes first
-    told = f' title="{text(column.help)}"' if column.help else ""
-    return f'<th scope="col"{kind}{up}{told}>{text(column.name)}</th>'
+    help_ = f' title="{text(column.help)}"' if column.help else ""
+    return f'<th scope="col"{kind}{up}{help_}>{text(column.name)}</th>'
 
 
 def _cell(cell: Cell | Line, column: Column) -> str:
@@ -153,7 +167,7 @@ def _cell(cell: Cell | Line, column: Column) -> str:
     return f"<{tag}{kind}{sorted_by}>{_line(line)}</{tag[:2]}>"
 
 
-ROW_HEADS = ("method", "data set", "system")
+ROW_HEADS = ("method", "data set", "system", "target", "question", "comparison", "trial")
 """Columns that name their rows."""
 
 
@@ -164,7 +178,9 @@ def _line(line: Line) -> str:
 def _span(span: Span) -> str:
     match span:
         case Link():
-            return f'<a href="{quote(span.path + TWIN if span.page else span.path)}">{text(span.words)}</a>'
+            return f'<a href="{quote(twin_of(span.path) + TWIN if span.page else span.path)}">{text(span.words)}</a>'
+        case Jump():
+            return f'<a href="#{text(span.anchor)}">{text(span.words)}</a>'
         case Code():
             return f"<code>{text(span.text)}</code>"
         case Quote():

@@ -1,27 +1,25 @@
-"""Markdown that foreign text cannot break, and generated pages that keep what people wrote around them."""
+"""The Markdown face of a page, which foreign text cannot break."""
 
 from __future__ import annotations
 
 import html
 import re
-import unicodedata
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from urllib.parse import quote
 
 from tabulate import tabulate
 
-from bench import BenchError
-from bench.disk.whole import write_atomically
 from bench.pages.document import (
     Alarm,
     Bullets,
     Cell,
     Code,
+    Contents,
     Document,
     Folded,
     Heading,
     Image,
+    Jump,
     Line,
     Link,
     Paragraph,
@@ -29,20 +27,11 @@ from bench.pages.document import (
     Quote,
     Span,
     Table,
+    clean,
     spans,
 )
 
-BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
-PICTURE, TWIN = ".svg", ".html"
 SPECIAL = re.compile(r"([\\|`*\[\]~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
-DRAWN = re.compile(r"<svg\b.*?</svg>", re.DOTALL)
-JOINER = "\u200d"  # holds emoji together; the other format characters can reverse or hide the text around them
-
-
-def clean(text: str) -> str:
-    """`text` on one line, without control characters and without those that turn the direction of text."""
-    line = " ".join(text.split())
-    return "".join(mark for mark in line if mark == JOINER or unicodedata.category(mark) not in ("Cc", "Cf", "Cs"))
 
 
 def escape(text: str) -> str:
@@ -69,9 +58,9 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[st
     return tabulate(rows, headers=head, tablefmt="pipe", disable_numparse=True, colalign=align)
 
 
-def render(document: Document) -> str:
+def to_markdown(document: Document) -> str:
     """The document as Markdown. Its text is escaped; its pictures are named by their paths."""
-    return "\n\n".join([f"# {escape(document.title)}", *map(_part, document.parts)])
+    return "\n\n".join([f"# {escape(document.title)}", *map(_part, document.body)])
 
 
 def _part(part: Part) -> str:
@@ -82,6 +71,8 @@ def _part(part: Part) -> str:
             return _line(part.line)
         case Bullets():
             return "\n".join(f"- {_line(line)}" for line in part.lines)
+        case Contents():
+            return "\n".join(f"- {_line((jump,))}" for jump in part.jumps)
         case Image():
             return f"![{escape(part.picture.alt)}]({quote(part.path)})"
         case Folded():
@@ -106,6 +97,8 @@ def _span(span: Span, cells: bool) -> str:
     match span:
         case Link():
             return link(span.words, f"{span.path}.md" if span.page else span.path)
+        case Jump():
+            return f"[{escape(span.words)}](#{span.anchor})"
         case Code():
             return escape(span.text) if cells else code(span.text)
         case Quote() | Alarm():
@@ -119,60 +112,3 @@ def _escaped_inside(text: str) -> str:
     before = " " if text[:1].isspace() else ""
     after = " " if text[-1:].isspace() and text.strip() else ""
     return f"{before}{escape(text)}{after}"
-
-
-def between_markers(path: Path, body: str) -> str:
-    """The page at `path` with `body` between its markers; a new page where there is none.
-
-    Raises BenchError for a page without exactly one pair of markers: what is whose could not be told.
-    """
-    block = f"{BEGIN}\n{body.strip()}\n{END}"
-    if not path.exists():
-        return block + "\n"
-    text = read_page(path)
-    start, end = text.find(BEGIN), text.find(END)
-    if not has_markers(text):
-        raise BenchError(
-            f"{path} needs one line {BEGIN} and after it one line {END}, between which the tables are written: "
-            "put them in, or remove the page, and run bench leaderboard again."
-        )
-    return text[:start] + block + text[end + len(END) :]
-
-
-def bring_up_to_date(texts: Mapping[Path, str], check: bool) -> list[Path]:
-    """Write the pages and pictures that are not as `texts` say; returns them. With `check` nothing is written.
-
-    `check` asks of a picture, in a file of its own or within an HTML page, only that it is there: its bytes are those of one
-    version of the drawing library, and its numbers stand in the records and on the page.
-    """
-    changed = []
-    for path, text in texts.items():
-        if not path.exists() or _apart(path, read_page(path), text, check):
-            changed.append(path)
-            if not check:
-                write_atomically(path, text)
-    return changed
-
-
-def _apart(path: Path, there: str, text: str, check: bool) -> bool:
-    if there == text:
-        return False
-    if check and path.suffix == PICTURE:
-        return False
-    return not (check and path.suffix == TWIN and DRAWN.sub("", there) == DRAWN.sub("", text))
-
-
-def has_markers(text: str) -> bool:
-    """Whether `text` holds one pair of markers, in order."""
-    return text.count(BEGIN) == text.count(END) == 1 and text.find(BEGIN) < text.find(END)
-
-
-def read_page(path: Path) -> str:
-    """The page as it is, line ends included. Raises BenchError."""
-    try:
-        return path.read_bytes().decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else f"it is not UTF-8 text (byte {error.start:,})"
-        raise BenchError(
-            f"cannot read the page {path}: {why}. Mend it or move it away, and run bench leaderboard again."
-        ) from error

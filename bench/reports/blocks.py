@@ -99,13 +99,19 @@ class Block:
         """All seeds that a row of this block was run with."""
         return frozenset(seed for row in self.rows if not row.external for seed in row.seeds)
 
+    @cached_property
+    def sweeps(self) -> frozenset[int]:
+        """The rows, by position, that are tries of a setting."""
+        return _sweeps(self.rows)
+
     def missing(self, row: Row) -> tuple[int, ...]:
         """Seeds that other rows of this block were run with and `row` was not."""
         return () if row.external else tuple(sorted(self.seeds - set(row.seeds)))
 
 
 def blocks(records: Sequence[Record]) -> list[Block]:
-    """Sort the records of one data set into blocks: frames-only and the standard protocol first, then by name."""
+    """Sort the records of one data set into blocks: frames-only and the standard protocol first, then by name; those of a part
+    of the training clips come last."""
     made = [
         _block(json.loads(terms), json.loads(signatures), group)
         for (terms, signatures), group in _grouped(records).items()
@@ -145,6 +151,7 @@ def _told(value: Any) -> str:
 def _place(block: Block) -> tuple[Any, ...]:
     protocols = {"standard": 0, "paper": 1}
     return (
+        (block.terms.get("train") or {}).get("data_fraction", 1.0) != 1.0,  # a side experiment
         block.streams != FRAMES,
         protocols.get(block.protocol, 2),
         len(block.streams),
@@ -209,16 +216,20 @@ def _block(terms: dict[str, Any], signatures: dict[str, str], records: Sequence[
     for record in sorted(records, key=lambda record: (record.seed, record.key)):
         by_row.setdefault(_row_key(record), []).append(record)
     rows = _told_apart([Row(tuple(group)) for _, group in sorted(by_row.items())])
-    ranked_on = () if terms["protocol"] == "paper" else _common_seeds(rows)
+    sweeps = _sweeps(rows)
+    candidates = [number for number, row in enumerate(rows) if _may_rank(row) and number not in sweeps]
+    ranked_on = () if terms["protocol"] == "paper" else _common_seeds([rows[number] for number in candidates])
     score = {
-        number: fmean(row.values(RANKED_BY, ranked_on))
-        for number, row in enumerate(rows)
-        if ranked_on and _may_rank(row) and set(ranked_on) <= set(row.seeds)
+        number: fmean(rows[number].values(RANKED_BY, ranked_on))
+        for number in candidates
+        if ranked_on and set(ranked_on) <= set(rows[number].seeds)
     }
-    order = sorted(
-        range(len(rows)),
-        key=lambda number: (number not in score, -score.get(number, 0.0), rows[number].name, rows[number].difference),
-    )
+
+    def place(number: int) -> tuple[Any, ...]:
+        row = rows[number]
+        return number in sweeps, number not in score, -score.get(number, 0.0), row.name, row.difference
+
+    order = sorted(range(len(rows)), key=place)
     return Block(
         terms,
         signatures,
@@ -230,13 +241,29 @@ def _block(terms: dict[str, Any], signatures: dict[str, str], records: Sequence[
     )
 
 
+def _sweeps(rows: Sequence[Row]) -> frozenset[int]:
+    """The rows, by position, that are tries of a setting: two or more of one name whose settings were changed, beside the row
+    of that name with its usual settings. The usual row alone is ranked, for the best of many tries is no fair one."""
+    groups: dict[str, list[int]] = {}
+    for number, row in enumerate(rows):
+        if not row.external:
+            loss = (row.first.config.get("loss") or {}).get("name")
+            groups.setdefault(f"{row.name} {loss}", []).append(number)
+    found: set[int] = set()
+    for group in groups.values():
+        changed = [number for number in group if rows[number].first.config.get("changed")]
+        if 1 < len(changed) < len(group):
+            found.update(changed)
+    return frozenset(found)
+
+
 def _may_rank(row: Row) -> bool:
     return row.complete and not row.external and len(row.values(RANKED_BY)) == len(row.records)
 
 
 def _common_seeds(rows: Sequence[Row]) -> tuple[int, ...]:
-    """The seeds to rank on: those that all complete rows have; where they share none, the set that most rows have."""
-    sets = [frozenset(row.seeds) for row in rows if _may_rank(row)]
+    """The seeds to rank complete rows on: those that all have; where they share none, the set that most have."""
+    sets = [frozenset(row.seeds) for row in rows]
     if not sets:
         return ()
     common = reduce(frozenset.intersection, sets)

@@ -16,7 +16,7 @@ from bench.errors import listing
 from bench.evaluation.metrics import MEANS, TOP, long_name
 from bench.evaluation.ngrams import Floats
 from bench.evaluation.resampling import DRAWS, Difference, Rows, compare, holm, metrics_of
-from bench.pages.markdown import clean
+from bench.pages.document import clean
 from bench.pages.terminal import columns
 from bench.records.clip_scores import CellClips
 from bench.records.schema import Record

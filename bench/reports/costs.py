@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 
 from bench.home import Home
-from bench.pages.document import Cell, Column, Line, Link, Table
+from bench.pages.document import Cell, Column, Line, Link, Span, Table
 from bench.records.schema import Record
 from bench.records.store import RECORD, cell_folder
 from bench.reports.blocks import Block, Row
@@ -31,11 +31,10 @@ def ledger(number: int, block: Block, home: Home) -> Table:
     )
     rows: list[tuple[Cell | Line, ...]] = []
     for row in block.rows:
-        links = [part for record in row.records for part in (", ", record_link(record, home))][1:]
         rows.append(
             (
                 row.label,
-                tuple(links),
+                record_links(row.records, home),
                 _captions(row),
                 _mean(row, "epochs", ".0f"),
                 _mean(row, "fit_seconds", ",.0f"),
@@ -87,7 +86,14 @@ def _device(row: Row) -> str:
     return " / ".join(dict.fromkeys(found)) or NOTHING
 
 
-def record_link(record: Record, home: Home, words: str | None = None) -> Link:
-    """The way from a page to a record, by the words or the seed."""
-    path = Path(os.path.relpath(cell_folder(home.results, record) / RECORD, home.leaderboards)).as_posix()
+def record_link(record: Record, home: Home, words: str | None = None, page: str = "") -> Link:
+    """The way from a page (its name, from the folder of all pages on) to a record, by the words or the seed."""
+    start = (home.leaderboards / page).parent if page else home.leaderboards
+    path = Path(os.path.relpath(cell_folder(home.results, record) / RECORD, start)).as_posix()
     return Link(words or str(record.seed), path)
+
+
+def record_links(records: Iterable[Record], home: Home, page: str = "") -> tuple[Span, ...]:
+    """The ways to all records of a row."""
+    links = [part for record in records for part in (", ", record_link(record, home, page=page))]
+    return tuple(links[1:]) or (NOTHING,)

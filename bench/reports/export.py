@@ -12,7 +12,7 @@ from bench import BenchError
 from bench.errors import did_you_mean
 from bench.evaluation.metrics import METRICS, RANKED_BY, TOP
 from bench.home import Home
-from bench.pages.markdown import clean
+from bench.pages.document import clean
 from bench.records.schema import Ledger, Record
 from bench.records.store import BadRecord, all_records, record_paths
 from bench.reports.blocks import flat_config

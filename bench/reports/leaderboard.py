@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bench import BenchError
 from bench.home import Home
@@ -23,24 +22,21 @@ from bench.pages.document import (
     Part,
     Table,
 )
+from bench.pages.files import has_markers, pictures_of, read_page, write_pages
 from bench.pages.html import INDEX as HOME_PAGE
-from bench.pages.html import render as to_html
-from bench.pages.markdown import PICTURE, TWIN, between_markers, bring_up_to_date, has_markers, read_page
-from bench.pages.markdown import render as to_markdown
+from bench.pages.html import README as INDEX
 from bench.records.store import BadRecord, all_records, record_paths
 from bench.reports.blocks import Block, blocks, distinctions
-from bench.reports.controls import Pair, declared, pairs
+from bench.reports.consistency import check as check_records
+from bench.reports.intervals import Clips, of_tables
+from bench.reports.printed import document as printed_results
+from bench.reports.sections import Setting, section
+from bench.reports.study import Claim, claims, pairs
 
-if TYPE_CHECKING:
-    from bench.reports.intervals import Clips
-
-
-INDEX, PUBLISHED = "README", "published"
+PUBLISHED = "published"
 PAGES = (INDEX, HOME_PAGE, PUBLISHED)  # pages that are no data set's
-PICTURES = "figures"
 FOLDERS = {"reproductions": "Tables and figures of the papers, made again", "tuning": "Searches of settings"}
 """Pages of other commands, beside these; their files below `results` have the same names."""
-HEAVIEST = 1_400_000  # bytes of an HTML page; pictures that would make it heavier stay in their files
 
 SHORT = (
     "Higher is better. Scores are in percent (CIDEr-D x 100): mean ± standard deviation (n) over seeds. Only rows of one table "
@@ -70,10 +66,8 @@ def write(
     With `check` nothing is written, and what would change is returned. Records that are refused are named on the page
     and appended to `bad`. Raises BenchError: a data set without records or page, a page that lost its markers.
     """
-    from bench.reports.consistency import check as sound  # imported late, as numpy is: lists of runs do without
-
     refused: list[BadRecord] = []
-    records, clips = sound(all_records(home.results, bad=refused), home, refused)
+    records, clips = check_records(all_records(home.results, bad=refused), home, refused)
     if bad is not None:
         bad += refused
     names = _datasets(home)
@@ -87,37 +81,15 @@ def write(
         raise BenchError(f"a data set cannot be called {reserved[0]}, as a page of its own is: give it another name")
     tables = {name: blocks([record for record in records if record.dataset == name]) for name in names}
     bad_by_name = {name: [item for item in refused if _dataset_of(item.path) == name] for name in names}
-    claims = declared()
+    declared = claims()
     pages = {
-        name: _page(name, tables[name], clips, claims, bad_by_name[name], home)
+        name: _page(name, tables[name], clips, declared, bad_by_name[name], home)
         for name in names
         if dataset in (None, name)
     }
     pages[PUBLISHED] = _printed(tables, home)
     pages[INDEX] = _index(tables, bad_by_name, home)
-    texts: dict[Path, str] = {}
-    for name, document in pages.items():
-        texts |= files_of(name, document, home.leaderboards)
-    stale = [path for name in pages for path in _stale(home, name, texts)]
-    if not check:
-        for path in stale:
-            path.unlink()
-    return [*bring_up_to_date(texts, check), *stale]
-
-
-def files_of(name: str, document: Document, folder: Path) -> dict[Path, str]:
-    """The Markdown page, its pictures and its HTML twin, by path."""
-    page = folder / f"{name}.md"
-    twin = HOME_PAGE if name == INDEX else name
-    files = {page: between_markers(page, to_markdown(document))}
-    files |= {folder / image.path: image.picture.svg for image in document.images()}
-    files[folder / f"{twin}{TWIN}"] = to_html(document, page.name, twin, HEAVIEST)
-    return files
-
-
-def _stale(home: Home, name: str, texts: Mapping[Path, str]) -> list[Path]:
-    """Pictures of tables that the page no longer has."""
-    return [path for path in sorted((home.leaderboards / PICTURES / name).glob(f"*{PICTURE}")) if path not in texts]
+    return write_pages(pages, home.leaderboards, check)
 
 
 def _dataset_of(path: Path) -> str:
@@ -137,23 +109,22 @@ def _page(
     name: str,
     tables: Sequence[Block],
     clips: Mapping[str, Clips],
-    claims: Sequence[Pair],
+    declared: Sequence[Claim],
     refused: Sequence[BadRecord],
     home: Home,
 ) -> Document:
     """One data set's page."""
-    from bench.reports.intervals import of_tables
-    from bench.reports.sections import Setting, section
-
     parts: list[Part] = [Paragraph(SHORT), Folded("How to read the tables", (Bullets(HOW_TO_READ),))]
     if (home.results / "tuning" / name).is_dir():
         parts.append(
-            Paragraph(("How scores answer to lambda, gamma or beta: ", Link("searches", f"tuning/{name}.md"), "."))
+            Paragraph(
+                ("How scores answer to lambda, gamma or beta: ", Link("searches", f"tuning/{name}", page=True), ".")
+            )
         )
     if not tables:
         parts.append(Paragraph("There are no records of this data set."))
-    asked = [pairs(block.rows, claims) for block in tables]
-    setting = Setting(home, clips, f"{PICTURES}/{name}")
+    asked = [pairs(block.rows, declared) for block in tables]
+    setting = Setting(home, clips, pictures_of(name))
     chances = of_tables(tables, clips, asked)
     for number, (block, chance, apart) in enumerate(zip(tables, chances, distinctions(tables), strict=True), start=1):
         parts += section(number, block, chance, name, setting, apart)
@@ -179,9 +150,7 @@ def _from_home(text: str, home: Home) -> str:
 
 
 def _printed(tables: Mapping[str, Sequence[Block]], home: Home) -> Document:
-    from bench.reports.printed import document
-
-    return document([row for found in tables.values() for block in found for row in block.rows])
+    return printed_results([row for found in tables.values() for block in found for row in block.rows])
 
 
 def _index(tables: Mapping[str, Sequence[Block]], refused: Mapping[str, Sequence[BadRecord]], home: Home) -> Document:
@@ -199,7 +168,7 @@ def _index(tables: Mapping[str, Sequence[Block]], refused: Mapping[str, Sequence
     )
     more: list[Line] = [(Link("What the papers print, beside what was reproduced", PUBLISHED, page=True),)]
     more += [
-        (f"{what}: ", Link(f"leaderboards/{folder}", folder))
+        (Link(what, f"{folder}/{INDEX}", page=True),)
         for folder, what in FOLDERS.items()
         if (home.results / folder).is_dir()
     ]

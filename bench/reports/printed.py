@@ -6,13 +6,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from bench.evaluation.metrics import RANKED_BY, SHOWN
-from bench.pages.document import Cell, Code, Column, Document, Heading, Line, Link, Paragraph, Part
+from bench.pages.document import Bullets, Cell, Code, Column, Document, Heading, Line, Link, Paragraph, Part
 from bench.pages.document import Table as ShownTable
 from bench.reports.blocks import Row
 from bench.reports.published import Paper, Published, Table, family, load_papers
 from bench.reports.published import Row as PrintedRow
-from bench.reports.sections import numbers
-from bench.reports.verdicts import HOW_TO_READ, NOTHING, best_answer
+from bench.reports.sections import as_reproduced, signed
+from bench.reports.verdicts import HOW_TO_READ, NOTHING, Answer, best_answer, why_not
 
 SHORT = (
     "Every row of every table of the five papers, as printed, in percent. Where a row is the result of a variant that can be run "
@@ -51,32 +51,43 @@ def _table(paper: Paper, table: Table, rows: Sequence[Row]) -> list[Part]:
     terms = f"Split lists: {table.splits}"
     terms += ", data set inferred from the text" if table.dataset_inferred else ""
     terms += ", events scored by densevid_eval" if table.scorer == "densevid" else ""
-    shown = tuple(_row(Published(paper.paper, table, row), metrics, rows) for row in table.rows)
-    return [Heading(3, caption), Paragraph(f"{terms}."), ShownTable(caption, columns, shown)]
+    shown = []
+    answers: list[tuple[str, Answer]] = []
+    for row in table.rows:
+        printed = Published(paper.paper, table, row)
+        found = best_answer(printed, rows) if row.variant_name and row.metrics else None
+        answers += [(f"{found[0].label} on {found[0].first.dataset}", found[1])] if found else []
+        shown.append((*_as_printed(row, metrics), *(_ours(*found) if found else _nothing(printed))))
+    notes = why_not(answers)
+    below: list[Part] = [Bullets(tuple(notes))] if notes else []
+    return [Heading(3, caption), Paragraph(f"{terms}."), ShownTable(caption, columns, tuple(shown)), *below]
 
 
-def _row(printed: Published, metrics: Sequence[str], rows: Sequence[Row]) -> tuple[Cell | Line, ...]:
-    row = printed.row
-    as_printed = [
+def _as_printed(row: PrintedRow, metrics: Sequence[str]) -> list[Cell | Line]:
+    role = ROLES[row.role] + (f" {row.ref}" if row.ref else "")
+    numbers = [
         Cell(f"{row.metrics[name]}", row.metrics[name]) if name in row.metrics else Cell(NOTHING) for name in metrics
     ]
-    role = ROLES[row.role] + (f" {row.ref}" if row.ref else "")
-    start: tuple[Cell | Line, ...] = (f"{row.system}{_settings(row)}", role, *as_printed)
-    found = best_answer(printed, rows) if row.variant_name and row.metrics else None
-    if found is None:
-        return (*start, NOTHING, Cell(NOTHING), Cell(NOTHING), _why_not(printed))
-    _, here, difference = numbers(found)
-    first = found.row.first
+    return [f"{row.system}{_settings(row)}", role, *numbers]
+
+
+def _ours(row: Row, found: Answer) -> list[Cell | Line]:
+    """The row of ours that comes nearest, its score, difference and verdict."""
+    dataset = row.first.dataset
     metric = "" if found.metric == RANKED_BY else f", {SHOWN[found.metric]}"
-    ours = (Link(found.row.label, first.dataset, page=True), f" on {first.dataset}{metric}")
-    return (*start, ours, here, difference, found.verdict)
+    link = (Link(row.label, dataset, page=True), f" on {dataset}{metric}")
+    return [link, as_reproduced(found), signed(found.difference(found.metric)), found.verdict(found.metric)]
+
+
+def _nothing(printed: Published) -> list[Cell | Line]:
+    return [NOTHING, Cell(NOTHING), Cell(NOTHING), _why_not(printed)]
 
 
 def _settings(row: PrintedRow) -> str:
     """What tells the row from its namesakes, the settings of an ablation; and what is to be said of how it is printed."""
-    told = {name: value for name, value in row.variant.items() if name in ABLATED}
+    ablated = {name: value for name, value in row.variant.items() if name in ABLATED}
     parts = [
-        f"{name} {'+'.join(map(str, value)) if isinstance(value, list) else value}" for name, value in told.items()
+        f"{name} {'+'.join(map(str, value)) if isinstance(value, list) else value}" for name, value in ablated.items()
     ]
     parts += [row.note] if row.note else []
     return f" ({', '.join(parts)})" if parts else ""

@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 
 from bench import BenchError
+from bench.declare.registry import find_datasets
 from bench.home import data_folder
 from bench.records.schema import check_score, reasons
 
@@ -24,7 +25,8 @@ class Part(BaseModel):
 class Row(Part):
     """One system in one table. `variant` holds the settings that tell it from its neighbours, `variant_name` the
     variant of this project whose printed result it is (trained by the borrowed `loss`, where there is one), `ref` the
-    citation the paper gives for it."""
+    citation the paper gives for it. `base` is the row of the same table, counted from 1, that the paper holds it against: the
+    same system without the idea."""
 
     system: str
     own: bool
@@ -32,6 +34,7 @@ class Row(Part):
     method: str | None
     variant_name: str | None = None
     loss: str | None = None
+    base: int | None = None
     variant: dict[str, Any]
     metrics: dict[str, float]
     ref: str | None = None
@@ -59,7 +62,7 @@ class Row(Part):
 
 
 class Table(Part):
-    """One printed table, or the part of it that speaks of one data set (`printed_in` then names the whole).
+    """One printed table, or the part of it that is of one data set (`printed_in` then names the whole).
 
     `splits` is the split rule of the data set's definition that gives the paper's lists, `scorer` by whose rules the
     numbers were made: those of coco-caption over clips, or of densevid_eval over events.
@@ -78,6 +81,19 @@ class Table(Part):
     @property
     def printed(self) -> str:
         return self.printed_in or self.id
+
+    @model_validator(mode="after")
+    def _bases(self) -> Table:
+        for number, row in enumerate(self.rows, start=1):
+            if row.base is not None and (not 1 <= row.base <= len(self.rows) or row.base == number):
+                raise ValueError(
+                    f"row {number} of {self.id} has the base {row.base}, which is no other row of the table"
+                )
+        return self
+
+    def base_of(self, row: Row) -> Row | None:
+        """The row that the paper holds `row` against."""
+        return None if row.base is None else self.rows[row.base - 1]
 
 
 class Source(Part):
@@ -174,6 +190,12 @@ def published_value(
 
 
 def family(dataset: str, folder: Path | None = None) -> str | None:
-    """The published data set that `dataset` is, or is cut from: the longest one that its name begins with."""
-    names = {table.dataset for paper in load_papers(folder) for table in paper.tables}
-    return max((name for name in names if dataset.startswith(name)), key=len, default=None)
+    """The published data set that `dataset` is, or is cut from, as its definition among those of `folder` declares it."""
+    return _families(folder or data_folder("datasets")).get(dataset)
+
+
+@functools.cache
+def _families(folder: Path) -> dict[str, str]:
+    definitions = [entry.definition for entry in find_datasets(folder).values() if entry.definition]
+    printed = {table.dataset for paper in load_papers() for table in paper.tables}
+    return {one.name: one.cut_from or one.name for one in definitions if (one.cut_from or one.name) in printed}

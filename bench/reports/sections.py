@@ -9,6 +9,9 @@ from typing import Any
 
 from bench import BenchError
 from bench.evaluation.metrics import PREFIX, RANKED_BY, SHOWN
+from bench.figures.board import Cost, Standing, cost, forest
+from bench.figures.canvas import kept
+from bench.figures.drawing import VALIDATION, epochs
 from bench.home import Home
 from bench.pages.document import (
     Alarm,
@@ -31,8 +34,17 @@ from bench.reports.blocks import Block, Row
 from bench.reports.costs import known, ledger, record_link
 from bench.reports.examples import choose
 from bench.reports.intervals import MOST_TIED, Chance, Clips
-from bench.reports.published import Scorer
-from bench.reports.verdicts import NOTHING, Answer, answer, features, printed_result, spread
+from bench.reports.published import Published, Scorer
+from bench.reports.verdicts import (
+    NOTHING,
+    Answer,
+    answer,
+    base_answer,
+    features,
+    printed_result,
+    spread,
+    why_not,
+)
 
 LONGEST_MESSAGE = 120  # characters of a failure's message on a page; the record has all of it
 RANKED = SHOWN[RANKED_BY]
@@ -69,6 +81,7 @@ def section(number: int, block: Block, chance: Chance, dataset: str, setting: Se
         parts.append(Bullets(tuple(notes)))
     parts += _pictures(number, block, chance, dataset, setting)
     parts += _controls(number, block, chance)
+    parts += _sweep(number, block, chance)
     parts += _published(number, block, dataset)
     if any(name.startswith(PREFIX) for name in block.signatures):
         parts += _events(number, block, dataset)
@@ -81,35 +94,39 @@ def section(number: int, block: Block, chance: Chance, dataset: str, setting: Se
     ]
 
 
+_SCORED = (
+    Column(RANKED, True, "the metric that rows are ranked by"),
+    Column("95 % interval", True, f"of {RANKED}, over the choice of clips"),
+    Column("tied", True, f"rows of one number cannot be told apart by {RANKED} on these clips"),
+    Column("state", help="done, or what of the row is failed, unscored or missing"),
+    *(Column(SHOWN[name], True) for name in OTHERS),
+)
+
+
+def _scored(n: int, block: Block, chance: Chance) -> list[Cell | Line]:
+    """Score, interval, state and other scores of the row at position `n`."""
+    row, span = block.rows[n], chance.intervals[n]
+    interval = Cell(f"{span[0]:.2f} .. {span[1]:.2f}", span[0]) if span else Cell(NOTHING)
+    return [_score(row, RANKED_BY), interval, _state(row, block), *(_score(row, metric) for metric in OTHERS)]
+
+
 def _scores(block: Block, chance: Chance, heading: str) -> Table:
     columns = (
         Column("#", True, "rank by the mean over the seeds that all ranked rows have"),
         Column("method"),
-        Column(RANKED, True, "the metric that rows are ranked by"),
-        Column("95 % interval", True, f"of {RANKED}, over the choice of clips"),
-        Column("tied", True, f"rows of one number cannot be told apart by {RANKED} on these clips"),
-        Column("state", help="done, or what of the row is failed, unscored or missing"),
-        *(Column(SHOWN[name], True) for name in OTHERS),
+        *_SCORED,
         Column("mean rank", True, "over the metrics of this table"),
         Column("variant"),
     )
     rows = []
     for n, row in enumerate(block.rows):
-        rank, group, span, place = block.ranks[n], chance.groups[n], chance.intervals[n], chance.mean_ranks[n]
-        interval = Cell(f"{span[0]:.2f} .. {span[1]:.2f}", span[0]) if span else Cell(NOTHING)
-        rows.append(
-            (
-                _count(rank),
-                _title(row),
-                _score(row, RANKED_BY),
-                interval,
-                _count(group),
-                _state(row, block),
-                *(_score(row, metric) for metric in OTHERS),
-                Cell(f"{place:.2f}", place) if place is not None else Cell(NOTHING),
-                row.label,
-            )
-        )
+        if n in block.sweeps:
+            continue
+        place = chance.mean_ranks[n]
+        ours, interval, *rest = _scored(n, block, chance)
+        rank = Cell(f"{place:.2f}", place) if place is not None else Cell(NOTHING)
+        front = (_count(block.ranks[n]), _title(row), ours, interval, _count(chance.groups[n]))
+        rows.append((*front, *rest, rank, row.label))
     return Table(heading, columns, tuple(rows))
 
 
@@ -253,47 +270,79 @@ def _controls(number: int, block: Block, chance: Chance) -> list[Part]:
     return [Heading(3, caption), Paragraph(words), Table(caption, columns, tuple(rows))]
 
 
-def _published(number: int, block: Block, dataset: str, scorer: Scorer = "coco") -> list[Part]:
-    """The printed results of the rows of a table, with ours, the difference and the verdict."""
-    answers = [
-        (row, answer(row, printed))
-        for row in block.rows
-        if (printed := printed_result(row, dataset, scorer)) is not None
-    ]
-    if not answers:
+def _sweep(number: int, block: Block, chance: Chance) -> list[Part]:
+    """The tries of settings, which are not ranked, each group after the row that has its usual settings."""
+    if not block.sweeps:
         return []
+    caption = f"Tries of settings, table {number}"
+    names = {block.rows[n].name for n in block.sweeps}
+    usual = [n for n, row in enumerate(block.rows) if row.name in names and n not in block.sweeps]
+    order = sorted([*usual, *block.sweeps], key=lambda n: (block.rows[n].name, n in block.sweeps, block.rows[n].label))
+    columns = (Column("method"), *_SCORED[:2], *_SCORED[3:], Column("variant"))
+    rows = []
+    for n in order:
+        row = block.rows[n]
+        ours, interval, state, *others = _scored(n, block, chance)
+        rows.append((_title(row), ours, interval, state, *others, row.label))
+    words = (
+        "Rows of the table above with other settings, below those with the usual ones. They are not ranked: the best of many "
+        "tries is no fair one."
+    )
+    return [Heading(3, caption), Paragraph(words), Table(caption, columns, tuple(rows))]
+
+
+def _published(number: int, block: Block, dataset: str, scorer: Scorer = "coco") -> list[Part]:
+    """The printed results of the rows of a table with ours: the difference and the verdict where anything may be compared,
+    else what both gain over the base of the paper."""
+    found = [
+        (row, printed, answer(row, printed))
+        for n, row in enumerate(block.rows)
+        if n not in block.sweeps and (printed := printed_result(row, dataset, scorer)) is not None
+    ]
+    if not found:
+        return []
+    compared = any(one.difference(one.metric) is not None for _, _, one in found)
+    gains = {} if compared else {row.label: gain for row, printed, one in found if (gain := _gain(printed, one, block))}
+    columns = [Column("variant"), Column("printed in"), Column("features there")]
+    columns += [Column("published", True), Column("reproduced", True)]
+    columns += [Column("difference", True), Column("verdict")] if compared else []
+    columns += [Column("base"), Column("gain, published", True), Column("gain, reproduced", True)] if gains else []
+    rows: list[tuple[Cell | Line, ...]] = []
+    for row, printed, one in found:
+        where = f"{printed.citation}: {printed.row.system}"
+        cells: list[Cell | Line] = [row.label, where, features(printed), as_printed(one), as_reproduced(one)]
+        cells += [signed(one.difference(one.metric)), one.verdict(one.metric)] if compared else []
+        cells += gains.get(row.label, [NOTHING, Cell(NOTHING), Cell(NOTHING)]) if gains else []
+        rows.append(tuple(cells))
+    notes = why_not([(row.label, one) for row, _, one in found])
+    if gains:
+        notes.append("A gain is that over the row of the paper that is named as the base, there and here.")
     caption = f"Published and reproduced, table {number}"
-    columns = (
-        Column("variant"),
-        Column("printed in"),
-        Column("features there"),
-        Column("published", True),
-        Column("reproduced", True),
-        Column("difference", True),
-        Column("verdict"),
-    )
-    rows = tuple(
-        (
-            row.label,
-            f"{found.printed.citation}: {found.printed.row.system}",
-            features(found.printed),
-            *numbers(found),
-            found.verdict,
-        )
-        for row, found in answers
-    )
-    return [Heading(3, caption), Table(caption, columns, rows)]
+    below = [Bullets(tuple(notes))] if notes else []
+    return [Heading(3, caption), Table(caption, tuple(columns), tuple(rows)), *below]
 
 
-def numbers(found: Answer) -> tuple[Cell, Cell, Cell]:
-    """Published, reproduced, difference."""
-    difference = found.difference
-    other = "" if found.metric == RANKED_BY else f" {SHOWN[found.metric]}"
-    return (
-        Cell(f"{found.value}{other}", found.value),
-        Cell(found.here, fmean(found.ours) if found.ours and found.whole else None),
-        Cell(NOTHING) if difference is None else Cell(f"{difference:+.2f}", difference),
-    )
+def _gain(printed: Published, one: Answer, block: Block) -> list[Cell | Line] | None:
+    """The base of a printed row, and what is gained over it there and here."""
+    base = base_answer(printed, block.rows)
+    gain = one.gain(base[1], one.metric) if base else None
+    return [base[0], *map(signed, gain)] if base and gain else None
+
+
+def as_printed(one: Answer) -> Cell:
+    """The printed score by which an answer is compared."""
+    other = "" if one.metric == RANKED_BY else f" {SHOWN[one.metric]}"
+    return Cell(f"{one.printed[one.metric]}{other}", one.printed[one.metric])
+
+
+def as_reproduced(one: Answer) -> Cell:
+    """Our score by which an answer is compared."""
+    return Cell(one.here(one.metric), one.mean(one.metric))
+
+
+def signed(value: float | None) -> Cell:
+    """A difference or gain, or a dash."""
+    return Cell(NOTHING) if value is None else Cell(f"{value:+.2f}", value)
 
 
 def _events(number: int, block: Block, dataset: str) -> list[Part]:
@@ -331,9 +380,6 @@ def _pictures(number: int, block: Block, chance: Chance, dataset: str, setting: 
     ranked = [n for n, rank in enumerate(block.ranks) if rank and chance.places[n]]
     if len(ranked) < 2:
         return []
-    from bench.figures.board import Standing, cost, forest  # imported late: matplotlib takes long
-    from bench.figures.canvas import kept
-
     where = f"{dataset}, {block.terms['split']} split"
     standings = []
     for n in ranked:
@@ -357,10 +403,7 @@ def _not_shown(what: str, number: int, error: BenchError, home: Home) -> Paragra
     return Paragraph((Alarm(f"No {what}"), f" of table {number}: {str(error).replace(f'{home.root}/', '')}"))
 
 
-def _cost(row: Row, home: Home) -> Any:
-    from bench.figures.board import Cost
-    from bench.figures.drawing import VALIDATION, epochs
-
+def _cost(row: Row, home: Home) -> Cost:
     seconds = known(row, "fit_seconds")
     curves: list[dict[int, float]] = []
     for record in row.records:

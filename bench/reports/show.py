@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.evaluation.metrics import TOP, long_name
 from bench.home import Home
-from bench.pages.markdown import clean
+from bench.pages.document import clean
 from bench.pages.terminal import columns
 from bench.records.clip_scores import CellClips
 from bench.records.schema import Record

@@ -1,17 +1,22 @@
-"""Scores as tables write them, and what our scores say of a printed one."""
+"""Our scores beside printed ones: how tables write them, whether the two may be compared, and what the difference says."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from statistics import fmean, stdev
 
 from bench.evaluation.metrics import PREFIX, SHOWN
+from bench.evaluation.statistics import student
+from bench.pages.document import Line
+from bench.records.schema import Record
 from bench.reports.blocks import Row
-from bench.reports.published import Published, Scorer, family, published_value
+from bench.reports.published import Published, Scorer, Table, family, published_value
+from bench.reports.published import Row as PrintedRow
 
 NOTHING = "—"
+NOT_COMPARABLE = "not comparable"
 
 
 def spread(values: Sequence[float], whole: bool) -> str:
@@ -30,8 +35,6 @@ def verdict(values: Sequence[float], printed: float) -> str:
 
     The printed number is taken for one more run of the same kind: within is mean ± t sd sqrt(1 + 1/n), 95 %.
     """
-    from bench.evaluation.statistics import student  # imported late, as numpy is: lists of runs do without
-
     count = len(values)
     reach = student(count - 1) * stdev(values) * sqrt(1 + 1 / count)
     if abs(fmean(values) - printed) <= reach:
@@ -39,61 +42,77 @@ def verdict(values: Sequence[float], printed: float) -> str:
     return "above" if fmean(values) > printed else "below"
 
 
-WORDS = {"within": "within interval", "above": "above", "below": "below"}
-
 HOW_TO_READ = (
-    "A verdict is given only where data set, split lists, clips, protocol, settings, streams and scoring are those of the paper, "
-    "and never from one seed: “within interval” says that the printed number lies in the interval in which 95 % of further seeds "
-    "are expected (mean ± t sd √(1 + 1/n)), “above” and “below” that ours are higher or lower than that. A record knows the "
-    "fingerprint of its features and not which encoder made them: that they are those of the paper is the word of who made them."
+    "A difference (ours minus printed) and a verdict are given only where data set, split lists, clips, protocol, settings, "
+    "streams and scoring are those of the paper; elsewhere the gain of a system over the base that its paper names stands there "
+    "beside the same gain of ours, where both were run. A verdict is never given from one seed: “within” says that the printed "
+    "number lies in the interval in which 95 % of further seeds are expected (mean ± t sd √(1 + 1/n)), “above” and “below” that "
+    "ours are higher or lower than that. A record knows the fingerprint of its features and not which encoder made them: that "
+    "they are those of the paper is the word of who made them."
 )
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A printed result and the row of ours that answers to it; `reasons` are why the two are not comparable."""
+    """Printed scores and the records of ours that answer to them, which have scores; `cells` counts all cells of that row,
+    `reasons` are why the two may not be compared."""
 
-    printed: Published
-    row: Row
+    table: Table
+    printed: Mapping[str, float]
+    records: tuple[Record, ...]
+    cells: int
     reasons: tuple[str, ...]
 
     @property
     def metric(self) -> str:
-        """What the two are compared by: CIDEr, or the last metric of the table's order that the paper prints."""
-        return [name for name in SHOWN if name in self.printed.row.metrics][-1]
+        """What the two are compared by, where by one: CIDEr, or the last metric of the table's order that the paper prints."""
+        return [name for name in SHOWN if name in self.printed][-1]
 
-    @property
-    def value(self) -> float:
-        return self.printed.row.metrics[self.metric]
+    def scores(self, metric: str) -> dict[int, float]:
+        """Our scores by seed, by the paper's scorer where we have them."""
+        found = {record.seed: record.scores[record.split] for record in self.records}
+        own = prefix(self.table) + metric
+        name = own if any(own in scores for scores in found.values()) else metric
+        return {seed: scores[name] for seed, scores in found.items() if name in scores}
 
-    @property
-    def ours(self) -> list[float]:
-        """Our scores, by the paper's scorer where we have them."""
-        own = self.row.values(_prefix(self.printed) + self.metric)
-        return own or self.row.values(self.metric)
+    def mean(self, metric: str) -> float | None:
+        """The mean of our scores; None unless all cells of the row have them."""
+        values = self.scores(metric).values()
+        return fmean(values) if values and len(values) == self.cells else None
 
-    @property
-    def whole(self) -> bool:
-        return self.row.complete and len(self.ours) == len(self.row.records)
+    def here(self, metric: str) -> str:
+        """Our scores as tables write them."""
+        return spread(list(self.scores(metric).values()), self.mean(metric) is not None)
 
-    @property
-    def difference(self) -> float | None:
-        """Ours minus printed; None for a row without mean."""
-        return fmean(self.ours) - self.value if self.ours and self.whole else None
+    def difference(self, metric: str) -> float | None:
+        """Ours minus printed; None where the two may not be compared."""
+        mean = self.mean(metric)
+        return None if mean is None or self.reasons or metric not in self.printed else mean - self.printed[metric]
 
-    @property
-    def here(self) -> str:
-        return spread(self.ours, self.whole)
+    def gain(self, base: Answer, metric: str) -> tuple[float, float] | None:
+        """What the system gains over its base, as printed and here over the same seeds; None unless both are known."""
+        ours, bases = self.mean(metric), base.mean(metric)
+        if ours is None or bases is None or not (metric in self.printed and metric in base.printed):
+            return None
+        if self.scores(metric).keys() != base.scores(metric).keys():
+            return None
+        return self.printed[metric] - base.printed[metric], ours - bases
 
-    @property
-    def verdict(self) -> str:
-        if self.difference is None:
+    def verdict(self, metric: str) -> str:
+        if self.mean(metric) is None:
             return "none: not all cells of the row have scores"
         if self.reasons:
-            return f"not comparable, because of {', '.join(self.reasons)}"
-        if len(self.ours) < 2:
-            return "none from one seed"
-        return WORDS[verdict(self.ours, self.value)]
+            return NOT_COMPARABLE
+        values = list(self.scores(metric).values())
+        return verdict(values, self.printed[metric]) if len(values) > 1 else "none from one seed"
+
+
+def answer(row: Row, printed: Published) -> Answer:
+    """A printed row beside a row of ours."""
+    done = row.in_state("done")
+    return Answer(
+        printed.table, printed.row.metrics, done, len(row.records), tuple(reasons(printed.table, row.records))
+    )
 
 
 def printed_result(row: Row, dataset: str, scorer: Scorer = "coco") -> Published | None:
@@ -101,65 +120,100 @@ def printed_result(row: Row, dataset: str, scorer: Scorer = "coco") -> Published
     base = family(dataset)
     if base is None or row.external:
         return None
-    loss, fraction = _told_apart(row)
+    loss, fraction = _loss_and_fraction(row)
     return published_value(
         row.first.method, row.first.variant, base, row.first.split, loss=loss, data_fraction=fraction, scorer=scorer
     )
 
 
-def _told_apart(row: Row) -> tuple[str | None, float]:
+def _loss_and_fraction(row: Row) -> tuple[str | None, float]:
     """The borrowed loss of a row and its part of the training clips."""
     config = row.first.config
     loss, train = config.get("loss") or {}, config.get("train") or {}
     return loss.get("name"), float(train.get("data_fraction", 1.0))
 
 
-def answer(row: Row, printed: Published) -> Answer:
-    return Answer(printed, row, tuple(_reasons(row, printed)))
-
-
-def best_answer(printed: Published, rows: Iterable[Row]) -> Answer | None:
-    """The answer of the rows of ours that is nearest to being comparable, with most seeds; None where the row was not run."""
-    wanted = (printed.row.variant_name, printed.row.loss, printed.row.data_fraction)
+def best_answer(printed: Published, rows: Iterable[Row]) -> tuple[Row, Answer] | None:
+    """The row of ours that is nearest to being comparable, with most seeds, and its answer; None where the row was not run."""
     fitting = [
-        answer(row, printed)
+        (row, answer(row, printed))
         for row in rows
-        if not row.external
-        and (row.name, *_told_apart(row)) == wanted
-        and family(row.first.dataset) == printed.table.dataset
-        and row.in_state("done")
+        if _is_result_of(row, printed.row) and family(row.first.dataset) == printed.table.dataset
     ]
-    return min(
-        fitting, key=lambda one: (len(one.reasons), not one.whole, -len(one.ours), one.row.first.key), default=None
-    )
+
+    def place(pair: tuple[Row, Answer]) -> tuple[int, bool, int, str]:
+        row, found = pair
+        return len(found.reasons), found.mean(found.metric) is None, -len(found.records), row.first.key
+
+    return min(fitting, key=place, default=None)
 
 
-def _prefix(printed: Published) -> str:
-    return PREFIX if printed.table.scorer == "densevid" else ""
+def base_answer(printed: Published, rows: Iterable[Row]) -> tuple[str, Answer] | None:
+    """The base of a printed row among the rows of one table of ours, its label and its answer; None where the paper has no base
+    or the table lacks it."""
+    base = printed.table.base_of(printed.row)
+    if base is None:
+        return None
+    fitting = [row for row in rows if _is_result_of(row, base) and not row.first.config.get("changed")]
+    return (fitting[0].label, answer(fitting[0], Published(printed.paper, printed.table, base))) if fitting else None
 
 
-def _reasons(row: Row, printed: Published) -> list[str]:
-    """Why a printed number does not answer to the row."""
-    config, table = row.first.config, printed.table
+def _is_result_of(row: Row, printed: PrintedRow) -> bool:
+    """Whether a row of ours, which has scores, is the system of a printed row."""
+    wanted = (printed.variant_name, printed.loss, printed.data_fraction)
+    return not row.external and bool(row.in_state("done")) and (row.name, *_loss_and_fraction(row)) == wanted
+
+
+def prefix(table: Table) -> str:
+    """What stands before the name of a metric that was scored by the rules of the table's scorer."""
+    return PREFIX if table.scorer == "densevid" else ""
+
+
+def reasons(table: Table, records: Iterable[Record], changed: bool = True) -> list[str]:
+    """Why the numbers of a printed table do not answer to the records, each reason once.
+
+    Without `changed` the settings of the records are those that the printed row has, although a card has others.
+    """
+    return list(dict.fromkeys(reason for record in records for reason in _reasons(table, record, changed)))
+
+
+def _reasons(table: Table, record: Record, changed: bool) -> list[str]:
+    config = record.config
     found = []
-    if row.first.dataset != table.dataset:
-        found.append(f"another data set ({row.first.dataset})")
-    if row.first.split != table.split:
-        found.append(f"another split ({row.first.split})")
-    if config.get("subset"):
-        found.append("a subset of the clips")
+    if record.dataset != table.dataset:
+        found.append(f"another data set ({record.dataset})")
+    if record.split != table.split:
+        found.append(f"another split ({record.split})")
+    if subset := config.get("subset"):
+        found.append(f"a subset of the clips ({'/'.join(map(str, subset))} of train, validation and test)")
     if (config.get("splits") or "default") not in (table.splits, "official"):
         found.append(f"other split lists ({config['splits']})")
     if config["protocol"] != "paper":
         found.append(f"the {config['protocol']} protocol")
-    if changed := config.get("changed"):
-        found.append(f"changed settings ({', '.join(map(str, changed))})")
+    if changed and (settings := config.get("changed")):
+        found.append(f"changed settings ({', '.join(map(str, settings))})")
     if absent := config.get("absent_streams"):
         found.append(f"streams that are not there ({', '.join(absent)})")
-    scored = {name for record in row.in_state("done") for name in record.scores[record.split]}
-    if _prefix(printed) and not any(name.startswith(PREFIX) for name in scored):
+    if prefix(table) and record.state == "done" and not any(n.startswith(PREFIX) for n in record.scores[record.split]):
         found.append("scores by COCO's rules and not by densevid_eval's")
     return found
+
+
+def why_not(answers: Sequence[tuple[str, Answer]]) -> list[Line]:
+    """Why rows, by their labels, are not comparable with what is printed: each set of reasons once."""
+    by_reasons: dict[tuple[str, ...], list[str]] = {}
+    for label, found in answers:
+        if found.reasons:
+            by_reasons.setdefault(found.reasons, []).append(label)
+    whole = len({label for label, _ in answers})
+    return [
+        f"Not comparable, because of {', '.join(why)}: {'all rows' if len(set(labels)) == whole > 1 else _once(labels)}."
+        for why, labels in by_reasons.items()
+    ]
+
+
+def _once(labels: Sequence[str]) -> str:
+    return ", ".join(dict.fromkeys(labels))
 
 
 def features(published: Published) -> str:

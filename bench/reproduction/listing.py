@@ -12,6 +12,7 @@ from bench.figures import FIGURES
 from bench.home import Home
 from bench.plan.request import Running, RunSpec
 from bench.plan.states import plan
+from bench.reports.study import declaration, study
 from bench.reproduction import ideas
 from bench.reproduction.declaration import Reproduction, find_reproductions, trouble
 from bench.reproduction.edition import Edition, edition, request
@@ -32,14 +33,14 @@ def rows(home: Home) -> tuple[list[Sequence[object]], list[str], list[str]]:
         datasets = dict.fromkeys(part.dataset for part in one.parts)
         states = [_state(one, asked, home, entries, reasons) for asked in (edition(), edition(small=True))]
         found.append((one.full, one.target.title, listing(datasets), len(list(one.cells())), *states))
-    if ideas.declaration().is_file():
+    if declaration().is_file():
         found += _ideas(home, entries)
     return found, errors, [f"[{number}] {sentence}" for sentence, number in reasons.items()]
 
 
 def _ideas(home: Home, entries: dict[str, MethodEntry]) -> list[Sequence[object]]:
     """The comparisons of the study, which has one size only."""
-    declared = ideas.study()
+    declared = study()
     base = Running()
     found: list[Sequence[object]] = []
     for name, pair in declared.pairs.items():

@@ -15,7 +15,7 @@ from bench.plan.request import Running, RunSpec
 from bench.reproduction import answers as asked
 from bench.reproduction.declaration import DeclaredCell, Part, Reproduction
 from bench.reproduction.edition import Edition, edition, request
-from bench.reproduction.pages import drawings_of
+from bench.reproduction.targets import drawings_of
 
 WELL, FAILED, USAGE = 0, 1, 2
 
@@ -150,7 +150,7 @@ def _trace(one: Reproduction, slug: str, home: Home, made: Plan) -> None:
     from bench.reproduction.tracing import TRACES
 
     section = asked.read(home, one.full).sections[slug]
-    for figure, drawing in drawings_of(one, slug, section, home, lambda inner: lambda name, text: name):
+    for figure, drawing in drawings_of(one, slug, section, home):
         if figure in TRACES:
             try:
                 TRACES[figure](drawing, home)

@@ -10,15 +10,32 @@ from pathlib import Path
 from typing import Any
 
 from bench.declare.card import TRAIN, MethodCard
-from bench.declare.registry import find_methods, method_entry
+from bench.declare.registry import MethodEntry, find_methods, method_entry
+from bench.figures.curves import response
+from bench.figures.grids import heat_maps
 from bench.home import Home
-from bench.pages.markdown import PICTURE, between_markers, bring_up_to_date, clean, code, escape, table
+from bench.pages.document import (
+    Cell,
+    Code,
+    Column,
+    Document,
+    Heading,
+    Image,
+    Line,
+    Link,
+    Paragraph,
+    Part,
+    Picture,
+    Table,
+)
+from bench.pages.files import PICTURE, pictures_of, write_pages
 from bench.tuning.space import told
 from bench.tuning.study import FOLDER, Report, Trial, read
 
+Searches = Sequence[tuple[Path, Report]]
 HOW_TO_READ = (
     "A search tries settings of one method on the training clips and compares them by CIDEr-D of the validation clips alone; the "
-    "test clips have no part in it. *completed* trials had the whole budget, *stopped* ones were given up by the scheduler, and "
+    "test clips have no part in it. Completed trials had the whole budget, stopped ones were given up by the scheduler, and "
     "count with what they had reached. The chosen settings are trained anew over the seeds of the command, and only those cells "
     "stand on the leaderboard. A curve shows one seed: differences of a point or two may be chance."
 )
@@ -29,44 +46,61 @@ def write(home: Home, check: bool = False) -> list[Path]:
     found: dict[str, list[tuple[Path, Report]]] = {}
     for path in sorted((home.results / FOLDER).glob("*/*/*.json")):
         found.setdefault(path.parents[1].name, []).append((path, read(path)))
-    texts: dict[Path, str] = {}
-    for name, reports in found.items():
-        texts |= files_of(name, reports, home)
-    return bring_up_to_date(texts, check)
-
-
-def files_of(dataset: str, reports: Sequence[tuple[Path, Report]], home: Home) -> dict[Path, str]:
-    """The page of one data set and its pictures."""
-    page = home.leaderboards / FOLDER / f"{dataset}.md"
-    parts = [f"# Searches: {escape(dataset)}", HOW_TO_READ]
-    pictures: dict[Path, str] = {}
+    if not found:
+        return []
     entries = find_methods()
-    for path, report in reports:
+    documents = {f"{FOLDER}/{dataset}": document(dataset, searches, entries) for dataset, searches in found.items()}
+    documents[f"{FOLDER}/README"] = _index(found)
+    return write_pages(documents, home.leaderboards, check)
+
+
+def document(dataset: str, searches: Searches, entries: dict[str, MethodEntry]) -> Document:
+    """The page of one data set."""
+    parts: list[Part] = [
+        Paragraph(HOW_TO_READ),
+        Paragraph(("Scores on test clips: ", Link("leaderboard", f"../{dataset}", page=True), ".")),
+    ]
+    for path, report in searches:
         card = method_entry(report.row.partition(":")[0], entries).card
         assert card is not None
         parts += _section(report, card)
-        name = f"{path.parent.name}-{path.stem}{PICTURE}"
         drawn = picture(report, card)
         if drawn is not None:
-            pictures[page.with_suffix("") / name] = drawn.svg
-            parts.append(f"![{escape(drawn.alt)}]({dataset}/{name})")
+            parts.append(Image(drawn, f"{pictures_of(dataset)}/{path.parent.name}-{path.stem}{PICTURE}"))
         parts.append(_trials(report, card))
-    return {page: between_markers(page, "\n\n".join(parts)), **pictures}
+    return Document(f"Searches: {dataset}", tuple(parts))
 
 
-def _section(report: Report, card: MethodCard) -> list[str]:
+def _index(found: Mapping[str, Searches]) -> Document:
+    """The list of the pages."""
+    columns = (Column("data set"), Column("searches", True), Column("trials", True), Column("rows"))
+    rows: list[tuple[Cell | Line, ...]] = []
+    for dataset, searches in found.items():
+        trials = sum(len(report.trials) for _, report in searches)
+        numbers = [Cell(str(number), number) for number in (len(searches), trials)]
+        names = ", ".join(dict.fromkeys(report.row for _, report in searches))
+        rows.append(((Link(dataset, dataset, page=True),), *numbers, names))
+    words = "One page for each data set with the searches of settings on it."
+    return Document("Searches", (Paragraph(words), Table("Data sets", columns, tuple(rows))))
+
+
+def _section(report: Report, card: MethodCard) -> list[Part]:
     how, config = report.how, report.config
     streams = " + ".join(config["streams"])
-    words = [
-        f"search {how['search']}, scheduler {how['scheduler']}, {how['trials']} trials of {report.budget:,} captions each, "
-        f"seed {how['seed']}; {config['protocol']} protocol, validation split, {streams}"
+    parts: list[Part] = [
+        Heading(2, f"{report.row} with {streams}"),
+        Paragraph(
+            f"search {how['search']}, scheduler {how['scheduler']}, {how['trials']} trials of {report.budget:,} captions each, "
+            f"seed {how['seed']}; {config['protocol']} protocol, validation split, {streams}"
+        ),
     ]
     best = report.best()
     if report.chosen is not None and best is not None:
         marked = printed(card, str(config["variant"]), report.space)
-        beside = f"; printed: {code(told(card, marked))}" if marked else ""
-        words.append(f"Chosen: {code(told(card, best.point))}, validation CIDEr {best.value:.1f}{beside}.")
-    return [f"## {escape(report.row)} with {escape(streams)}", *map(escape, words[:1]), *words[1:]]
+        beside: tuple[str | Code, ...] = ("; printed: ", Code(told(card, marked))) if marked else ()
+        chosen = ("Chosen: ", Code(told(card, best.point)), f", validation CIDEr {best.value:.1f}", *beside, ".")
+        parts.append(Paragraph(chosen))
+    return parts
 
 
 def printed(card: MethodCard, variant: str, space: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,23 +111,32 @@ def printed(card: MethodCard, variant: str, space: Mapping[str, Any]) -> dict[st
     return {name: known[name] for name in space if not name.startswith(TRAIN) and known.get(name) is not None}
 
 
-def _trials(report: Report, card: MethodCard) -> str:
-    head = ("trial", "settings", "state", "validation CIDEr", "captions", "seconds")
-    rows = [
-        [
-            f"**{trial.number}**" if trial.number == report.chosen else str(trial.number),
-            code(told(card, trial.point)),
-            trial.state if trial.message is None else f"{trial.state}: {clean(escape(trial.message))}",
-            "–" if trial.value is None else f"{trial.value:.1f}",
-            f"{trial.captions:,}",
-            f"{trial.seconds:.0f}",
-        ]
-        for trial in report.trials
-    ]
-    return table(head, rows, right=("trial", "validation CIDEr", "captions", "seconds"))
+def _trials(report: Report, card: MethodCard) -> Table:
+    columns = (
+        Column("trial", True),
+        Column("settings"),
+        Column("state"),
+        Column("validation CIDEr", True),
+        Column("captions", True),
+        Column("seconds", True),
+    )
+    rows: list[tuple[Cell | Line, ...]] = []
+    for trial in report.trials:
+        state = f"{trial.state}, chosen" if trial.number == report.chosen else trial.state
+        rows.append(
+            (
+                Cell(str(trial.number), trial.number),
+                (Code(told(card, trial.point)),),
+                state if trial.message is None else f"{state}: {trial.message}",
+                Cell("—") if trial.value is None else Cell(f"{trial.value:.1f}", trial.value),
+                Cell(f"{trial.captions:,}", trial.captions),
+                Cell(f"{trial.seconds:.0f}", trial.seconds),
+            )
+        )
+    return Table(f"Trials of {report.row}", columns, tuple(rows))
 
 
-def picture(report: Report, card: MethodCard) -> Any:
+def picture(report: Report, card: MethodCard) -> Picture | None:
     """A curve over one number, a heat map over two; None for anything else or with fewer than two scores."""
     scored = [trial for trial in report.trials if trial.value is not None]
     names = list(report.space)
@@ -103,11 +146,7 @@ def picture(report: Report, card: MethodCard) -> Any:
     marked = printed(card, str(report.config["variant"]), report.space)
     titles = [card.settings[name].alias or name if not name.startswith(TRAIN) else name for name in names]
     if len(names) == 1:
-        from bench.figures.curves import response
-
         return response(_pairs(scored, names[0]), marked.get(names[0]), titles[0], _is_log(report, names[0]))
-    from bench.figures.grids import heat_maps
-
     values = {(float(t.point[names[0]]), float(t.point[names[1]])): float(t.value or 0.0) for t in scored}
     spot = (float(marked[names[0]]), float(marked[names[1]])) if len(marked) == 2 else None
     return heat_maps({"validation": values}, "CIDEr-D", titles[0], titles[1], spot)

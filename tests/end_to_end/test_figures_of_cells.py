@@ -26,6 +26,8 @@ from bench.figures.canvas import RED, YELLOW
 from bench.figures.drawing import Drawing, Finished
 from bench.home import Home
 from bench.nn.decoding import teacher_forcing
+from bench.pages.document import Document, Image
+from bench.pages.markdown import to_markdown
 from bench.records.store import all_records, cell_folder
 from bench.reproduction.tracing import TRACES
 from bench.shapes import render_clip
@@ -79,26 +81,27 @@ def named(home: Home) -> dict[str, Finished]:
 
 
 class Page:
-    """A section of a page: its figures leave their pictures in `pictures`."""
+    """A section of a page, with the pictures of its figures by name."""
 
     def __init__(self, home: Home, data: Path) -> None:
         self.home, self.data = home, data
         self.pictures: dict[str, str] = {}
 
     def drawing(self, cells: Sequence[Finished], arguments: dict[str, Any], **more: Any) -> Drawing:
-        def write(name: str, text: str) -> str:
-            assert name not in self.pictures
-            self.pictures[name] = text
-            return f"pictures/{name}"
-
-        given = ("paper/fig1", "tinyshapes", "test", None, tuple(cells), (), arguments, self.data, write)
+        given = ("paper/fig1", "tinyshapes", "test", None, tuple(cells), (), arguments, self.data, "pictures")
         return Drawing(*given, **more)
 
     def draw(self, figure: str, cells: Sequence[Finished], trace: bool = True, **arguments: Any) -> list[str]:
+        """What the figure says, without its pictures."""
         drawing = self.drawing(cells, arguments)
         if trace and figure in TRACES:
             TRACES[figure](drawing, self.home)
-        return FIGURES[figure](drawing)
+        document = Document("A figure", tuple(FIGURES[figure](drawing)))
+        for image in document.images():
+            name = image.path.removeprefix("pictures/")
+            assert name not in self.pictures
+            self.pictures[name] = image.picture.svg
+        return [to_markdown(Document("", (part,))) for part in document.parts if not isinstance(part, Image)]
 
     def drawn(self, name: str) -> Drawn:
         return Drawn(self.pictures[f"{name}.svg"])
@@ -148,8 +151,7 @@ def test_figures_are_the_same_bytes_twice_with_traces_made_anew(figure: str, hom
     pages = [Page(home, tmp_path / name) for name in ("one", "two")]
     lines = [page.draw(figure, [found[name] for name in cells], **arguments) for page in pages]
     assert lines[0] == lines[1] and pages[0].pictures == pages[1].pictures
-    assert any(line.startswith("![") for line in lines[0]), lines[0]
-    assert len({line for line in lines[0] if line.startswith("![")}) == len(pages[0].pictures)
+    assert pages[0].pictures, lines[0]
     files = [{path.name: path.read_bytes() for path in page.data.glob("*")} for page in pages]
     assert files[0] == files[1]
     assert not any(str(home.root).encode() in content for content in files[0].values())
@@ -328,7 +330,8 @@ def test_without_checkpoint_the_page_says_what_makes_it(page: Page, tmp_path: Pa
     page.draw("key_frames", [cell])
     assert page.pictures and not facts(page, "key_frames")["lacking"], "made as soon as it can be"
     page.pictures.clear()
-    assert page.draw("key_frames", [replace(cell, folder=moved)]) and page.pictures, "and kept when the checkpoint goes"
+    page.draw("key_frames", [replace(cell, folder=moved)])
+    assert page.pictures, "and kept when the checkpoint goes"
 
 
 def test_traces_of_other_cells_are_not_drawn(page: Page) -> None:

@@ -20,9 +20,9 @@ from bench.home import Home
 from bench.records.clip_scores import SCORES, read_columns, read_scores
 from bench.records.schema import NOT_KEYED, Record, canonical
 from bench.records.store import PREDICTIONS, BadRecord, all_records, cell_folder, prediction_ids
-from bench.reports.controls import declared
 from bench.reports.leaderboard import write
 from bench.reports.published import load_papers
+from bench.reports.study import claims
 
 ROOT = Path(__file__).resolve().parents[2]
 CLIPS = 60
@@ -129,7 +129,7 @@ class TestControls:
         from bench.declare.registry import find_methods
 
         cards = find_methods()
-        for pair in declared():
+        for pair in claims():
             for name in (pair.idea, pair.control):
                 method, variant = name.split(":")
                 card = cards[method].card
@@ -137,10 +137,10 @@ class TestControls:
             assert all(
                 setting in cards[pair.control.split(":")[0]].card.settings for setting, _ in pair.control_settings
             )  # type: ignore[union-attr]
-        assert any(pair.control_settings for pair in declared()), "vre's control is a setting of the same variant"
+        assert any(pair.control_settings for pair in claims()), "vre's control is a setting of the same variant"
 
     def test_a_control_by_its_setting(self, tmp_path: Path) -> None:
-        [pair] = [pair for pair in declared() if pair.control_settings]
+        [pair] = [pair for pair in claims() if pair.control_settings]
         method, variant = pair.idea.split(":")
         home = Home(tmp_path)
         for number, settings in enumerate(({"width": 512}, {"width": 512, **dict(pair.control_settings)})):
@@ -260,11 +260,11 @@ class TestTwins:
         assert "<bdi>" in twin(home)
 
     def test_pictures_leave_room_for_words(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        import bench.reports.leaderboard as leaderboard
+        import bench.pages.files as files
 
         home = Home(tmp_path)
         a_table(home)
-        monkeypatch.setattr(leaderboard, "HEAVIEST", 1_000)
+        monkeypatch.setattr(files, "HEAVIEST", 1_000)
         write(home)
         assert "<svg" not in twin(home)
         assert '<a href="figures/toy/1-scores.svg">Picture 1</a>' in twin(home)

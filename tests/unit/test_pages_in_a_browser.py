@@ -12,8 +12,23 @@ from test_pages import ODD, a_table
 
 from bench.home import Home
 from bench.reports.leaderboard import write
+from bench.reproduction import answers as asked
+from bench.reproduction import pages as reproductions
+from bench.tuning import pages as searches
+from bench.tuning.study import Report, Trial
 from tests.browser import browser_page
 
+PAGES = (
+    "index",
+    "msrvtt_clips",
+    "published",
+    "reproductions/index",
+    "reproductions/ideas",
+    "reproductions/recnet/table4",
+    "reproductions/recnet/fig6",
+    "tuning/index",
+    "tuning/msrvtt_clips",
+)
 PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 SERIOUS = {"serious", "critical"}
 
@@ -22,13 +37,61 @@ SERIOUS = {"serious", "critical"}
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Leaderboards with tied, failed and missing rows, foreign text, pictures, printed results and refused records."""
     home = Home(tmp_path_factory.mktemp("home"))
-    a_table(home, dataset="msrvtt_toy")
-    made = {"dataset": "msrvtt_toy", "title": ODD}
+    a_table(home, dataset="msrvtt_clips")
+    made = {"dataset": "msrvtt_clips", "title": ODD}
     put(home.results, record("failed", method="mplstm", **made), record("unscored", method="s2vt", **made))
     [path] = put(home.results, record(method="etenet", variant="step1", **made))
     path.write_text(path.read_text().replace('"cider": 25.0', '"cider": 2500.0'))
-    write(home)
+    reproduced(home)
+    searched(home)
+    for page in (write, reproductions.write, searches.write):
+        page(home)
     return home.leaderboards
+
+
+def reproduced(home: Home) -> None:
+    """A table and a figure of RecNet in small, and one idea beside its control."""
+    made: dict[str, dict[str, list[str]]] = {"recnet/table4": {}, "recnet/fig6": {}, "ideas/reconstructor": {}}
+    for number, weight in enumerate((0.1, 0.3)):
+        cell = record(
+            method="recnet",
+            variant="local",
+            dataset="shapes",
+            settings={"reconstruction_weight": weight},
+            made={"cider": 20.0 + number},
+        )
+        put(home.results, cell)
+        made["recnet/fig6"][f"local {weight}"] = [f"shapes/recnet/{cell.key}"]
+    for number, method in enumerate(("salstm", "recnet")):
+        cells = [record(method=method, dataset="shapes", seed=n, made={"cider": 20.0 + n * number}) for n in (1, 2)]
+        put(home.results, *cells)
+        keys = [f"shapes/{method}/{one.key}" for one in cells]
+        made["recnet/table4"][f"table4: row {number + 3}"] = keys
+        made["ideas/reconstructor"][("control", "idea")[number]] = keys
+    for target, answers in made.items():
+        section = asked.Section(small=target != "ideas", dataset="shapes", protocol="standard", cells=answers)
+        asked.note(home, target, "study" if target.startswith("ideas/") else "small", section)
+
+
+def searched(home: Home) -> None:
+    """A search of lambda with one trial of each state."""
+    trials = [
+        Trial(number=0, point={"reconstruction_weight": 0.1}, key="a", state="completed", value=21.0),
+        Trial(number=1, point={"reconstruction_weight": 0.3}, key="b", state="stopped", value=19.0),
+        Trial(number=2, point={"reconstruction_weight": 0.5}, key="c", state="failed", message=ODD),
+    ]
+    report = Report(
+        row="recnet:local",
+        how={"search": "grid", "scheduler": "asha", "trials": 3, "seed": 0},
+        space={"reconstruction_weight": [0.1, 0.3, 0.5]},
+        config={"streams": {"frames": None}, "protocol": "standard", "variant": "local"},
+        budget=1000,
+        trials=trials,
+        chosen=0,
+    )
+    path = home.results / "tuning" / "msrvtt_clips" / "recnet" / "local-0123.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(report.model_dump_json(by_alias=True), encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +124,7 @@ def column(browser: Any, name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["index", "msrvtt_toy", "published"])
+@pytest.mark.parametrize("name", PAGES)
 def test_axe_finds_no_serious_fault(browser: Any, folder: Path, name: str, scheme: str) -> None:
     axe = pytest.importorskip(
         "axe_playwright_python.sync_playwright", reason="no axe: pip install axe-playwright-python"
@@ -75,7 +138,7 @@ def test_axe_finds_no_serious_fault(browser: Any, folder: Path, name: str, schem
     assert told == []
 
 
-@pytest.mark.parametrize("name", ["index", "msrvtt_toy", "published"])
+@pytest.mark.parametrize("name", PAGES)
 def test_a_phone_scrolls_tables_and_not_the_page(browser: Any, folder: Path, name: str) -> None:
     open_page(browser, folder, name, PHONE)
     wide, seen = browser.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
@@ -87,7 +150,7 @@ def test_a_phone_scrolls_tables_and_not_the_page(browser: Any, folder: Path, nam
 
 
 def test_columns_are_sorted_by_keyboard_and_say_so(browser: Any, folder: Path) -> None:
-    open_page(browser, folder, "msrvtt_toy", DESKTOP)
+    open_page(browser, folder, "msrvtt_clips", DESKTOP)
     assert column(browser, "#") == ["1", "2", "3", "—", "—"]
     button = browser.locator("table").first.locator("thead button", has_text="CIDEr")
     head = browser.locator("table").first.locator("thead th", has_text="CIDEr")
@@ -108,7 +171,7 @@ def test_columns_are_sorted_by_keyboard_and_say_so(browser: Any, folder: Path) -
 def test_dark_is_dark_and_pictures_follow(browser: Any, folder: Path) -> None:
     seen = {}
     for scheme in ("light", "dark"):
-        open_page(browser, folder, "msrvtt_toy", DESKTOP, scheme)
+        open_page(browser, folder, "msrvtt_clips", DESKTOP, scheme)
         seen[scheme] = browser.evaluate(
             """() => [getComputedStyle(document.body).backgroundColor,
             getComputedStyle(document.querySelector('svg text')).fill]"""
@@ -120,7 +183,7 @@ def test_dark_is_dark_and_pictures_follow(browser: Any, folder: Path) -> None:
 
 
 def test_pictures_have_words_and_are_seen(browser: Any, folder: Path) -> None:
-    open_page(browser, folder, "msrvtt_toy", DESKTOP)
+    open_page(browser, folder, "msrvtt_clips", DESKTOP)
     pictures = browser.get_by_role("img")
     assert pictures.count() == 2
     for number in range(2):
@@ -130,9 +193,36 @@ def test_pictures_have_words_and_are_seen(browser: Any, folder: Path) -> None:
 
 
 def test_links_lead_to_files_that_are_there(browser: Any, folder: Path) -> None:
-    for name in ("index", "msrvtt_toy", "published"):
+    """Files, and headings of the page."""
+    for name in PAGES:
         open_page(browser, folder, name, DESKTOP)
         targets = browser.evaluate("[...document.querySelectorAll('a')].map(one => one.href)")
         assert targets
-        lost = [target for target in targets if not Path(target.removeprefix("file://")).is_file()]
+        lost = [target for target in targets if not Path(target.removeprefix("file://").partition("#")[0]).is_file()]
         assert lost == []
+        missed = browser.evaluate(
+            """() => [...document.querySelectorAll('a[href^="#"]')]
+            .filter(one => !document.getElementById(decodeURIComponent(one.hash.slice(1)))).map(one => one.href)"""
+        )
+        assert missed == []
+
+
+def test_a_list_of_contents_leads_to_every_section(browser: Any, folder: Path) -> None:
+    for name in ("published", "reproductions/ideas"):
+        open_page(browser, folder, name, DESKTOP)
+        sections = browser.evaluate("[...document.querySelectorAll('h2')].map(one => one.textContent)")
+        jumps = browser.evaluate("[...document.querySelectorAll('nav a')].map(one => one.textContent)")
+        assert jumps == sections and len(sections) > 1
+    browser.locator("nav a").last.press("Enter")
+    assert browser.evaluate("document.querySelector('h2:target').textContent") == sections[-1]
+
+
+def test_every_page_is_found_from_the_first(browser: Any, folder: Path) -> None:
+    found, waiting = set(), [(folder / "index.html").as_uri()]
+    while waiting:
+        page = waiting.pop()
+        found.add(page)
+        browser.goto(page)
+        targets = browser.evaluate("[...document.querySelectorAll('a')].map(one => one.href.split('#')[0])")
+        waiting += {one for one in targets if one.endswith(".html")} - found - {*waiting}
+    assert found == {path.as_uri() for path in folder.rglob("*.html")}

@@ -22,7 +22,7 @@ from bench.declare.settings import given
 from bench.evaluation.metrics import SHOWN
 from bench.figures import FIGURES
 from bench.home import Home
-from bench.pages.markdown import escape
+from bench.pages.markdown import escape, to_markdown
 from bench.plan.request import RunSpec
 from bench.records.schema import Record
 from bench.records.store import cell_folder
@@ -33,6 +33,7 @@ from bench.reproduction import pages
 from bench.reproduction.declaration import DeclaredCell, Reproduction, chosen, find_reproductions, trouble
 from bench.reproduction.edition import SMALL, Edition, edition, request
 from bench.reproduction.listing import problems
+from bench.reproduction.targets import document
 
 FIGURE_TARGETS = {
     *(f"recnet/fig{number}" for number in (6, 7, 8, 9)),
@@ -207,7 +208,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     for name in ("little", "shapes"):
         world.write(f"home/.bench/cache/{name}/frames.json", json.dumps(facts))
     folders = {"datasets": tmp_path / "shelf", "published": tmp_path / "published"}
-    for module in ("bench.declare.registry", "bench.reproduction.declaration", "bench.reproduction.pages"):
+    for module in ("bench.declare.registry", "bench.reproduction.declaration", "bench.reproduction.targets"):
         monkeypatch.setattr(f"{module}.data_folder", folders.__getitem__)
     declare(world)
     return world
@@ -421,7 +422,7 @@ class TestPages:
         protocol = "standard" if dataset else "paper"
         name = "small" if small else "printed"
         asked.note(home, one.full, name, asked.Section(small=small, dataset=dataset, protocol=protocol, cells=cells))
-        return pages.files_of(one, home)[home.leaderboards / "reproductions" / f"{one.full}.md"]
+        return to_markdown(document(one, home))
 
     def test_every_printed_number_is_the_published_one(self, found: dict[str, Reproduction], tmp_path: Path) -> None:
         """All 22 tables, read back from their pages, row by row: nothing is lost, rounded or swapped."""
@@ -489,11 +490,12 @@ class TestPages:
     @pytest.mark.parametrize(
         ("changes", "reason"),
         [
-            ({"dataset": "msvd-mine"}, "the data set (msvd-mine"),
-            ({"protocol": "standard"}, "the protocol (standard"),
-            ({"subset": [9, 8, 7]}, "the clips (the first 9/8/7 of train"),
-            ({"splits": "other"}, "the split lists (other, the paper's are default)"),
-            ({"split": "val"}, "the split (val, the paper's is test)"),
+            ({"dataset": "msvd-mine"}, "another data set (msvd-mine)"),
+            ({"protocol": "standard"}, "the standard protocol"),
+            ({"subset": [9, 8, 7]}, "a subset of the clips (9/8/7 of train, validation and test)"),
+            ({"splits": "other"}, "other split lists (other)"),
+            ({"split": "val"}, "another split (val)"),
+            ({"absent_streams": ["audio"]}, "streams that are not there (audio)"),
         ],
     )
     def test_what_is_not_comparable_says_why(
@@ -501,23 +503,38 @@ class TestPages:
     ) -> None:
         made = [record(seed=seed, **as_printed(**changes)) for seed in (0, 1)]
         page = self.make(Home(tmp_path), found["recnet/table4"], {"table4: row 3": made})
-        assert reason in page
-        assert rows_of(page, "Half")[2]["verdict"] == "not comparable"
+        assert f"Not comparable with the printed numbers, because of {reason}." in page
+        row = rows_of(page, "Half")[2]
+        assert not {"CIDEr difference", "verdict"} & set(row), "no difference between numbers that are not comparable"
+        assert (row["CIDEr paper"], row["CIDEr here"]) == ("76.2", "25.00 ± 0.00 (2)")
+
+    def test_gains_over_the_papers_base_stand_where_differences_may_not(
+        self, found: dict[str, Reproduction], tmp_path: Path
+    ) -> None:
+        """Table 4 of RecNet prints 76.2 and 80.3 with all clips, 72.2 and 78.9 with half of them."""
+        made = {
+            f"table4: row {number}": [
+                record(method=method, seed=0, made={"cider": score}, subset=[9, 8, 7], **as_printed())
+            ]
+            for number, method, score in ((3, "salstm", 20.0), (4, "recnet", 27.5), (2, "vre", 30.0))
+        }
+        rows = rows_of(self.make(Home(tmp_path), found["recnet/table4"], made), "Half")
+        gains = [(row["base"], row["CIDEr gain, paper"], row["CIDEr gain, here"]) for row in rows]
+        assert gains[3] == ("salstm:xe", "+4.10", "+7.50")
+        assert {*gains[:3]} == {(NOTHING, NOTHING, NOTHING)}, "the base of half the clips was not run"
 
     def test_a_declared_reason(self, found: dict[str, Reproduction], tmp_path: Path) -> None:
         made = [record(method="s2vt", seed=seed, **as_printed()) for seed in (0, 1)]
         rows = rows_of(self.make(Home(tmp_path), found["hail/table2"], {"table2: row 1": made}), "Loss")
-        assert (rows[0]["verdict"], rows[0]["remarks"]) == (
-            "not comparable",
-            "not comparable: the paper does not state its features",
-        )
+        assert "verdict" not in rows[0]
+        assert rows[0]["remarks"] == "not comparable: the paper does not state its features"
         assert rows[2]["remarks"] == "not run"
 
     def test_events_are_compared_only_by_the_papers_rules(self, found: dict[str, Reproduction], tmp_path: Path) -> None:
         terms: dict[str, Any] = {"dataset": "activitynet", "split": "val", "splits": "paper", "protocol": "paper"}
         by_clips = record(seed=0, **terms)
         page = self.make(Home(tmp_path / "a"), found["recnet/table5"], {"table5: row 1": [by_clips]})
-        assert "the scoring (COCO over clips, the paper's is densevid)" in page
+        assert "scores by COCO's rules and not by densevid" in page
         assert "chosen on the validation clips, which are those reported" in page
         names = ("cider", "densevid_cider")
         scores = {
@@ -541,7 +558,7 @@ class TestPages:
         made = {"table4: row 3": [done, failed], "table4: row 4": [waiting], "table4: row 2": [gone]}
         self.make(home, found["recnet/table4"], made)
         (cell_folder(home.results, gone) / "record.json").unlink()
-        page = pages.files_of(found["recnet/table4"], home)[home.leaderboards / "reproductions/recnet/table4.md"]
+        page = to_markdown(document(found["recnet/table4"], home))
         rows = rows_of(page, "Half")
         assert [row["remarks"] for row in rows] == [
             "not run",
@@ -568,10 +585,10 @@ class TestPages:
     def test_in_small_the_page_says_so_at_the_top(self, found: dict[str, Reproduction], tmp_path: Path) -> None:
         made = {"table4: row 3": [record(dataset="shapes", subset=list(SMALL.subset))]}
         page = self.make(Home(tmp_path), found["recnet/table4"], made, dataset="shapes", small=True)
-        assert page.index("**Made in small.**") < page.index("## 1. In small: shapes, standard protocol")
+        assert page.index("Made in small.") < page.index("## 1. In small: shapes, standard protocol")
         assert "`bench reproduce recnet/table4 scale=small`" in page
         assert "have not been run on the data of the paper here" in page
-        assert "**Made in small.**" not in self.make(Home(tmp_path / "full"), found["recnet/table4"], {})
+        assert "Made in small." not in self.make(Home(tmp_path / "full"), found["recnet/table4"], {})
 
     def test_controls_follow_the_printed_rows(self, found: dict[str, Reproduction], tmp_path: Path) -> None:
         rows = rows_of(self.make(Home(tmp_path), found["etenet/table1"], {}), "Main")
@@ -588,15 +605,17 @@ class TestPages:
         written = pages.write(home)
         assert [path.relative_to(home.leaderboards).as_posix() for path in written] == [
             "reproductions/recnet/table4.md",
+            "reproductions/recnet/table4.html",
             "reproductions/README.md",
+            "reproductions/index.html",
         ]
         before = {path: path.read_bytes() for path in written}
         assert pages.write(home) == []
         assert pages.write(home, check=True) == []
         put(home.results, one.model_copy(update={"scores": {"test": {**one.scores["test"], "cider": 99.0}}}))
-        assert pages.write(home, check=True) == written[:1]
+        assert pages.write(home, check=True) == written[:2]
         assert {path: path.read_bytes() for path in written} == before, "--check writes nothing"
-        assert pages.write(home) == written[:1]
+        assert pages.write(home) == written[:2]
 
     def test_without_anything_asked_for_there_are_no_pages(self, tmp_path: Path) -> None:
         assert pages.write(Home(tmp_path)) == []
