@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import BenchError
-from bench.cell.job import Job, Score, ScoringDesk, state_of
+from bench.cell.job import CellScorer, Job, Score, state_of
 from bench.cell.provenance import provenance
 from bench.data.corpus import load_corpus
 from bench.data.source import Corpus
@@ -71,11 +71,11 @@ def evaluate(
         folder,
         Record(schema=1, key=cell.key, state="unscored", config=published, provenance=facts, external=external),
     )
-    desk = ScoringDesk(score)
+    scorer = CellScorer(score)
     try:
-        outcome = desk.score(Job(cell.key, name, str(folder), str(home.root), config))
+        outcome = scorer.score(Job(cell.key, name, str(folder), str(home.root), config))
     finally:
-        desk.close()
+        scorer.close()
     if outcome.state != "done":
         raise BenchError(f"{predictions} is read and its captions fit, but not scored: {outcome.message}")
     return read_record(folder / RECORD)

@@ -1,7 +1,7 @@
-"""One cell: fit, decode, score. Runs in whatever process the runner placed it in.
+"""One cell: fit and decode. Runs in whatever process the runner placed it in.
 
 The folder of a cell holds `work/` (curves so far, progress, resume state, log) while it trains. When captions are decoded,
-predictions, curves and checkpoint are moved into place and an `unscored` record says so; scoring fills it.
+predictions, curves and checkpoint are moved into place and an `unscored` record is written, which `bench.cell.scores` fills.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,19 +21,17 @@ import torch
 from bench import BenchError
 from bench.cell import checkpoint
 from bench.cell.checkpoint import CHECKPOINT, method_code
-from bench.cell.events import score_events
-from bench.cell.inputs import corpus_of, gather
+from bench.cell.inputs import gather
 from bench.cell.provenance import now, provenance
 from bench.cell.traces import keep_alternatives, keep_traces
 from bench.cell.workbench import Workbench
 from bench.declare.registry import method as card_of
-from bench.evaluation.ngrams import VocabularyTooLargeError
 from bench.home import Home
 from bench.method import Caption, Clips, Method, Vocabulary, WordLoss
-from bench.records.clip_scores import EARLIER_STATISTICS, SCORES, write_scores
+from bench.plan.cells import Cell
 from bench.records.curves import CURVES
 from bench.records.schema import Record
-from bench.records.store import PREDICTIONS, Prediction, read_predictions, read_record, write_predictions, write_record
+from bench.records.store import PREDICTIONS, Prediction, write_predictions, write_record
 from bench.training import plain_loss
 
 
@@ -42,8 +40,6 @@ def run_cell(config: dict[str, Any], root: str) -> None:
 
     What goes wrong is written as a `failed` record with its stage, and raised again.
     """
-    from bench.plan.cells import Cell
-
     home = Home(Path(root))
     cell = Cell(config)
     folder = cell.folder(home)
@@ -54,16 +50,16 @@ def run_cell(config: dict[str, Any], root: str) -> None:
     with _failures(folder, cell.key, config, stage):
         torch.use_deterministic_algorithms(True, warn_only=True)
         _forget_unfinished(folder)
-        bench = Fitting(config, work, home)
-        method = bench.build()
-        bench.fit(method)
+        trainer = Trainer(config, work, home)
+        method = trainer.build()
+        trainer.fit(method)
         stage["name"] = "decode"
-        captions, seconds = bench.decode(method)
-        _finish(folder, cell.key, config, bench, method, captions, seconds, started)
+        captions, seconds = trainer.decode(method)
+        _finish(folder, cell.key, config, trainer, method, captions, seconds, started)
 
 
-class Fitting:
-    """Inputs and workbench of one cell, tied together: the clips' meter counts into the run."""
+class Trainer:
+    """Inputs and workbench of one cell: what its training clips hand out, and how long they take, counts into the run."""
 
     def __init__(
         self, config: Mapping[str, Any], work: Path, home: Home, workbench: type[Workbench] = Workbench
@@ -107,7 +103,7 @@ def word_loss(config: Mapping[str, Any], train: Clips) -> WordLoss:
 
 
 @contextmanager
-def _failures(folder: Path, key: str, config: dict[str, Any], stage: Mapping[str, str]) -> Any:
+def _failures(folder: Path, key: str, config: dict[str, Any], stage: Mapping[str, str]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
@@ -128,15 +124,15 @@ def _finish(
     folder: Path,
     key: str,
     config: dict[str, Any],
-    bench: Fitting,
+    trainer: Trainer,
     method: Method,
     captions: list[Caption],
     decode_seconds: float,
     started: str,
 ) -> None:
-    run, vocabulary = bench.run, bench.inputs.vocabulary
+    run, vocabulary = trainer.run, trainer.inputs.vocabulary
     state = {name: value.detach().cpu().contiguous() for name, value in method.state_dict().items()}
-    checkpoint.save(folder / CHECKPOINT, state, config, vocabulary, bench.inputs.target.streams)
+    checkpoint.save(folder / CHECKPOINT, state, config, vocabulary, trainer.inputs.target.streams)
     write_predictions(folder / PREDICTIONS, [Prediction(c.clip, c.text, c.log_probability) for c in captions])
     shutil.copyfile(run.work / CURVES, folder / CURVES)
     keep_traces(run.work, captions)
@@ -198,40 +194,3 @@ def _peak_memory() -> float:
         return torch.cuda.max_memory_allocated() / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**10 if sys.platform != "darwin" else peak / 2**20
-
-
-def score_cell(config: dict[str, Any], root: str, scorer: Any) -> None:
-    """Score the predictions of an unscored cell against the references of its split; fills its record.
-
-    Events of a data set that declares densevid's rules are scored by them as well, under protocol=paper.
-    """
-    from bench.plan.cells import Cell
-
-    home = Home(Path(root))
-    folder = Cell(config).folder(home)
-    record = read_record(folder / "record.json")
-    split = config["split"]
-    corpus = corpus_of(config, home)
-    ids = corpus.splits[split]
-    references = {clip: [caption.text for caption in corpus.captions[clip]] for clip in ids}
-    predictions = read_predictions(folder / PREDICTIONS, ids)
-    started = time.monotonic()
-    try:
-        scores = scorer.score(references, predictions)
-        by_event, event_signatures = score_events(config, predictions, home, scorer)
-    except VocabularyTooLargeError as error:
-        raise BenchError(f"data set {config['dataset']}, split {split}: {error}") from error
-    write_scores(folder / SCORES, ids, scores.clips, scores.statistics)
-    (folder / EARLIER_STATISTICS).unlink(missing_ok=True)
-    content = record.model_dump(by_alias=True)
-    content["state"] = "done"
-    content["scores"] = {split: {name: percent(value) for name, value in (scores.corpus | by_event).items()}}
-    content["signatures"] = {split: scores.signatures(split) | event_signatures}
-    if content["ledger"] is not None:
-        content["ledger"]["score_seconds"] = round(time.monotonic() - started, 3)
-    write_record(folder, Record.model_validate(content))
-
-
-def percent(value: float) -> float:
-    """A score on the papers' scale of 100, to nine digits behind the point: enough to compare, free of rounding noise."""
-    return round(100.0 * float(value), 9)

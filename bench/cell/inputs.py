@@ -10,10 +10,9 @@ import numpy as np
 
 from bench import BenchError
 from bench.data.batches import CorpusClips, StreamSource
-from bench.data.corpus import load_corpus
+from bench.data.corpus import corpus_of
 from bench.data.source import Corpus
 from bench.data.text import build_vocabulary, tokenize_all
-from bench.declare.registry import dataset as find_dataset
 from bench.features.cache import Cache
 from bench.features.node_copy import local_copy
 from bench.home import Home
@@ -32,12 +31,6 @@ class Inputs:
     target: CorpusClips
     val_references: dict[str, list[tuple[str, ...]]]
     vocabulary: Vocabulary
-
-
-def corpus_of(config: Mapping[str, Any], home: Home) -> Corpus:
-    """The corpus that a cell's declaration names, with its split rule and subset."""
-    definition = find_dataset(config["dataset_path"] or config["dataset"])
-    return load_corpus(definition, home, splits=config["splits"], subset=config["subset"])
 
 
 def budget_of(config: Mapping[str, Any], home: Home) -> int:

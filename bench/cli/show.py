@@ -89,7 +89,7 @@ def compare(argv: Sequence[str]) -> int:
     Example: bench compare recnet:local salstm dataset=msrvtt1000
     """
     asked = parse(Compare, argv)
-    from bench.cell.scored import gather
+    from bench.cell.scores import gather
     from bench.reports.compare import Side, check, facts, render
     from bench.reports.lookup import find_row
 
@@ -117,7 +117,7 @@ def show(argv: Sequence[str]) -> int:
     Example: bench show 402034cc
     """
     asked = parse(Show, argv)
-    from bench.cell.scored import gather
+    from bench.cell.scores import gather
     from bench.declare.registry import find_methods
     from bench.plan.cells import defaults
     from bench.reports.lookup import find_record

@@ -19,7 +19,7 @@ import torch
 import yaml
 
 from bench.cell.checkpoint import build as build_method
-from bench.cell.fit import Fitting, run_cell
+from bench.cell.fit import Trainer, run_cell
 from bench.cell.inputs import Inputs
 from bench.data.batches import CorpusClips
 from bench.declare.registry import dataset, method_entry
@@ -104,14 +104,14 @@ class Bench:
     @contextmanager
     def _keeping(self) -> Iterator[None]:
         """Keep the method that a cell builds and its clips: later checks decode with it."""
-        original = Fitting.build
+        original = Trainer.build
 
-        def build(fitting: Fitting) -> Method:
-            made = original(fitting)
-            self._made = (made, fitting.inputs)
+        def build(trainer: Trainer) -> Method:
+            made = original(trainer)
+            self._made = (made, trainer.inputs)
             return made
 
-        with mock.patch.object(Fitting, "build", build):
+        with mock.patch.object(Trainer, "build", build):
             yield
 
     def again(self, cell: Cell) -> Record:
@@ -169,7 +169,7 @@ class Bench:
         """Files that a cell of another seed opened: (path, for writing, by `fit` or `decode`)."""
         if self._watched is None:
             inside = {"method": False}
-            fit, decode = Fitting.fit, Fitting.decode
+            fit, decode = Trainer.fit, Trainer.decode
 
             def within(call: Callable[..., Any]) -> Callable[..., Any]:
                 def watched(*given: Any) -> Any:
@@ -183,8 +183,8 @@ class Bench:
 
             with (
                 _opened(inside) as seen,
-                mock.patch.object(Fitting, "fit", within(fit)),
-                mock.patch.object(Fitting, "decode", within(decode)),
+                mock.patch.object(Trainer, "fit", within(fit)),
+                mock.patch.object(Trainer, "decode", within(decode)),
             ):
                 self.run(2)
             self._watched = seen

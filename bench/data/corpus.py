@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from bench import BenchError
 from bench.data.readers import FORMATS
@@ -11,6 +12,7 @@ from bench.data.readers.shapes import shapes_corpus
 from bench.data.source import Corpus, Source
 from bench.data.splits import OFFICIAL, SPLITS, Names, expand, published, read_list, split_clips
 from bench.declare.dataset import CaptionSource, Clip, Counts, DatasetDefinition
+from bench.declare.registry import dataset
 from bench.errors import Finding, many, named
 from bench.home import Home
 
@@ -39,6 +41,12 @@ def load_corpus(
     if subset is not None:
         chosen = _first_of_each(definition, chosen, subset)
     return _assemble(definition, source, chosen)
+
+
+def corpus_of(config: Mapping[str, Any], home: Home) -> Corpus:
+    """The corpus that a cell's configuration names, with its split rule and subset."""
+    definition = dataset(config.get("dataset_path") or config["dataset"])
+    return load_corpus(definition, home, splits=config.get("splits") or "default", subset=config.get("subset"))
 
 
 def all_clips(definition: DatasetDefinition, home: Home) -> tuple[dict[str, Clip], dict[str, str]]:

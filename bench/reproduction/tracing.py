@@ -17,10 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench import BenchError
-from bench.cell.inputs import corpus_of
 from bench.cell.pixels import Pixels
 from bench.cell.replay import Trained, declared, held_for_backward, last_states, load
-from bench.data.corpus import load_corpus
+from bench.data.corpus import corpus_of, load_corpus
 from bench.data.source import Corpus
 from bench.data.text import tokenize_all
 from bench.declare.registry import dataset, method_entry

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Literal, Protocol
 
 from bench import BenchError
-from bench.cell.job import Job, Outcome, Score, ScoringDesk, Work, train
+from bench.cell.job import CellScorer, Job, Outcome, Score, Work, train
 
 Kind = Literal["train", "score"]
 LOCAL = "local"  # the address of a Ray of this command's own
@@ -52,7 +52,7 @@ class InlineBackend:
 
     def __init__(self, work: Work | None = None, score: Score | None = None) -> None:
         self._work = work
-        self._scorer = ScoringDesk(score)
+        self._scorer = CellScorer(score)
         self._submitted: deque[tuple[Kind, Job]] = deque()
 
     def admit(self, waiting: Iterable[Job]) -> Job | None:

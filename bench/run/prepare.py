@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import BenchError
-from bench.cell.allocator import keep_freed
+from bench.cell.job import keep_freed
 from bench.data.corpus import all_clips
 from bench.declare.dataset import DatasetDefinition
 from bench.home import Home

@@ -16,7 +16,7 @@ from ray.exceptions import LocalRayletDiedError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from bench import BenchError
-from bench.cell.job import Job, Outcome, Score, ScoringDesk, Work, record_failure, train
+from bench.cell.job import CellScorer, Job, Outcome, Score, Work, record_failure, train
 from bench.declare.card import Resources
 from bench.home import Home
 from bench.run.admission import Available, Request, choose
@@ -109,7 +109,7 @@ class RayBackend:
             # driver, not beside cells that are being timed. An actor that asks for nothing at all is placed by a node
             # drawn at random, which may not know this one yet; one byte makes it this node's own decision.
             here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-            actor = ray.remote(num_cpus=0, memory=1, max_restarts=RETRIES, max_task_retries=RETRIES)(ScoringDesk)
+            actor = ray.remote(num_cpus=0, memory=1, max_restarts=RETRIES, max_task_retries=RETRIES)(CellScorer)
             self._scorer = actor.options(scheduling_strategy=here).remote(self._score)
         return self._scorer.score.remote(job)
 

@@ -101,7 +101,7 @@ class Gallery:
         return strip(look, rows, places, frames)
 
     def _counts_of(self, record: Record, path: str | None) -> Mapping[str, int]:
-        from bench.cell.scored import references
+        from bench.cell.scores import references
 
         asked = [
             path or record.dataset,

@@ -24,7 +24,7 @@ def run_trial(job: Job, tell: Tell, shelf: Shelf | None = None) -> None:
     """
     import torch
 
-    from bench.cell.fit import Fitting
+    from bench.cell.fit import Trainer
     from bench.cell.workbench import Workbench
     from bench.home import Home
 
@@ -53,14 +53,14 @@ def run_trial(job: Job, tell: Tell, shelf: Shelf | None = None) -> None:
         shelf.fetch(job.key, work / RESUME)
     (work / REASON).unlink(missing_ok=True)
     try:
-        fitting = Fitting(job.config, work, Home(Path(job.root)), Watched)
-        fitting.fit(fitting.build())
+        trainer = Trainer(job.config, work, Home(Path(job.root)), Watched)
+        trainer.fit(trainer.build())
     except Exception as error:
         # Ray hands an error on as a file of its own, which is not always there yet when the trial is told to have failed.
         (work / REASON).write_text(sentence(error), encoding="utf-8")
         raise
     curve = curve_of(folder)
-    last = curve[-1] if curve else (fitting.run.captions, float("nan"))
+    last = curve[-1] if curve else (trainer.run.captions, float("nan"))
     tell({VALUE: last[1], CAPTIONS: last[0], ENDED: True})
 
 

@@ -10,7 +10,7 @@ import time
 
 import torch
 
-from bench.cell.allocator import keep_freed
+from bench.cell.job import keep_freed
 from tests.perf import (
     cells,
     decoding,

@@ -10,7 +10,7 @@ import time
 
 import torch
 
-from bench.cell.allocator import keep_freed
+from bench.cell.job import keep_freed
 from tests.perf.generated import MSVD, batch
 from tests.perf.rows import Row
 from tests.perf.timing import at_once

@@ -20,7 +20,7 @@ import hdf5plugin  # noqa: F401  (the filter of the cache)
 import numpy as np
 import torch
 
-from bench.cell.allocator import keep_freed
+from bench.cell.job import keep_freed
 from bench.declare.dataset import Clip
 from bench.features.cache import Cache, CacheWriter
 from bench.features.extract import Extractor, extract_stream

@@ -95,7 +95,7 @@ def epoch(clips: int) -> tuple[float, float]:
 def alone(call: str, threads: int) -> list[float]:
     """What a call of this module returns in a process of its own, which keeps freed memory as a cell's does."""
     program = (
-        "from bench.cell.allocator import keep_freed; keep_freed(); "
+        "from bench.cell.job import keep_freed; keep_freed(); "
         f"import torch; torch.set_num_threads({threads}); from tests.perf import memory; "
         f"found = memory.{call}; print(*(found if isinstance(found, tuple) else [found]))"
     )

@@ -17,7 +17,7 @@ from record_factory import config, content, put, record
 
 from bench import BenchError
 from bench.cell.external import evaluate
-from bench.cell.scored import gather
+from bench.cell.scores import gather
 from bench.cli.main import main
 from bench.declare.registry import read_definition
 from bench.evaluation import meteor

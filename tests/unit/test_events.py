@@ -18,9 +18,9 @@ from oracles import densevid as oracle
 from pycocoevalcap.meteor import meteor as official_meteor
 
 from bench import BenchError
-from bench.cell.events import score_events
-from bench.cell.fit import run_cell, score_cell
+from bench.cell.fit import run_cell
 from bench.cell.inputs import gather
+from bench.cell.scores import score_cell, score_events
 from bench.declare.registry import dataset
 from bench.evaluation import meteor
 from bench.evaluation.metrics import METRICS, PREFIX

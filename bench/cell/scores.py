@@ -1,31 +1,119 @@
-"""The clips of scored cells: captions, scores, references, and the statistics of which corpus BLEU and METEOR are made.
+"""Scores of cells: filled into a record, and read back clip by clip for those who look at single captions.
 
-Statistics are read from beside the record. For cells that were scored before they were kept there, or before the metric came,
-they are counted again from captions and references, where these and Java are on this machine.
+Statistics, of which corpus BLEU and METEOR are made, are read from beside the record. For cells that were scored before they
+were kept there, or before the metric came, they are counted again from captions and references, where these and Java are here.
 """
 
 from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from bench import BenchError
-from bench.data.corpus import load_corpus
+from bench.data.corpus import corpus_of, read_source
+from bench.data.source import Source
+from bench.data.splits import source_part
+from bench.declare.dataset import Clip
 from bench.declare.registry import dataset as find_dataset
+from bench.evaluation.densevid import Event
 from bench.evaluation.java import ScoringUnavailable
-from bench.evaluation.metrics import MEANS, METRICS, made_of, outdated
-from bench.evaluation.ngrams import Floats
+from bench.evaluation.metrics import MEANS, METRICS, PREFIX, made_of, outdated
+from bench.evaluation.ngrams import Floats, VocabularyTooLargeError
 from bench.evaluation.scorer import Scorer, digest
 from bench.evaluation.statistics import corpus_mean, corpus_scores
 from bench.home import Home
-from bench.records.clip_scores import SCORES, STATISTICS, CellClips, read_scores, read_statistics
+from bench.plan.cells import Cell
+from bench.records.clip_scores import (
+    EARLIER_STATISTICS,
+    SCORES,
+    STATISTICS,
+    CellClips,
+    read_scores,
+    read_statistics,
+    write_scores,
+)
 from bench.records.schema import Record
-from bench.records.store import PREDICTIONS, cell_folder, read_predictions
+from bench.records.store import PREDICTIONS, RECORD, cell_folder, read_predictions, read_record, write_record
 
 NEAR = 1e-5  # percent: clip scores are written to six digits
+
+
+def score_cell(config: dict[str, Any], root: str, scorer: Scorer) -> None:
+    """Score the predictions of an unscored cell against the references of its split; fills its record.
+
+    Events of a data set that declares densevid's rules are scored by them as well, under protocol=paper.
+    """
+    home = Home(Path(root))
+    folder = Cell(config).folder(home)
+    record = read_record(folder / RECORD)
+    split = config["split"]
+    corpus = corpus_of(config, home)
+    ids = corpus.splits[split]
+    references = {clip: [caption.text for caption in corpus.captions[clip]] for clip in ids}
+    predictions = read_predictions(folder / PREDICTIONS, ids)
+    started = time.monotonic()
+    try:
+        scores = scorer.score(references, predictions)
+        by_event, event_signatures = score_events(config, predictions, home, scorer)
+    except VocabularyTooLargeError as error:
+        raise BenchError(f"data set {config['dataset']}, split {split}: {error}") from error
+    write_scores(folder / SCORES, ids, scores.clips, scores.statistics)
+    (folder / EARLIER_STATISTICS).unlink(missing_ok=True)
+    content = record.model_dump(by_alias=True)
+    content["state"] = "done"
+    content["scores"] = {split: {name: percent(value) for name, value in (scores.corpus | by_event).items()}}
+    content["signatures"] = {split: scores.signatures(split) | event_signatures}
+    if content["ledger"] is not None:
+        content["ledger"]["score_seconds"] = round(time.monotonic() - started, 3)
+    write_record(folder, Record.model_validate(content))
+
+
+def percent(value: float) -> float:
+    """A score on the papers' scale of 100, to nine digits behind the point: enough to compare, free of rounding noise."""
+    return round(100.0 * float(value), 9)
+
+
+def score_events(
+    config: Mapping[str, Any], captions: Mapping[str, str], home: Home, scorer: Scorer
+) -> tuple[dict[str, float], dict[str, str]]:
+    """(scores, signatures) by `densevid_` and the metric, in pycocoevalcap's units; both empty where the rules do not apply.
+
+    They apply under protocol=paper to a data set whose definition names `densevid` parts, where all clips of `captions`
+    are events of the first part. References are all events that the parts annotate in the videos of these clips.
+    Raises BenchError for a first part that the caption files do not declare, and for clips without times.
+    """
+    definition = find_dataset(config["dataset_path"] or config["dataset"])
+    if config["protocol"] != "paper" or not definition.densevid:
+        return {}, {}
+    choice, files = definition.caption_source(home)
+    source = read_source(choice, files, definition.name)
+    if not captions.keys() <= set(source_part(definition, source, definition.densevid[0])):
+        return {}, {}
+    parts = [part for part in definition.densevid if part in source.parts]  # val_2 is a file that may be absent
+    made = [_event(source.clips[clip], text) for clip, text in captions.items()]
+    videos = {event.video for event in made}
+    found = scorer.score_events(made, list(_annotated(source, parts, videos)))
+    scores = {PREFIX + metric: value for metric, value in found.corpus.items()}
+    return scores, found.signatures(config["split"], parts)
+
+
+def _annotated(source: Source, parts: Sequence[str], videos: set[str]) -> Iterator[Event]:
+    """The events of `parts` that lie in `videos`, in file order. Dropped ones have no length and overlap with nothing."""
+    for part in parts:
+        for clip in source.parts[part]:
+            if clip in source.clips and source.clips[clip].video in videos:
+                yield from (_event(source.clips[clip], caption.text) for caption in source.captions[clip])
+
+
+def _event(clip: Clip, text: str) -> Event:
+    if clip.start is None or clip.end is None:
+        raise BenchError(f"densevid's rules compare times, and clip {clip.id} has none: leave `densevid` out")
+    return Event(clip.video, clip.start, clip.end, text)
 
 
 @dataclass(frozen=True)
@@ -89,13 +177,7 @@ def _check(record: Record, path: Path, metric: str, found: float) -> None:
 def references(record: Record, home: Home, dataset: str | None) -> tuple[dict[str, tuple[str, ...]], list[str]]:
     """References of the record's split by clip, or no reference and why there is none."""
     try:
-        config = record.config
-        corpus = load_corpus(
-            find_dataset(dataset or record.dataset),
-            home,
-            splits=config.get("splits") or "default",
-            subset=config.get("subset"),
-        )
+        corpus = corpus_of({**record.config, "dataset_path": dataset}, home)
     except BenchError as error:
         return {}, [f"References are not shown: {error}"]
     found = {clip: tuple(caption.text for caption in corpus.captions[clip]) for clip in corpus.splits[record.split]}
