@@ -140,9 +140,9 @@ def sees_no_padding(bench: Bench) -> None:
 def looks_at_the_clips(bench: Bench) -> None:
     """Clips that show different things are not all the same to the method."""
     bench.need_steady()
-    told = [caption.log_probability for caption in bench.decode()]
-    assert max(told) - min(told) > 1e-6, (
-        f"every clip has the log-probability {told[0]:.6f}: are the streams read at all?"
+    found = [caption.log_probability for caption in bench.decode()]
+    assert max(found) - min(found) > 1e-6, (
+        f"every clip has the log-probability {found[0]:.6f}: are the streams read at all?"
     )
 
 
@@ -163,15 +163,15 @@ def keeps_to_its_words(bench: Bench) -> None:
 def tells_how_likely(bench: Bench) -> None:
     """Log-probabilities are those of whole captions: none above 0, the best beam first, in all no more than certainty."""
     for caption in bench.decode(beam=20):
-        told = {caption.text: caption.log_probability} | dict(caption.alternatives)
-        wrong = [value for value in told.values() if not value <= 0]
+        beams = {caption.text: caption.log_probability} | dict(caption.alternatives)
+        wrong = [value for value in beams.values() if not value <= 0]
         assert not wrong, f"clip {caption.clip} has a caption of log-probability {wrong[0]}"
-        total = sum(math.exp(value) for value in told.values())
+        total = sum(math.exp(value) for value in beams.values())
         assert total <= 1 + NEAR, (
-            f"the {len(told)} beams of clip {caption.clip} have probabilities that sum to {total:.2f}: a log-probability is "
+            f"the {len(beams)} beams of clip {caption.clip} have probabilities that sum to {total:.2f}: a log-probability is "
             "the sum over the words and the end mark, not their mean"
         )
-        best = max(told.values())
+        best = max(beams.values())
         assert best <= caption.log_probability + NEAR, (
             f"clip {caption.clip} has the log-probability {caption.log_probability:.4f}, and a beam behind it {best:.4f}"
         )
@@ -315,7 +315,7 @@ class _Asked(BaseException):
 
 def trains_by_the_loss_of_its_run(bench: Bench) -> None:
     """Where the card takes a loss, `fit` trains by the run's: no row may be named after a loss that taught it nothing."""
-    bench.run()  # a method that cannot train at all is no matter of this check
+    bench.run()  # a method that cannot train at all fails another check
     cell = bench.cell(3)
     if not bench.card.takes_loss(cell.config["settings"]):
         return
@@ -376,7 +376,9 @@ def examine(method: str, place: Path, names: Sequence[str] = ()) -> Iterator[Fin
         except NotChecked as error:
             yield Finding(name, "not checked", str(error))
         except Exception as error:
-            told = str(error) if isinstance(error, AssertionError | BenchError) else f"{type(error).__name__}: {error}"
-            yield Finding(name, "failed", " ".join(told.split()))
+            reason = (
+                str(error) if isinstance(error, AssertionError | BenchError) else f"{type(error).__name__}: {error}"
+            )
+            yield Finding(name, "failed", " ".join(reason.split()))
         else:
             yield Finding(name, "passed")

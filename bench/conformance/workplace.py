@@ -36,7 +36,7 @@ SMALL = {"width": 16, "embedding": 12, "attention": 8, "dropout": 0.3}
 
 
 class NotChecked(Exception):  # noqa: N818 - no fault of the method
-    """A check could not be made, because of a fault that another check tells."""
+    """A check could not be made, because of a fault that another check reports."""
 
 
 class CellFailed(NotChecked):
@@ -60,7 +60,7 @@ class Bench:
         more = self.card.variants[variant or self.card.default].needs
         streams = list(dict.fromkeys(["frames", *self.card.streams.needs, *self.card.streams.uses, *more]))
         self.definition = write_corpus(place, streams)
-        with contextlib.redirect_stdout(io.StringIO()):  # where the caches lie is no news here
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints where the caches lie
             prepare(dataset(str(self.definition)), self.home)
         self._cells: dict[tuple[int, tuple[str, ...]], Cell] = {}
         self._records: dict[str, Record | CellFailed] = {}
@@ -70,15 +70,15 @@ class Bench:
         self._watched: list[tuple[str, bool, bool]] | None = None
 
     def cell(self, seed: int = 0, *more: str) -> Cell:
-        """The cell of this seed and these words of the command line."""
+        """The cell of this seed and these arguments of the command line."""
         if (seed, more) not in self._cells:
             self._cells[(seed, more)] = self._cell(seed, more)
         return self._cells[(seed, more)]
 
     def _cell(self, seed: int, more: Sequence[str]) -> Cell:
         shared = [f"model.{name}={value}" for name, value in SMALL.items() if name in self.card.settings]
-        words = [f"methods={self.method}", f"dataset={self.definition}", f"seeds=[{seed}]", *shared, *more]
-        return cells(parse(words), self.home)[0]  # a frames-only twin, if there is one, comes second
+        argv = [f"methods={self.method}", f"dataset={self.definition}", f"seeds=[{seed}]", *shared, *more]
+        return cells(parse(argv), self.home)[0]  # a frames-only twin, if there is one, comes second
 
     def run(self, seed: int = 0, *more: str) -> tuple[Cell, Record]:
         """The cell of this seed, run at most once. Raises CellFailed where it did not come to its end."""
@@ -191,12 +191,12 @@ class Bench:
         return self._watched
 
 
-_LISTENERS: list[tuple[dict[str, bool], list[tuple[str, bool, bool]]]] = []
+_RECORDINGS: list[tuple[dict[str, bool], list[tuple[str, bool, bool]]]] = []
 
 
-def _listen(event: str, arguments: tuple[Any, ...]) -> None:
-    if _LISTENERS and event == "open" and isinstance(arguments[0], str | bytes | os.PathLike):
-        inside, seen = _LISTENERS[-1]
+def _record_open(event: str, arguments: tuple[Any, ...]) -> None:
+    if _RECORDINGS and event == "open" and isinstance(arguments[0], str | bytes | os.PathLike):
+        inside, seen = _RECORDINGS[-1]
         flags = arguments[2]
         writes = isinstance(flags, int) and bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
         seen.append((os.path.realpath(os.fsdecode(arguments[0])), writes, inside["method"]))
@@ -206,14 +206,14 @@ def _listen(event: str, arguments: tuple[Any, ...]) -> None:
 def _opened(inside: dict[str, bool]) -> Iterator[list[tuple[str, bool, bool]]]:
     """Files that Python code of this process opens. An audit hook cannot be taken off, so it is set once."""
     if not getattr(sys, "_bench_listens", False):
-        sys.addaudithook(_listen)
+        sys.addaudithook(_record_open)
         sys._bench_listens = True  # type: ignore[attr-defined]
     seen: list[tuple[str, bool, bool]] = []
-    _LISTENERS.append((inside, seen))
+    _RECORDINGS.append((inside, seen))
     try:
         yield seen
     finally:
-        _LISTENERS.pop()
+        _RECORDINGS.pop()
 
 
 SECRET = "zyxwvunplanted"
@@ -274,7 +274,7 @@ def write_corpus(folder: Path, streams: Sequence[str]) -> Path:
 
 
 def _paint(scenes: Mapping[str, tuple[int, int]]) -> dict[str, dict[str, np.ndarray]]:
-    """`pixels` of every clip, six frames of 64 x 64 with a square on noise: its colour tells the noun, its path the verb; and
+    """`pixels` of every clip, six frames of 64 x 64 with a square on noise: its colour shows the noun, its path the verb; and
     `frames`, what the encoder makes of them."""
     random = np.random.default_rng(8)
     encoder = load_encoder(ENCODER)

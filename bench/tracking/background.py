@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, Protocol
 
 from bench.cell.job import Job, sentence
 from bench.home import Home
 from bench.records.curves import Row
+from bench.records.schema import Record
+from bench.tracking.content import CellLike
 from bench.tracking.gallery import Gallery
 from bench.tracking.stores import OFF, shown
 
@@ -18,45 +20,71 @@ DRAIN_SECONDS = 60.0  # a database that takes longer than this at the end of a r
 LATER = "the records are not affected, and bench mlflow sync writes from them what is missing"
 
 
+class Tracker(Protocol):
+    """What a tracker is called for, in this order; `bench.tracking.client` has MLflow's. All may raise what their store does."""
+
+    def close_stale(self, dataset: str) -> int: ...
+
+    def start_parent(self, dataset: str, method: str, command: str) -> str: ...
+
+    def start_cell(self, cell: CellLike, parent: str) -> str | None: ...
+
+    def log_epoch(self, run_id: str, rows: Sequence[Row]) -> None: ...
+
+    def finish(
+        self,
+        run_id: str,
+        record: Record,
+        folder: Path,
+        table: Mapping[str, Sequence[Any]] | None,
+        pictures: Mapping[str, Sequence[Any]],
+    ) -> None: ...
+
+    def finish_trial(self, run_id: str, state: str, value: float | None, message: str | None) -> None: ...
+
+    def kill(self, run_id: str) -> None: ...
+
+    def end_parent(self, parent: str) -> None: ...
+
+
 class Tracking:
-    """Hands what happens to the tracker, in order. Whatever the tracker raises is told once and stops no cell."""
+    """Hands what happens to the tracker, in order. Whatever the tracker raises is one warning and stops no cell."""
 
     def __init__(
-        self, make_tracker: Callable[[], Any], dataset: str, command: str, warn: Callable[[str], None], home: Home
+        self, make_tracker: Callable[[], Tracker], dataset: str, command: str, warn: Callable[[str], None], home: Home
     ) -> None:
         self._make_tracker, self._dataset, self._command = make_tracker, dataset, command
         self._warn, self._gallery = warn, Gallery(home)
-        self._queue: queue.Queue[Callable[[], None] | None] = queue.Queue()
+        self._queue: queue.Queue[Callable[[Tracker], None] | None] = queue.Queue()
         self._runs: dict[str, str | None] = {}  # by key; None: another command has the cell and its run
         self._parents: dict[str, str] = {}  # by method
         self._ended: set[str] = set()
-        self._tracker: Any = None
-        self._broken = False
+        self._queue.put(self._close_stale)
         self._thread = Thread(target=self._loop, name="mlflow", daemon=True)
-        self._queue.put(self._open)
         self._thread.start()
 
-    def start(self, job: Job, cell: Any) -> None:
+    def start(self, job: Job, cell: CellLike) -> None:
         """A cell begins: its nested run is made, or taken up again."""
 
-        def begin() -> None:
+        def begin(tracker: Tracker) -> None:
             method = str(job.config["method"])
             if method not in self._parents:
-                self._parents[method] = self._tracker.start_parent(self._dataset, method, self._command)
-            self._runs[job.key] = self._tracker.start_cell(cell, self._parents[method])
+                self._parents[method] = tracker.start_parent(self._dataset, method, self._command)
+            self._runs[job.key] = tracker.start_cell(cell, self._parents[method])
 
         self._queue.put(begin)
 
     def curves(self, job: Job, rows: list[Row]) -> None:
         """New rows of a cell's curves."""
-        self._put(job, lambda run: self._tracker.log_epoch(run, rows))
+        self._put(job, lambda tracker, run: tracker.log_epoch(run, rows))
 
-    def finish(self, job: Job, record: Any) -> None:
+    def finish(self, job: Job, record: Record) -> None:
         """A cell has ended with `record`."""
 
-        def end(run: str) -> None:
-            asked = record, Path(job.folder), job.config.get("dataset_path")
-            self._tracker.finish(run, *asked[:2], self._gallery.table(*asked), self._gallery.pictures(*asked))
+        def end(tracker: Tracker, run: str) -> None:
+            folder, path = Path(job.folder), job.config.get("dataset_path")
+            table, pictures = (show(record, folder, path) for show in (self._gallery.table, self._gallery.pictures))
+            tracker.finish(run, record, folder, table, pictures)
             self._ended.add(job.key)
 
         self._put(job, end)
@@ -64,8 +92,8 @@ class Tracking:
     def finish_trial(self, job: Job, state: str, value: float | None, message: str | None) -> None:
         """The trial of a search has ended."""
 
-        def end(run: str) -> None:
-            self._tracker.finish_trial(run, state, value, message)
+        def end(tracker: Tracker, run: str) -> None:
+            tracker.finish_trial(run, state, value, message)
             self._ended.add(job.key)
 
         self._put(job, end)
@@ -76,50 +104,51 @@ class Tracking:
         With `stopped` the runs of the command and of its running cells end as killed; the same command takes the cells' up
         again.
         """
-        self._queue.put(lambda: self._end(stopped))
+        self._queue.put(lambda tracker: self._end(tracker, stopped))
         self._queue.put(None)
         self._thread.join(DRAIN_SECONDS)
         if self._thread.is_alive():
             self._warn(f"MLflow still writes after {DRAIN_SECONDS:.0f} s and is left behind; {LATER}")
 
-    def _put(self, job: Job, tell: Callable[[str], None]) -> None:
-        def step() -> None:
+    def _put(self, job: Job, step: Callable[[Tracker, str], None]) -> None:
+        """Queue a step for the run of a cell, unless the run is another command's."""
+
+        def of_run(tracker: Tracker) -> None:
             run = self._runs[job.key]
             if run is not None:
-                tell(run)
+                step(tracker, run)
 
-        self._queue.put(step)
+        self._queue.put(of_run)
 
-    def _open(self) -> None:
-        self._tracker = self._make_tracker()
-        self._tracker.close_stale(self._dataset)
+    def _close_stale(self, tracker: Tracker) -> None:
+        tracker.close_stale(self._dataset)
 
-    def _end(self, stopped: bool) -> None:
+    def _end(self, tracker: Tracker, stopped: bool) -> None:
         for key, run in self._runs.items():
             if run is not None and key not in self._ended:
-                self._tracker.kill(run)
+                tracker.kill(run)
         for parent in self._parents.values():
-            (self._tracker.kill if stopped else self._tracker.end_parent)(parent)
+            (tracker.kill if stopped else tracker.end_parent)(parent)
 
     def _loop(self) -> None:
-        while (step := self._queue.get()) is not None:
-            if self._broken:
-                continue
-            try:
-                step()
-            except Exception as error:  # whatever a database, a server or a full disk raises: the records stand
-                self._broken = True
-                self._warn(f"MLflow is not kept up in this run ({shown(sentence(error))}); {LATER}")
+        try:
+            tracker = self._make_tracker()
+            while (step := self._queue.get()) is not None:
+                step(tracker)
+        except Exception as error:  # whatever a database, a server or a full disk raises: the records stand
+            self._warn(f"MLflow is not kept up in this run ({shown(sentence(error))}); {LATER}")
+            while self._queue.get() is not None:
+                pass  # nobody waits for it, and it is not to pile up
 
 
 class NoTracking:
     """The same calls, for `mlflow=off`."""
 
-    def start(self, job: Job, cell: Any) -> None: ...
+    def start(self, job: Job, cell: CellLike) -> None: ...
 
     def curves(self, job: Job, rows: list[Row]) -> None: ...
 
-    def finish(self, job: Job, record: Any) -> None: ...
+    def finish(self, job: Job, record: Record) -> None: ...
 
     def finish_trial(self, job: Job, state: str, value: float | None, message: str | None) -> None: ...
 
@@ -129,13 +158,15 @@ class NoTracking:
 def open_tracking(
     uri: str | None, home: Home, dataset: str, command: str, warn: Callable[[str], None]
 ) -> Tracking | NoTracking:
-    """Tracking at `uri` (None: the home's own database), or none for `off`. The command is told without passwords."""
+    """Tracking at `uri` (None: the home's own database), or none for `off`. Runs name the command without its passwords."""
     if uri == OFF:
         return NoTracking()
 
-    def make_tracker() -> Any:
-        from bench.tracking.client import Tracker
+    def make_tracker() -> Tracker:
+        from bench.tracking import (
+            client,  # it imports MLflow, for more than a second: the thread waits, training does not
+        )
 
-        return Tracker(uri or home.mlflow_uri, home)
+        return client.Tracker(uri or home.mlflow_uri, home)
 
     return Tracking(make_tracker, dataset, shown(command), warn, home)

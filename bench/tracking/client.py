@@ -3,6 +3,8 @@
 Nothing is read back from it but which runs are there, so it may be thrown away. What the database or the server raises is
 passed on: the caller keeps it away from the cells. All calls come from one process, the driver; workers never open the
 database, since several that make it at once break each other's migrations.
+
+MLflow takes more than a second to import: this module is imported only where runs are written, and by a thread of its own.
 """
 
 from __future__ import annotations
@@ -17,14 +19,25 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+# Before MLflow is imported: it reports usage, and holds a command up for minutes where a server is down, unless told otherwise.
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")  # seconds; its own default is 120
+os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.tracking import MlflowClient
+
 from bench.disk.locks import start_time, still_runs
 from bench.home import Home
 from bench.records.schema import Record
 from bench.records.store import PREDICTIONS, RECORD
-from bench.tracking import content as tracked
+from bench.tracking import content
 from bench.tracking.content import LONGEST_VALUE, CellLike
+from bench.tracking.stores import SQLITE, absolute_uri
 
-SQLITE = "sqlite:///"
 ARTIFACTS = (RECORD, PREDICTIONS)
 LOG = "log.txt"
 TABLE = "examples.json"
@@ -37,7 +50,6 @@ PROCESS = "bench.process"  # machine, id and start of the process that writes th
 KIND = {"mlflow.experimentKind": "custom_model_development"}  # which of its two faces MLflow shows
 RECORDED = "bench.record"  # digest of the record that a run shows; absent until all of it is there
 NOISY = ("mlflow.store.db.utils", "mlflow.tracking.fluent", "alembic", "alembic.runtime.migration")
-SECONDS = "20"  # for one request; MLflow's own 120 would hold a command up at its end
 
 Table = Mapping[str, Sequence[Any]]
 Pictures = Mapping[str, Sequence[Any]]
@@ -45,17 +57,16 @@ Pictures = Mapping[str, Sequence[Any]]
 
 
 class Tracker:
-    """Writes runs to the MLflow store at `uri`: a database, made where it is absent, or a server's address.
-
-    A relative SQLite path is taken from the home's root: MLflow would take it from the current folder of each process.
-    """
+    """Writes runs to the MLflow store at `uri`: a database, made where it is absent, or a server's address."""
 
     def __init__(self, uri: str, home: Home) -> None:
         self._home = home
         self.uri = absolute_uri(uri, home)
         if self.uri.startswith(SQLITE):
             Path(self.uri.removeprefix(SQLITE)).parent.mkdir(parents=True, exist_ok=True)
-        self._client = _client(self.uri)
+        for name in NOISY:
+            logging.getLogger(name).setLevel(logging.WARNING)
+        self._client = MlflowClient(tracking_uri=self.uri)
         self._experiments: dict[str, str] = {}
         self._parents: dict[str, str] = {}  # run of a cell -> run of the command
         self._began: dict[str, int] = {}  # run of a cell -> its start in ms
@@ -117,7 +128,7 @@ class Tracker:
         None for a cell that another living command of this machine has: the run is that one's. `began` is in ms.
         """
         experiment = self._experiment(cell.config["dataset"])
-        tags = {"bench.state": "running", **_owner(), **tracked.tags(cell)}
+        tags = {"bench.state": "running", **_owner(), **content.tags(cell)}
         if parent is not None:
             tags["mlflow.parentRunId"] = parent
         run = self._first(experiment, cell.key)
@@ -137,11 +148,9 @@ class Tracker:
     def log_epoch(self, run_id: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Add rows of `curves.csv` (phase, epoch, seconds, name, value) as metrics `phase/name` at step `epoch`.
 
-        The time of a point is the run's start plus the row's seconds, so that a row told twice, as after a resume,
+        The time of a point is the run's start plus the row's seconds, so that a row that comes twice, as after a resume,
         is the same point. Values that are not finite are left out.
         """
-        from mlflow.entities import Metric
-
         began = self._start_of(run_id)
         points = [
             Metric(
@@ -157,12 +166,10 @@ class Tracker:
     ) -> None:
         """Write scores, costs, files, a table of examples and pictures of a finished cell and end its run: FAILED for a
         failed record. What an earlier record of the cell left there is replaced."""
-        from mlflow.entities import Metric
-
-        _, ended = tracked.span(record)
+        _, ended = content.span(record)
         now = ended or round(time.time() * 1000)
-        metrics = [Metric(name, value, now, 0) for name, value in tracked.metrics(record).items()]
-        self._log(run_id, metrics=metrics, tags=tracked.outcome(record, folder))
+        metrics = [Metric(name, value, now, 0) for name, value in content.metrics(record).items()]
+        self._log(run_id, metrics=metrics, tags=content.outcome(record, folder))
         self._files(run_id, record, folder, table, pictures or {})
         failed = record.state == "failed"
         self._log(run_id, tags={RECORDED: digest(record)})
@@ -171,9 +178,7 @@ class Tracker:
     def finish_trial(
         self, run_id: str, state: str, value: float | None, message: str | None, ended: int | None = None
     ) -> None:
-        """End the run of a search's trial. Its tag `bench.state` tells `completed`, `stopped` (by the scheduler) and `failed`."""
-        from mlflow.entities import Metric
-
+        """End the run of a search's trial. Its tag `bench.state` is `completed`, `stopped` (by the scheduler) or `failed`."""
         metrics = [] if value is None else [Metric("tuning/value", value, self._start_of(run_id), 0)]
         failure = {"bench.failure": message[:LONGEST_VALUE]} if message else {}
         self._log(run_id, metrics=metrics, tags={"bench.state": state, RECORDED: state, **failure})
@@ -195,7 +200,7 @@ class Tracker:
         if record.failure is not None and record.failure.log and (folder / record.failure.log).is_file():
             self._client.log_artifact(run_id, str(folder / record.failure.log))
         if table is not None:
-            import pandas as pd
+            import pandas as pd  # only where there is a table
 
             # dtype: of columns of pandas' own text type MLflow warns on the user's terminal
             self._client.log_table(run_id, pd.DataFrame(dict(table), dtype=object), TABLE)
@@ -204,8 +209,6 @@ class Tracker:
                 self._client.log_image(run_id, picture, key=name, step=step)
 
     def _remove(self, run_id: str, paths: Iterable[str]) -> None:
-        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
         place = self._client.get_run(run_id).info.artifact_uri
         for path in paths:
             get_artifact_repository(place, tracking_uri=self.uri).delete_artifacts(path)
@@ -218,7 +221,7 @@ class Tracker:
             self._client.set_terminated(run.info.run_id, KILLED)
             self._client.delete_run(run.info.run_id)
             return None
-        self._log(run.info.run_id, params=tracked.parameters(cell.config))
+        self._log(run.info.run_id, params=content.parameters(cell.config))
         self._client.log_inputs(run.info.run_id, _inputs(cell.config))
         return run
 
@@ -258,8 +261,6 @@ class Tracker:
         return self._experiments[dataset]
 
     def _new_experiment(self, name: str, dataset: str) -> str:
-        from mlflow.exceptions import MlflowException
-
         local = not self.uri.startswith("http")  # a server keeps artifacts where it can reach them
         place = (self._home.work / "mlartifacts" / dataset).as_uri() if local else None
         try:
@@ -283,8 +284,6 @@ class Tracker:
         tags: Mapping[str, str] | None = None,
     ) -> None:
         """Log in as few calls as MLflow allows: one call per value would cost 20 ms each."""
-        from mlflow.entities import Param, RunTag
-
         all_params = [Param(name, value) for name, value in (params or {}).items()]
         all_tags = [RunTag(name, value) for name, value in (tags or {}).items()]
         for start in range(0, max(len(metrics), len(all_params), len(all_tags)), BATCH):
@@ -293,28 +292,8 @@ class Tracker:
 
 
 def digest(record: Record) -> str:
-    """What tells a record from another of the same key, as after it was scored anew."""
+    """What differs between two records of the same key, as after it was scored anew."""
     return hashlib.sha256(record.model_dump_json(by_alias=True).encode()).hexdigest()[:16]
-
-
-def absolute_uri(uri: str, home: Home) -> str:
-    """`uri` with a relative SQLite path made absolute from the home's root."""
-    if uri.startswith(SQLITE):
-        return SQLITE + str(home.root / Path(uri.removeprefix(SQLITE)).expanduser())
-    return uri
-
-
-def _client(uri: str) -> Any:
-    """MLflow's client, imported here: it takes more than a second, and reports usage unless told not to before."""
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # a server that is down should not hold up a run
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", SECONDS)
-    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-    from mlflow.tracking import MlflowClient
-
-    for name in NOISY:
-        logging.getLogger(name).setLevel(logging.WARNING)
-    return MlflowClient(tracking_uri=uri)
 
 
 def _owner() -> dict[str, str]:
@@ -339,11 +318,9 @@ def _source(command: str) -> dict[str, str]:
 
 
 def _inputs(config: Mapping[str, Any]) -> list[Any]:
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
     return [
         DatasetInput(
-            Dataset(one["name"], one["digest"], "bench", one["source"]), [InputTag(tracked.CONTEXT, one["context"])]
+            Dataset(one["name"], one["digest"], "bench", one["source"]), [InputTag(content.CONTEXT, one["context"])]
         )
-        for one in tracked.data_sets(config)
+        for one in content.data_sets(config)
     ]

@@ -1,4 +1,4 @@
-"""What MLflow shows of a cell: parameters, tags, metrics, data sets and a note, all told by its configuration and its record.
+"""What MLflow shows of a cell: parameters, tags, metrics, data sets and a note, all made from its configuration and its record.
 
 The whole configuration is an artifact; a parameter is a column of a comparison, so only what runs are told apart by is one.
 """
@@ -11,34 +11,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from bench.declare.settings import GROUPS, Model
 from bench.evaluation.metrics import RANKED_BY
 from bench.records.schema import Record
 
 CHECKPOINT = "checkpoint.safetensors"
-SHARED = ("width", "embedding", "attention", "dropout", "normalise")  # `model.` on the command line, for every method
 NAMES = ("method", "variant", "protocol", "seed")
-# MLflow writes all parameters of a run over each of its pictures: what is nearly always the same is told where it is not.
-USUAL: dict[str, Any] = {"split": "test", "splits": "default", "subset": None, "absent_streams": []}
+# MLflow writes all parameters of a run over each of its pictures: what has its default is left out, but for these.
 ALWAYS = ("train.epochs", "train.captions", "train.learning_rate", "search.beam", "model.width")
-USUAL_SETTINGS: dict[str, Any] = {
-    "train.captions_per_clip": 4,
-    "train.optimizer": "adam",
-    "train.clip": 5.0,
-    "train.clip_by": "norm",
-    "train.weight_decay": 0.0,
-    "train.scheduled_sampling": 0.0,
-    "train.data_fraction": 1.0,
-    "train.decay_every": 1,
-    "train.precision": "float32",
-    "search.max_words": 30,
-    "search.length_rule": "none",
-    "search.clips": 64,
-    "text.tokenizer": "strip",
-    "text.min_count": 1,
-    "text.max_words": 30,
-}
-"""The defaults of `bench.declare.settings` but for those of `ALWAYS` and those that are null."""
-GROUPS = ("train", "search", "text")
+USUAL: dict[str, Any] = {"split": "test", "splits": "default", "subset": None, "absent_streams": []}
+SHARED = {name: group for name, group in GROUPS.items() if name != "model"}  # sizes stand with the settings of a method
 LONGEST_VALUE = 500  # the limit of MLflow servers before 2.x; longer values are in the artifacts
 DIGEST = 36  # digits of a data set's digest that MLflow takes
 CONTEXT = "mlflow.data.context"
@@ -67,22 +49,24 @@ def parameters(config: Mapping[str, Any]) -> dict[str, str]:
     """Parameters under the names that the command line gives them: `train.epochs`, `model.width`,
     `recnet.reconstruction_weight`.
 
-    A setting that is null is none. Two runs of one key have the same ones: MLflow lets no parameter change.
+    A setting that is null is left out. Two runs of one key have the same ones: MLflow lets no parameter change.
     """
-    told: dict[str, Any] = {name: config[name] for name in NAMES if name in config}
-    told |= {name: config[name] for name, usual in USUAL.items() if config.get(name, usual) != usual}
-    told["streams"] = "+".join(config.get("streams") or {})
+    found: dict[str, Any] = {name: config[name] for name in NAMES if name in config}
+    found |= {name: config[name] for name, usual in USUAL.items() if config.get(name, usual) != usual}
+    found["streams"] = "+".join(config.get("streams") or {})
     if "loss" in config:
-        told["loss"] = config["loss"]["name"]
-    settings = {f"{group}.{name}": value for group in GROUPS for name, value in (config.get(group) or {}).items()}
+        found["loss"] = config["loss"]["name"]
+    for group, model in SHARED.items():
+        for name, value in (config.get(group) or {}).items():
+            usual = model.model_fields[name].default if name in model.model_fields else None
+            if f"{group}.{name}" in ALWAYS or value != usual:
+                found[f"{group}.{name}"] = value
     for name, value in (config.get("settings") or {}).items():
-        settings[f"model.{name}" if name in SHARED else f"{config['method']}.{name}"] = value
-    told |= {
-        name: value
-        for name, value in settings.items()
-        if name in ALWAYS or (not name.startswith("model.") and USUAL_SETTINGS.get(name) != value)
-    }
-    return {name: _text(value) for name, value in told.items() if value is not None}
+        if name not in Model.model_fields:
+            found[f"{config['method']}.{name}"] = value
+        elif f"model.{name}" in ALWAYS:
+            found[f"model.{name}"] = value
+    return {name: _text(value) for name, value in found.items() if value is not None}
 
 
 def _text(value: Any) -> str:
@@ -91,8 +75,8 @@ def _text(value: Any) -> str:
 
 
 def tags(cell: CellLike) -> dict[str, str]:
-    """Tags of a run before it has a record. `bench.key` is what a run is found by again; what a parameter or a data set of the
-    run tells is not told twice."""
+    """Tags of a run before it has a record. `bench.key` is what a run is found by again; what is a parameter or a data set of the
+    run is no tag."""
     config = cell.config
     title = str(config.get("title") or cell.label)
     return {
@@ -120,8 +104,9 @@ def data_sets(config: Mapping[str, Any]) -> list[dict[str, str]]:
     }
     found = [{**captions, "source": json.dumps(source)}]
     for stream, mark in (config.get("streams") or {}).items():
-        told = json.dumps({"dataset": name, "stream": stream, "fingerprint": mark})
-        found.append({"name": f"{name} {stream}", "digest": str(mark)[:DIGEST], "context": "features", "source": told})
+        source = {"dataset": name, "stream": stream, "fingerprint": mark}
+        one = {"name": f"{name} {stream}", "digest": str(mark)[:DIGEST], "context": "features"}
+        found.append({**one, "source": json.dumps(source)})
     return [one for one in found if one["digest"]]
 
 
@@ -139,23 +124,23 @@ def metrics(record: Record) -> dict[str, float]:
 
 def outcome(record: Record, folder: Path) -> dict[str, str]:
     """Tags of a run whose record is there; `bench.checkpoint` is the path that `bench.load` takes."""
-    told: dict[str, str] = {"bench.state": record.state}
+    found: dict[str, str] = {"bench.state": record.state}
     if record.failure is not None:
         failure = record.failure
-        told["bench.failure"] = f"{failure.stage}: {failure.type}: {failure.message}"[:LONGEST_VALUE]
+        found["bench.failure"] = f"{failure.stage}: {failure.type}: {failure.message}"[:LONGEST_VALUE]
     if record.external is not None:
-        told |= {"bench.kind": "external", "bench.source": record.external.source[:LONGEST_VALUE]}
+        found |= {"bench.kind": "external", "bench.source": record.external.source[:LONGEST_VALUE]}
     facts = record.provenance
     if facts is not None:
-        told |= {f"bench.{name}": str(getattr(facts, name)) for name in MADE_BY if getattr(facts, name) is not None}
+        found |= {f"bench.{name}": str(getattr(facts, name)) for name in MADE_BY if getattr(facts, name) is not None}
         if facts.git:
-            told["mlflow.source.git.commit"] = facts.git
+            found["mlflow.source.git.commit"] = facts.git
     signatures = record.signatures.get(record.split, {})
     if signatures:  # those of one split differ in the metric's name alone
-        told["bench.signature"] = signatures.get(RANKED_BY) or next(iter(signatures.values()))
+        found["bench.signature"] = signatures.get(RANKED_BY) or next(iter(signatures.values()))
     if (folder / CHECKPOINT).is_file():
-        told["bench.checkpoint"] = str((folder / CHECKPOINT).resolve())
-    return told | {"mlflow.note.content": _note(record, folder)}
+        found["bench.checkpoint"] = str((folder / CHECKPOINT).resolve())
+    return found | {"mlflow.note.content": _note(record, folder)}
 
 
 def _note(record: Record, folder: Path) -> str:

@@ -27,6 +27,13 @@ FORMS = "http://HOST:5000 (a tracking server), sqlite:///FILE.db, postgresql+psy
 ANSWER_SECONDS = 5.0
 
 
+def absolute_uri(uri: str, home: Home) -> str:
+    """`uri` with a relative SQLite path made absolute from the home's root: MLflow would take it from the current folder."""
+    if uri.startswith(SQLITE):
+        return SQLITE + str(home.root / Path(uri.removeprefix(SQLITE)).expanduser())
+    return uri
+
+
 def check_store(uri: str | None, home: Home) -> None:
     """Whether runs can be kept at `uri`, as it was given on the command line (None: nothing was).
 
@@ -52,9 +59,9 @@ def refuse_one_machine(uri: str | None, nodes: int) -> None:
     """Raises BenchError where a cluster's runs would go into a file: drivers on several nodes would write it at once, and
     SQLite's locks do not hold on storage that machines share."""
     if nodes > 1 and (uri is None or uri.startswith(SQLITE)):
-        told = "the MLflow database of this folder" if uri is None else f"mlflow={shown(uri)}"
+        which = "the MLflow database of this folder" if uri is None else f"mlflow={shown(uri)}"
         raise BenchError(
-            f"{told} is an SQLite file, which serves one machine, and this Ray has {nodes} nodes: start an MLflow server "
+            f"{which} is an SQLite file, which serves one machine, and this Ray has {nodes} nodes: start an MLflow server "
             "over PostgreSQL (deploy/README.md) and name it with mlflow=http://HOST:5000, or leave MLflow out with mlflow=off"
         )
 
@@ -65,7 +72,7 @@ def shown(uri: str) -> str:
 
 
 def _check_server(uri: str) -> None:
-    """Ask for the version, which MLflow's servers tell everybody."""
+    """Ask for the version, which MLflow's servers give to everybody."""
     parts = urllib.parse.urlsplit(uri)
     plain = urllib.parse.urlunsplit(
         (parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/") + "/version", "", "")
@@ -88,7 +95,7 @@ def _check_server(uri: str) -> None:
 
 
 def _check_file(uri: str, home: Home) -> None:
-    path = home.root / Path(uri.removeprefix(SQLITE)).expanduser()
+    path = Path(absolute_uri(uri, home).removeprefix(SQLITE))
     try:
         if path.is_dir():
             raise BenchError(f"mlflow={uri}: {path} is a folder; name a file in it, such as mlflow={SQLITE}runs.db")
@@ -112,7 +119,7 @@ def _check_database(uri: str) -> None:
         if parts.hostname:  # a driver would wait for minutes for a machine that is not there
             port = parts.port or DATABASES[parts.scheme.partition("+")[0]]
             socket.create_connection((parts.hostname, port), timeout=ANSWER_SECONDS).close()
-        import sqlalchemy
+        import sqlalchemy  # MLflow brings it; it is slow to import and needed for such an address alone
 
         engine = sqlalchemy.create_engine(uri)
         engine.connect().close()

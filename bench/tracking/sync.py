@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+
+from mlflow.exceptions import MlflowException
 
 from bench import BenchError
 from bench.home import Home
@@ -20,7 +21,7 @@ from bench.tracking.stores import OFF, check_store, shown
 
 @dataclass(frozen=True)
 class Entry:
-    """One run that should be there: `mark` is what it has to show, `write` tells a tracker all of it, `began` is in ms."""
+    """One run that should be there: `mark` is what it has to show, `write` logs all of it, `began` is in ms."""
 
     cell: CellLike
     mark: str
@@ -49,7 +50,7 @@ class Synced:
 
 
 def records(home: Home, dataset: str | None, path: str | None, bad: list[BadRecord]) -> list[Entry]:
-    """The records of the results folder (of one data set, whose file is `path`); unsound ones are appended to `bad`."""
+    """The records of the results folder (of one data set, whose file is `path`); unreadable ones are appended to `bad`."""
     gallery = Gallery(home)
     return [_of_record(record, home, gallery, path) for record in all_records(home.results, dataset, bad)]
 
@@ -59,8 +60,8 @@ def _of_record(record: Record, home: Home, gallery: Gallery, path: str | None) -
 
     def write(tracker: Tracker, run: str) -> None:
         tracker.log_epoch(run, read_curves(folder))
-        asked: tuple[Record, Path, str | None] = (record, folder, path)
-        tracker.finish(run, record, folder, gallery.table(*asked), gallery.pictures(*asked))
+        table, pictures = gallery.table(record, folder, path), gallery.pictures(record, folder, path)
+        tracker.finish(run, record, folder, table, pictures)
 
     return Entry(Cell(record.config), digest(record), write, span(record)[0])
 
@@ -83,8 +84,6 @@ def sync(
     place = uri or home.mlflow_uri
     check_store(place, home)
     done = Synced()
-    from mlflow.exceptions import MlflowException
-
     try:
         tracker = Tracker(place, home)
         names = [dataset] if dataset else [*tracker.datasets(), *(entry.dataset for entry in entries)]

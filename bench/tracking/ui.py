@@ -16,8 +16,7 @@ from pathlib import Path
 
 from bench import BenchError
 from bench.home import Home
-from bench.tracking.client import absolute_uri
-from bench.tracking.stores import OFF, check_store, shown
+from bench.tracking.stores import OFF, absolute_uri, check_store, shown
 
 HOST = "127.0.0.1"
 START_SECONDS = 120.0  # six to seven seconds were measured on two free processors
@@ -49,7 +48,7 @@ def serve(home: Home, port: int = 5000, uri: str | None = None) -> None:
         _await_answer(process, f"{address}/health", _log(home))
         print(f"MLflow shows {shown(store)} at {address} (Ctrl-C ends it)", flush=True)
         status = process.wait()
-        raise BenchError(f"the MLflow server ended by itself (exit status {status}); what it said is in {_log(home)}")
+        raise BenchError(f"the MLflow server ended by itself (exit status {status}); its log is {_log(home)}")
 
 
 def command_line(home: Home, port: int, store: str) -> list[str]:
@@ -83,7 +82,7 @@ def _check_free(port: int) -> None:
 
 
 def _log(home: Home) -> Path:
-    """What the server says of itself: dozens of lines that nobody reads while all is well."""
+    """The server's own log: dozens of lines that nobody reads while all is well."""
     return home.work / "mlflow_server.log"
 
 
@@ -121,12 +120,8 @@ def _await_answer(process: subprocess.Popen[bytes], address: str, log: Path) -> 
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise BenchError(
-                f"the MLflow server did not start (exit status {process.returncode}); what it said is in {log}"
-            )
+            raise BenchError(f"the MLflow server did not start (exit status {process.returncode}); its log is {log}")
         with contextlib.suppress(urllib.error.URLError, OSError), urllib.request.urlopen(address, timeout=2):
             return
         time.sleep(0.2)
-    raise BenchError(
-        f"the MLflow server gave no answer at {address} within {START_SECONDS:.0f} s; what it said is in {log}"
-    )
+    raise BenchError(f"the MLflow server gave no answer at {address} within {START_SECONDS:.0f} s; its log is {log}")

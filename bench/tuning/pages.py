@@ -29,7 +29,7 @@ from bench.pages.document import (
     Table,
 )
 from bench.pages.files import PICTURE, pictures_of, write_pages
-from bench.tuning.space import told
+from bench.tuning.space import describe
 from bench.tuning.study import FOLDER, Report, Trial, read
 
 Searches = Sequence[tuple[Path, Report]]
@@ -97,8 +97,8 @@ def _section(report: Report, card: MethodCard) -> list[Part]:
     best = report.best()
     if report.chosen is not None and best is not None:
         marked = printed(card, str(config["variant"]), report.space)
-        beside: tuple[str | Code, ...] = ("; printed: ", Code(told(card, marked))) if marked else ()
-        chosen = ("Chosen: ", Code(told(card, best.point)), f", validation CIDEr {best.value:.1f}", *beside, ".")
+        beside: tuple[str | Code, ...] = ("; printed: ", Code(describe(card, marked))) if marked else ()
+        chosen = ("Chosen: ", Code(describe(card, best.point)), f", validation CIDEr {best.value:.1f}", *beside, ".")
         parts.append(Paragraph(chosen))
     return parts
 
@@ -126,7 +126,7 @@ def _trials(report: Report, card: MethodCard) -> Table:
         rows.append(
             (
                 Cell(str(trial.number), trial.number),
-                (Code(told(card, trial.point)),),
+                (Code(describe(card, trial.point)),),
                 state if trial.message is None else f"{state}: {trial.message}",
                 Cell("—") if trial.value is None else Cell(f"{trial.value:.1f}", trial.value),
                 Cell(f"{trial.captions:,}", trial.captions),

@@ -1,4 +1,7 @@
-"""A search by Ray Tune: one Tuner for one row on one data set, so that no paper's slow start costs another its trials."""
+"""A search by Ray Tune: one Tuner for one row on one data set, so that no paper's slow start costs another its trials.
+
+It imports Ray Tune, so it is itself imported only where something is left to try.
+"""
 
 from __future__ import annotations
 
@@ -8,22 +11,38 @@ import os
 import shlex
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from bench.cell.job import Job, sentence
 from bench.declare.card import Interval
 from bench.home import Home
+from bench.records.curves import read_curves
 from bench.run.admission import Request
 from bench.run.backend import RayLostError
 from bench.run.cluster import REFRESH_SECONDS, check_nodes, connect, nodes, nodes_for, request_of
+from bench.run.display import SILENT_SECONDS, duration
 from bench.run.runner import resources_of
 from bench.tracking.background import NoTracking, Tracking, open_tracking
 from bench.tracking.stores import refuse_one_machine
 from bench.tuning import storage
-from bench.tuning.study import Report, Study, save
-from bench.tuning.trial import CAPTIONS, VALUE, run_trial
+from bench.tuning.space import describe
+from bench.tuning.study import Report, State, Study, Trial, save
+from bench.tuning.trial import CAPTIONS, ENDED, VALUE, curve_of, reason_of, run_trial
+
+# Before Ray Tune is imported: no change of folder, no reports of its own.
+os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
+os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+os.environ.setdefault("TUNE_RESULT_BUFFER_LENGTH", "0")
+
+import ray
+from ray import tune
+from ray.tune import Callback
+from ray.tune.schedulers import ASHAScheduler
 
 RETRIES = 2  # of a trial whose worker or node was lost
 HALVING = 2  # of the trials that reach a rung, one in so many goes on
@@ -41,8 +60,6 @@ def search(study: Study, report: Report, home: Home, say: Say) -> Report:
     todo = [number for number in range(study.trials) if number not in known]
     if todo:
         owner = connect(study.spec.run.address)
-        import ray
-
         if study.spec.how.storage is not None:
             storage.check(study.spec.how.storage)
         tracking: Tracking | NoTracking = NoTracking()
@@ -71,16 +88,11 @@ def _command(study: Study) -> str:
 
 
 def _fit(study: Study, report: Report, home: Home, say: Say, todo: list[int], tracking: Tracking | NoTracking) -> None:
-    _quiet()
-    from ray import tune
-
-    from bench.tuning.callback import Keeper
-
-    job = study.job(study.base, home)  # every trial asks for as much
+    job = Job.of(study.base, home)  # every trial asks for as much
     check_nodes([job], home)
     card = resources_of(study.card.name, study.spec.run)
     asked = request_of(job, card, nodes_for([card]))
-    keeper = Keeper(study, report, home, say, todo, tracking)
+    recorder = Recorder(study, report, home, say, todo, tracking)
     where = study.spec.how.storage or str(home.work / "tune" / "ray")
     files, path = storage.place(where)
     searcher, space, samples = _searcher(study, report, todo)
@@ -103,7 +115,7 @@ def _fit(study: Study, report: Report, home: Home, say: Say, todo: list[int], tr
             storage_path=path,
             storage_filesystem=files,
             failure_config=tune.FailureConfig(max_failures=RETRIES),
-            callbacks=[keeper],
+            callbacks=[recorder],
             verbose=0,
         ),
     )
@@ -112,7 +124,7 @@ def _fit(study: Study, report: Report, home: Home, say: Say, todo: list[int], tr
 
 @contextlib.contextmanager
 def _ends_with_ray() -> Iterator[None]:
-    """End this process where this machine's Ray is gone: Tune would wait for ever, deaf to exceptions and signals.
+    """End this process where this machine's Ray is gone: Tune would wait for ever, and heed neither exceptions nor signals.
 
     The report was written after every trial, and the resume states of the others are whole.
     """
@@ -133,14 +145,6 @@ def _ends_with_ray() -> Iterator[None]:
         over.set()
 
 
-def _quiet() -> None:
-    """Before Ray Tune is imported: no change of folder, no reports of its own."""
-    os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
-    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
-    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
-    os.environ.setdefault("TUNE_RESULT_BUFFER_LENGTH", "0")
-
-
 def _bundle(asked: Request) -> dict[str, float]:
     kind = {f"accelerator_type:{asked.accelerator}": 0.001} if asked.accelerator else {}
     return {"cpu": asked.cpus, **({"gpu": asked.gpus} if asked.gpus else {}), **kind}
@@ -148,21 +152,17 @@ def _bundle(asked: Request) -> dict[str, float]:
 
 def _trainable(config: dict[str, Any], study: Study, root: str, gpus: float) -> None:
     """What Ray calls in a worker. `config` holds the number of a point, or the point itself where a searcher proposes it."""
-    from ray import tune
-
     home = Home(Path(root))
     point = study.points[config["number"]] if study.points is not None else dict(config)
     cell = study.cell(point, home)
-    run_trial(replace(study.job(cell, home), gpus=gpus), tune.report, study.shelf)
+    run_trial(replace(Job.of(cell, home), gpus=gpus), tune.report, study.resume_states)
 
 
 def _searcher(study: Study, report: Report, todo: list[int]) -> tuple[Any, dict[str, Any], int]:
     """Ray's searcher (None: the points are known), its space, and how many samples are to be drawn."""
-    from ray import tune
-
     if study.points is not None:
         return None, {"number": tune.grid_search(todo)}, 1
-    import optuna
+    import optuna  # an extra, which only search=optuna needs
     from ray.tune.search.optuna import OptunaSearch
 
     space = {
@@ -186,8 +186,6 @@ def _scheduler(study: Study, budget: int) -> Any:
     """None for fifo: every trial has its whole budget."""
     if study.spec.how.scheduler == "fifo":
         return None
-    from ray.tune.schedulers import ASHAScheduler
-
     return ASHAScheduler(
         time_attr=CAPTIONS, max_t=budget, grace_period=grace(study, budget), reduction_factor=HALVING, brackets=1
     )
@@ -197,3 +195,112 @@ def grace(study: Study, budget: int) -> int:
     """Captions that every trial may read: all phases but the last, and a quarter of it."""
     shares = list(study.base.config["phases"].values())
     return max(1, math.ceil(budget * (1 - shares[-1] * (1 - FIRST_RUNG))))
+
+
+@dataclass
+class _Running:
+    """What the driver knows of a running trial."""
+
+    number: int
+    job: Job
+    point: dict[str, Any]
+    began: float = field(default_factory=time.monotonic)
+    last_line: float = field(default_factory=time.monotonic)  # when a line was printed about it
+    ended: bool = False
+    passed_on: set[tuple[str, int, str]] = field(default_factory=set)  # rows of its curves that the tracker has
+
+
+class Recorder(Callback):
+    """Writes trials into the report as they end, and passes on their curves to the tracker.
+
+    Where a searcher proposes the points, trials take the numbers of `todo` as they come.
+    """
+
+    def __init__(
+        self, study: Study, report: Report, home: Home, say: Say, todo: list[int], tracking: Tracking | NoTracking
+    ) -> None:
+        self._study, self._report, self._home, self._say, self._tracking = study, report, home, say, tracking
+        self._free = iter(todo)
+        self._trials: dict[str, _Running] = {}  # by Tune's id
+        self._over: set[str] = set()  # ids of those that are in the report
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Ray keeps its callbacks to restore a search from them; this one goes on from the report."""
+        return {}
+
+    def _of(self, trial: Any) -> _Running:
+        if trial.trial_id not in self._trials:
+            study = self._study
+            number = trial.config["number"] if study.points is not None else next(self._free)
+            point = study.points[number] if study.points is not None else dict(trial.config)
+            cell = study.cell(point, self._home)
+            job = Job.of(cell, self._home)
+            self._trials[trial.trial_id] = _Running(number, job, point)
+            self._tracking.start(job, cell)
+        return self._trials[trial.trial_id]
+
+    def _print(self, one: _Running, what: str) -> None:
+        one.last_line = time.monotonic()
+        self._say(f"{self._study.row} trial {one.number}: {describe(self._study.card, one.point)}: {what}")
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._print(self._of(trial), "started")
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """A line for each running trial that has had none for a minute."""
+        now = time.monotonic()
+        for name, one in self._trials.items():
+            if name not in self._over and now - one.last_line >= SILENT_SECONDS:
+                curve = curve_of(Path(one.job.folder))
+                at = f", {curve[-1][0]:,} of {self._report.budget:,} captions" if curve else ""
+                self._print(one, f"running for {duration(now - one.began)}{at}")
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any) -> None:
+        one = self._of(trial)
+        one.ended |= bool(result.get(ENDED))
+        self._pass_on_curves(one)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        one = self._of(trial)
+        curve = curve_of(Path(one.job.folder))
+        whole = one.ended or bool(curve and curve[-1][0] >= self._report.budget)  # the scheduler ends those too
+        self._record(trial, "completed" if whole else "stopped", None)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        one, error = self._of(trial), trial.get_error()
+        cause = getattr(error, "cause", None) or error
+        reason = reason_of(Path(one.job.folder)) or (sentence(cause) if cause is not None else None)
+        self._record(trial, "failed", reason or "its worker process was lost")
+
+    def _record(self, trial: Any, state: State, message: str | None) -> None:
+        one = self._of(trial)
+        self._over.add(trial.trial_id)
+        curve = curve_of(Path(one.job.folder))
+        value = max((score for _, score in curve), default=None)
+        entry = Trial(
+            number=one.number,
+            point=one.point,
+            key=one.job.key,
+            state=state,
+            value=value,
+            captions=curve[-1][0] if curve else 0,
+            seconds=round(time.monotonic() - one.began, 1),
+            curve=curve,
+            message=message,
+        )
+        self._report.trials.append(entry)
+        save(self._report, self._study.path(self._home))
+        if self._study.resume_states is not None:
+            self._study.resume_states.remove(one.job.key)
+        self._pass_on_curves(one)
+        self._tracking.finish_trial(one.job, state, value, message)
+        reached = "no score" if value is None else f"validation CIDEr {value:.1f}"
+        self._print(one, f"{state}, {reached}{f' ({message})' if message else ''}")
+
+    def _pass_on_curves(self, one: _Running) -> None:
+        """Pass on what is new in the curves of a trial."""
+        rows = {(row["phase"], row["epoch"], row["name"]): row for row in read_curves(Path(one.job.folder))}
+        new = [row for name, row in rows.items() if name not in one.passed_on]
+        one.passed_on.update(rows)
+        if new:
+            self._tracking.curves(one.job, new)

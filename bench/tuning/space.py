@@ -38,8 +38,8 @@ def grid(space: Space, trials: int | None, seed: int) -> list[Point]:
     points = [dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())]
     if trials is None or trials >= len(points):
         return points
-    drawn = sorted(range(len(points)), key=lambda place: _share(seed, "grid", place))[:trials]
-    return [points[place] for place in sorted(drawn)]
+    drawn = sorted(range(len(points)), key=lambda number: _share(seed, "grid", number))[:trials]
+    return [points[number] for number in sorted(drawn)]
 
 
 def scattered(space: Space, trials: int, seed: int) -> list[Point]:
@@ -64,12 +64,12 @@ def _share(seed: int, name: str, number: int) -> float:
     return int.from_bytes(digest[:6], "big") / 2**48
 
 
-def told(card: MethodCard, point: Mapping[str, Any]) -> str:
-    """A point in words: `lambda=0.2 learning_rate=0.0005`."""
-    words = []
+def describe(card: MethodCard, point: Mapping[str, Any]) -> str:
+    """A point as text: `lambda=0.2 learning_rate=0.0005`."""
+    parts = []
     for name, value in point.items():
         if name.startswith(TRAIN):
-            words.append(f"{name.removeprefix(TRAIN)}={f'{value:g}' if isinstance(value, float) else value}")
+            parts.append(f"{name.removeprefix(TRAIN)}={f'{value:g}' if isinstance(value, float) else value}")
         else:
-            words.append(card.told(name, value))
-    return " ".join(words)
+            parts.append(card.told(name, value))
+    return " ".join(parts)

@@ -86,7 +86,7 @@ def sees(storage: str, name: str) -> str:
 
 
 @dataclass(frozen=True)
-class Shelf:
+class ResumeStates:
     """Resume states of the trials of one search in its storage, so that they outlive the machines that trained them."""
 
     storage: str
@@ -96,7 +96,7 @@ class Shelf:
         files, path = place(self.storage)
         return files, f"{path}/{STATES}/{self.search}/{key}.pt"
 
-    def put(self, key: str, state: Path) -> None:
+    def save(self, key: str, state: Path) -> None:
         """Keep a copy of `state`, whole or not at all."""
         files, path = self._at(key)
         files.create_dir(path.rpartition("/")[0], recursive=True)
@@ -114,7 +114,7 @@ class Shelf:
             return False
         return True
 
-    def drop(self, key: str) -> None:
+    def remove(self, key: str) -> None:
         """Remove the copy of a trial that has ended."""
         files, path = self._at(key)
         with contextlib.suppress(OSError):

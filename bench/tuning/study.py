@@ -15,7 +15,6 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from bench import BenchError
-from bench.cell.job import Job
 from bench.declare.card import TRAIN, Interval, MethodCard
 from bench.declare.registry import MethodEntry
 from bench.declare.settings import Strict, Train, given
@@ -28,7 +27,7 @@ from bench.plan.request import RunSpec
 from bench.records.schema import cell_key
 from bench.tuning.request import TuneSpec
 from bench.tuning.space import Point, Space, grid, scattered, size
-from bench.tuning.storage import Shelf
+from bench.tuning.storage import ResumeStates
 
 SCHEMA = 1
 FOLDER = "tuning"
@@ -95,13 +94,12 @@ class Study:
     @property
     def digest(self) -> str:
         """What tells this search from others of the same row."""
-        told = {"base": self.base.key, "how": self.how, "space": plain(self.space)}
-        return cell_key(told)
+        return cell_key({"base": self.base.key, "how": self.how, "space": plain(self.space)})
 
     @property
-    def shelf(self) -> Shelf | None:
-        """Where its trials keep copies of their resume states, if `storage=` was named."""
-        return None if self.spec.how.storage is None else Shelf(self.spec.how.storage, self.digest)
+    def resume_states(self) -> ResumeStates | None:
+        """Copies of the resume states of its trials, if `storage=` was named."""
+        return None if self.spec.how.storage is None else ResumeStates(self.spec.how.storage, self.digest)
 
     def path(self, home: Home) -> Path:
         """Its file, `results/tuning/<dataset>/<method>/<variant>-<digest>.json`."""
@@ -112,10 +110,6 @@ class Study:
         """The trial at a point: trained and chosen like any cell, reported on validation clips, kept apart from results."""
         (cell,) = cells(self.at(point, self.spec.run, [self.spec.how.seed], "val"), home, self.entries)
         return Cell({**cell.config, "tuning": self.digest})
-
-    def job(self, cell: Cell, home: Home) -> Job:
-        """A trial as what crosses into a worker."""
-        return Job(cell.key, cell.label, str(cell.folder(home)), str(home.root), cell.config)
 
     def at(self, point: Mapping[str, Any], run: RunSpec, seeds: Sequence[int], split: str) -> RunSpec:
         """The request that trains the row with the values of a point."""
@@ -182,12 +176,14 @@ def trials_of(spec: TuneSpec, by_method: Mapping[str, Space]) -> int:
             raise BenchError(f"trials= is missing: search={spec.how.search} needs to be told how many points to try")
         return spec.how.trials
     asked = spec.how.trials
-    told = listing([f"{name} {points:g}" for name, points in sizes.items()])
+    listed = listing([f"{name} {points:g}" for name, points in sizes.items()])
     if asked is not None and asked > min(sizes.values()):
-        raise BenchError(f"trials={asked}, but the grids have fewer points ({told}): every method gets as many trials")
+        raise BenchError(
+            f"trials={asked}, but the grids have fewer points ({listed}): every method gets as many trials"
+        )
     if asked is None and len(set(sizes.values())) > 1:
         raise BenchError(
-            f"the grids have different numbers of points ({told}) and every method gets as many trials: "
+            f"the grids have different numbers of points ({listed}) and every method gets as many trials: "
             f"name trials={min(sizes.values()):g} or fewer, which are drawn from each grid by tune_seed"
         )
     return asked if asked is not None else int(min(sizes.values()))

@@ -9,10 +9,12 @@ from bench.cell.inputs import budget_of
 from bench.declare.registry import MethodEntry, dataset
 from bench.home import Home
 from bench.plan.cells import Cell, cells, requested
+from bench.run.prepare import prepare, refuse_empty_splits
+from bench.run.runner import run as run_cells
 from bench.tracking.stores import check_store
 from bench.tuning import storage
 from bench.tuning.request import TuneSpec
-from bench.tuning.space import told
+from bench.tuning.space import describe
 from bench.tuning.study import Report, Study, load, spaces, studies, trials_of
 
 FAILED = 1
@@ -23,9 +25,6 @@ def tune(spec: TuneSpec, home: Home, entries: dict[str, MethodEntry]) -> int:
 
     Searches and cells that are done are kept. Raises BenchError before anything starts for what cannot run.
     """
-    from bench.run.prepare import prepare, refuse_empty_splits
-    from bench.run.runner import run as run_cells
-
     _refuse(spec)
     check_store(spec.run.mlflow, home)
     trials_of(spec, spaces(spec, entries))
@@ -52,7 +51,7 @@ def _searched(study: Study, home: Home) -> Report:
         report.trials = [trial for trial in report.trials if trial.state != "failed"]
     kept = len(report.trials)
     if kept < study.trials or report.chosen is None:
-        from bench.tuning.search import search
+        from bench.tuning.search import search  # it imports Ray Tune
 
         known = f", {kept} of them tried before" if kept else ""
         print(
@@ -62,7 +61,7 @@ def _searched(study: Study, home: Home) -> Report:
         search(study, report, home, lambda line: print(line, flush=True))
     best = report.best()
     if best is not None:
-        print(f"{study.row}: chosen {told(study.card, best.point)}, validation CIDEr {best.value:.1f}", flush=True)
+        print(f"{study.row}: chosen {describe(study.card, best.point)}, validation CIDEr {best.value:.1f}", flush=True)
     return report
 
 

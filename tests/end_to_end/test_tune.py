@@ -18,6 +18,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 from pyarrow.fs import FileSelector
 
+from bench.cell.job import Job
 from bench.declare.registry import find_methods, read_definition
 from bench.home import Home, data_folder
 from bench.records.store import all_records
@@ -206,11 +207,11 @@ def test_a_trial_goes_on_from_its_storage_where_the_home_lost_its_state(home: Pa
     spec = parse([*words, *SMALL, f"storage={tmp_path / 'shared'}"])
     (study,) = studies(spec, Home(home), find_methods())
     assert study.points is not None
-    job = study.job(study.cell(study.points[0], Home(home)), Home(home))
+    job = Job.of(study.cell(study.points[0], Home(home)), Home(home))
     with pytest.raises(DiedError):
-        run_trial(job, tell, study.shelf)
+        run_trial(job, tell, study.resume_states)
     shutil.rmtree(job.folder)
-    run_trial(job, tell, study.shelf)
+    run_trial(job, tell, study.resume_states)
     gone_on = curve_of(Path(job.folder))
     assert told[2] > told[0], "the first epoch was not trained again"
     shutil.rmtree(job.folder)

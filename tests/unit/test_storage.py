@@ -9,7 +9,7 @@ import pytest
 
 from bench import BenchError
 from bench.run.cluster import NodeAnswer
-from bench.tuning.storage import Shelf, check, place, refuse, sees
+from bench.tuning.storage import ResumeStates, check, place, refuse, sees
 
 
 @pytest.fixture
@@ -18,10 +18,10 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bench.run.cluster.ask_nodes", lambda *words: [])
 
 
-def resumed(shelf: Shelf, folder: Path) -> bytes | None:
+def resumed(copies: ResumeStates, folder: Path) -> bytes | None:
     """What a trial on a fresh machine gets."""
     folder.mkdir()
-    return (folder / "resume.pt").read_bytes() if shelf.fetch("key", folder / "resume.pt") else None
+    return (folder / "resume.pt").read_bytes() if copies.fetch("key", folder / "resume.pt") else None
 
 
 @pytest.mark.parametrize("kind", ["path", "file", "s3"])
@@ -30,16 +30,16 @@ def test_states_outlive_their_machine(kind: str, tmp_path: Path, request: pytest
     if where is None:  # other tests keep searches in the bucket's folder `runs`
         where = request.getfixturevalue("bucket").replace("/runs?", "/states?")
     check(where)
-    shelf, state = Shelf(where, "search"), tmp_path / "resume.pt"
-    assert resumed(shelf, tmp_path / "first") is None
+    copies, state = ResumeStates(where, "search"), tmp_path / "resume.pt"
+    assert resumed(copies, tmp_path / "first") is None
     for content in (b"one" * 1000, b"two" * 500_000):
         state.write_bytes(content)
-        shelf.put("key", state)
-    assert resumed(shelf, tmp_path / "second") == content
-    assert resumed(Shelf(where, "another search"), tmp_path / "third") is None
-    shelf.drop("key")
-    shelf.drop("key")
-    assert resumed(shelf, tmp_path / "fourth") is None
+        copies.save("key", state)
+    assert resumed(copies, tmp_path / "second") == content
+    assert resumed(ResumeStates(where, "another search"), tmp_path / "third") is None
+    copies.remove("key")
+    copies.remove("key")
+    assert resumed(copies, tmp_path / "fourth") is None
     files, path = place(where)
     from pyarrow.fs import FileSelector
 

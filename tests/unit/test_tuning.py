@@ -18,7 +18,7 @@ from bench.declare.registry import find_methods, method_entry
 from bench.plan.request import RunSpec
 from bench.tuning import pages
 from bench.tuning.request import How, TuneSpec, parse
-from bench.tuning.space import grid, scattered, size, told
+from bench.tuning.space import describe, grid, scattered, size
 from bench.tuning.study import Report, Study, Trial, load, save, studies
 
 RATES = Interval(min=1e-4, max=1e-2, log=True)
@@ -112,7 +112,7 @@ class TestPoints:
 
     def test_in_words(self, world: World) -> None:
         point = {"weight": 0.25, "depth": 3, "train.learning_rate": 5e-4, "train.epochs": 4}
-        assert told(card(), point) == "lambda=0.25 depth=3 learning_rate=0.0005 epochs=4"
+        assert describe(card(), point) == "lambda=0.25 depth=3 learning_rate=0.0005 epochs=4"
 
 
 class TestRequests:
