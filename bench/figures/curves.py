@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from bench.figures.canvas import (
@@ -168,30 +169,40 @@ def training_curves(drawing: Drawing) -> list[Part]:
 
 
 def history(rows: Sequence[Epoch], losses: Sequence[str], name: str) -> Picture:
-    """Losses (left axis) and validation score (right axis, dotted) by captions read; a line where a phase begins."""
+    """Losses and validation score of a training, over all phases."""
     phases = list(dict.fromkeys(row.phase for row in rows))
     with style():
-        figure = sheet(3.5)
-        axes = place(figure, 0.65, 0.45, 5.35, 2.5)
-        score = axes.twinx()
-        score.spines["right"].set_visible(True)
-        for number, loss in enumerate(losses):
-            # The total is drawn broad and below: where it equals the cross-entropy both are seen.
-            broad = 3.0 if loss == "loss" else 1.5
-            colour = COLOURS.get(loss, CYCLE[(number + 3) % len(CYCLE)])
-            _by_phase(axes, rows, loss, phases, color=colour, linewidth=broad, zorder=1 if loss == "loss" else 2)
-        _by_phase(score, rows, VALIDATION, phases, color=GREEN, linewidth=1.5, linestyle=":")
-        _name_phases(axes, rows, phases)
-        axes.set_xlabel("captions read")
-        axes.xaxis.set_major_formatter(FuncFormatter(thousands))
-        axes.set_ylabel("loss")
-        score.set_ylabel(NAMES[VALIDATION], color=GREEN)
-        handles = [
-            line for part in (axes, score) for line in part.get_lines() if not str(line.get_label()).startswith("_")
-        ]
-        axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.14, 0.5))
-        axes.set_title(plain(name), loc="left", pad=18)
+        figure = training(rows, losses, name)
         return finish(figure, f"Training of {name}", f"Training curves of {name}. {_ends(rows, losses, phases)}")
+
+
+def training(
+    rows: Sequence[Epoch], losses: Sequence[str], name: str, chosen: tuple[int, float] | None = None
+) -> Figure:
+    """Losses (left axis) and validation score (right axis, dotted) by captions read; a line where a phase begins, a star at the
+    `chosen` (captions, score). Call it inside `style`."""
+    phases = list(dict.fromkeys(row.phase for row in rows))
+    figure = sheet(3.5)
+    axes = place(figure, 0.65, 0.45, 5.35, 2.5)
+    score = axes.twinx()
+    score.spines["right"].set_visible(True)
+    for number, loss in enumerate(losses):
+        # The total is drawn broad and below: where it equals the cross-entropy both are seen.
+        broad = 3.0 if loss == "loss" else 1.5
+        colour = COLOURS.get(loss, CYCLE[(number + 3) % len(CYCLE)])
+        _by_phase(axes, rows, loss, phases, color=colour, linewidth=broad, zorder=1 if loss == "loss" else 2)
+    _by_phase(score, rows, VALIDATION, phases, color=GREEN, linewidth=1.5, linestyle=":")
+    if chosen is not None:
+        score.plot(*chosen, "*", color=INK, markersize=11, label="chosen")
+    _name_phases(axes, rows, phases)
+    axes.set_xlabel("captions read")
+    axes.xaxis.set_major_formatter(FuncFormatter(thousands))
+    axes.set_ylabel("loss")
+    score.set_ylabel(NAMES[VALIDATION], color=GREEN)
+    handles = [line for part in (axes, score) for line in part.get_lines() if not str(line.get_label()).startswith("_")]
+    axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.14, 0.5))
+    axes.set_title(plain(name), loc="left", pad=18)
+    return figure
 
 
 def _by_phase(axes: Axes, rows: Sequence[Epoch], value: str, phases: Sequence[str], **options: object) -> None:

@@ -13,7 +13,6 @@ from bench.home import Home
 from bench.records.curves import Row
 from bench.records.schema import Record
 from bench.tracking.content import CellLike
-from bench.tracking.gallery import Gallery
 from bench.tracking.stores import OFF, shown
 
 DRAIN_SECONDS = 60.0  # a database that takes longer than this at the end of a run is given up, with a warning
@@ -54,11 +53,12 @@ class Tracking:
         self, make_tracker: Callable[[], Tracker], dataset: str, command: str, warn: Callable[[str], None], home: Home
     ) -> None:
         self._make_tracker, self._dataset, self._command = make_tracker, dataset, command
-        self._warn, self._gallery = warn, Gallery(home)
+        self._warn, self._home = warn, home
         self._queue: queue.Queue[Callable[[Tracker], None] | None] = queue.Queue()
         self._runs: dict[str, str | None] = {}  # by key; None: another command has the cell and its run
         self._parents: dict[str, str] = {}  # by method
         self._ended: set[str] = set()
+        self._gallery: Any = None  # made with the first cell that ends
         self._queue.put(self._close_stale)
         self._thread = Thread(target=self._loop, name="mlflow", daemon=True)
         self._thread.start()
@@ -82,12 +82,18 @@ class Tracking:
         """A cell has ended with `record`."""
 
         def end(tracker: Tracker, run: str) -> None:
-            folder, path = Path(job.folder), job.config.get("dataset_path")
-            table, pictures = (show(record, folder, path) for show in (self._gallery.table, self._gallery.pictures))
-            tracker.finish(run, record, folder, table, pictures)
+            self._finish(tracker, run, job, record)
             self._ended.add(job.key)
 
         self._put(job, end)
+
+    def _finish(self, tracker: Tracker, run: str, job: Job, record: Record) -> None:
+        from bench.tracking.gallery import Gallery  # it imports matplotlib: the thread waits, training does not
+
+        self._gallery = self._gallery or Gallery(self._home)
+        folder, path = Path(job.folder), job.config.get("dataset_path")
+        table, pictures = self._gallery.table(record, folder, path), self._gallery.pictures(record, folder, path)
+        tracker.finish(run, record, folder, table, pictures)
 
     def finish_trial(self, job: Job, state: str, value: float | None, message: str | None) -> None:
         """The trial of a search has ended."""

@@ -8,35 +8,40 @@ from __future__ import annotations
 
 import io
 import json
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL.Image import Image
+from PIL.Image import open as open_image
 
 from bench import BenchError
+from bench.cell.pixels import Pixels
+from bench.cell.scores import references
 from bench.cell.traces import SHOWN, TRACES, spread
+from bench.declare.registry import dataset
+from bench.figures.canvas import RED, WIDTH, place, short, style
+from bench.figures.curves import training
+from bench.figures.drawing import Epoch
+from bench.figures.strips import LEFT, Frame
+from bench.figures.strips import strip as draw_strip
 from bench.home import Home
 from bench.records.clip_scores import SCORES, read_scores
-from bench.records.curves import SELECTION, Row, read_curves
+from bench.records.curves import Row, read_curves
 from bench.records.schema import Record
 from bench.records.store import PREDICTIONS, read_predictions
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from PIL.Image import Image
-
-    from bench.cell.pixels import Pixels
-
-
 LISTED = 100  # clips in the table
 FRAMES = 8  # of a clip
-WIDE, DPI = 9.0, 100  # inches; pixels of an inch
-FRAME, LINE = 1.05, 0.23  # inches: width of a frame, height of a word's row
-INK, LOSS, SCORE, KEY = "#1a1a1a", "#0072b2", "#d55e00", "#d55e00"  # Okabe and Ito's: told apart by every eye
-PLAIN: Any = {"text.parse_math": False, "font.size": 9.0}  # a dollar in a caption is a dollar
+DPI = 100
+ROW, NAMES, BELOW = (
+    0.23,
+    1.35,
+    0.5,
+)  # inches: height of a word's row, width of its name, space for numbers below the rows
 
 
 class Gallery:
@@ -74,11 +79,9 @@ class Gallery:
 
     def pictures(self, record: Record, folder: Path, path: str | None = None) -> dict[str, list[Image]]:
         """`curves`, one picture, and `clips`, one for each of `SHOWN` clips of which there is more to see than a caption."""
-        import matplotlib as mpl
-
         found: dict[str, list[Image]] = {}
         rows = read_curves(folder)
-        with mpl.rc_context(PLAIN):
+        with style():
             if rows:
                 found["curves"] = [_image(curves(rows, record))]
             clips = [_image(figure) for look in _looks(folder, record) if (figure := self._clip(look, record, path))]
@@ -101,23 +104,16 @@ class Gallery:
         return strip(look, rows, places, frames)
 
     def _counts_of(self, record: Record, path: str | None) -> Mapping[str, int]:
-        from bench.cell.scores import references
-
-        asked = [
-            path or record.dataset,
-            record.split,
-            *map(str, (record.config.get("splits"), record.config.get("subset"))),
-        ]
-        name = json.dumps([*asked, sorted(record.signatures[record.split].items())])
+        part = [str(record.config.get("splits")), str(record.config.get("subset"))]
+        name = json.dumps(
+            [path or record.dataset, record.split, *part, sorted(record.signatures[record.split].items())]
+        )
         if name not in self._counts:
             self._counts[name] = {clip: len(texts) for clip, texts in references(record, self._home, path)[0].items()}
         return self._counts[name]
 
     def _pixels_of(self, record: Record, path: str | None) -> Pixels | None:
         """Frames of the record's data set, those of films too: this database is not published."""
-        from bench.cell.pixels import Pixels
-        from bench.declare.registry import dataset
-
         name = path or record.dataset
         if name not in self._pixels:
             try:
@@ -161,87 +157,46 @@ def strip(
     look: Mapping[str, Any],
     rows: tuple[list[str], NDArray[np.float64]] | None,
     places: Sequence[int],
-    frames: NDArray[np.uint8] | None,
+    pixels: NDArray[np.uint8] | None,
 ) -> Figure:
-    """Frames of a clip at `places` over the weights that each word gave to each frame; a key frame has a border."""
-    title = textwrap.wrap(f"{look['clip']}: {' '.join(look['words']) or '(says nothing)'}", 95)
-    first = look.get("first_caption")
-    title += textwrap.wrap(f"before it chose a key frame: {first}", 95) if first else []
+    """Frames of a clip at `places` over its caption and the weights that each word gave to each frame; a key frame has a
+    border. Call it inside `style`."""
     key = look.get("key_frame")
-    head = 0.2 * len(title) + 0.1
-    tall = FRAME * frames.shape[1] / frames.shape[2] + 0.3 if frames is not None else 0.0
-    below = LINE * len(rows[0]) + 0.5 if rows is not None else 0.0
-    figure = _sheet(head + tall + below + 0.1)
-    high = figure.get_size_inches()[1]
-    figure.text(0.1 / WIDE, 1 - 0.08 / high, "\n".join(title), va="top", color=INK, weight="bold")
-    for column, (place, pixels) in enumerate(zip(places, frames if frames is not None else [], strict=False)):
-        left = (0.1 + column * (FRAME + 0.06)) / WIDE
-        axes = figure.add_axes(
-            (left, 1 - (head + tall - 0.25) / high, FRAME / WIDE, (tall - 0.3) / high), xticks=[], yticks=[]
-        )
-        axes.imshow(pixels, aspect="auto", interpolation="none")
-        axes.set_xlabel(f"{place}, key frame" if place == key else str(place), labelpad=2)
-        for edge in axes.spines.values():
-            edge.set(visible=place == key, color=KEY, linewidth=3)
+    frames = [
+        Frame(place, picture, RED if place == key else None, "key frame" if place == key else "")
+        for place, picture in zip(places, pixels if pixels is not None else [], strict=False)
+    ]
+    captions = [("caption", " ".join(look["words"]))]
+    if look.get("first_caption"):
+        captions.insert(0, ("before the key frame", look["first_caption"]))
+    height = ROW * len(rows[0]) if rows is not None else 0.0
+    figure, top = draw_strip(look["clip"], frames, captions, extra=height + BELOW if rows is not None else 0.0)
     if rows is not None:
         names, weights = rows
-        axes = figure.add_axes((1.1 / WIDE, 0.4 / high, (WIDE - 1.3) / WIDE, LINE * len(names) / high))
-        axes.imshow(weights, aspect="auto", cmap="Blues", vmin=0.0, interpolation="none")
-        axes.set_yticks(range(len(names)), [name[:16] for name in names])
+        axes = place(figure, NAMES, top + 0.05, WIDTH - NAMES - LEFT, height)
+        axes.imshow(weights, aspect="auto", cmap="Blues", vmin=0.0)
+        axes.set_yticks(range(len(names)), [short(name, 16) for name in names])
         axes.set_xlabel("frame", labelpad=1)
         if isinstance(key, int) and key < weights.shape[1]:
-            axes.axvline(key, color=KEY, linewidth=1.2)
+            axes.axvline(key, color=RED, linewidth=1.2)
     return figure
 
 
 def curves(rows: Sequence[Row], record: Record) -> Figure:
-    """Training loss and validation CIDEr over the captions read, with the phases and the epoch that was chosen."""
-    figure = _sheet(3.6)
-    upper, lower = figure.subplots(2, 1, sharex=True)
-    for axes, name, label, colour in (
-        (upper, "loss", "training loss", LOSS),
-        (lower, SELECTION, "validation CIDEr", SCORE),
-    ):
-        for phase in dict.fromkeys(row["phase"] for row in rows):
-            points = [(row["captions"], row["value"]) for row in rows if (row["phase"], row["name"]) == (phase, name)]
-            axes.plot(*zip(*points, strict=True), "o-", color=colour, markersize=3) if points else None
-        axes.set_ylabel(label)
-        axes.grid(alpha=0.25)
-    _phases(upper, lower, rows)
-    chosen = record.selection
-    for row in rows if chosen is not None else ():
-        if chosen and (row["phase"], row["epoch"], row["name"]) == (chosen.phase, chosen.epoch, chosen.metric):
-            lower.plot(row["captions"], row["value"], "*", color=INK, markersize=11, label="chosen")
-            lower.legend(frameon=False, loc="lower right")
-    lower.set_xlabel("captions read")
-    lower.xaxis.set_major_formatter("{x:,.0f}")
-    figure.subplots_adjust(left=0.08, right=0.98, top=0.93, bottom=0.13, hspace=0.12)
-    return figure
-
-
-def _phases(upper: Any, lower: Any, rows: Sequence[Row]) -> None:
-    """The name of each phase where it begins."""
-    before = 0
-    for phase in dict.fromkeys(row["phase"] for row in rows):
-        upper.text(before, 1.02, f" {phase}", transform=upper.get_xaxis_transform(), va="bottom", color=INK)
-        if before:
-            for axes in (upper, lower):
-                axes.axvline(before, color=INK, linewidth=0.8, linestyle=":")
-        before = max(row["captions"] for row in rows if row["phase"] == phase)
-
-
-def _sheet(height: float) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(WIDE, height), dpi=DPI, facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
+    """Training loss and validation CIDEr over the captions read, with the epoch that was chosen. Call it inside `style`."""
+    epochs: dict[tuple[str, int], Epoch] = {}
+    for row in rows:
+        name = row["phase"], row["epoch"]
+        before = epochs.get(name, Epoch(row["phase"], row["captions"], {}))
+        epochs[name] = Epoch(before.phase, before.captions, {**before.values, row["name"]: row["value"]})
+    selection, chosen = record.selection, None
+    if selection is not None and (epoch := epochs.get((selection.phase or "", selection.epoch))) is not None:
+        value = epoch.values.get(selection.metric)
+        chosen = None if value is None else (epoch.captions, value)
+    return training(list(epochs.values()), ["loss"], f"{record.method}:{record.variant} seed {record.seed}", chosen)
 
 
 def _image(figure: Figure) -> Image:
-    from PIL import Image
-
     out = io.BytesIO()
-    figure.savefig(out, format="png")
-    return Image.open(out).convert("RGB")
+    figure.savefig(out, format="png", dpi=DPI)
+    return open_image(out).convert("RGB")

@@ -68,7 +68,7 @@ def test_pictures_of_a_cell_without_traces(cell: tuple[Home, Path, Record]) -> N
     assert {name: len(images) for name, images in pictures.items()} == {"curves": 1, "clips": SHOWN}
     for images in pictures.values():
         for image in images:
-            assert image.size[0] == 900 and len(np.unique(np.asarray(image.resize((60, 30))))) > 20, (
+            assert image.size[0] == 850 and len(np.unique(np.asarray(image.resize((60, 30))))) > 20, (
                 "not an empty sheet"
             )
 
@@ -82,8 +82,8 @@ def test_traces_are_drawn_where_there_are_some(cell: tuple[Home, Path, Record]) 
     kept = done.model_copy(update={"weights_sha256": "a" * 64})
     (shown,) = Gallery(home).pictures(kept, folder)["clips"]
     assert shown.size[1] > plain.size[1] + 60
-    row = np.asarray(shown)[-55:-48, 115:875].astype(int).sum(axis=(0, 2))  # of the last word, over all 28 frames
-    assert abs((int(np.argmin(row)) + 5) / 770 * 28 - 19.5) < 0.6, "the darkest place is frame 19"
+    row = np.asarray(shown)[-62:-52, 140:820].astype(int).sum(axis=(0, 2))  # of the last word, over all 28 frames
+    assert abs((int(np.argmin(row)) + 5) / 690 * 28 - 19.5) < 0.6, "the darkest place is frame 19"
 
 
 def test_padded_frames_are_cut_off() -> None:
