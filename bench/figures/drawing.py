@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.evaluation import metrics
 from bench.pages.document import Code, Image, Paragraph, Part, Picture
-from bench.records.curves import SELECTION, finished_curves
+from bench.records.curves import SELECTION, Row, finished_curves
 from bench.records.figure_data import Trace, asked, read_trace
 from bench.records.schema import Record
 
@@ -100,8 +100,13 @@ class Epoch:
 
 def epochs(folder: Path) -> list[Epoch]:
     """The training curves of a cell, in order. Raises BenchError for a file that is not one of curves."""
+    return by_epoch(finished_curves(folder))
+
+
+def by_epoch(rows: Iterable[Row]) -> list[Epoch]:
+    """Rows of curves, those of an epoch together."""
     found: dict[tuple[str, int], Epoch] = {}
-    for row in finished_curves(folder):
+    for row in rows:
         place = row["phase"], row["epoch"]
         epoch = found.get(place, Epoch(row["phase"], row["captions"], {}))
         found[place] = Epoch(epoch.phase, epoch.captions, {**epoch.values, row["name"]: row["value"]})

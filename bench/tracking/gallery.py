@@ -25,7 +25,7 @@ from bench.cell.traces import SHOWN, TRACES, spread
 from bench.declare.registry import dataset
 from bench.figures.canvas import RED, WIDTH, place, short, style
 from bench.figures.curves import training
-from bench.figures.drawing import Epoch
+from bench.figures.drawing import by_epoch
 from bench.figures.strips import LEFT, Frame
 from bench.figures.strips import strip as draw_strip
 from bench.home import Home
@@ -184,16 +184,11 @@ def strip(
 
 def curves(rows: Sequence[Row], record: Record) -> Figure:
     """Training loss and validation CIDEr over the captions read, with the epoch that was chosen. Call it inside `style`."""
-    epochs: dict[tuple[str, int], Epoch] = {}
-    for row in rows:
-        name = row["phase"], row["epoch"]
-        before = epochs.get(name, Epoch(row["phase"], row["captions"], {}))
-        epochs[name] = Epoch(before.phase, before.captions, {**before.values, row["name"]: row["value"]})
-    selection, chosen = record.selection, None
-    if selection is not None and (epoch := epochs.get((selection.phase or "", selection.epoch))) is not None:
-        value = epoch.values.get(selection.metric)
-        chosen = None if value is None else (epoch.captions, value)
-    return training(list(epochs.values()), ["loss"], f"{record.method}:{record.variant} seed {record.seed}", chosen)
+    selection = record.selection
+    point = (selection.phase, selection.epoch, selection.metric) if selection is not None else None
+    at = [(row["captions"], row["value"]) for row in rows if (row["phase"], row["epoch"], row["name"]) == point]
+    name = f"{record.method}:{record.variant} seed {record.seed}"
+    return training(by_epoch(rows), ["loss"], name, at[0] if at else None)
 
 
 def _image(figure: Figure) -> Image:
