@@ -65,7 +65,7 @@ def _estimate(config: dict[str, Any], captions: int | None, records: Sequence[Re
     budget = captions or next((found for record in records if (found := _budget(config, record))), None)
     if not like:
         return Estimate(budget, None, None, 0, NO_LIKE_CELL)
-    memory = [found for record in like if (found := record.spent("peak_memory_mb")) is not None]
+    memory = [used for record in like if (used := record.spent("peak_memory_mb")) is not None]
     peak = max(memory) if memory else None
     if budget is None:
         return Estimate(None, None, peak, len(like), NO_BUDGET)
