@@ -1,1 +1,1 @@
-
+"""Captions of a corpus: read from published files, checked, split, turned into tokens and batches."""

@@ -1,4 +1,1 @@
-"""Results on disk: the record of a cell, its predictions, and MLflow as a view of both.
-
-Records are the source of truth: pages and the tracking database can be thrown away and made again from them.
-"""
+"""What a cell leaves behind: its record, its key, its predictions, the scores of its clips, the data of its figures."""
