@@ -62,7 +62,6 @@ def to_html(document: Document, name: str, heaviest: int) -> str:
     body = writer.all(document.body)
     style, script = _asset("page.css"), _asset("page.js")
     source = f"{name.rpartition('/')[2]}.md"
-    home = "" if name == README else f'<a href="{"../" * name.count("/")}{INDEX}{TWIN}">All leaderboards</a>'
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -73,7 +72,7 @@ def to_html(document: Document, name: str, heaviest: int) -> str:
 {style}</style>
 </head>
 <body>
-<header>{home}</header>
+<header>{_way_back(name)}</header>
 <main>
 <h1>{text(document.title)}</h1>
 {body}
@@ -85,6 +84,15 @@ def to_html(document: Document, name: str, heaviest: int) -> str:
 </body>
 </html>
 """
+
+
+def _way_back(name: str) -> str:
+    """Links to the first page, and to that of the folder which a page lies in."""
+    folder, *inner = name.split("/")
+    ways = [] if name == README else [f'<a href="{"../" * len(inner)}{INDEX}{TWIN}">All leaderboards</a>']
+    if inner and inner != [README]:
+        ways.append(f'<a href="{"../" * (len(inner) - 1)}{INDEX}{TWIN}">{text(folder.capitalize())}</a>')
+    return " › ".join(ways)
 
 
 def text(foreign: str) -> str:

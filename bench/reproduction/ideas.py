@@ -185,9 +185,9 @@ def _outcomes(compared: Sequence[Compared]) -> Table:
         Column("outcome"),
         Column(f"{short} difference", True, "idea minus control, paired by seed: mean (95 % interval)"),
         Column("idea"),
-        Column(f"{short} of the idea", True),
+        Column(f"{short}, idea", True),
         Column("control"),
-        Column(f"{short} of the control", True),
+        Column(f"{short}, control", True),
     )
     rows: list[tuple[Cell | Line, ...]] = []
     for one in compared:
@@ -209,8 +209,8 @@ def _others(compared: Sequence[Compared], home: Home) -> Table:
         *(Column(f"{SHOWN[metric]} difference", True) for metric in others),
         Column("seconds", True),
         Column("streams"),
-        Column("records of the idea", help="one for each seed"),
-        Column("records of the control", help="one for each seed"),
+        Column("records, idea", help="one for each seed"),
+        Column("records, control", help="one for each seed"),
     )
     rows: list[tuple[Cell | Line, ...]] = [
         (

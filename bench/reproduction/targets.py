@@ -47,6 +47,7 @@ from bench.pages.document import (
     Code,
     Column,
     Document,
+    Folded,
     Heading,
     Line,
     Paragraph,
@@ -98,7 +99,7 @@ def document(one: Reproduction, home: Home) -> Document:
             )
         )
     if any(part.table for part in one.parts):
-        parts += [Paragraph(SCORES), Paragraph(HOW_TO_READ)]
+        parts.append(Folded("How to read the tables", (Paragraph(SCORES), Paragraph(HOW_TO_READ))))
     for number, (name, section) in enumerate(sections.items(), start=1):
         parts += [
             Heading(2, f"{number}. {_heading(section)}"),
@@ -168,29 +169,40 @@ def _table(one: Reproduction, part: TargetPart, section: asked.Section, home: Ho
     metrics = [name for name in SHOWN if any(line.row and name in line.row.metrics for line in lines)]
     compared = any(line.answer.records and not line.answer.reasons for line in lines) or not kept
     gains = [] if compared else [gain for line in lines if (gain := _gain(line, metrics[-1]))]
-    columns = [Column("system"), Column("run")]
-    for name in metrics:
+    shared = _shared_reasons(lines)
+    columns = [Column("system"), Column("run"), *([Column("verdict")] if compared else [])]
+    for name in reversed(metrics):  # the one that decides comes first
         columns += [Column(f"{SHOWN[name]} {what}", True) for what in ("paper", "here")]
         columns += [Column(f"{SHOWN[name]} difference", True)] if compared else []
-    if gains:
-        columns += [Column("base"), *(Column(f"{SHOWN[metrics[-1]]} gain, {w}", True) for w in ("paper", "here"))]
-    columns += [Column("verdict")] if compared else []
+        if gains and name == metrics[-1]:
+            columns += [Column("base"), *(Column(f"{SHOWN[name]} gain, {where}", True) for where in ("paper", "here"))]
     columns += [Column("remarks"), Column("records")]
     rows = []
     for line in lines:
         cells: list[Cell | Line] = [line.system, line.cell.label if line.cell else "cited"]
-        for name in metrics:
-            cells += _numbers(line, name, compared)
-        cells += (_gain(line, metrics[-1]) or [NOTHING, Cell(NOTHING), Cell(NOTHING)]) if gains else []
         cells += [_verdict(line, metrics)] if compared else []
-        rows.append((*cells, _remarks(line), record_links(line.records, home, page_of(one))))
+        for name in reversed(metrics):
+            cells += _numbers(line, name, compared)
+            if gains and name == metrics[-1]:
+                cells += _gain(line, name) or [NOTHING, Cell(NOTHING), Cell(NOTHING)]
+        rows.append((*cells, _remarks(line, shared), record_links(line.records, home, page_of(one))))
     about = part.table.about
     title = f"{about[:1].upper()}{about[1:]} ({part.table.dataset}, {part.table.split})"
-    notes = _notes(part, lines, kept, metrics, bool(gains))
+    notes: list[Line] = []
+    if shared:
+        notes.append(f"Not comparable with the printed numbers, because of {'; '.join(shared)}.")
+    if gains:
+        notes.append(
+            "No difference is taken between such numbers. A gain is that over the row under “base”, there and here."
+        )
+    if any(record.split == "val" for record in kept):
+        notes.append("The epoch was chosen on the validation clips, which are those reported.")
+    made = "How these rows were made, and the signatures of their scores"
     return [
         Heading(3, title),
         Table(title, tuple(columns), tuple(rows)),
         *([Bullets(tuple(notes))] if notes else []),
+        *([Folded(made, (Bullets(tuple(_made(part, kept, metrics))),))] if kept else []),
     ]
 
 
@@ -261,12 +273,11 @@ def _verdict(line: _Line, metrics: Sequence[str]) -> str:
     return ", ".join(dict.fromkeys(told)) or NOTHING
 
 
-def _remarks(line: _Line) -> str:
-    """What is to be said of one row: reasons of its own not to compare it, streams it did without, seeds without scores."""
-    found = [f"{NOT_COMPARABLE}: {reason}" for reason in line.cell.differs] if line.cell else []
+def _remarks(line: _Line, shared: Sequence[str]) -> str:
+    """What is to be said of one row: reasons not to compare it that others do not have, seeds without scores."""
+    own = [reason for reason in line.answer.reasons if reason not in shared] if line.records else []
+    found = [f"{NOT_COMPARABLE}: {reason}" for reason in own]
     for record in line.records:
-        if absent := record.config.get("absent_streams"):
-            found.append(f"without the stream{'s' if len(absent) > 1 else ''} {', '.join(absent)}")
         if record.failure is not None:
             found.append(f"FAILED seed {record.seed} ({record.failure.stage}): {clean(record.failure.message)[:120]}")
         elif record.state != "done":
@@ -280,21 +291,8 @@ def _remarks(line: _Line) -> str:
     return "; ".join(dict.fromkeys(found)) or NOTHING
 
 
-def _notes(
-    part: TargetPart, lines: Sequence[_Line], kept: Sequence[Record], metrics: Sequence[str], gains: bool
-) -> list[Line]:
-    """Why the table is not compared, how its rows were made, and the signatures of the scores that are shown."""
-    notes: list[Line] = []
-    shared = _shared_reasons(lines)
-    if shared:
-        notes.append(f"Not comparable with the printed numbers, because of {'; '.join(shared)}.")
-    if gains:
-        notes.append(
-            "No difference is taken between numbers that are not comparable. A gain is that over the row under “base”, there "
-            "and here."
-        )
-    if not kept:
-        return notes
+def _made(part: TargetPart, kept: Sequence[Record], metrics: Sequence[str]) -> list[Line]:
+    """How the rows of a table were made, and the signatures of the scores that are shown."""
     assert part.table is not None
     made = {
         "epochs": [str(record.config.get("train", {}).get("epochs")) for record in kept],
@@ -304,9 +302,7 @@ def _notes(
         "engine": [str(record.config.get("engine")) for record in kept],
     }
     words = [f"{name} {' / '.join(dict.fromkeys(values))}" for name, values in made.items() if values]
-    notes.append(f"Made with {'; '.join(words)}.")
-    if any(record.split == "val" for record in kept):
-        notes.append("The epoch was chosen on the validation clips, which are those reported.")
+    notes: list[Line] = [f"Made with {'; '.join(words)}."]
     signatures = kept[0].signatures[kept[0].split]
     for metric in metrics:
         signature = signatures.get(prefix(part.table) + metric, signatures.get(metric))
