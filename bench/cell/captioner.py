@@ -48,7 +48,7 @@ class Checkpoint:
         """The caption of a video file: text, log-probability, the other beams, traces.
 
         The streams that the method reads are made of it as its training features were. `encoder` (a name) and `weights` (a
-        file) tell how, where that is not recorded: for all streams, or as `{stream: value}`. Encoders are kept for the next
+        file) say how, where that is not recorded: for all streams, or as `{stream: value}`. Encoders are kept for the next
         video. Raises BenchError, which for a file that is no whole video is a `VideoError`.
         """
         asked = repr((encoder, weights, search))
@@ -67,8 +67,8 @@ class VideoError(BenchError):
 class VideoCaptioner:
     """A trained method over videos, one at a time: what a video is called or stands beside changes no caption.
 
-    `encoder` and `weights` tell what made the training features, where neither the checkpoint nor a cache on this machine
-    knows it: for all streams, or by stream. `search` is the cell's own unless told; `tell` gets sentences on the encoders.
+    `encoder` and `weights` name what made the training features, where neither the checkpoint nor a cache on this machine
+    records it: for all streams, or by stream. `search` is the cell's own by default; `tell` gets sentences on the encoders.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class VideoCaptioner:
         self.trained = trained
         self.search = search or trained.search
         known = _recorded(trained.streams, trained.config["dataset"])
-        self._streams = VideoStreams(known, _told(encoder), _told(weights), tell)
+        self._streams = VideoStreams(known, _by_stream(encoder), _by_stream(weights), tell)
 
     def caption(self, video: str | Path) -> Caption:
         """The caption of a video under its path, with alternatives and traces.
@@ -147,27 +147,27 @@ def _recorded(streams: Mapping[str, StreamInfo], dataset: str) -> dict[str, Stre
     for name, info in streams.items():
         sidecar = sidecar_path(cache_path(home, dataset, name))
         if not info.made_by and sidecar.is_file():
-            said = read_sidecar(sidecar)
-            if said["fingerprint"] == info.fingerprint:
-                found[name] = replace(info, made_by=said["encoder"])
+            content = read_sidecar(sidecar)
+            if content["fingerprint"] == info.fingerprint:
+                found[name] = replace(info, made_by=content["encoder"])
     return found
 
 
-def _told(value: str | Path | ByStream | None) -> dict[str, str]:
-    """What was told of each stream; of all of them under the empty name."""
+def _by_stream(value: str | Path | ByStream | None) -> dict[str, str]:
+    """What is given for each stream; for all of them under the empty name."""
     if value is None:
         return {}
     return dict(value) if isinstance(value, Mapping) else {"": str(value)}
 
 
-def find_videos(words: list[str]) -> list[Path]:
+def find_videos(arguments: list[str]) -> list[Path]:
     """The files that were named, and in place of each folder the videos below it, by name; each once.
 
     Raises BenchError for a folder without videos.
     """
     found: dict[Path, None] = {}
-    for word in words:
-        path = Path(word).expanduser()
+    for argument in arguments:
+        path = Path(argument).expanduser()
         if not path.is_dir():
             found[path] = None
             continue

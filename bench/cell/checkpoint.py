@@ -1,7 +1,7 @@
 """Checkpoints of finished cells: one safetensors file with the weights, and in its metadata all that is needed to use them.
 
 The metadata holds JSON under three names: `config`, the cell's declaration; `vocabulary`, its words by id; `streams`, what
-the method was told of each stream. A checkpoint that does not belong to what is asked, or to the code of today, is refused.
+the method knows of each stream. A checkpoint that does not belong to what is asked, or to the code of today, is refused.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from bench.declare.registry import method as card_of
 from bench.declare.registry import method_digest, method_entry
 from bench.disk.digests import file_digest
 from bench.disk.whole import write_whole
-from bench.errors import listing
+from bench.errors import listing, named
 from bench.features.encoders import load_encoder
 from bench.method import Method, StreamInfo, Vocabulary
+from bench.plan.cells import ENGINE
 
 CHECKPOINT = "checkpoint.safetensors"
 PARTS = ("config", "vocabulary", "streams")
 AGAIN = "train it again with bench run, or use the version of this project that made it"
-MOST_NAMES = 5  # of weights in a sentence
 
 
 def method_code(name: str) -> Any:
@@ -53,12 +53,12 @@ def save(
     streams: Mapping[str, StreamInfo],
 ) -> None:
     """Write a checkpoint, whole or not at all; `state` must be contiguous and on the CPU. Raises BenchError on a full disk."""
-    told = {
+    parts = {
         "config": config,
         "vocabulary": list(vocabulary.words),
         "streams": {name: asdict(info) for name, info in streams.items()},
     }
-    metadata = {part: json.dumps(told[part]) for part in PARTS}
+    metadata = {part: json.dumps(parts[part]) for part in PARTS}
     write_whole(path, lambda aside: save_file(dict(state), aside, metadata=metadata))
 
 
@@ -126,10 +126,10 @@ def _about(path: Path, metadata: Mapping[str, str]) -> tuple[dict[str, Any], Voc
             f"earlier version; {AGAIN}"
         )
     try:
-        config, words, told = (json.loads(metadata[part]) for part in PARTS)
+        config, words, infos = (json.loads(metadata[part]) for part in PARTS)
         if not isinstance(config.get("method"), str):
             raise ValueError("its config names no method")
-        streams = {name: StreamInfo(**{**info, "shape": tuple(info["shape"])}) for name, info in told.items()}
+        streams = {name: StreamInfo(**{**info, "shape": tuple(info["shape"])}) for name, info in infos.items()}
         return config, Vocabulary(tuple(words)), streams
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BenchError(f"the metadata of {path} cannot be read ({type(error).__name__}: {error}); {AGAIN}") from error
@@ -142,8 +142,6 @@ def _check_method(path: Path, config: Mapping[str, Any], asked: str | None) -> N
 
 def _check_version(path: Path, config: Mapping[str, Any]) -> None:
     """Raise BenchError where the code behind the weights is not the code that would use them."""
-    from bench.plan.cells import ENGINE
-
     folder = method_entry(config["method"]).folder
     assert folder is not None  # a usable method has its card in a folder
     for what, then, now in (
@@ -161,12 +159,7 @@ def _called(config: Mapping[str, Any]) -> str:
 
 
 def _misfit(state: Mapping[str, Tensor], made: Method, error: Exception) -> str:
-    """Which names only one side has; else what the method said, which names the shapes."""
+    """Which names only one side has; else the method's own error, which names the shapes."""
     own = made.state_dict()
     sides = {"only the checkpoint has": state.keys() - own.keys(), "only the method has": own.keys() - state.keys()}
-    return "; ".join(f"{side} {_some(sorted(names))}" for side, names in sides.items() if names) or str(error)
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-    return ", ".join(names[:MOST_NAMES]) + more
+    return "; ".join(f"{side} {named(sorted(names))}" for side, names in sides.items() if names) or str(error)

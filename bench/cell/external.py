@@ -7,7 +7,6 @@ import hashlib
 import io
 import json
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from bench.home import Home
 from bench.plan.cells import Cell
 from bench.plan.streams import captions_digest
 from bench.records.schema import External, Provenance, Record, canonical
-from bench.records.store import PREDICTIONS, RECORD, Prediction, named, read_record, write_predictions, write_record
+from bench.records.store import PREDICTIONS, RECORD, Prediction, apart, read_record, write_predictions, write_record
 
 METHOD = "external"  # the folder of such records, and the protocol under which no row of a method stands beside them
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
@@ -109,17 +108,9 @@ def _match(path: Path, pairs: list[tuple[str, str]], corpus: Corpus, ids: Iterab
     wanted = list(ids)
     names = [corpus.aliases.get(clip, clip) if clip not in corpus.clips else clip for clip, _ in pairs]
     found = {name: text for name, (_, text) in zip(names, pairs, strict=True)}
-    inside = set(wanted)
-    wrong = {
-        "missing": [clip for clip in wanted if clip not in found],
-        "not in the split": [clip for clip in found if clip not in inside],
-        "given twice": [clip for clip, count in Counter(names).items() if count > 1],
-    }
-    told = [f"{len(clips)} {what} ({named(clips)})" for what, clips in wrong.items() if clips]
-    if told:
+    if wrong := apart(names, wanted):
         raise BenchError(
-            f"{path} does not caption the {len(wanted)} clips of the split: {', '.join(told)}; "
-            "give one caption for each clip, under its id"
+            f"{path} does not caption the {len(wanted)} clips of the split: {wrong}; give one caption for each clip, under its id"
         )
     return {clip: found[clip] for clip in wanted}
 

@@ -48,7 +48,7 @@ def gather(
 ) -> Inputs:
     """Load what `fit` and `decode` need. References of the test split do not outlive this function.
 
-    `spend` and `wait` are told of the training captions that are read, and of the seconds that their batches were waited for.
+    `spend` gets the number of training captions that are read, `wait` the seconds in which a batch was waited for.
     """
     corpus = corpus_of(config, home)
     train_ids = _fraction(corpus.splits["train"], config["train"]["data_fraction"])

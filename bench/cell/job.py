@@ -71,7 +71,7 @@ class Outcome:
 
 
 def state_of(folder: Path) -> str:
-    """State told by the record in `folder`: done, unscored or failed; missing without one or with an unreadable one.
+    """State of the record in `folder`: done, unscored or failed; missing without one or with an unreadable one.
 
     Scores of another metric or tokenizer version count for nothing: such a cell is unscored, its training is kept.
     """

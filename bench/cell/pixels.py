@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from bench.declare.dataset import DatasetDefinition
 from bench.features.cache import Cache
 from bench.features.sidecar import cache_path
 from bench.home import Home
 from bench.records.figure_data import Frames
-
-if TYPE_CHECKING:
-    from bench.declare.dataset import DatasetDefinition
-
+from bench.shapes import render_clip
+from bench.shapes.streams import region_boxes
 
 LARGEST = 128  # pixels of the longer side of a stored frame
 
@@ -50,8 +49,6 @@ class Pixels:
 
     def _all(self, clip: str) -> Frames:
         if self.cache is None:
-            from bench.shapes import render_clip
-
             return render_clip(clip, self.definition.options)
         values, lengths = self.cache.load([clip])
         return np.ascontiguousarray(values[0, : lengths[0]].transpose(0, 2, 3, 1))
@@ -60,8 +57,6 @@ class Pixels:
         """Regions at `places`, (left, top, right, bottom) in pixels. Feature files of real regions keep no places."""
         if not self.definition.generated:
             return ()
-        from bench.shapes.streams import region_boxes
-
         boxes = region_boxes(self._all(clip))
         return tuple(tuple(tuple(float(edge) for edge in box) for box in boxes[place]) for place in places)
 

@@ -1,4 +1,4 @@
-"""What the files of a running cell tell: where it stands and the rows of its curves."""
+"""Where running cells stand and the new rows of their curves, read from the files that they write."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ class Position:
 def read_position(folder: Path, since: float) -> Position | None:
     """Position in `work/progress.json` of a cell's folder; None without one or with one written before `since`.
 
-    The file of an earlier, interrupted attempt stays until the new attempt has something to tell.
+    The file of an earlier, interrupted attempt stays until the new attempt writes its own.
     """
     path = folder / "work" / "progress.json"
     try:
         if path.stat().st_mtime < since:
             return None
-        told = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
         return Position(
-            str(told["phase"]),
-            int(told["epoch"]),
-            int(told["captions"]),
-            int(told["budget"]),
-            {name: float(value) for name, value in (told.get("values") or {}).items() if value is not None},
+            str(found["phase"]),
+            int(found["epoch"]),
+            int(found["captions"]),
+            int(found["budget"]),
+            {name: float(value) for name, value in (found.get("values") or {}).items() if value is not None},
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # absent, or not ours: the display then shows the cell without a position

@@ -45,12 +45,12 @@ class Trained:
 
 
 def declared(folder: Path) -> dict[str, Any] | None:
-    """The declaration of a finished cell as its checkpoint holds it, with paths; None without a sound checkpoint."""
+    """The declaration of a finished cell as its checkpoint holds it, with paths; None without a valid checkpoint."""
     try:
         with safe_open(folder / CHECKPOINT, framework="pt") as file:
             found: dict[str, Any] = json.loads(file.metadata()["config"])
     except (SafetensorError, OSError, TypeError, KeyError, ValueError):
-        return None  # whoever needs the weights is told what is wrong with the file
+        return None  # `load` says what is wrong with the file
     return found
 
 
@@ -75,14 +75,14 @@ def load(folder: Path, home: Home) -> Trained:
 def last_states(captioner: Any, batch: Batch, captions: Sequence[Sequence[int]]) -> NDArray[np.float32]:
     """Hidden states at the step that predicts EOS, [C, H]: one caption (word ids) is read for each clip of `batch`.
 
-    Without dropout, as in decoding: what tells the states apart is then the words that were read.
+    Without dropout, as in decoding: the states then differ by the words that were read.
     """
-    told = _with_captions(batch, captions)
+    chosen = _with_captions(batch, captions)
     captioner.eval()
     with torch.inference_mode():
-        hidden_BWH = teacher_forcing(captioner, told).hidden_BWH
-        last_BH = hidden_BWH[torch.arange(len(captions)), told.lengths_B - 1]
-        return last_BH[told.clip_of_B.argsort()].float().numpy()
+        hidden_BWH = teacher_forcing(captioner, chosen).hidden_BWH
+        last_BH = hidden_BWH[torch.arange(len(captions)), chosen.lengths_B - 1]
+        return last_BH[chosen.clip_of_B.argsort()].float().numpy()
 
 
 def held_for_backward(method: Any, batch: Batch) -> int:

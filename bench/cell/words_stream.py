@@ -48,11 +48,11 @@ def extract_words(definition: DatasetDefinition, home: Home, checkpoint: Path, r
     if target.is_file() and not replace:
         raise BenchError(f"{target} is there and was made otherwise: say replace=true to make it anew")
     with Cache(path) as frames:
-        told = saved.streams["frames"]
-        if frames.shape[1:] != told.shape[1:] or frames.encoder != told.encoder:
+        known = saved.streams["frames"]
+        if frames.shape[1:] != known.shape[1:] or frames.encoder != known.encoder:
             raise BenchError(
                 f"{path} holds frames of width {frames.shape[-1]} by {frames.encoder or 'an encoder that is not named'}, and "
-                f"{checkpoint} was trained on width {told.shape[-1]} by {told.encoder or 'one that is not named'}"
+                f"{checkpoint} was trained on width {known.shape[-1]} by {known.encoder or 'one that is not named'}"
             )
         attributes = {"encoder": options, "source": {"request": request, "told": True}}
         shape = (network.output.out_features,)

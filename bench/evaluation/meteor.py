@@ -126,8 +126,8 @@ class Meteor:
         except ValueError:
             numbers = []
         if len(numbers) != STATISTICS:
-            said = reply.decode("utf-8", "replace").strip()[:200]
-            raise ScoringUnavailable(f"METEOR answered clip {clip} with {said!r} in place of {STATISTICS} numbers")
+            answer = reply.decode("utf-8", "replace").strip()[:200]
+            raise ScoringUnavailable(f"METEOR answered clip {clip} with {answer!r} in place of {STATISTICS} numbers")
         return numbers
 
     def _gone(self, program: JavaProgram) -> Exception:

@@ -1,7 +1,7 @@
 """Tables of n-grams: what CIDEr and BLEU need to know about references, as sorted arrays (numpy alone).
 
 An n-gram of up to four words is one uint64: 16 bits per word, each holding id + 1, the first word lowest. So keys are exact
-(no hashing, no collisions) and tell their order by their size.
+(no hashing, no collisions) and their size gives their order.
 
 Letters: R references, P postings (distinct n-gram of one reference), G distinct n-grams, H hypotheses, C clips.
 """

@@ -9,7 +9,7 @@ in the same order, and what is drawn of the clips is the same for all of them. T
   Riezler and Maxwell 2005). How often that makes a difference as large as the observed one is the p value.
 
 Corpus metrics are computed anew in every draw. CIDEr's document frequencies stay those of the whole set. Other seeds or other
-training are not drawn: intervals and p values speak of the clips alone.
+training are not drawn: intervals and p values are those of the choice of clips alone.
 
 Letters: N systems, K draws, n clips, F numbers of a clip, M metrics. Units: 0 to 1, CIDEr 0 to 10.
 """
@@ -179,7 +179,7 @@ def holm(p: ArrayLike) -> Floats:
 
 
 def tie_groups(scores: ArrayLike, p: Floats) -> list[int]:
-    """Group of every system on one metric, from 1: those that cannot be told from the best; then so for the rest.
+    """Group of every system on one metric, from 1: those that do not differ significantly from the best; then so for the rest.
 
     `scores` [N] and p values [N, N] of all pairs, which are one family: Holm's correction is over all of them, because
     which system is best is found in the same data. A system may share a group with the best although one that scores

@@ -95,8 +95,8 @@ def _parts(path: Path, names: Sequence[str]) -> list[str]:
 def read_columns(path: Path, names: Sequence[str]) -> tuple[tuple[str, ...], dict[str, Floats]]:
     """(clip ids, scores [n] of the metrics `names` that the file has), as `read_scores`, but without reading the others.
 
-    Pages read thousands of these files. What looks unlike the lines that `write_scores` writes is left to `read_scores`, which
-    knows quotes and says what is wrong.
+    Pages read thousands of these files. Files with other lines than `write_scores` writes are left to `read_scores`, which reads
+    quotes and says what is wrong.
     """
     try:
         text = path.read_text(encoding="utf-8")

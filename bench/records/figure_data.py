@@ -29,7 +29,7 @@ class Shown:
 
     `reference` is one of its captions. `frames` [P, H, W, 3] are its pictures, those at its places `places`; empty where there
     are no pixels. `boxes` [P][k] are the regions of each picture as (left, top, right,
-    bottom) in its pixels. `told` holds what each cell says of the clip, by the cell's name: its `caption`, or `words` and
+    bottom) in its pixels. `told` holds what each cell gives for the clip, by the cell's name: its `caption`, or `words` and
     the traces of a decoded caption, or `scores`, (name, probability) pairs of each range.
     """
 
@@ -47,8 +47,8 @@ class Shown:
 
 @dataclass(frozen=True)
 class Trace:
-    """What one figure was given. `cells` are the keys of the cells that it speaks of, by name; `lacking` says why a cell has
-    nothing to tell; `facts` are further values of the figure, `arguments` what it was `asked` with."""
+    """What one figure was given. `cells` are the keys of the cells that it shows, by name; `lacking` says why a cell has
+    nothing to show; `facts` are further values of the figure, `arguments` what it was `asked` with."""
 
     figure: str
     cells: Mapping[str, str]
@@ -61,7 +61,7 @@ class Trace:
 def asked(
     arguments: Mapping[str, Any], dataset: str, split: str, subset: tuple[int, int, int] | None
 ) -> dict[str, Any]:
-    """What a figure was asked with: its declared arguments, and the clips that it speaks of."""
+    """What a figure was asked with: its declared arguments, and the clips that it shows."""
     clips = {"dataset": dataset, "split": split, "subset": subset and list(subset)}
     return {**clips, **arguments}
 

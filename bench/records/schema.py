@@ -79,8 +79,8 @@ TIMES = ("fit_seconds", "wait_seconds", "decode_seconds", "captions_per_second")
 class Provenance(Part):
     """Code, packages and machine behind a record. `started` and `finished` are ISO 8601.
 
-    `gpu_share` is the part of a GPU that the cell had: times of less than a whole one are not its own. `memory_ran_out` tells
-    that it had failed on a smaller share before.
+    `gpu_share` is the part of a GPU that the cell had: times of less than a whole one are not its own. `memory_ran_out`: it
+    had failed on a smaller share before.
     """
 
     bench: Text
@@ -188,7 +188,7 @@ class Record(Part):
         return int(self.config["seed"])
 
     def spent(self, name: str) -> float | None:
-        """What the ledger says of `name`; None where it says nothing, and of times on a GPU that other cells shared."""
+        """An entry of the ledger; None where it has none, and for times on a GPU that other cells shared."""
         shared = self.provenance is not None and 0 < (self.provenance.gpu_share or 0) < 1
         if self.ledger is None or (shared and name in TIMES):
             return None

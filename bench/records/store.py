@@ -1,4 +1,4 @@
-"""Records and predictions on disk: whole or not at all, and read only if they are sound."""
+"""Records and predictions on disk: written whole or not at all, and validated when they are read."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pydantic import ValidationError
 
 from bench import BenchError
 from bench.disk.whole import write_atomically
+from bench.errors import named
 from bench.records.schema import SCHEMA, Record, cell_key, reasons
 
 RECORD = "record.json"
 PREDICTIONS = "predictions.jsonl"
-NAMED_IDS = 5  # ids spelled out in an error; the rest is counted
 
 
 class BadRecord(BenchError):  # noqa: N818 - a finding as much as an error
@@ -25,7 +25,7 @@ class BadRecord(BenchError):  # noqa: N818 - a finding as much as an error
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(
-            f"{path} is not a sound record: {reason}. Remove its folder and run the same command again to make it anew."
+            f"{path} is not a valid record: {reason}. Remove its folder and run the same command again to make it anew."
         )
         self.path = path
         self.reason = reason
@@ -48,7 +48,7 @@ def cell_folder(results: Path, record: Record) -> Path:
 def write_record(folder: Path, record: Record) -> Path:
     """Write `record` as `folder/record.json`, atomically; returns the path.
 
-    The record is validated as it will be read. Raises BadRecord for an unsound one, CannotWrite for a full disk or a
+    The record is validated as it will be read. Raises BadRecord for an invalid one, CannotWrite for a full disk or a
     folder that cannot be written.
     """
     path = folder / RECORD
@@ -91,7 +91,7 @@ def _no_constant(name: str) -> None:
 def all_records(results: Path, dataset: str | None = None, bad: list[BadRecord] | None = None) -> list[Record]:
     """Every record under `results` (of one data set), in the order of their paths.
 
-    Unsound ones, and those that lie in another cell's folder, are appended to `bad`; without `bad` the first raises.
+    Invalid ones, and those that lie in another cell's folder, are appended to `bad`; without `bad` the first raises.
     """
     records = []
     for path in record_paths(results, dataset):
@@ -164,23 +164,17 @@ def prediction_ids(path: Path) -> list[str]:
     try:
         text = path.read_bytes()
         parts = text.split(_BEFORE)[1:]
-        told = b"\n".join([part[: part.find(b'"')] for part in parts]).decode()
+        ids = b"\n".join([part[: part.find(b'"')] for part in parts]).decode()
     except (OSError, UnicodeDecodeError):
         return [item.clip for item in _lines(path)]
     starts = text.startswith(_BEFORE) + text.count(b"\n" + _BEFORE)
     plain = (
-        starts == len(parts) == text.count(_BETWEEN) == text.count(b"\n") and text.endswith(b"\n") and "\\" not in told
+        starts == len(parts) == text.count(_BETWEEN) == text.count(b"\n") and text.endswith(b"\n") and "\\" not in ids
     )
-    return told.split("\n") if plain else [item.clip for item in _lines(path)]
+    return ids.split("\n") if plain else [item.clip for item in _lines(path)]
 
 
 _BEFORE, _BETWEEN = b'{"clip": "', b'", "caption": "'
-
-
-def named(ids: Sequence[str]) -> str:
-    """The first few ids, and how many more there are."""
-    rest = len(ids) - NAMED_IDS
-    return ", ".join(ids[:NAMED_IDS]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _lines(path: Path) -> Iterator[Prediction]:

@@ -348,7 +348,7 @@ class TestRefusals:
             ("salstm", "x"),
         ):
             said = self.refused(bench, *words)
-            assert f"{path} is not a sound record: its config has the key" in said, words
+            assert f"{path} is not a valid record: its config has the key" in said, words
         assert bench("compare", good.key, good.key)[0] == 0
 
     def test_names(self, home: Home, bench: Run) -> None:
@@ -637,7 +637,7 @@ class TestShow:
         assert bench("show", "nothing")[0] == 2
         (folder(home, items[0]) / "record.json").write_text("[]")
         status, _, err = bench("show", items[0].key)
-        assert (status, "is not a sound record: not a JSON object" in err) == (2, True)
+        assert (status, "is not a valid record: not a JSON object" in err) == (2, True)
 
 
 class TestExport:
@@ -686,7 +686,7 @@ class TestExport:
         status, out, err = bench("export", "csv")
         assert status == 1
         assert [row["key"] for row in self.table(out)] == [good.key]
-        assert f"{path} is not a sound record" in err
+        assert f"{path} is not a valid record" in err
 
     def test_nothing_to_export(self, home: Home, bench: Run) -> None:
         status, out, err = bench("export", "csv")

@@ -98,13 +98,13 @@ def test_numbers_that_are_not_finite_cannot_be_recorded() -> None:
 
 
 def test_a_record_is_checked_when_written(tmp_path: Path) -> None:
-    unsound = record().model_copy(update={"state": "failed"})
+    invalid = record().model_copy(update={"state": "failed"})
     with pytest.raises(BadRecord, match="contradict"):
-        write_record(cell_folder(tmp_path, unsound), unsound)
+        write_record(cell_folder(tmp_path, invalid), invalid)
     assert not list(tmp_path.rglob("*"))
 
 
-def test_all_records_collects_or_raises_unsound_ones(tmp_path: Path) -> None:
+def test_all_records_collects_or_raises_invalid_ones(tmp_path: Path) -> None:
     sound, other = record(seed=0), record(seed=1)
     _, broken = put(tmp_path, sound, other)
     broken.write_text(broken.read_text()[:100])
