@@ -45,6 +45,11 @@ def named(ids: Iterable[str], show: int = 5) -> str:
     return shown if len(ids) <= show else f"{shown} and {len(ids) - show:,} more"
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error of somebody else's says, or the name of its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def many(number: int, one: str, more: str | None = None) -> str:
     """A number with its noun: `1 clip`, `1,970 clips`, `2 copies`."""
     return f"{number:,} {one if number == 1 else more or one + 's'}"

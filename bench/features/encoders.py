@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from bench import BenchError
+from bench.errors import first_line
 from bench.features.backends import need_timm, need_torchvision
 from bench.features.specs import Preprocessing, Spec, spec_of
 from bench.features.weights import WORDS, fill, find_file
@@ -155,10 +156,9 @@ def _downloaded(spec: Spec, create: Any) -> nn.Module:
     try:
         network: nn.Module = create()
     except Exception as error:  # whatever a download can raise: timm, huggingface_hub, urllib, ssl
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise BenchError(
-            f"the weights {spec.pretrained} of encoder {spec.name} cannot be had ({reason}): connect this machine to the "
-            f"network, or name a file of weights (.safetensors) instead"
+            f"the weights {spec.pretrained} of encoder {spec.name} cannot be had ({first_line(error)}): connect this machine to "
+            f"the network, or name a file of weights (.safetensors) instead"
         ) from error
     return network
 

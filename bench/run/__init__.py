@@ -1,1 +1,1 @@
-"""Many cells: prepared, placed on Ray or in this process, watched, and told of."""
+"""Many cells: prepared, placed on Ray or in this process, watched and shown."""

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from bench import BenchError
 from bench.cell.job import keep_freed
-from bench.data.corpus import all_clips
-from bench.declare.dataset import DatasetDefinition
+from bench.data.corpus import all_clips, load_corpus
+from bench.declare.dataset import DatasetDefinition, StreamSource
+from bench.features.shapes import write_streams
+from bench.features.sidecar import cache_path, read_sidecar, was_told
 from bench.home import Home
+from bench.run.display import Countdown
 
 if TYPE_CHECKING:
     from bench.features.extraction import Work
@@ -35,22 +38,18 @@ def prepare(
     if not streams:
         return
     if definition.generated:
-        from bench.features.shapes import write_streams
-        from bench.run.display import Countdown
-
         print(f"{definition.name}: streams {', '.join(streams)} are rendered unless they are in the cache", flush=True)
         with Countdown(definition.name) as countdown:
             write_streams(home, definition.options, subset, name=definition.name, streams=streams, tell=countdown.tell)
         return
-    from bench.features.importers import import_stream
-    from bench.features.sidecar import cache_path, was_told
+    from bench.features.importers import import_stream  # it imports torch, which takes seconds
 
     clips, _ = all_clips(definition, home)
     for name in streams:
         source = definition.streams[name]
         path = cache_path(home, definition.name, name)
         if path.is_file() and (source.source is None or (was_told(path) and not again)):
-            pass  # made by a command, perhaps with other words than the definition's: used as it is
+            pass  # made by a command, perhaps from another place than the definition's: used as it is
         elif source.videos is not None:
             path, failed = extract(definition, name, home)
             if failed:
@@ -72,9 +71,8 @@ def extract(
     Returns its path, and a sentence on the clips that could not be read, empty if there are none. Raises BenchError where
     nothing can be extracted at all.
     """
-    from bench.features.extract import extract_stream, told_failures
+    from bench.features.extract import extract_stream, told_failures  # these import torch
     from bench.features.extraction import Extraction, Work
-    from bench.run.display import Countdown
 
     extraction, work = Extraction.of(definition, stream, home, asked), work or Work()
     clips, aliases = all_clips(definition, home)
@@ -88,8 +86,6 @@ def extract(
 
 def refuse_told(definition: DatasetDefinition, streams: Collection[str], home: Home) -> None:
     """Raise BenchError where a cache that a command has made would have to make room for what the definition names."""
-    from bench.features.sidecar import cache_path, read_sidecar, was_told
-
     for name in streams:
         source, path = definition.streams[name].source, cache_path(home, definition.name, name)
         if source is not None and was_told(path) and definition.resolve(source, home).exists():
@@ -109,9 +105,7 @@ def import_from(
     Returns a sentence on what was recognised there. Raises BenchError for what cannot be taken, and where a cache of other
     features is not to be replaced.
     """
-    from bench.declare.dataset import StreamSource
-    from bench.features.importers import import_stream
-    from bench.features.sidecar import cache_path, read_sidecar
+    from bench.features.importers import import_stream  # it imports torch
 
     own = {**entry, "source": str(Path(entry["source"]).expanduser().resolve())}
     if "ids" in own and Path(own["ids"]).expanduser().is_file():
@@ -150,8 +144,6 @@ def refuse_empty_splits(
 
     Whatever else is wrong with the captions or with the split rule `splits` is said as well, before any stream is read.
     """
-    from bench.data.corpus import load_corpus
-
     found = load_corpus(definition, home, splits=splits, subset=subset).splits
     empty = [split for split in dict.fromkeys(("train", "val", target)) if not found[split]]
     if empty:

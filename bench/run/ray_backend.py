@@ -18,6 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from bench import BenchError
 from bench.cell.job import CellScorer, Job, Outcome, Score, Work, record_failure, train
 from bench.declare.card import Resources
+from bench.errors import first_line
 from bench.home import Home
 from bench.run.admission import Available, Request, choose
 from bench.run.backend import LOCAL, Kind, RayLostError
@@ -160,9 +161,8 @@ class RayBackend:
             raise RayLostError from error
         except RayError as error:
             self._refresh_nodes()
-            reason = (str(error).strip().splitlines() or [""])[0]
             message = (
-                f"the worker process ended {RETRIES + 1} times without an answer ({type(error).__name__}: {reason}); "
+                f"the worker process ended {RETRIES + 1} times without an answer ({type(error).__name__}: {first_line(error)}); "
                 "it was killed or ran out of memory"
             )
             if kind == "score":

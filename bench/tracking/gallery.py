@@ -1,4 +1,4 @@
-"""What MLflow shows of a finished cell beside its numbers: a table of captions, its curves, clips with what it looked at.
+"""What MLflow shows of a finished cell beside its numbers: a table of captions, its curves, clips with what it attended to.
 
 The same clips for every cell of a split, so that runs can be laid side by side. What a cell attended to is known where it
 was decoded and nowhere else: `keep_traces` leaves it for a few clips in the cell's work folder, which is never published.
@@ -84,24 +84,26 @@ class Gallery:
         with style():
             if rows:
                 found["curves"] = [_image(curves(rows, record))]
-            clips = [_image(figure) for look in _looks(folder, record) if (figure := self._clip(look, record, path))]
+            clips = [
+                _image(figure) for shown in _shown_clips(folder, record) if (figure := self._clip(shown, record, path))
+            ]
         if clips:
             found["clips"] = clips
         return found
 
-    def _clip(self, look: Mapping[str, Any], record: Record, path: str | None) -> Figure | None:
+    def _clip(self, shown: Mapping[str, Any], record: Record, path: str | None) -> Figure | None:
         pixels = self._pixels_of(record, path)
-        rows = attention(look)
+        rows = attention(shown)
         try:
-            length = pixels.length(look["clip"]) if pixels is not None else 0
+            length = pixels.length(shown["clip"]) if pixels is not None else 0
         except BenchError:
             length = 0
         if not length and rows is None:
             return None
         count = rows[1].shape[1] if rows is not None else length
         places = spread(count, FRAMES)
-        frames = pixels.of(look["clip"], places, count) if pixels is not None and length else None
-        return strip(look, rows, places, frames)
+        frames = pixels.of(shown["clip"], places, count) if pixels is not None and length else None
+        return strip(shown, rows, places, frames)
 
     def _counts_of(self, record: Record, path: str | None) -> Mapping[str, int]:
         part = [str(record.config.get("splits")), str(record.config.get("subset"))]
@@ -123,7 +125,7 @@ class Gallery:
         return self._pixels[name]
 
 
-def _looks(folder: Path, record: Record) -> list[dict[str, Any]]:
+def _shown_clips(folder: Path, record: Record) -> list[dict[str, Any]]:
     """What was kept of the clips that have pictures; where nothing was, their captions alone."""
     try:
         found = json.loads((folder / "work" / TRACES).read_text(encoding="utf-8"))
@@ -139,12 +141,12 @@ def _looks(folder: Path, record: Record) -> list[dict[str, Any]]:
     return [{"clip": ids[place], "words": captions[ids[place]].split()} for place in spread(len(ids), SHOWN)]
 
 
-def attention(look: Mapping[str, Any]) -> tuple[list[str], NDArray[np.float64]] | None:
+def attention(shown: Mapping[str, Any]) -> tuple[list[str], NDArray[np.float64]] | None:
     """Rows of a heat map over the frames of a clip [R, T] and their names: the words of the caption, and first the weights by
     which a key frame was chosen. Padded frames, which nobody attends to, are cut off. None where nothing was attended to."""
-    rows = list(zip(look["words"], look.get("attention") or [], strict=False))
-    if look.get("refocusing"):
-        rows.insert(0, ("(key frame)", look["refocusing"]))
+    rows = list(zip(shown["words"], shown.get("attention") or [], strict=False))
+    if shown.get("refocusing"):
+        rows.insert(0, ("(key frame)", shown["refocusing"]))
     if not rows:
         return None
     width = max(len(row) for _, row in rows)
@@ -154,23 +156,23 @@ def attention(look: Mapping[str, Any]) -> tuple[list[str], NDArray[np.float64]] 
 
 
 def strip(
-    look: Mapping[str, Any],
+    shown: Mapping[str, Any],
     rows: tuple[list[str], NDArray[np.float64]] | None,
     places: Sequence[int],
     pixels: NDArray[np.uint8] | None,
 ) -> Figure:
     """Frames of a clip at `places` over its caption and the weights that each word gave to each frame; a key frame has a
     border. Call it inside `style`."""
-    key = look.get("key_frame")
+    key = shown.get("key_frame")
     frames = [
         Frame(place, picture, RED if place == key else None, "key frame" if place == key else "")
         for place, picture in zip(places, pixels if pixels is not None else [], strict=False)
     ]
-    captions = [("caption", " ".join(look["words"]))]
-    if look.get("first_caption"):
-        captions.insert(0, ("before the key frame", look["first_caption"]))
+    captions = [("caption", " ".join(shown["words"]))]
+    if shown.get("first_caption"):
+        captions.insert(0, ("before the key frame", shown["first_caption"]))
     height = ROW * len(rows[0]) if rows is not None else 0.0
-    figure, top = draw_strip(look["clip"], frames, captions, extra=height + BELOW if rows is not None else 0.0)
+    figure, top = draw_strip(shown["clip"], frames, captions, extra=height + BELOW if rows is not None else 0.0)
     if rows is not None:
         names, weights = rows
         axes = place(figure, NAMES, top + 0.05, WIDTH - NAMES - LEFT, height)

@@ -18,6 +18,7 @@ import urllib.request
 from pathlib import Path
 
 from bench import BenchError
+from bench.errors import first_line
 from bench.home import Home
 
 OFF = "off"
@@ -130,5 +131,5 @@ def _check_database(uri: str) -> None:
             'here: pip install "psycopg[binary]" serves postgresql+psycopg://'
         ) from None
     except Exception as error:  # every database has errors of its own
-        first = (str(getattr(error, "orig", None) or error).strip().splitlines() or [type(error).__name__])[0]
-        raise BenchError(f"mlflow={shown(uri)} cannot be used ({shown(first)}); use {FORMS}") from None
+        reason = first_line(getattr(error, "orig", None) or error)
+        raise BenchError(f"mlflow={shown(uri)} cannot be used ({shown(reason)}); use {FORMS}") from None

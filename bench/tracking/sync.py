@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from mlflow.exceptions import MlflowException
 
 from bench import BenchError
+from bench.errors import first_line
 from bench.home import Home
 from bench.plan.cells import Cell
 from bench.records.curves import read_curves
@@ -91,9 +92,9 @@ def sync(
             done.closed += tracker.close_stale(name)
             _sync(tracker, name, [entry for entry in entries if entry.dataset == name], shown(command), done, say)
     except (MlflowException, OSError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = shown(first_line(error))
         raise BenchError(
-            f"MLflow at {shown(place)} cannot be written any more ({shown(reason)}): {done.written} runs are; mend it and give "
+            f"MLflow at {shown(place)} cannot be written any more ({reason}): {done.written} runs are; mend it and give "
             "the same command again"
         ) from error
     return done

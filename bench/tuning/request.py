@@ -18,8 +18,8 @@ from bench.plan.request import RunSpec, read, written
 
 
 class How(Options):
-    """How to search; what is written down of it tells searches apart. The bare key `search` is the way to search, and
-    `search.beam` stays decoding's."""
+    """How to search; searches that differ in it, but for what is excluded, are different ones. The bare key `search` is the way
+    to search, and `search.beam` stays decoding's."""
 
     search: Literal["grid", "random", "optuna"] = Field(
         default="grid", description='where points come from; optuna needs pip install "captionbench[optuna]"'

@@ -64,6 +64,12 @@ def _share(seed: int, name: str, number: int) -> float:
     return int.from_bytes(digest[:6], "big") / 2**48
 
 
+def by_group(point: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The method's own settings of a point, and those of `train` without their prefix."""
+    own = {name: value for name, value in point.items() if not name.startswith(TRAIN)}
+    return own, {name.removeprefix(TRAIN): value for name, value in point.items() if name.startswith(TRAIN)}
+
+
 def describe(card: MethodCard, point: Mapping[str, Any]) -> str:
     """A point as text: `lambda=0.2 learning_rate=0.0005`."""
     parts = []

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from bench import BenchError
-from bench.declare.card import TRAIN, Interval, MethodCard
+from bench.declare.card import Interval, MethodCard
 from bench.declare.registry import MethodEntry
 from bench.declare.settings import Strict, Train, given
 from bench.declare.validation import from_pydantic
@@ -26,7 +26,7 @@ from bench.plan.cells import Cell, cells, variants
 from bench.plan.request import RunSpec
 from bench.records.schema import cell_key
 from bench.tuning.request import TuneSpec
-from bench.tuning.space import Point, Space, grid, scattered, size
+from bench.tuning.space import Point, Space, by_group, grid, scattered, size
 from bench.tuning.storage import ResumeStates
 
 SCHEMA = 1
@@ -93,7 +93,7 @@ class Study:
 
     @property
     def digest(self) -> str:
-        """What tells this search from others of the same row."""
+        """What differs between searches of the same row."""
         return cell_key({"base": self.base.key, "how": self.how, "space": plain(self.space)})
 
     @property
@@ -113,8 +113,7 @@ class Study:
 
     def at(self, point: Mapping[str, Any], run: RunSpec, seeds: Sequence[int], split: str) -> RunSpec:
         """The request that trains the row with the values of a point."""
-        own = {name: value for name, value in point.items() if not name.startswith(TRAIN)}
-        shared = {name.removeprefix(TRAIN): value for name, value in point.items() if name.startswith(TRAIN)}
+        own, shared = by_group(point)
         update = {
             "methods": [self.row],
             "streams": list(self.streams),

@@ -1,15 +1,15 @@
-"""The trials of searches as runs of MLflow, told by the reports of the results folder."""
+"""The trials of searches as runs of MLflow, made from the reports of the results folder."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from bench.declare.card import TRAIN
 from bench.home import Home
 from bench.records.curves import SELECTION, Row, read_curves
 from bench.tracking.client import Tracker
 from bench.tracking.sync import Entry
+from bench.tuning.space import by_group
 from bench.tuning.study import FOLDER, Report, Trial, read
 
 
@@ -34,8 +34,7 @@ def trials(home: Home, dataset: str | None = None) -> list[Entry]:
 
 def _entry(report: Report, trial: Trial, search: str, home: Home) -> Entry:
     config = {**report.config, "tuning": search}
-    own = {name: value for name, value in trial.point.items() if not name.startswith(TRAIN)}
-    shared = {name.removeprefix(TRAIN): value for name, value in trial.point.items() if name.startswith(TRAIN)}
+    own, shared = by_group(trial.point)
     config |= {"settings": {**config["settings"], **own}, "train": {**config["train"], **shared}}
     point = " ".join(f"{name}={value}" for name, value in trial.point.items())
     cell = TrialCell(trial.key, f"{report.row} {point} seed {config['seed']}", config)
