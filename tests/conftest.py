@@ -32,10 +32,10 @@ def real_data() -> Path:
 def mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow database without runs, to be copied: making one takes more than fifty migrations and seconds."""
     from bench.home import Home
-    from bench.tracking.client import Tracker
+    from bench.tracking.client import MlflowTracker
 
     home = Home(tmp_path_factory.mktemp("mlflow"))
-    Tracker(home.mlflow_uri, home)._client.search_experiments()
+    MlflowTracker(home.mlflow_uri, home)._client.search_experiments()
     return home.work / "mlflow.db"
 
 

@@ -169,10 +169,9 @@ def open_tracking(
         return NoTracking()
 
     def make_tracker() -> Tracker:
-        from bench.tracking import (
-            client,  # it imports MLflow, for more than a second: the thread waits, training does not
-        )
+        # Here, because it imports MLflow, for more than a second: the thread waits, training does not.
+        from bench.tracking.client import MlflowTracker
 
-        return client.Tracker(uri or home.mlflow_uri, home)
+        return MlflowTracker(uri or home.mlflow_uri, home)
 
     return Tracking(make_tracker, dataset, shown(command), warn, home)

@@ -25,13 +25,14 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")  # seconds; its own default is 120
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 
 from bench.disk.locks import start_time, still_runs
 from bench.home import Home
+from bench.records.curves import Row
 from bench.records.schema import Record
 from bench.records.store import PREDICTIONS, RECORD
 from bench.tracking import content
@@ -56,7 +57,7 @@ Pictures = Mapping[str, Sequence[Any]]
 """By name, one picture per step: what PIL or numpy hold."""
 
 
-class Tracker:
+class MlflowTracker:
     """Writes runs to the MLflow store at `uri`: a database, made where it is absent, or a server's address."""
 
     def __init__(self, uri: str, home: Home) -> None:
@@ -145,7 +146,7 @@ class Tracker:
         self._began[run.info.run_id] = run.info.start_time
         return str(run.info.run_id)
 
-    def log_epoch(self, run_id: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    def log_epoch(self, run_id: str, rows: Iterable[Row]) -> None:
         """Add rows of `curves.csv` (phase, epoch, seconds, name, value) as metrics `phase/name` at step `epoch`.
 
         The time of a point is the run's start plus the row's seconds, so that a row that comes twice, as after a resume,
@@ -213,7 +214,7 @@ class Tracker:
         for path in paths:
             get_artifact_repository(place, tracking_uri=self.uri).delete_artifacts(path)
 
-    def _create(self, experiment: str, cell: CellLike, tags: Mapping[str, str], began: int | None) -> Any:
+    def _create(self, experiment: str, cell: CellLike, tags: Mapping[str, str], began: int | None) -> Run | None:
         """A new run of a cell; None where another command made one at the same moment, whose run stays."""
         run = self._client.create_run(experiment, start_time=began, tags=tags, run_name=cell.label)
         first = self._first(experiment, cell.key)
@@ -225,7 +226,7 @@ class Tracker:
         self._client.log_inputs(run.info.run_id, _inputs(cell.config))
         return run
 
-    def _take_up(self, run: Any, tags: Mapping[str, str]) -> None:
+    def _take_up(self, run: Run, tags: Mapping[str, str]) -> None:
         run_id = run.info.run_id
         self._client.update_run(run_id, status=RUNNING)
         for stale in ("bench.failure", RECORDED):
@@ -233,12 +234,12 @@ class Tracker:
                 self._client.delete_tag(run_id, stale)
         self._log(run_id, tags=tags)
 
-    def _first(self, experiment: str, key: str) -> Any:
+    def _first(self, experiment: str, key: str) -> Run | None:
         """The run of a key; of several that were made at the same moment the oldest, whoever asks."""
         found = self._client.search_runs([experiment], f"tags.`bench.key` = '{key}'")
         return min(found, key=lambda run: (run.info.start_time, run.info.run_id), default=None)
 
-    def _runs(self, dataset: str, chosen: str) -> Iterator[Any]:
+    def _runs(self, dataset: str, chosen: str) -> Iterator[Run]:
         token = None
         while True:
             found = self._client.search_runs([self._experiment(dataset)], chosen, max_results=PAGE, page_token=token)
@@ -279,7 +280,7 @@ class Tracker:
     def _log(
         self,
         run_id: str,
-        metrics: Sequence[Any] = (),
+        metrics: Sequence[Metric] = (),
         params: Mapping[str, str] | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> None:
@@ -317,7 +318,7 @@ def _source(command: str) -> dict[str, str]:
     return {"mlflow.source.name": " ".join(command.split()[:2]), "mlflow.source.type": "LOCAL"}
 
 
-def _inputs(config: Mapping[str, Any]) -> list[Any]:
+def _inputs(config: Mapping[str, Any]) -> list[DatasetInput]:
     return [
         DatasetInput(
             Dataset(one["name"], one["digest"], "bench", one["source"]), [InputTag(content.CONTEXT, one["context"])]

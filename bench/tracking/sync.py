@@ -14,7 +14,7 @@ from bench.plan.cells import Cell
 from bench.records.curves import read_curves
 from bench.records.schema import Record
 from bench.records.store import BadRecord, all_records, cell_folder
-from bench.tracking.client import Tracker, digest
+from bench.tracking.client import MlflowTracker, digest
 from bench.tracking.content import CellLike, span
 from bench.tracking.gallery import Gallery
 from bench.tracking.stores import OFF, check_store, shown
@@ -26,7 +26,7 @@ class Entry:
 
     cell: CellLike
     mark: str
-    write: Callable[[Tracker, str], None]
+    write: Callable[[MlflowTracker, str], None]
     began: int | None = None
 
     @property
@@ -59,7 +59,7 @@ def records(home: Home, dataset: str | None, path: str | None, bad: list[BadReco
 def _of_record(record: Record, home: Home, gallery: Gallery, path: str | None) -> Entry:
     folder = cell_folder(home.results, record)
 
-    def write(tracker: Tracker, run: str) -> None:
+    def write(tracker: MlflowTracker, run: str) -> None:
         tracker.log_epoch(run, read_curves(folder))
         table, pictures = gallery.table(record, folder, path), gallery.pictures(record, folder, path)
         tracker.finish(run, record, folder, table, pictures)
@@ -86,7 +86,7 @@ def sync(
     check_store(place, home)
     done = Synced()
     try:
-        tracker = Tracker(place, home)
+        tracker = MlflowTracker(place, home)
         names = [dataset] if dataset else [*tracker.datasets(), *(entry.dataset for entry in entries)]
         for name in dict.fromkeys(names):
             done.closed += tracker.close_stale(name)
@@ -101,7 +101,12 @@ def sync(
 
 
 def _sync(
-    tracker: Tracker, dataset: str, entries: Sequence[Entry], command: str, done: Synced, say: Callable[[str], None]
+    tracker: MlflowTracker,
+    dataset: str,
+    entries: Sequence[Entry],
+    command: str,
+    done: Synced,
+    say: Callable[[str], None],
 ) -> None:
     there = tracker.recorded(dataset)
     todo = [entry for entry in entries if there.get(entry.cell.key) != entry.mark]

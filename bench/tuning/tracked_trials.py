@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.home import Home
 from bench.records.curves import SELECTION, Row, read_curves
-from bench.tracking.client import Tracker
+from bench.tracking.client import MlflowTracker
 from bench.tracking.sync import Entry
 from bench.tuning.space import by_group
 from bench.tuning.study import FOLDER, Report, Trial, read
@@ -39,7 +39,7 @@ def _entry(report: Report, trial: Trial, search: str, home: Home) -> Entry:
     point = " ".join(f"{name}={value}" for name, value in trial.point.items())
     cell = TrialCell(trial.key, f"{report.row} {point} seed {config['seed']}", config)
 
-    def write(tracker: Tracker, run: str) -> None:
+    def write(tracker: MlflowTracker, run: str) -> None:
         tracker.log_epoch(run, read_curves(home.work / "tune" / search / trial.key) or _rows(trial))
         tracker.finish_trial(run, trial.state, trial.value, trial.message)
 

@@ -18,7 +18,7 @@ from servers import mlflow_server, postgresql
 from bench.conformance.workplace import write_corpus
 from bench.home import Home
 from bench.records.store import all_records
-from bench.tracking.client import Tracker
+from bench.tracking.client import MlflowTracker
 from bench.tracking.stores import check_store
 
 pytestmark = pytest.mark.slow
@@ -71,7 +71,7 @@ def bench(home: Path, *words: str) -> subprocess.Popen[str]:
 
 
 def runs_of(uri: str, home: Path, dataset: str) -> list[Any]:
-    client = Tracker(uri, Home(home))._client
+    client = MlflowTracker(uri, Home(home))._client
     return client.search_runs([client.get_experiment_by_name(f"bench/{dataset}").experiment_id])
 
 
@@ -103,7 +103,7 @@ def test_several_commands_at_once_and_a_server_that_goes_away(database: str, hom
         assert len({run.data.tags["bench.key"] for run in cells}) == len(cells) == 7, "six of their own, one of all"
         assert len(runs) - len(cells) == 3, "a parent for each command"
         assert {run.info.status for run in runs} == {"FINISHED"}
-        client = Tracker(uri, Home(home))._client
+        client = MlflowTracker(uri, Home(home))._client
         for run in cells:
             assert len(client.get_metric_history(run.info.run_id, "base/loss")) == 5
 
@@ -133,7 +133,7 @@ def test_several_commands_at_once_and_a_server_that_goes_away(database: str, hom
         assert (cell.info.status, parent.info.status) == ("FINISHED", "KILLED")
         assert cell.data.tags["mlflow.parentRunId"] == parent.info.run_id
         assert "test/cider" in cell.data.metrics
-        client = Tracker(uri, Home(home))._client
+        client = MlflowTracker(uri, Home(home))._client
         assert {"examples.json", "images", "record.json"} <= {
             item.path for item in client.list_artifacts(cell.info.run_id)
         }

@@ -107,9 +107,9 @@ def shot(page: Any, name: str) -> None:
 
 
 def test_list_comparison_chart_and_image_are_seen(home: Home, address: str) -> None:
-    from bench.tracking.client import Tracker
+    from bench.tracking.client import MlflowTracker
 
-    client = Tracker(home.mlflow_uri, home)._client
+    client = MlflowTracker(home.mlflow_uri, home)._client
     experiment = client.get_experiment_by_name("bench/shapes").experiment_id
     cells = client.search_runs([experiment], "tags.`bench.kind` = 'cell'")
     runs = f"{address}/#/experiments/{experiment}/runs"

@@ -15,7 +15,7 @@ from bench.home import Home
 from bench.records.clip_scores import SCORES, write_scores
 from bench.records.schema import Record
 from bench.records.store import PREDICTIONS, Prediction, cell_folder, write_predictions, write_record
-from bench.tracking.client import Tracker
+from bench.tracking.client import MlflowTracker
 from bench.tuning.study import Report, Trial, save
 
 FACTS = {"bench": "0.1.0", "started": "2026-11-21T13:00:00+00:00", "finished": "2026-11-21T13:10:00+00:00"}
@@ -56,7 +56,7 @@ def here(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def client(home: Home) -> Any:
-    return Tracker(home.mlflow_uri, home)._client
+    return MlflowTracker(home.mlflow_uri, home)._client
 
 
 def runs_of(client: Any, dataset: str) -> dict[str, Any]:
@@ -140,7 +140,7 @@ def test_runs_that_a_killed_command_left_are_closed(
     home: Home, client: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said(capsys)
-    tracker = Tracker(home.mlflow_uri, home)
+    tracker = MlflowTracker(home.mlflow_uri, home)
     parent = tracker.start_parent(
         "without", "salstm", "bench run methods=salstm dataset=without"
     )  # it has no records yet

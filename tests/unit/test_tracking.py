@@ -20,7 +20,7 @@ from bench.disk.locks import start_time, still_runs
 from bench.home import Home
 from bench.records.schema import Record
 from bench.records.store import cell_folder, write_record
-from bench.tracking.client import Tracker
+from bench.tracking.client import MlflowTracker
 from bench.tracking.content import parameters
 from bench.tracking.stores import absolute_uri
 
@@ -47,12 +47,12 @@ def home(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> Hom
 
 
 @pytest.fixture(scope="module")
-def tracker(home: Home) -> Tracker:
-    return Tracker(home.mlflow_uri, home)
+def tracker(home: Home) -> MlflowTracker:
+    return MlflowTracker(home.mlflow_uri, home)
 
 
 @pytest.fixture(scope="module")
-def client(tracker: Tracker) -> Any:
+def client(tracker: MlflowTracker) -> Any:
     from mlflow.tracking import MlflowClient
 
     return MlflowClient(tracking_uri=tracker.uri)
@@ -87,13 +87,13 @@ def finished(home: Home, dataset: str, **made: Any) -> tuple[Record, Path]:
     return done, folder
 
 
-def started(tracker: Tracker, item: Record, parent: str | None) -> str:
+def started(tracker: MlflowTracker, item: Record, parent: str | None) -> str:
     run_id = tracker.start_cell(cell_of(item), parent)
     assert run_id is not None
     return run_id
 
 
-def test_a_command_and_its_cell(tracker: Tracker, client: Any, home: Home) -> None:
+def test_a_command_and_its_cell(tracker: MlflowTracker, client: Any, home: Home) -> None:
     provenance = {"bench": "0.1.0", "git": "a" * 40, "cpu": "some processor", "device": "cpu", "threads": 1}
     done, folder = finished(home, "one", provenance=provenance)
 
@@ -135,7 +135,7 @@ def test_a_command_and_its_cell(tracker: Tracker, client: Any, home: Home) -> No
     assert sorted(read) == [("one", "c" * 36, "test"), ("one frames", "f" * 36, "features")]
 
 
-def test_tables_and_pictures_are_replaced_not_added_to(tracker: Tracker, client: Any, home: Home) -> None:
+def test_tables_and_pictures_are_replaced_not_added_to(tracker: MlflowTracker, client: Any, home: Home) -> None:
     done, folder = finished(home, "gallery")
     run_id = started(tracker, done, None)
     table = {"clip": ["a", "b"], "caption": ["a dog", 'a "cat" | $x$'], "references": [5, None], "cider": [1.5, 0.0]}
@@ -152,7 +152,7 @@ def test_tables_and_pictures_are_replaced_not_added_to(tracker: Tracker, client:
     assert len(images) == 1 and images[0].startswith("images/clips+step+0")
 
 
-def test_the_same_key_is_taken_up_again(tracker: Tracker, client: Any, home: Home) -> None:
+def test_the_same_key_is_taken_up_again(tracker: MlflowTracker, client: Any, home: Home) -> None:
     failed = record("failed", dataset="two")
     folder = cell_folder(home.results, failed)
     (folder / "work").mkdir(parents=True)
@@ -168,7 +168,7 @@ def test_the_same_key_is_taken_up_again(tracker: Tracker, client: Any, home: Hom
     assert runs[run_id].data.tags["bench.state"] == "failed"
     assert [item.path for item in client.list_artifacts(run_id)] == ["log.txt"]
 
-    again = Tracker(tracker.uri, home)  # as another command would
+    again = MlflowTracker(tracker.uri, home)  # as another command would
     second = again.start_parent("two", "salstm", "bench run second")
     assert started(again, failed, second) == run_id
     assert "bench.record" not in client.get_run(run_id).data.tags, "not whole while it runs"
@@ -189,7 +189,7 @@ def own(tag: str, pid: int, born: str) -> str:
     return f"{host} {pid} {born}".strip()
 
 
-def test_runs_of_a_killed_driver_are_closed(tracker: Tracker, client: Any) -> None:
+def test_runs_of_a_killed_driver_are_closed(tracker: MlflowTracker, client: Any) -> None:
     stale = tracker.start_parent("three", "salstm", "bench run killed")
     orphan = started(tracker, record(dataset="three"), stale)
     reborn = tracker.start_parent("three", "salstm", "bench run before the machine started anew")
@@ -219,7 +219,7 @@ def test_a_process_that_ended_is_not_alive_though_its_parent_has_not_asked() -> 
     assert not still_runs(child.pid, born)
 
 
-def test_a_cell_of_another_living_command_keeps_its_run(tracker: Tracker, client: Any) -> None:
+def test_a_cell_of_another_living_command_keeps_its_run(tracker: MlflowTracker, client: Any) -> None:
     busy = record(dataset="three", seed=4)
     run_id = started(tracker, busy, None)
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
@@ -234,20 +234,20 @@ def test_a_cell_of_another_living_command_keeps_its_run(tracker: Tracker, client
 
 
 def test_of_two_commands_that_begin_a_cell_at_once_one_has_the_run(
-    tracker: Tracker, client: Any, home: Home, monkeypatch: pytest.MonkeyPatch
+    tracker: MlflowTracker, client: Any, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other one looked before the run was there, and made one of its own."""
     twin = record(dataset="three", seed=6)
     looks = tracker._first
     answers = iter([None])
     monkeypatch.setattr(tracker, "_first", lambda *asked: next(answers, looks(*asked)))
-    first = started(Tracker(tracker.uri, home), twin, None)
+    first = started(MlflowTracker(tracker.uri, home), twin, None)
     assert tracker.start_cell(cell_of(twin), None) is None
     runs = [run for run in runs_of(client, "three").values() if run.data.tags.get("bench.key") == twin.key]
     assert [run.info.run_id for run in runs] == [first]
 
 
-def test_states_of_trials_are_told_apart(tracker: Tracker, client: Any) -> None:
+def test_states_of_trials_are_told_apart(tracker: MlflowTracker, client: Any) -> None:
     parent = tracker.start_parent("search", "salstm", "bench tune methods=salstm")
     found = {}
     for seed, state in enumerate(("completed", "stopped", "failed")):
@@ -270,7 +270,7 @@ def test_states_of_trials_are_told_apart(tracker: Tracker, client: Any) -> None:
     assert {run.data.tags["bench.kind"] for run in found.values()} == {"trial"}
 
 
-def test_an_unscored_cell_is_finished_but_says_so(tracker: Tracker, client: Any, home: Home) -> None:
+def test_an_unscored_cell_is_finished_but_says_so(tracker: MlflowTracker, client: Any, home: Home) -> None:
     waiting = record("unscored", dataset="three", seed=5)
     run_id = started(tracker, waiting, None)
     tracker.finish(run_id, waiting, home.results / "none")
@@ -279,7 +279,7 @@ def test_an_unscored_cell_is_finished_but_says_so(tracker: Tracker, client: Any,
     assert not [name for name in run.data.metrics if name.startswith("test/")]
 
 
-def test_many_settings_and_long_values_fit(tracker: Tracker, client: Any) -> None:
+def test_many_settings_and_long_values_fit(tracker: MlflowTracker, client: Any) -> None:
     settings = {f"setting_{number}": number for number in range(150)} | {
         "note": "x" * 9000,
         "grid": [1, 2],
@@ -292,10 +292,10 @@ def test_many_settings_and_long_values_fit(tracker: Tracker, client: Any) -> Non
     assert parameters["salstm.note"].startswith("xxx")
 
 
-def test_a_deleted_experiment_comes_back(tracker: Tracker, client: Any, home: Home) -> None:
+def test_a_deleted_experiment_comes_back(tracker: MlflowTracker, client: Any, home: Home) -> None:
     tracker.start_parent("four", "salstm", "bench run first")
     client.delete_experiment(client.get_experiment_by_name("bench/four").experiment_id)
-    Tracker(tracker.uri, home).start_parent("four", "salstm", "bench run second")
+    MlflowTracker(tracker.uri, home).start_parent("four", "salstm", "bench run second")
     assert client.get_experiment_by_name("bench/four").lifecycle_stage == "active"
 
 
