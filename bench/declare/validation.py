@@ -40,7 +40,7 @@ def from_pydantic(
     first = findings[0]
     if first["type"] == "missing":
         return _missing([_dotted(list(one["loc"])) for one in findings if one["type"] == "missing"], model, where)
-    path = [part for part in first["loc"] if part != "[key]"]
+    path = [part for part in first["loc"] if part not in ("[key]", "")]  # "": an option by stream that is given for all
     more = f" ({len(findings) - 1} more like this)" if len(findings) > 1 else ""
     name = _dotted(path)
     place = where(name) if callable(where) else where

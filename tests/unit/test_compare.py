@@ -235,7 +235,9 @@ class TestCompare:
 
     def test_clips_won_and_lost_most(self, home: Home, bench: Run) -> None:
         ours, theirs = scored(home, "recnet", "local", 0), [scored(home, seed=seed) for seed in (0, 1)]
-        out = bench("compare", "recnet:local", "salstm:xe")[1]
+        few = bench("compare", "recnet:local", "salstm:xe")[1].partition("A WINS MOST")[2]
+        assert len(re.findall(r"^c\d\d  A ", few, re.M)) == 10, "five won and five lost, unless asked for more"
+        out = bench("compare", "recnet:local", "salstm:xe", "clips=20")[1]
         scores = [read_scores(folder(home, item) / SCORES)[1]["cider"] for item in (ours, *theirs)]
         gains = dict(zip(IDS, scores[0] - (scores[1] + scores[2]) / 2, strict=True))
         won, lost = out.partition("A WINS MOST")[2].split("A LOSES MOST")

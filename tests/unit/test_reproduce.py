@@ -744,7 +744,7 @@ class TestCommands:
     def test_a_stopped_run_writes_nothing(
         self, bench: Run, world: World, runner: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("bench.run.runner.run", lambda *given: 130)
+        monkeypatch.setattr("bench.run.runner.run", lambda *given, **more: 130)
         assert bench("reproduce", "toy", "scale=small")[0] == 130
         assert not (world.home.results / "reproductions").exists()
 
