@@ -22,6 +22,7 @@ from bench.errors import unknown
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _WORDS = {"": None, "~": None, "null": None, "Null": None, "NULL": None, "true": True, "false": False}
+KEPT = "*&!%@`|>"  # first characters of a value that have a meaning in YAML
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 
 
@@ -123,8 +124,14 @@ def _compose(text: str, where: str) -> Node:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        problem = problem.replace("'<stream end>'", "its end").replace("'\\x00'", "its end")
         place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         if where.startswith("command line"):
+            if text[0] in KEPT:
+                raise BenchError(
+                    f"{where}: {text!r} begins with {text[0]}, which YAML keeps for itself; quote it twice to mean "
+                    f"it as text: '\"{text}\"'"
+                ) from None
             raise BenchError(f"{where}: {text!r} is not YAML ({problem}); quote the word for the shell") from None
         raise BenchError(f"{where}: not YAML{place}: {problem}") from None
     if where.startswith("command line") and node is not None and text[node.end_mark.index :].strip():

@@ -27,6 +27,13 @@ _EXPECTED = {
     "none_required": "null",
 }
 
+# The same by the pattern that text must match.
+FORMS = {
+    r"^[a-z][a-z0-9_]*$": "a name of small letters, digits and _ that begins with a letter",
+    r"^[a-z0-9_]+$": "a name of small letters, digits and _",
+    r"^[a-z0-9_]+:[a-z0-9_]+$": "METHOD:VARIANT, in small letters, digits and _",
+}
+
 
 def from_pydantic(
     error: ValidationError, model: type[BaseModel], where: str | Callable[[str], str], hidden: Collection[str] = ()
@@ -74,7 +81,7 @@ def _complaint(finding: Any) -> str:
     if kind == "too_short":
         return f"is {finding['input']!r}, but must hold at least {context['min_length']}"
     if kind == "string_pattern_mismatch":
-        return f"{value} of the form {context['pattern']}"
+        return f"{value} {FORMS.get(context['pattern'], 'of another form')}"
     if kind == "literal_error":
         allowed = [part.strip("'") for part in context["expected"].replace(" or ", ", ").split(", ")]
         return f"{value} one of {listing(allowed)}{did_you_mean(finding['input'], allowed)}"

@@ -129,19 +129,30 @@ class Folder:
         # A .npz cannot be mapped: its shape costs a reading.
         try:
             loaded = np.load(file, mmap_mode="r" if mapped and file.suffix == ".npy" else None, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return loaded
+            with loaded:
+                return _named_array(loaded)
         except (EOFError, zipfile.BadZipFile) as error:
             raise ValueError(str(error)) from error
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            arrays = loaded.files
-            name = next((name for name in FEATURE_NAMES if name in arrays), arrays[0] if len(arrays) == 1 else None)
-            if name is None:
-                raise ValueError(f"arrays {', '.join(arrays)}, none of them named {', '.join(FEATURE_NAMES)}")
-            return loaded[name]
+        except ValueError as error:  # numpy takes what is no array of its own for pickled objects
+            if "pickle" not in str(error) and "Python objects" not in str(error):
+                raise
+            raise ValueError(
+                f"no array of numbers, but Python objects or another kind of file than {file.suffix}"
+            ) from error
 
     def close(self) -> None:
         """Nothing stays open."""
+
+
+def _named_array(arrays: np.lib.npyio.NpzFile) -> np.ndarray:
+    """The features among the arrays of a .npz file."""
+    names = arrays.files
+    name = next((name for name in FEATURE_NAMES if name in names), names[0] if len(names) == 1 else None)
+    if name is None:
+        raise ValueError(f"arrays {', '.join(names)}, none of them named {', '.join(FEATURE_NAMES)}")
+    return np.asarray(arrays[name])
 
 
 def _only_array(path: Path) -> np.ndarray:

@@ -209,7 +209,8 @@ def reasons(error: ValidationError) -> str:
     found = []
     for item in error.errors(include_url=False, include_context=False):
         where = ".".join(str(step) for step in item["loc"])
-        what = item["msg"].removeprefix("Value error, ")
+        what = "must be 16 hexadecimal digits" if item["type"] == "string_pattern_mismatch" else item["msg"]
+        what = what.removeprefix("Value error, ")
         found.append(f"{where}: {what}" if where else what)
     return "; ".join(found)
 

@@ -14,7 +14,7 @@ from bench.records.schema import Record
 from bench.records.store import RECORD, BadRecord, all_records, cell_folder, read_record, record_paths
 from bench.reports.blocks import Row, blocks
 
-KEY = re.compile(r"[0-9a-f]{4,16}")  # a whole key has 16 digits; fewer than 4 would fit too many
+KEY = re.compile(r"[0-9a-f]{1,16}")  # a whole key has 16 digits
 MOST_NAMED = 8  # rows or records spelled out in an error
 
 
@@ -62,12 +62,12 @@ def _record(word: str, home: Home, dataset: str | None) -> Record | None:
         if not place.is_file():
             raise BenchError(f"there is no record {place}; a cell's folder is results/DATASET/METHOD/KEY")
         return _in_place(place, home)
-    if not KEY.fullmatch(word):
+    if not KEY.fullmatch(word) or any(home.results.glob(f"*/{word}")):  # such as a method called `fade`
         return None
     found = sorted(home.results.glob(f"{dataset or '*'}/*/{word}*/{RECORD}"))
     if len(found) > 1:
         raise BenchError(
-            f"the key {word} begins {len(found)} records: {_some([str(path.parent.relative_to(home.root)) for path in found])}; "
+            f"several keys begin with {word}: {_some([str(path.parent.relative_to(home.root)) for path in found])}; "
             "give more of its digits"
         )
     return _in_place(found[0], home) if found else None

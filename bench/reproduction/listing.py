@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 
 from bench import BenchError
 from bench.declare.registry import MethodEntry, dataset, find_methods
-from bench.errors import listing, unknown
+from bench.errors import listing, named, unknown
 from bench.figures import FIGURES
 from bench.home import Home
 from bench.plan.request import Running, RunSpec
@@ -20,6 +21,33 @@ from bench.reproduction.edition import Edition, edition, request
 HEAD = ("target", "what", "data set", "cells", "state", "scale=small")
 FEATURES_FIRST = "not known before features are here"
 """State of a cell whose features are not in the cache: only with them it can be told from others, done or not."""
+OF_A_ROW = re.compile(r"(\w+:\w+) (?=under )")  # how a sentence begins that differs from row to row in this name alone
+
+
+class Reasons:
+    """Why cells cannot run, each reason once: numbered as it first comes up, with the targets and rows that it stops."""
+
+    def __init__(self) -> None:
+        self._stopped: dict[str, tuple[dict[str, None], dict[str, None]]] = {}
+
+    def number(self, sentence: str, target: str) -> str:
+        """The number of a reason that stops a target."""
+        row = OF_A_ROW.match(sentence)
+        reason = sentence[row.end() :] if row else sentence
+        targets, rows = self._stopped.setdefault(reason, ({}, {}))
+        targets[target] = None
+        if row:
+            rows[row[1]] = None
+        return str(list(self._stopped).index(reason) + 1)
+
+    def sentences(self) -> list[str]:
+        """`[2] glrg/table2: glrg:local, as well as glrg:short, under protocol=paper reads ..`."""
+        found = []
+        for number, (reason, (targets, rows)) in enumerate(self._stopped.items(), start=1):
+            first, *others = rows or [""]
+            also = f", as well as {named(others)}," if others else ""
+            found.append(f"[{number}] {named(targets)}: {f'{first}{also} ' if first else ''}{reason}")
+        return found
 
 
 def rows(home: Home) -> tuple[list[Sequence[object]], list[str], list[str]]:
@@ -27,7 +55,7 @@ def rows(home: Home) -> tuple[list[Sequence[object]], list[str], list[str]]:
     entries = find_methods()
     found: list[Sequence[object]] = []
     errors: list[str] = []
-    reasons: dict[str, int] = {}
+    reasons = Reasons()
     for one in find_reproductions(entries).values():
         errors += [f"{one.full}: {sentence}" for sentence in problems(one, entries)]
         datasets = dict.fromkeys(part.dataset for part in one.parts)
@@ -35,7 +63,7 @@ def rows(home: Home) -> tuple[list[Sequence[object]], list[str], list[str]]:
         found.append((one.full, one.target.title, listing(datasets), len(list(one.cells())), *states))
     if declaration().is_file():
         found += _ideas(home, entries)
-    return found, errors, [f"[{number}] {sentence}" for sentence, number in reasons.items()]
+    return found, errors, reasons.sentences()
 
 
 def _ideas(home: Home, entries: dict[str, MethodEntry]) -> list[Sequence[object]]:
@@ -64,17 +92,15 @@ def problems(one: Reproduction, entries: dict[str, MethodEntry]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _state(
-    one: Reproduction, asked: Edition, home: Home, entries: dict[str, MethodEntry], reasons: dict[str, int]
-) -> str:
-    """`4 done, 2 cannot run [1]` for one edition of a target; sentences that are new get the next number in `reasons`."""
+def _state(one: Reproduction, asked: Edition, home: Home, entries: dict[str, MethodEntry], reasons: Reasons) -> str:
+    """`4 done, 2 cannot run [1]` for one edition of a target; why is noted in `reasons`."""
     base = Running()
     sound = [(part, cell) for part, cell in one.cells() if not trouble(cell, entries)]
     wrong = len(list(one.cells())) - len(sound)
     states, cannot = _planned([request(*pair, asked, base, entries) for pair in sound], home, entries)
     if not one.target.cells:  # a figure of the captions alone
         cannot = [why for part in one.parts if (why := _no_captions(asked.dataset or part.dataset, home))]
-    numbers = dict.fromkeys(str(reasons.setdefault(sentence, len(reasons) + 1)) for sentence in cannot)
+    numbers = dict.fromkeys(reasons.number(sentence, one.full) for sentence in cannot)
     counts = [f"{count} {state}" for state, count in Counter(states.values()).items()]
     counts += [f"{len(cannot)} cannot run [{listing(numbers)}]"] if cannot else []
     counts += [f"{wrong} in error"] if wrong else []

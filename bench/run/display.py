@@ -75,7 +75,7 @@ class Display:
 
     def say(self, text: str) -> None:
         """One line, above the live table where there is one."""
-        self.console.print(text, markup=False, soft_wrap=True)
+        self.console.print(text, markup=False, soft_wrap=not self._terminal)  # a terminal is wrapped at word ends
         self._out.flush()
 
     def begin(self, job: Job, kind: Kind) -> None:

@@ -119,7 +119,14 @@ REFUSED: list[tuple[list[str], str]] = [
     ([*BASE, "a.yaml", "b.yaml"], "one plan file at a time: a.yaml, b.yaml; keys are written key=value"),
     ([*BASE, "none.yaml"], "there is no file none.yaml"),
     (["methods=", "dataset=d"], f"{HERE}methods= has no value; null stands for none"),
-    (["methods=[toy,", "dataset=d"], None),
+    (
+        ["methods=[toy,", "dataset=d"],
+        f"{HERE}methods: '[toy,' is not YAML (expected the node content, but found its end); quote the word for the shell",
+    ),
+    (
+        ["methods=*", "dataset=d"],
+        f"{HERE}methods: '*' begins with *, which YAML keeps for itself; quote it twice to mean it as text: '\"*\"'",
+    ),
     ([*BASE, "splits=a # b"], f"{HERE}splits: 'a # b' has a comment; quote the value if the # belongs to it"),
     ([*BASE, "splits=!!python/name:os.system x"], None),
     ([*BASE, "9=1"], f"{HERE}'9=1' is not key=value; a key is words joined by dots"),
@@ -142,7 +149,6 @@ PARTS = {
     "train.optimizer=adm": ("train.optimizer is 'adm', but must be one of adam", 'did you mean "adam'),
     "search.beem=3": ('unknown key "search.beem"; allowed: search.beam, ', 'did you mean "search.beam"?'),
     "toy.lamda=1": ('unknown setting "lamda"; allowed: weight (lambda), mode', 'did you mean "lambda"?'),
-    "methods=[toy,": ("command line: methods: '[toy,' is not YAML (", "quote the word for the shell"),
     "splits=!!python/name:os.system x": ("the tag tag:yaml.org,2002:python/name:os.system is not allowed",),
 }
 

@@ -169,7 +169,7 @@ def test_settings_that_switch_the_loss_off_are_refused_before_anything_runs(worl
     [
         ("provides: {loss: rare_words}\n", "", "settings: weight, power is marked of_loss, but provides.loss names no"),
         ("provides: {loss: ", "provides: {los: ", 'unknown key "provides.los"; allowed: provides.loss; did you mean'),
-        ("loss: rare_words", "loss: Rare Words", "provides.loss is 'Rare Words', but must be of the form"),
+        ("loss: rare_words", "loss: Rare Words", "provides.loss is 'Rare Words', but must be a name of small letters"),
         ("loss: rare_words", "loss: cross_entropy", "provides.loss is cross_entropy, which every method has"),
         ("{own: [none]}", "{owns: [none]}", 'takes.loss: unknown setting "owns"'),
         ("{own: [none]}", "{own: [nothing]}", "takes.loss.own is 'nothing', but must be one of none, rare"),

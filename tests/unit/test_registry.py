@@ -10,6 +10,8 @@ import pytest
 from small_world import DATASET, PLAIN, TOY, World
 
 from bench import BenchError
+from bench.declare.card import MethodCard, Provides
+from bench.declare.dataset import DatasetDefinition
 from bench.declare.registry import (
     dataset,
     find_datasets,
@@ -19,6 +21,9 @@ from bench.declare.registry import (
     method_entry,
     read_definition,
 )
+from bench.declare.validation import FORMS
+from bench.reproduction.declaration import DeclaredCell
+from bench.reproduction.ideas import Arm
 
 
 @pytest.fixture
@@ -189,7 +194,11 @@ class TestDefinitions:
             ),
             ("{source: frames.h5}", "{sorce: frames.h5}", 'did you mean "streams.frames.source"?'),
             ("min_count: 2", "min_count: 0", "text.min_count is 0, but must be at least 1"),
-            ("name: little", "name: Little One", "name is 'Little One', but must be of the form"),
+            (
+                "name: little",
+                "name: Little One",
+                "name is 'Little One', but must be a name of small letters, digits and _",
+            ),
             ("train: {epochs: 7}", "train: [7]", "train is [7], but must be a mapping (key: value)"),
             ("train: {epochs: 7}", "subset: {}", "subset must be exactly one of: {ids: file or list}"),
         ],
@@ -273,3 +282,17 @@ class TestDigest:
 
 
 FROZEN = "d08e41207b81b5a346929e9fac3f821bfaa5a7dbf0ba009874817375d7bc6653"
+
+
+def test_every_form_of_a_name_is_told_in_words() -> None:
+    """No regular expression reaches a user."""
+    models = [MethodCard, DatasetDefinition, Provides, DeclaredCell, Arm]
+    patterns = {
+        one.pattern
+        for model in models
+        for field in model.model_fields.values()
+        for one in field.metadata
+        if getattr(one, "pattern", None)
+    }
+    assert len(patterns) == 3
+    assert patterns <= FORMS.keys()

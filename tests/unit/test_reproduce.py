@@ -32,7 +32,7 @@ from bench.reproduction import answers as asked
 from bench.reproduction import pages
 from bench.reproduction.declaration import DeclaredCell, Reproduction, chosen, find_reproductions, trouble
 from bench.reproduction.edition import SMALL, Edition, edition, request
-from bench.reproduction.listing import problems
+from bench.reproduction.listing import Reasons, problems
 from bench.reproduction.targets import document
 
 FIGURE_TARGETS = {
@@ -224,7 +224,7 @@ class TestDeclarationMistakes:
             ({"draw": [{"table": "table1", "figure": "bars"}]}, "must name a table or a figure, and one thing only"),
             ({"draw": [{"table": "table9"}]}, 'unknown table "table9"; allowed: table1; did you mean "table1"'),
             ({"cells": [{"run": "toy:one"}]}, "needs a system .*, a control .* or a name"),
-            ({"cells": [{"run": "toy", "name": "x"}]}, "run is 'toy', but must be of the form"),
+            ({"cells": [{"run": "toy", "name": "x"}]}, "run is 'toy', but must be METHOD:VARIANT"),
             ({"cells": [{"run": "toy:one", "system": "Toy-one"}]}, "has a system without the rows that it prints"),
             (
                 {"cells": [{"run": "toy:one", "system": "Toy-one", "prints": {"table1": 3}}]},
@@ -753,12 +753,26 @@ class TestCommands:
         status, out, _ = bench("reproduce", "list")
         assert status == 0
         assert re.search(r"^toy/table1 +toys compared +little +3 +3 cannot run \[1\] +3 done$", out, re.M), out
-        assert "[1] the captions of data set little are not here" in out
+        assert "[1] toy/table1: the captions of data set little are not here" in out
         world.write("shelf/little/captions.jsonl", '{"clip": "a", "caption": "a cat"}\n')
         assert re.search(r"^toy/table1 .* 3 missing +3 done$", bench("reproduce", "list")[1], re.M)
         (world.home.cache / "shapes" / "frames.json").unlink()
         out = bench("reproduce", "list")[1]
         assert re.search(r"^toy/table1 .* 3 missing +3 not known before features are here$", out, re.M), out
+
+    def test_list_says_a_shared_reason_once(self, world: World) -> None:
+        reasons = Reasons()
+        lacks = "under protocol=paper reads the stream words, which data set little lacks"
+        numbers = [
+            reasons.number(f"toy:one {lacks}", "toy/table1"),
+            reasons.number("the captions of little are not here", "toy/fig1"),
+            reasons.number(f"toy:two {lacks}", "toy/table2"),
+        ]
+        assert numbers == ["1", "2", "1"]
+        assert reasons.sentences() == [
+            f"[1] toy/table1, toy/table2: toy:one, as well as toy:two, {lacks}",
+            "[2] toy/fig1: the captions of little are not here",
+        ]
 
     def test_list_tells_errors_of_declarations(self, bench: Run, world: World) -> None:
         cells = [{"run": "toy:three", "system": "Toy-one", "prints": {"table1": 2}}]
