@@ -98,7 +98,7 @@ def region_attention(drawing: Drawing) -> list[Part]:
         if not shown.get("region_attention"):
             return None
         captions = [("reference", clip.reference)]
-        captions += [(who, " ".join(said["words"])) for who, said in clip.told.items()]
+        captions += [(who, " ".join(said["words"])) for who, said in clip.by_cell.items()]
         return regions(f"{name}, {clip.clip}", clip, shown["region_attention"], captions, note)
 
     return of_clips(drawing, "region_attention", draw, "No cell of this target attends to regions.")

@@ -144,7 +144,7 @@ def qualitative(drawing: Drawing) -> list[Part]:
         return lines
     parts: list[Part] = []
     for number, clip in enumerate(trace.clips):
-        said = [("reference", clip.reference), *((name, words["caption"]) for name, words in clip.told.items())]
+        said = [("reference", clip.reference), *((name, words["caption"]) for name, words in clip.by_cell.items())]
         note = missing_pixels(clip, trace.facts["pixels"])
         picture = quoted(f"{clip.clip}: {trace.facts['chosen'][number]}", filmed(clip), said, note)
         parts.append(image(drawing, f"qualitative{number}", picture))
@@ -168,7 +168,7 @@ def of_clips(
     parts: list[Part] = []
     for number, clip in enumerate(trace.clips):
         note = missing_pixels(clip, trace.facts["pixels"])
-        drawn = [picture for name, shown in clip.told.items() if (picture := draw(clip, name, shown, note))]
+        drawn = [picture for name, shown in clip.by_cell.items() if (picture := draw(clip, name, shown, note))]
         parts += [image(drawing, f"{figure}{number}", picture) for picture in drawn[-1:]]
     return [*parts, Paragraph(trace.facts["rule"]), *lines] if parts else lines or [Paragraph(nothing)]
 
@@ -188,7 +188,7 @@ def key_frames(drawing: Drawing) -> list[Part]:
         return lines
     parts: list[Part] = []
     for number, clip in enumerate(trace.clips):
-        for name, said in clip.told.items():
+        for name, said in clip.by_cell.items():
             captions = [("reference", clip.reference)]
             captions += [("step 1", said["first_caption"]), ("step 2", " ".join(said["words"]))]
             note = missing_pixels(clip, trace.facts["pixels"])

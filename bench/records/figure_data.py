@@ -29,7 +29,7 @@ class Shown:
 
     `reference` is one of its captions. `frames` [P, H, W, 3] are its pictures, those at its places `places`; empty where there
     are no pixels. `boxes` [P][k] are the regions of each picture as (left, top, right,
-    bottom) in its pixels. `told` holds what each cell gives for the clip, by the cell's name: its `caption`, or `words` and
+    bottom) in its pixels. `by_cell` holds what each cell made of the clip, by the cell's name: its `caption`, or `words` and
     the traces of a decoded caption, or `scores`, (name, probability) pairs of each range.
     """
 
@@ -37,7 +37,7 @@ class Shown:
     reference: str
     places: tuple[int, ...] = ()
     boxes: tuple[tuple[tuple[float, float, float, float], ...], ...] = ()
-    told: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    by_cell: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     frames: Frames = field(default_factory=lambda: np.zeros((0, 1, 1, 3), np.uint8))
 
     def picture(self, place: int) -> Frames | None:
@@ -103,6 +103,8 @@ def read_trace(folder: Path, figure: str) -> Trace | None:
         frames = _frames(folder / f"{figure}.npz")
         clips = []
         for number, clip in enumerate(raw.pop("clips")):
+            if "told" in clip:  # as earlier versions called it
+                clip["by_cell"] = clip.pop("told")
             boxes = tuple(tuple(tuple(box) for box in boxes) for boxes in clip.pop("boxes"))
             here: dict[str, Any] = {"frames": frames[str(number)]} if str(number) in frames else {}
             clips.append(Shown(**{**clip, "places": tuple(clip["places"])}, boxes=boxes, **here))

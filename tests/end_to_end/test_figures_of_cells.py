@@ -209,7 +209,7 @@ def test_strips_quote_what_was_predicted(page: Page) -> None:
         for cell in cells:
             said = predictions(cell)[shown["clip"]]
             assert cell.name in texts and (said.split() or ["(says"])[0] in " ".join(texts)
-            assert shown["told"][cell.name]["caption"] == said
+            assert shown["by_cell"][cell.name]["caption"] == said
         assert len(page.drawn(f"qualitative{number}").images()) == 6
         frame = page.drawn(f"qualitative{number}").images()[0].astype(int)
         assert np.abs(frame - render_clip(shown["clip"], OPTIONS)[0]).max() <= 4, (
@@ -239,10 +239,10 @@ def test_key_frames_are_the_models(page: Page) -> None:
 
 def test_spatial_masks_have_a_panel_for_each_word(page: Page) -> None:
     page.draw("spatial_masks", [named(page.home)["vre:full"]], clips=TEST)
-    clips = [clip for clip in facts(page, "spatial_masks")["clips"] if clip["told"]["vre:full"]["words"]]
+    clips = [clip for clip in facts(page, "spatial_masks")["clips"] if clip["by_cell"]["vre:full"]["words"]]
     assert clips
     for number, shown in enumerate(facts(page, "spatial_masks")["clips"]):
-        told = shown["told"]["vre:full"]
+        told = shown["by_cell"]["vre:full"]
         if told["words"]:
             assert len(told["spatial_attention"]) == len(told["words"]) and len(told["spatial_attention"][0]) == 16
             assert len(page.drawn(f"spatial_masks{number}").images()) == 1 + min(len(told["words"]), 13)
@@ -252,7 +252,7 @@ def test_region_attention_is_shown_where_the_regions_are(page: Page) -> None:
     cells = [named(page.home)[name] for name in ("salstm:xe", "hail:ha_il")]
     page.draw("region_attention", cells, clips=1, frames=4)
     (shown,) = facts(page, "region_attention")["clips"]
-    weights = np.array(shown["told"]["hail:ha_il"]["region_attention"])
+    weights = np.array(shown["by_cell"]["hail:ha_il"]["region_attention"])
     assert weights.shape == (20, 8) and np.allclose(weights.sum(1), 1, atol=1e-3)
     drawn = page.drawn("region_attention0")
     assert len(drawn.images()) == 4 and {"salstm:xe", "hail:ha_il", "reference"} <= set(drawn.texts)
@@ -275,7 +275,7 @@ def test_boxes_of_regions_hold_the_colours_that_their_features_tell() -> None:
 
 def test_top_words_are_words_of_the_captions_in_falling_order(page: Page) -> None:
     page.draw("top_words", [named(page.home)["glrg:dxe"]], clips=1, top=5)
-    scores = facts(page, "top_words")["clips"][0]["told"]["glrg:dxe"]["scores"]
+    scores = facts(page, "top_words")["clips"][0]["by_cell"]["glrg:dxe"]["scores"]
     assert set(scores) == {"words", "actions", "objects"}
     for entries in scores.values():
         values = [value for _, value in entries]
@@ -313,7 +313,7 @@ def test_memory_of_a_step_grows_with_the_batch_and_not_with_its_pieces(page: Pag
 def test_frame_weights_are_a_row_for_each_word(page: Page) -> None:
     page.draw("frame_weights", [named(page.home)["etenet:step1"]])
     for number, shown in enumerate(facts(page, "frame_weights")["clips"]):
-        told = shown["told"]["etenet:step1"]
+        told = shown["by_cell"]["etenet:step1"]
         if told["words"]:
             assert np.allclose(np.array(told["attention"]).sum(1), 1, atol=1e-2)
             assert set(told["words"]) <= set(page.drawn(f"frame_weights{number}").texts)

@@ -301,12 +301,16 @@ def test_traces_come_back_as_they_were_and_are_the_same_bytes(tmp_path: Path) ->
     assert (found.cells, found.lacking, found.facts) == ({"vre": "k" * 16}, {"other": "lacks"}, {"keys": [1]})
     first, second = found.clips
     assert np.array_equal(first.frames, trace_of().clips[0].frames) and first.picture(4) is not None
-    assert first.boxes == trace_of().clips[0].boxes and first.told["vre"]["attention"] == [[0.3333]]
+    assert first.boxes == trace_of().clips[0].boxes and first.by_cell["vre"]["attention"] == [[0.3333]]
     assert len(second.frames) == 0 and second.picture(0) is None
     time.sleep(2.1)  # zip files count in steps of two seconds
     write_trace(tmp_path, found)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     assert read_trace(tmp_path, "masks") is None
+    path = tmp_path / "key_frames.json"
+    path.write_text(path.read_text().replace('"by_cell"', '"told"'))
+    earlier = read_trace(tmp_path, "key_frames")
+    assert earlier is not None and earlier.clips[0].by_cell == first.by_cell, "as earlier versions wrote it"
 
 
 def test_damaged_traces_are_refused_in_a_sentence(tmp_path: Path) -> None:

@@ -17,14 +17,20 @@ from record_factory import SCORES, config, content, put, record
 from bench import BenchError
 from bench.disk.whole import CannotWrite
 from bench.home import Home
+from bench.records.clip_scores import SCORES as CLIP_SCORES
+from bench.records.clip_scores import read_scores, read_statistics, write_scores
+from bench.records.curves import CURVES, SELECTION, finished_curves
 from bench.records.schema import Record
 from bench.records.store import (
+    PREDICTIONS,
     BadRecord,
     Prediction,
     all_records,
     cell_folder,
+    prediction_ids,
     read_predictions,
     read_record,
+    record_paths,
     write_predictions,
     write_record,
 )
@@ -234,3 +240,31 @@ def test_the_list_of_runs_shows_every_state(tmp_path: Path) -> None:
     assert rows[failed.key]["note"] == "fit: RuntimeError: boom"
     assert rows["1" * 16]["note"] == "base, epoch 2, 500 of 1000 captions"
     assert runs(home, "msvd").facts == []
+
+
+def test_the_committed_cells_come_back_as_they_were_written(tmp_path: Path) -> None:
+    """One cell of every method and data set: written again, its files hold the same bytes; its record the same values, as
+    fields that came later stand in new records only."""
+    cells = {path.parent.parent: path.parent for path in record_paths(Path(__file__).parents[2] / "results")}
+    assert len(cells) > 20
+    for folder in cells.values():
+        found = read_record(folder / "record.json")
+        again = tmp_path / found.key
+        assert read_record(write_record(again, found)) == found
+        ids, scores = read_scores(folder / CLIP_SCORES)
+        clips = {name: dict(zip(ids, (values / 100).tolist(), strict=True)) for name, values in scores.items()}
+        write_scores(again / CLIP_SCORES, ids, clips, read_statistics(folder / CLIP_SCORES))
+        lines = [json.loads(line) for line in (folder / PREDICTIONS).read_text().splitlines()]
+        write_predictions(again / PREDICTIONS, [Prediction(**line) for line in lines])
+        assert prediction_ids(folder / PREDICTIONS) == list(ids) == list(read_predictions(folder / PREDICTIONS, ids))
+        for name in (CLIP_SCORES, PREDICTIONS):
+            assert (again / name).read_bytes() == (folder / name).read_bytes(), folder / name
+        assert {row["name"] for row in finished_curves(folder)} >= {"loss", SELECTION}
+        assert {path.name for path in folder.iterdir()} <= {
+            "record.json",
+            PREDICTIONS,
+            CLIP_SCORES,
+            CURVES,
+            "checkpoint.safetensors",
+            "work",
+        }
