@@ -118,7 +118,7 @@ def features_import(argv: Sequence[str]) -> int:
     if asked.source is None and more:
         raise BenchError(f"command line: {sorted(more)[0]}= goes with from=PATH, the features' place")
     from bench.declare.registry import dataset
-    from bench.run.prepare import import_from, prepare, refuse_told
+    from bench.run.prepare import import_from, prepare, refuse_replacing
 
     if asked.source is not None:
         if asked.stream is None or len(asked.stream) != 1:
@@ -128,7 +128,7 @@ def features_import(argv: Sequence[str]) -> int:
         return WELL
     definition, streams, home = _streams(asked.dataset, asked.stream)
     if not asked.replace:
-        refuse_told(definition, streams, home)
+        refuse_replacing(definition, streams, home)
     prepare(definition, home, None, streams, again=asked.replace)
     return WELL
 

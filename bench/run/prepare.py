@@ -84,7 +84,7 @@ def extract(
     return path, told_failures(definition.name, failures, len(clips), stream if work.skip else "") if failures else ""
 
 
-def refuse_told(definition: DatasetDefinition, streams: Collection[str], home: Home) -> None:
+def refuse_replacing(definition: DatasetDefinition, streams: Collection[str], home: Home) -> None:
     """Raise BenchError where a cache that a command has made would have to make room for what the definition names."""
     for name in streams:
         source, path = definition.streams[name].source, cache_path(home, definition.name, name)
