@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
-from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench import BenchError
 from bench.features.footage import Footage
+from bench.features.processes import ProcessEndedError, Processes
 from bench.features.specs import Preprocessing
 from bench.features.video import (
     RATE,
@@ -65,36 +56,38 @@ class Reader:
             raise
 
 
-class Decoders:
-    """So many processes that decode, started at once, so that they are ready when an encoder is. With none, this one does."""
+@dataclass(frozen=True)
+class _Reading:
+    """A reader whose error is an answer, so that it comes back from another process like what was read."""
+
+    reader: Reader
+
+    def __call__(self, footage: Footage) -> Values | UnreadableVideoError:
+        try:
+            return self.reader(footage)
+        except UnreadableVideoError as error:
+            return error
+        except MemoryError:
+            return UnreadableVideoError(f"{footage.path.name} needs more memory than there is")
+
+
+class Decoders(Processes[Footage, Values | UnreadableVideoError]):
+    """So many processes that decode, started at once, so that they are ready when an encoder is. With none, this one does.
+
+    A damaged video can end the process that decodes it: that clip is then named and the others go on.
+    """
 
     def __init__(self, reader: Reader, count: int) -> None:
-        self.reader, self.count = reader, count
-        self._all = [_Process(reader) for _ in range(count)]
-        self._idle: SimpleQueue[_Process] = SimpleQueue()
-        for process in self._all:
-            self._idle.put(process)
-        self._pool = ThreadPoolExecutor(max(1, count), "decode")
+        super().__init__(_Reading(reader), count)
+        self.reader = reader
 
-    def submit(self, footage: Footage) -> Future[Values | UnreadableVideoError]:
-        return self._pool.submit(self._decode, footage)
-
-    def _decode(self, footage: Footage) -> Values | UnreadableVideoError:
-        process = self._idle.get()
+    def _ask(self, footage: Footage) -> Values | UnreadableVideoError:
         try:
-            return process.decode(footage)
-        finally:
-            self._idle.put(process)
-
-    def __enter__(self) -> Decoders:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for process in self._all:
-            process.end()
-        self._pool.shutdown(cancel_futures=True)
-        for process in self._all:
-            process.end()  # those that were started anew in between
+            return super()._ask(footage)
+        except ProcessEndedError as ended:
+            return UnreadableVideoError(
+                f"{footage.path.name} ended the process that decoded it (status {ended.status})"
+            )
 
 
 def flow(
@@ -130,66 +123,3 @@ def flow(
                     yield clip, found
                 else:
                     under_way[encoders.submit(encode, found)] = (clip, True)
-
-
-class _Process:
-    """A decoder process; one that a video has ended is started anew."""
-
-    def __init__(self, reader: Reader) -> None:
-        self._reader = reader
-        self._ended = False
-        self._start()
-
-    def _start(self) -> None:
-        # Neither forked, as locks of torch's threads do not survive that, nor spawned by multiprocessing, which imports the
-        # caller's program once more: this one starts in a third of a second and needs no torch.
-        ours, theirs = socket.socketpair()
-        code = "import sys; from bench.features.decoders import serve; serve(int(sys.argv[1]))"
-        places = os.pathsep.join(place or str(Path.cwd()) for place in sys.path)
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", code, str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
-            env={**os.environ, "PYTHONPATH": places},
-            stdin=subprocess.DEVNULL,
-        )
-        theirs.close()
-        self._pipe = Connection(ours.detach())
-        with suppress(OSError):  # a process that ended at once is met when it is asked
-            self._pipe.send(self._reader)
-
-    def decode(self, footage: Footage) -> Values | UnreadableVideoError:
-        try:
-            self._pipe.send(footage)
-            answer: Values | Exception = self._pipe.recv()
-        except (EOFError, OSError):
-            how = self._process.wait()
-            if not self._ended:
-                self._start()
-            return UnreadableVideoError(f"{footage.path.name} ended the process that decoded it (status {how})")
-        if isinstance(answer, Exception) and not isinstance(answer, UnreadableVideoError):
-            raise answer
-        return answer
-
-    def end(self) -> None:
-        self._ended = True
-        self._process.terminate()
-        self._process.wait()
-        with suppress(OSError):
-            self._pipe.close()
-
-
-def serve(descriptor: int) -> None:
-    """What a decoder process does until its owner is gone: answer each Footage that comes over the socket."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the owner, who ends us
-    pipe = Connection(descriptor)
-    with suppress(EOFError, OSError):
-        reader: Reader = pipe.recv()
-        while True:
-            footage = pipe.recv()
-            try:
-                answer: Values | Exception = reader(footage)
-            except (UnreadableVideoError, BenchError) as error:
-                answer = error
-            except MemoryError:
-                answer = UnreadableVideoError(f"{footage.path.name} needs more memory than there is")
-            pipe.send(answer)

@@ -8,7 +8,6 @@ or without the failed ones where that was asked for.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -30,6 +29,7 @@ from bench.features.encoders import load_detector, load_encoder
 from bench.features.extraction import PIXELS, Extraction, Work
 from bench.features.footage import Footage, find_footage
 from bench.features.importers import up_to_date
+from bench.features.processes import cores
 from bench.features.sidecar import cache_path, canonical, read_sidecar
 from bench.features.video import UnreadableVideoError
 from bench.features.weights import state_digest
@@ -229,23 +229,18 @@ def _written(writers: Mapping[str, CacheWriter], clip: str, found: Mapping[str, 
 
 
 def _workers(work: Work) -> int:
-    return _cores() if work.workers is None else work.workers
-
-
-def _cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores() if work.workers is None else work.workers
 
 
 @contextmanager
 def _lanes(extraction: Extraction, work: Work) -> Iterator[int]:
     """How many threads encode. Each has as many of torch's as are left: frames are shared badly between threads."""
-    cores = _cores()
+    count = cores()
     alone = _workers(work) == 0 or extraction.stream == PIXELS or _device(work.device).type != "cpu"
-    lanes = 1 if alone else min(LANES, cores)
+    lanes = 1 if alone else min(LANES, count)
     before = torch.get_num_threads()
     if lanes > 1:
-        torch.set_num_threads(max(1, cores // lanes))
+        torch.set_num_threads(max(1, count // lanes))
     try:
         yield lanes
     finally:
