@@ -109,8 +109,9 @@ def _cache(config: Mapping[str, Any], name: str, mark: str, home: Home) -> Cache
         )
     if home.node_cache is None:
         return cache
+    content = cache.content
     cache.close()
-    return Cache(local_copy(cache.path, mark, home.node_cache))
+    return Cache(local_copy(cache.path, content, home.node_cache))
 
 
 def _source(name: str, cache: Cache, ids: Sequence[str]) -> StreamSource:

@@ -18,6 +18,7 @@ from bench.declare.dataset import DatasetDefinition
 from bench.disk.digests import file_digest
 from bench.features.cache import Cache, CacheWriter
 from bench.features.importers import up_to_date
+from bench.features.shapes import write_streams
 from bench.features.sidecar import cache_path, read_sidecar
 from bench.home import Home
 
@@ -40,6 +41,10 @@ def extract_words(definition: DatasetDefinition, home: Home, checkpoint: Path, r
         )
     network.eval()
     path, target = (cache_path(home, definition.name, name) for name in ("frames", WORDS))
+    if definition.generated:
+        write_streams(
+            home, definition.options, name=definition.name, streams=["frames"]
+        )  # of every clip, not of a subset
     options = {"name": "words", "weights": file_digest(checkpoint), "frames": read_sidecar(path)["fingerprint"]}
     request = {"options": options, "files": [{"path": str(checkpoint.resolve())}]}
     clips, _ = all_clips(definition, home)

@@ -48,7 +48,9 @@ class CacheWriter:
 
     `path` is the final `.h5` path; `shape` is one clip's shape with the time axis padded; `ids` are all clips that the
     cache will hold. `attributes` may be nested and must be JSON-able: `encoder` says what made the features (weights
-    digest, arguments, preprocessing), `source` where they were read from; all but `source` enter the fingerprint.
+    digest, arguments, preprocessing), `source` where they were read from; all but `source` enter the fingerprint. A stream
+    whose features are known before they are made, because a generator makes them, is `named` by the fingerprint that all its
+    clips have or would have: the cache has that one whichever of the clips it holds.
 
     `done(clip)` and `missing` tell which clips an interrupted writer has left in the file aside; `leave_out` finishes the
     cache without some. `verb` is the command that its sentences name. Raises BenchError when another process writes the
@@ -65,11 +67,12 @@ class CacheWriter:
         ids: Sequence[str],
         attributes: Mapping[str, Any] | None = None,
         *,
+        named: str | None = None,
         flush_every: int = 16,
         verb: str = "import",
     ) -> None:
         self.path = Path(path)
-        self._verb = verb
+        self._verb, self._named = verb, named
         self.aside = self.path.with_name(self.path.name + ".tmp")
         self.stream, self.shape, self.timed, self.dtype = stream, tuple(int(n) for n in shape), bool(timed), str(dtype)
         self.ids = tuple(ids)
@@ -263,9 +266,12 @@ class CacheWriter:
                 f"{self.path}: {len(self.missing)} of {len(self.ids)} clips were not written "
                 f"({named(self.missing)}); {command(self._verb, self.path)} goes on with them"
             )
-        mark = fingerprint(self.stream, self.shape, self.timed, self.dtype, self.attributes, self._contents.pairs())
+        content = fingerprint(self.stream, self.shape, self.timed, self.dtype, self.attributes, self._contents.pairs())
+        mark = self._named or content
         try:
             reserve(self._descriptor, self._file.id.get_filesize(), SLACK)
+            if content != mark:
+                self._file.attrs["content"] = np.bytes_(content.encode())
             self._file.attrs["fingerprint"] = np.bytes_(mark.encode())
             self._file.flush()
             end = self._file.id.get_filesize()
@@ -373,6 +379,11 @@ class Cache:
     @property
     def fingerprint(self) -> str:
         return str(self._open().contents.fingerprint)
+
+    @property
+    def content(self) -> str:
+        """What a fingerprint would be of the clips that are here: another one where the stream has more of them."""
+        return str(self._open().contents.content)
 
     @property
     def encoder(self) -> str:

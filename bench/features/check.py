@@ -76,7 +76,7 @@ def _declared(path: Path, contents: Contents) -> list[Finding]:
     if wrong:
         findings.append(_about(path, wrong, f"have a length outside 1..{longest}"))
     parts = header["stream"], header["shape"], header["timed"], header["dtype"], header["attributes"]
-    if contents.fingerprint != fingerprint(*parts, contents.pairs()):
+    if contents.content != fingerprint(*parts, contents.pairs()):
         message = f"the fingerprint of {path} is not that of its declaration and clips: {remake(path)}"
         findings.append(Finding("error", message))
     return findings

@@ -8,7 +8,8 @@
 | `sha256` | [N, 32] uint8 | of length and values |
 | `done` | [N] uint8 | 1 once the clip is written; 2 where the cache was finished without it |
 
-The attribute `header` declares the stream as JSON; `fingerprint` is there once the file is finished.
+The attribute `header` declares the stream as JSON; `fingerprint` is there once the file is finished. `content` is there
+where the fingerprint is that of the whole stream, of which the file may hold a part: it tells what the file holds.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ class Contents:
     digests: np.ndarray
     done: np.ndarray
     fingerprint: str | None
+    content: str | None
 
     @classmethod
     def of(cls, file: h5py.File) -> Contents:
@@ -71,16 +73,22 @@ class Contents:
         if strange:  # a flipped bit can turn an array into something else
             raise ValueError(f"no array under {', '.join(strange)}")
         text = bytes(file.attrs["header"]).decode()
-        mark = file.attrs.get("fingerprint")
+        finished = _text(file, "fingerprint")
         ids = tuple(np.char.decode(arrays["ids"][...], "utf-8").tolist())
         parts = arrays["lengths"][...], arrays["sha256"][...], arrays["done"][...]
-        finished = None if mark is None else bytes(mark).decode()
-        return cls(text, json.loads(text), ids, arrays["features"], *parts, finished)
+        return cls(
+            text, json.loads(text), ids, arrays["features"], *parts, finished, _text(file, "content") or finished
+        )
 
     def pairs(self) -> list[tuple[str, str]]:
         """(id, digest) of each clip that has values."""
         rows = np.flatnonzero(self.done == WRITTEN)
         return [(self.ids[row], self.digests[row].tobytes().hex()) for row in rows]
+
+
+def _text(file: h5py.File, attribute: str) -> str | None:
+    value = file.attrs.get(attribute)
+    return None if value is None else bytes(value).decode()
 
 
 def describe(path: Path | str) -> dict[str, Any]:
@@ -97,4 +105,5 @@ def describe(path: Path | str) -> dict[str, Any]:
         "fingerprint": found.fingerprint,
         "bytes": path.stat().st_size,
     }
-    return {**attributes, **header, **counted}
+    content = {"content": found.content} if found.content != found.fingerprint else {}
+    return {**attributes, **header, **counted, **content}

@@ -11,14 +11,14 @@ from bench.disk.locks import lock_file
 from bench.disk.whole import replacing
 from bench.features.cache import Cache
 
-MARK = 16  # digits of the fingerprint: a copy of another version has another name
+MARK = 16  # digits of the content's digest: a copy of another version, or of fewer clips, has another name
 
 
 def local_copy(path: Path, mark: str, folder: Path) -> Path:
-    """The cache at `path`, whose fingerprint is `mark`, as `<folder>/<mark>/<dataset>/<stream>.h5`, copied there if need be.
+    """The cache at `path`, whose content is `mark`, as `<folder>/<mark>/<dataset>/<stream>.h5`, copied there if need be.
 
     One process of a node copies, the others wait for it; the copy is written aside, looked at and renamed, so that no reader
-    ever sees a part of it. Raises BenchError where the copy cannot be made or is not of that fingerprint.
+    ever sees a part of it. Raises BenchError where the copy cannot be made or is not of that content.
     """
     copy = folder / mark[:MARK] / path.parent.name / path.name
     if copy.is_file():
@@ -41,7 +41,7 @@ def _copy(path: Path, mark: str, copy: Path) -> None:
     with replacing(copy) as aside:
         shutil.copyfile(path, aside)
         with Cache(aside) as made:
-            found = made.fingerprint
+            found = made.content
         if found != mark:
             raise BenchError(
                 f"{path} changed while it was copied ({found[:12]} instead of {mark[:12]}): run the command again"

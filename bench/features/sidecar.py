@@ -1,6 +1,7 @@
 """The small JSON beside each feature cache: shape, clips and fingerprint, readable without h5py.
 
-`<cache>/<dataset>/<stream>.h5` holds the values, `<stream>.json` says what they are. Planning reads only the JSON.
+`<cache>/<dataset>/<stream>.h5` holds the values, `<stream>.json` says what they are; where these are a part of a generated
+stream, `fingerprint` is that of the stream and `content` that of the part. Planning reads only the JSON.
 """
 
 from __future__ import annotations

@@ -196,22 +196,24 @@ class Installation:
     version: str
     methods: dict[str, str | None]
     home: bool
-    caches: dict[str, str | None]
+    caches: dict[str, tuple[str, str] | None]
 
 
 def installation(methods: Sequence[str], mark: str, caches: Sequence[str]) -> Installation:
-    """Run on a node: the code of the methods there, whether it sees the file `mark`, and caches by their fingerprints."""
+    """Run on a node: the code of the methods there, whether it sees the file `mark`, caches by fingerprint and content."""
     entries = find_methods()
     folders = {name: entries[name].folder if name in entries else None for name in methods}
     digests = {name: method_digest(folder) if folder else None for name, folder in folders.items()}
-    return Installation(__version__, digests, Path(mark).is_file(), {path: _fingerprint(Path(path)) for path in caches})
+    return Installation(__version__, digests, Path(mark).is_file(), {path: _marks(Path(path)) for path in caches})
 
 
-def _fingerprint(cache: Path) -> str | None:
+def _marks(cache: Path) -> tuple[str, str] | None:
+    """Fingerprint of a cache and of what it holds, which may be a part of the stream; None where there is none."""
     try:
-        return str(read_sidecar(cache)["fingerprint"]) if cache.is_file() else None
+        said = read_sidecar(cache)
     except BenchError:
         return None
+    return (str(said["fingerprint"]), str(said.get("content", said["fingerprint"]))) if cache.is_file() else None
 
 
 class NodeAnswer(NamedTuple, Generic[Answer]):
@@ -279,8 +281,9 @@ def _compare(address: str, own: Installation, found: Installation, caches: Mappi
             "BENCH_HOME to such a folder"
         )
     for path, mark in caches.items():
-        if found.caches[path] != mark:
+        there = found.caches[path]
+        if there is None or there[0] != mark or there != own.caches[path]:
             raise BenchError(
-                f"node {address} {'lacks' if found.caches[path] is None else 'has another version of'} the features {path}: "
+                f"node {address} {'lacks' if there is None else 'has another version of'} the features {path}: "
                 "put the cache on shared storage (BENCH_CACHE), or copy it there"
             )

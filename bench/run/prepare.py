@@ -29,9 +29,8 @@ def prepare(
 ) -> None:
     """Make the caches of the data set's streams, or of those among them that are `needed`.
 
-    What `bench features extract`, or an import that named its source, has made stays, unless `again`.
-
-    Streams that are up to date are left as they are; `shapes` renders its clips first. A stream that a method wants and
+    What `bench features extract`, or an import that named its source, has made stays, unless `again`. Streams that are up to
+    date are left as they are; `shapes` renders those clips of `subset` that its caches lack. A stream that a method wants and
     the data set does not declare is no matter of this function. Raises BenchError for sources that are absent or bad.
     """
     streams = [name for name in definition.streams if needed is None or name in needed]

@@ -17,7 +17,6 @@ COMMANDS = [shlex.split(line) for line in re.findall(r"^    \$ bench (.*)$", PAG
 SIZES = {
     "subset=200/40/60": "subset=24/6/8",
     "train.epochs=3": "train.epochs=1",
-    "dataset=shapes": "dataset=shapes.yaml",
 }
 
 
@@ -25,9 +24,6 @@ SIZES = {
 def said(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """What each command of the page says, in order, in one home."""
     home = tmp_path_factory.mktemp("first")
-    definition = (ROOT / "datasets" / "shapes" / "dataset.yaml").read_text(encoding="utf-8")
-    assert "size: [1000, 100, 300]" in definition  # which take a minute to render
-    (home / "shapes.yaml").write_text(definition.replace("[1000, 100, 300]", "[30, 8, 10]"), encoding="utf-8")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("BENCH_")}
     environment |= {"BENCH_HOME": str(home), "OMP_NUM_THREADS": "1"}
     outputs = []

@@ -119,6 +119,23 @@ def test_fingerprint_speaks_of_content_alone(tmp_path: Path) -> None:
     assert len({first, *others}) == 5
 
 
+def test_a_part_of_a_stream_has_the_fingerprint_of_the_stream(tmp_path: Path) -> None:
+    """A generator names a stream before its clips are made: any part has that name, and says of itself what it holds."""
+    whole = write(tmp_path / "whole" / "frames.h5")
+    name = read_sidecar(whole)["fingerprint"]
+    part = write(tmp_path / "part" / "frames.h5", n=3, named=name)
+    with Cache(whole) as all_clips, Cache(part) as some:
+        assert (some.fingerprint, len(some)) == (name, 3)
+        assert all_clips.content == name != some.content
+    assert read_sidecar(part)["content"] == read_sidecar(write(tmp_path / "three" / "frames.h5", n=3))["fingerprint"]
+    assert check_cache(part) == []
+    named = write(tmp_path / "named" / "frames.h5", named=name)
+    assert named.read_bytes() == whole.read_bytes()
+    with h5py.File(part, "r+") as file:
+        file.attrs["content"] = np.bytes_(name.encode())
+    assert "the fingerprint" in check_cache(part)[0].message
+
+
 def test_fingerprint_does_not_depend_on_the_order_of_clips_but_on_true_lengths(tmp_path: Path) -> None:
     def mark(name: str, order: list[int], zero_frames: bool = False) -> str:
         path = tmp_path / name / "frames.h5"

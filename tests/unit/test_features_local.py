@@ -15,6 +15,7 @@ from bench.cell import inputs
 from bench.features import node_copy as local
 from bench.features.cache import Cache, CacheWriter
 from bench.features.node_copy import local_copy
+from bench.features.shapes import write_streams
 from bench.home import Home
 
 
@@ -55,6 +56,23 @@ def test_another_version_is_another_copy(shared: Path, tmp_path: Path) -> None:
     assert first != second
     with Cache(first) as old, Cache(second) as new:
         assert (old.read("a")[0][0, 0], new.read("a")[0][0, 0]) == (1.0, 2.0)
+
+
+def test_a_cache_that_grew_is_another_copy(shared: Path, tmp_path: Path) -> None:
+    """A part of a generated stream has the stream's fingerprint: a cell of more clips must not be given the old copy."""
+    home, node = Home(tmp_path), tmp_path / "node"
+    size = {"size": [5, 2, 2]}
+    copies = []
+    for subset in ((1, 1, 1), (2, 1, 1)):
+        write_streams(home, size, subset, streams=["audio"])
+        with Cache(home.cache / "shapes" / "audio.h5") as cache:
+            mark = cache.fingerprint
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("BENCH_NODE_CACHE", str(node))
+            copies.append(inputs._cache({"dataset": "shapes"}, "audio", mark, home))
+    few, more = copies
+    assert (len(few), len(more)) == (3, 4)
+    assert few.fingerprint == more.fingerprint
 
 
 def test_a_copy_that_fails_leaves_nothing_that_looks_whole(

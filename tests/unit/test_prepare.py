@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from bench import BenchError
+from bench.cli.main import main
 from bench.declare.dataset import DatasetDefinition
-from bench.declare.registry import read_definition
+from bench.declare.registry import dataset, read_definition
 from bench.features.cache import Cache
 from bench.home import Home
+from bench.plan.cells import cells
+from bench.plan.request import parse
 from bench.run.prepare import prepare, refuse_empty_splits
 
 np = pytest.importorskip("numpy")
@@ -54,6 +58,26 @@ def test_needed_streams_are_imported_once(
     prepare(definition, home, needed={"frames"})
     assert path.stat().st_mtime_ns == before
     assert not (home.cache / "toy" / "motion.h5").exists()
+
+
+def test_a_run_renders_the_clips_of_its_subset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The keys of cells stay when a later subset fills the cache up, and `features check` misses no clip."""
+    monkeypatch.setenv("BENCH_HOME", str(tmp_path))
+    home, shapes = Home(tmp_path), dataset("shapes")
+    words = ["methods=mplstm", "dataset=shapes", "subset=3/1/2"]
+    prepare(shapes, home, (3, 1, 2), {"frames"})
+    assert "shapes: 6 clips done" in capsys.readouterr().out
+    before = cells(parse(words), home)
+    prepare(shapes, home, (4, 1, 2), {"frames"})
+    assert "shapes: 1 clips done" in capsys.readouterr().out
+    assert [cell.key for cell in cells(parse(words), home)] == [cell.key for cell in before]
+    assert before[0].config["streams"]["frames"].startswith("74fd5e595eeb"), "as in all records of shapes"
+    assert main(["features", "check", "dataset=shapes", "stream=frames"]) == 0
+    assert capsys.readouterr().out == "stream frames of shapes: nothing to complain of\n"
+    assert main(["features", "list"]) == 0
+    assert re.search(r"^shapes +frames +20x256 +7 ", capsys.readouterr().out, re.M)
 
 
 def test_an_absent_source_is_a_sentence(tmp_path: Path, definition: DatasetDefinition) -> None:

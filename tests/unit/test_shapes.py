@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pickle
+import signal
 import subprocess
 import sys
 import time
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from pycocoevalcap.cider.cider import Cider
 
 from bench import BenchError
 from bench.data.readers.shapes import shapes_corpus
-from bench.features.cache import Cache
+from bench.declare.registry import dataset
+from bench.features.cache import Cache, CacheWriter
+from bench.features.check import check_cache
 from bench.features.shapes import features_of, write_streams
+from bench.features.sidecar import read_sidecar
 from bench.home import Home
 from bench.shapes import render_clip, truth
 from bench.shapes.chance import Dice
@@ -27,6 +34,8 @@ from bench.shapes.options import MOST_CAPTIONS, Options, corpus_digest
 from bench.shapes.render import render
 from bench.shapes.scene import ACTIONS, COLOUR_NAMES, FRAMES, ONE_WAY, SHAPES, TRINKETS, corner_centre, draw_scene
 from bench.shapes.streams import STREAM_SHAPES, STREAMS, measure
+
+ROOT = Path(__file__).resolve().parents[2]
 
 # Regenerate: python -m pytest tests/unit/test_shapes.py -k frozen, and copy what the failure prints. A change is a new
 # corpus: raise GENERATOR_VERSION as well.
@@ -268,10 +277,122 @@ def test_caches_are_made_once(tmp_path) -> None:
     write_streams(home, small, streams=["frames", "audio"])
     assert json.loads((folder / "audio.json").read_text())["clips"] == 3
     assert (folder / "frames.h5").stat().st_mtime_ns == before[folder / "frames.h5"]
-    write_streams(home, {**small, "seed": 1}, streams=["frames"])
+    write_streams(home, {**small, "seed": 1}, (1, 1, 1), streams=["frames"])
     assert json.loads((folder / "frames.json").read_text())["encoder"]["seed"] == 1
     with pytest.raises(BenchError, match="no stream words"):
         write_streams(home, small, streams=["words"])
+
+
+def files(home: Home) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (home.cache / "shapes").iterdir()}
+
+
+def test_a_subset_paints_its_clips_alone(tmp_path) -> None:
+    home, left = Home(tmp_path), []
+    write_streams(home, {"size": [30, 20, 10]}, (3, 2, 1), tell=lambda clips, failed: left.append((clips, failed)))
+    assert left == [(5, 0), (4, 0), (3, 0), (2, 0), (1, 0), (0, 0)]
+    for stream in STREAMS:
+        path = home.cache / "shapes" / f"{stream}.h5"
+        with Cache(path) as cache:
+            assert cache.ids == ("shape0000", "shape0001", "shape0002", "shape0030", "shape0031", "shape0050")
+        assert check_cache(path) == []
+
+
+def test_a_cache_grows_into_the_file_that_is_made_at_once(tmp_path) -> None:
+    """Streams are named by all their clips, so the cells of every subset keep their keys; only what is new is painted."""
+    size, left = {"size": [30, 20, 10]}, []
+    grown, at_once = Home(tmp_path / "grown"), Home(tmp_path / "at once")
+    write_streams(grown, size, (2, 1, 3), streams=["frames", "pixels"])
+    before = read_sidecar(grown.cache / "shapes" / "frames.h5")
+    write_streams(grown, size, (1, 2, 1), streams=["frames", "audio"], tell=lambda clips, failed: left.append(clips))
+    # frames lacked one of these four clips, audio all of them
+    assert left == [3, 2, 1, 0]
+    with Cache(grown.cache / "shapes" / "frames.h5") as cache:
+        assert cache.ids == ("shape0000", "shape0001", "shape0030", "shape0031", "shape0050", "shape0051", "shape0052")
+    left.clear()
+    write_streams(grown, size, (20, 2, 3), streams=["frames"], tell=lambda clips, failed: left.append(clips))
+    assert len(left) == 18
+    write_streams(at_once, size, (20, 2, 3), streams=["frames"])
+    for name in ("frames.h5", "frames.json"):
+        assert files(grown)[name] == files(at_once)[name], name
+    after = read_sidecar(grown.cache / "shapes" / "frames.h5")
+    assert after["fingerprint"] == before["fingerprint"]
+    assert after["content"] != before["content"]
+    assert check_cache(grown.cache / "shapes" / "frames.h5") == []
+
+
+def test_a_cache_of_more_clips_is_left_alone(tmp_path) -> None:
+    home = Home(tmp_path)
+    write_streams(home, {"size": [5, 2, 2]}, streams=["audio"])
+    before = files(home)
+    write_streams(home, {"size": [5, 2, 2]}, (1, 1, 1), streams=["audio"])
+    assert files(home) == before
+
+
+def test_a_cache_that_another_process_fills_meanwhile_loses_nothing(tmp_path, monkeypatch) -> None:
+    home, enter, size = Home(tmp_path), CacheWriter.__enter__, {"size": [5, 2, 2]}
+
+    def late(writer: CacheWriter) -> CacheWriter:
+        monkeypatch.setattr(CacheWriter, "__enter__", enter)
+        write_streams(home, size, (5, 1, 1), streams=["audio"])
+        return enter(writer)
+
+    monkeypatch.setattr(CacheWriter, "__enter__", late)
+    write_streams(home, size, (1, 2, 1), streams=["audio"])
+    with Cache(home.cache / "shapes" / "audio.h5") as cache:
+        assert cache.ids == tuple(f"shape{number:04d}" for number in (0, 1, 2, 3, 4, 5, 6, 7))
+
+
+def test_a_damaged_clip_is_painted_again_when_the_cache_grows(tmp_path) -> None:
+    home, size = Home(tmp_path), {"size": [5, 2, 2]}
+    path = home.cache / "shapes" / "pixels.h5"
+    write_streams(home, size, (2, 1, 1), streams=["pixels"])
+    with h5py.File(path, "r") as file:
+        chunk = file["features"].id.get_chunk_info(1)
+    with path.open("r+b") as file:
+        file.seek(chunk.byte_offset + chunk.size // 2)
+        byte = file.read(1)[0]
+        file.seek(-1, 1)
+        file.write(bytes([byte ^ 1]))
+    assert check_cache(path) != []
+    write_streams(home, size, (3, 1, 1), streams=["pixels"])
+    assert check_cache(path) == []
+
+
+def test_any_number_of_processes_makes_the_same_files(tmp_path) -> None:
+    alone, pair = Home(tmp_path / "alone"), Home(tmp_path / "pair")
+    for home, processes in ((alone, 1), (pair, 2)):
+        write_streams(home, {"size": [15, 1, 1]}, streams=["frames", "regions"], processes=processes)
+    assert files(alone) == files(pair)
+
+
+def deadly(clip: str, options: Options) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_painter_that_is_killed_is_a_sentence_and_the_next_try_goes_on(tmp_path, monkeypatch) -> None:
+    home = Home(tmp_path)
+    monkeypatch.setattr("bench.features.shapes.features_of", deadly)
+    with pytest.raises(BenchError, match=r"ended with status -9.* the same command goes on"):
+        write_streams(home, {"size": [5, 2, 2]}, streams=["audio"], processes=2)
+    monkeypatch.undo()
+    write_streams(home, {"size": [5, 2, 2]}, streams=["audio"])
+    assert check_cache(home.cache / "shapes" / "audio.h5") == []
+
+
+@pytest.mark.parametrize("name", ["shapes", "ideas"])
+def test_records_name_the_streams_as_the_generator_does(name: str, tmp_path) -> None:
+    """A cell's key holds the fingerprints of its streams: those of all 145 committed records are the same for every subset."""
+    definition = dataset(name)
+    write_streams(Home(tmp_path), definition.options, (1, 1, 1), name=name)
+    named = {
+        stream: read_sidecar(tmp_path / ".bench" / "cache" / name / f"{stream}.h5")["fingerprint"] for stream in STREAMS
+    }
+    records = [json.loads(path.read_text()) for path in (ROOT / "results" / name).glob("*/*/record.json")]
+    assert len(records) >= 70
+    for record in records:
+        streams = record["config"]["streams"]
+        assert streams == {stream: named[stream] for stream in streams}, record["key"]
 
 
 def test_captions_leave_room_between_a_constant_and_the_truth(corpus, truths) -> None:

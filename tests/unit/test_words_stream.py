@@ -14,7 +14,7 @@ from bench.cli.main import main
 from bench.conformance.workplace import write_corpus
 from bench.declare.registry import dataset
 from bench.features.cache import Cache
-from bench.home import Home
+from bench.home import Home, data_folder
 from bench.plan.cells import cells
 from bench.plan.request import parse
 from bench.run.prepare import prepare
@@ -48,3 +48,20 @@ def test_words_of_a_trained_network(
     assert "holds mplstm, trained without a network of words: take one of glrg" in capsys.readouterr().err
     assert main(words) == 2
     assert "checkpoint= is missing" in capsys.readouterr().err
+
+
+def test_words_of_all_clips_where_a_run_rendered_some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCH_HOME", str(tmp_path))
+    home, definition = Home(tmp_path), tmp_path / "small.yaml"
+    whole = (data_folder("datasets") / "shapes" / "dataset.yaml").read_text(encoding="utf-8")
+    definition.write_text(whole.replace("[1000, 100, 300]", "[6, 2, 4]"), encoding="utf-8")
+    words = ["methods=glrg:long", f"dataset={definition}", "subset=3/1/1", "model.width=8", "train.epochs=1"]
+    prepare(dataset(str(definition)), home, (3, 1, 1), {"frames"})
+    (cell,) = cells(parse(words), home)
+    run_cell(cell.config, str(home.root))
+    assert (
+        main(["features", "extract", f"dataset={definition}", "stream=words", f"checkpoint={cell.folder(home)}"]) == 0
+    )
+    for stream in ("frames", "words"):
+        with Cache(home.cache / "shapes" / f"{stream}.h5") as cache:
+            assert len(cache) == 12, stream
