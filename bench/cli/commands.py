@@ -80,7 +80,7 @@ COMMANDS: dict[str, Command] = {
         "Extract",
         "dataset=.. stream=NAME videos=FOLDER encoder=NAME [key=value ...]",
         "features of a folder of videos",
-        "dataset=.. stream=..",
+        "dataset=..",
     ),
     "evaluate": Command(
         "run.evaluate",

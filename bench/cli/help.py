@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.cli.commands import COMMANDS
 from bench.errors import listing
+from bench.pages.terminal import command as command_line
 from bench.pages.terminal import wrapped
 
 if TYPE_CHECKING:  # of the page of one command; the overview is printed without pydantic
@@ -48,7 +49,7 @@ def page(name: str) -> str:
     paragraphs = [" ".join(part.split()) for part in said.strip().split("\n\n")]
     options = "\n".join(_row(*row, LEFT) for model in command.models() for row in rows(model))
     parts = [f"bench {name} {command.usage}".rstrip(), *paragraphs]
-    return "\n\n".join([*map(wrapped, parts), *([options] if options else []), f"Example: {example}"])
+    return "\n\n".join([*map(wrapped, parts), *([options] if options else []), command_line(f"Example: {example}")])
 
 
 def _row(left: str, right: str, width: int) -> str:

@@ -17,9 +17,11 @@ from bench.cli.show import Split
 from bench.declare.options import DataSet, Json, Options, Written, parse
 from bench.errors import listing, many
 from bench.home import find_home
-from bench.pages.terminal import columns, wrapped
+from bench.pages.terminal import columns, room, wrapped
 from bench.plan.request import RunSpec
 from bench.plan.request import parse as parse_request
+
+WIDE = 120  # columns of a terminal with room for the titles of rows
 
 if TYPE_CHECKING:
     from bench.plan.estimates import Estimate
@@ -56,27 +58,39 @@ def plan(argv: Sequence[str]) -> int:
     facts = {"dataset": found[0].cell.config["dataset"], "cells": cells, "seconds": sum(known), "estimated": len(known)}
     if asked.as_json:
         return print_json(facts)
-    columns_of_numbers = ("captions", "seconds", "memory_mb")
-    rows = [
-        (
-            cell["title"],
-            f"{cell['method']}:{cell['variant']}",
-            "+".join(cell["streams"]),
-            cell["seed"],
-            cell["state"],
-            *("-" if cell[name] is None else f"{cell[name]:,}" for name in columns_of_numbers),
-            f"{cell['why']}; {cell['unknown']}" if cell["unknown"] else cell["why"],
-        )
-        for cell in cells
-    ]
-    head = ("method", "variant", "streams", "seed", "state", "captions", "seconds", "MiB", "why")
-    print(columns(head, rows, right=("seed", "captions", "seconds", "MiB")))
+    print(_table(cells))
     states = Counter(cell["state"] for cell in cells)
     totals = listing(f"{count} {state}" for state, count in states.items())
     print(wrapped(f"\n{many(len(cells), 'cell')}: {totals}. Data set {facts['dataset']}."))
     if to_run:
         print(wrapped(_total(len(to_run), known)))
     return WELL
+
+
+def _table(cells: Sequence[dict[str, Any]]) -> str:
+    """The cells for people. On a terminal a reason that several have is said once, below, and the title of a row goes where
+    there is no room for it."""
+    reasons = [f"{cell['why']}; {cell['unknown']}" if cell["unknown"] else cell["why"] for cell in cells]
+    shared = [reason for reason, count in Counter(reasons).items() if count > 1] if room() else []
+    entries = {
+        "method": [cell["title"] for cell in cells],
+        "variant": [f"{cell['method']}:{cell['variant']}" for cell in cells],
+        "streams": ["+".join(cell["streams"]) for cell in cells],
+        "seed": [cell["seed"] for cell in cells],
+        "state": [cell["state"] for cell in cells],
+        **{
+            head: ["-" if cell[name] is None else f"{cell[name]:,}" for cell in cells]
+            for head, name in (("captions", "captions"), ("seconds", "seconds"), ("MiB", "memory_mb"))
+        },
+        "why": [f"[{shared.index(reason) + 1}]" if reason in shared else reason for reason in reasons],
+    }
+    if (room() or WIDE) < WIDE:
+        del entries["method"]
+    table = columns(
+        list(entries), list(zip(*entries.values(), strict=True)), right=("seed", "captions", "seconds", "MiB")
+    )
+    notes = [f"[{number}] {reason}" for number, reason in enumerate(shared, start=1)]
+    return "\n".join([table, *([""] if notes else []), *map(wrapped, notes)])
 
 
 def _facts(item: Planned, cost: Estimate | None) -> dict[str, Any]:

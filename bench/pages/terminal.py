@@ -38,7 +38,7 @@ def columns(
     lines = []
     for row in table:
         cells = [
-            textwrap.wrap(cell, width) if len(cell) > width else [cell] for cell, width in zip(row, widths, strict=True)
+            _Narrow(width).wrap(cell) if len(cell) > width else [cell] for cell, width in zip(row, widths, strict=True)
         ]
         for line in itertools.zip_longest(*cells, fillvalue=""):
             placed = zip(line, widths, head, strict=True)
@@ -50,6 +50,13 @@ def columns(
     return "\n".join(lines)
 
 
+class _Narrow(textwrap.TextWrapper):
+    """Cuts an entry of a table between words; a long one without spaces, such as a signature, also behind its signs."""
+
+    def _split(self, text: str) -> list[str]:
+        return [part for part in re.split(r"(\s+)|(?<=[|/_+])(?=\w)", text) if part]
+
+
 def wrapped(text: str, out: TextIO | None = None, hang: int = 0) -> str:
     """`text` with no line wider than the terminal behind `out`; words and paths stay whole.
 
@@ -57,6 +64,15 @@ def wrapped(text: str, out: TextIO | None = None, hang: int = 0) -> str:
     """
     most = room(out)
     return text if most is None else "\n".join(_folded(line, most, hang) for line in text.split("\n"))
+
+
+def command(text: str) -> str:
+    """A command for a shell, cut into lines that can be copied from a terminal."""
+    most = room()
+    if most is None or len(text) <= most:
+        return text
+    lines = textwrap.wrap(text, most - 2, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+    return " \\\n".join(lines)
 
 
 def _folded(line: str, most: int, hang: int) -> str:

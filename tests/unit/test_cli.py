@@ -477,6 +477,55 @@ class TestRun:
         assert calls["pages"] == ("little", False), "a data set may be named by its file, as everywhere"
 
 
+@pytest.mark.parametrize("width", [80, 100, 140])
+class TestOnATerminal:
+    """Prose ends at word ends and within the terminal; what goes into a pipe stays whole."""
+
+    @pytest.fixture
+    def lines(self, width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+        monkeypatch.setenv("COLUMNS", str(width))
+
+        def run(*words: str) -> tuple[list[str], list[str]]:
+            """Lines of a command on a terminal, and its words (of output and errors) as a pipe has them."""
+            main(words)
+            whole = capsys.readouterr()
+            with monkeypatch.context() as patch:
+                for stream in (sys.stdout, sys.stderr):
+                    patch.setattr(stream, "isatty", lambda: True)
+                main(words)
+            shown = capsys.readouterr()
+            return (shown.out + shown.err).splitlines(), (whole.out + whole.err).split()
+
+        return run
+
+    def test_help(self, lines: Any, width: int) -> None:
+        for name in (*COMMANDS, ""):
+            shown, words = lines(*name.split(), "--help")
+            assert max(map(len, shown)) <= width, name
+            assert [word for line in shown for word in line.split() if word != "\\"] == words
+
+    def test_show_and_compare(self, lines: Any, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("BENCH_HOME", str(ROOT))
+        for words in (["show", "402034cc"], ["compare", "402034cc", "4ae663ab"]):
+            shown, whole = lines(*words)
+            paths = [word for word in whole if len(word) > width - 8]  # these cannot be cut
+            assert all(len(line) <= width or any(path in line for path in paths) for line in shown)
+            assert any(len(line) > width - 20 for line in shown)
+
+    def test_sentences_on_the_error_stream(self, lines: Any, width: int, world: World) -> None:
+        shown, words = lines("run", "methods=toy", f"dataset={world.dataset}", "epoch=3")
+        assert len(shown) > 1
+        assert max(map(len, shown)) <= width
+        assert " ".join(shown).split() == words
+
+    def test_a_plan_says_a_shared_reason_once(self, lines: Any, width: int, world: World) -> None:
+        shown, _ = lines("plan", "methods=[toy:*,plain]", f"dataset={world.dataset}", "seeds=[0,1]")
+        assert max(map(len, shown)) <= width
+        assert sum("not run yet" in line for line in shown) == 1
+        assert len([line for line in shown if line.endswith("[1]")]) == 6
+        assert any(line.startswith("method ") for line in shown) == (width > 120)
+
+
 class TestWholeProcess:
     """As a user starts it: a new process."""
 

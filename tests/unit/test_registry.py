@@ -22,8 +22,8 @@ from bench.declare.registry import (
     read_definition,
 )
 from bench.declare.validation import FORMS
+from bench.reports.study import Arm
 from bench.reproduction.declaration import DeclaredCell
-from bench.reproduction.ideas import Arm
 
 
 @pytest.fixture
