@@ -40,8 +40,8 @@ def leaderboard(argv: Sequence[str]) -> int:
     if not asked.as_json:
         return write_pages(home, name, check=asked.check)
     from bench.records.store import all_records
-    from bench.reports.consistency import check
-    from bench.reports.facts import tables
+    from bench.reports.clips import check
+    from bench.reports.export import tables
 
     changed, bad = _changed(home, name, asked.check)
     records, _ = check(all_records(home.results, name), home, [])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, reduce
 from statistics import fmean
 from typing import Any
@@ -26,9 +26,11 @@ TERMS = ("protocol", "split", "splits", "subset", "captions_digest")
 
 @dataclass(frozen=True)
 class Row:
-    """The cells of one method, variant and settings, by seed. `difference` tells it from namesakes in its block."""
+    """The cells of one method, variant and settings, by seed. `settings` are what it does not share with its namesakes in its
+    block; `difference` is that too, but for the row with the usual settings beside tries of others."""
 
     records: tuple[Record, ...]
+    settings: str = ""
     difference: str = ""
 
     @property
@@ -217,6 +219,11 @@ def _block(terms: dict[str, Any], signatures: dict[str, str], records: Sequence[
         by_row.setdefault(_row_key(record), []).append(record)
     rows = _told_apart([Row(tuple(group)) for _, group in sorted(by_row.items())])
     sweeps = _sweeps(rows)
+    names = Counter(row.name for number, row in enumerate(rows) if number not in sweeps)
+    rows = [
+        replace(row, difference="" if number not in sweeps and names[row.name] == 1 else row.settings)
+        for number, row in enumerate(rows)
+    ]
     candidates = [number for number, row in enumerate(rows) if _may_rank(row) and number not in sweeps]
     ranked_on = () if terms["protocol"] == "paper" else _common_seeds([rows[number] for number in candidates])
     score = {
@@ -274,7 +281,7 @@ def _common_seeds(rows: Sequence[Row]) -> tuple[int, ...]:
 
 
 def _told_apart(rows: Sequence[Row]) -> list[Row]:
-    """The rows, each with what tells it from those of the same name, as `key=value` parts."""
+    """The rows, each with the settings that tell it from those of the same name, as `key=value` parts."""
     by_name: dict[str, list[dict[str, Any]]] = {}
     flats = [flat_config(row.first.config) for row in rows]
     for row, flat in zip(rows, flats, strict=True):

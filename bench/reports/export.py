@@ -1,11 +1,12 @@
-"""All records as one CSV table, a line for each cell, for a spreadsheet or a notebook."""
+"""Records for other programs: all of them as one CSV table, and the tables of the leaderboards as plain JSON."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from statistics import fmean, stdev
 from typing import Any
 
 from bench import BenchError
@@ -15,7 +16,7 @@ from bench.home import Home
 from bench.pages.document import clean
 from bench.records.schema import Ledger, Record
 from bench.records.store import BadRecord, all_records, record_paths
-from bench.reports.blocks import flat_config
+from bench.reports.blocks import Block, Row, blocks, flat_config
 
 NAMED = ("dataset", "method", "variant", "title", "seed", "protocol", "split", "splits", "subset", "streams")
 HIDDEN = (
@@ -107,3 +108,37 @@ def _told(value: Any) -> Any:
     if isinstance(value, str):
         return clean(value)
     return json.dumps(value, ensure_ascii=False)
+
+
+def tables(records: Iterable[Record]) -> dict[str, list[dict[str, Any]]]:
+    """The tables of each data set, in the order of its page."""
+    by_name: dict[str, list[Record]] = {}
+    for record in records:
+        by_name.setdefault(record.dataset, []).append(record)
+    return {name: [_facts_of(block) for block in blocks(found)] for name, found in sorted(by_name.items())}
+
+
+def _facts_of(block: Block) -> dict[str, Any]:
+    """What its rows share, and its rows by rank."""
+    return {
+        "terms": dict(block.terms),
+        "signatures": dict(block.signatures),
+        "ranked_on_seeds": list(block.ranked_on),
+        "rows": [_row(row, rank) for row, rank in zip(block.rows, block.ranks, strict=True)],
+    }
+
+
+def _row(row: Row, rank: int | None) -> dict[str, Any]:
+    metrics = dict.fromkeys(metric for record in row.in_state("done") for metric in record.scores[record.split])
+    return {
+        "rank": rank,
+        "row": row.label,
+        "title": row.title,
+        "external": row.external,
+        "cells": [{"key": record.key, "seed": record.seed, "state": record.state} for record in row.records],
+        "scores": {metric: _spread(row.values(metric)) for metric in metrics},
+    }
+
+
+def _spread(values: list[float]) -> dict[str, Any]:
+    return {"values": values, "mean": fmean(values), "sd": stdev(values) if len(values) > 1 else None}

@@ -17,19 +17,12 @@ from bench.evaluation.ngrams import Floats
 from bench.evaluation.resampling import bootstrap, holm, interval, mean_ranks, randomise_means, tie_groups
 from bench.records.schema import Record
 from bench.reports.blocks import Block, Row
+from bench.reports.clips import Clips
 
 MOST_TIED = 30  # rows of a table that are compared in pairs, as many as its picture shows: 435 pairs
 Asked = tuple[int, int, str]
 """Two rows of a table that are to be compared, and the question that this answers."""
 SCALE = 100.0  # scores are in percent; the rooms of statistics have 0 to 10
-
-
-@dataclass(frozen=True)
-class Clips:
-    """Scores of the ranked metric of one cell, [n], in percent, by clip."""
-
-    ids: tuple[str, ...]
-    scores: Floats
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,9 @@ from bench.pages.html import INDEX as HOME_PAGE
 from bench.pages.html import README as INDEX
 from bench.records.store import BadRecord, all_records, record_paths
 from bench.reports.blocks import Block, blocks, distinctions
-from bench.reports.consistency import check as check_records
-from bench.reports.intervals import Clips, of_tables
+from bench.reports.clips import Clips
+from bench.reports.clips import check as check_records
+from bench.reports.intervals import of_tables
 from bench.reports.printed import document as printed_results
 from bench.reports.sections import Setting, section
 from bench.reports.study import Claim, claims, pairs
@@ -123,7 +124,9 @@ def _page(
         )
     if not tables:
         parts.append(Paragraph("There are no records of this data set."))
-    asked = [pairs(block.rows, declared) for block in tables]
+    asked = [
+        [pair for pair in pairs(block.rows, declared) if not block.sweeps.intersection(pair[:2])] for block in tables
+    ]
     setting = Setting(home, clips, pictures_of(name))
     chances = of_tables(tables, clips, asked)
     for number, (block, chance, apart) in enumerate(zip(tables, chances, distinctions(tables), strict=True), start=1):

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from bench.evaluation.metrics import RANKED_BY, SHOWN
-from bench.pages.document import Bullets, Cell, Code, Column, Document, Heading, Line, Link, Paragraph, Part
+from bench.pages.document import Bullets, Cell, Code, Column, Document, Folded, Heading, Line, Link, Paragraph, Part
 from bench.pages.document import Table as ShownTable
 from bench.reports.blocks import Row
 from bench.reports.published import Paper, Published, Table, family, load_papers
@@ -16,7 +16,8 @@ from bench.reports.verdicts import HOW_TO_READ, NOTHING, Answer, best_answer, wh
 
 SHORT = (
     "Every row of every table of the five papers, as printed, in percent. Where a row is the result of a variant that can be run "
-    "here, the row of ours that comes nearest to its terms stands beside it, whatever its number."
+    "here, the row of ours that comes nearest to its terms stands beside it, whatever its number. Cited rows were not "
+    "run by the authors of the paper."
 )
 ABLATED = ("features", "data_fraction", "lambda", "beta", "gamma")
 ROLES = {"proposed": "proposed", "baseline_rerun": "run by the authors", "cited": "cited"}
@@ -27,7 +28,7 @@ def document(rows: Sequence[Row]) -> Document:
     by_family = defaultdict(list)
     for row in rows:
         by_family[family(row.first.dataset)].append(row)
-    parts: list[Part] = [Paragraph(SHORT), Paragraph(HOW_TO_READ)]
+    parts: list[Part] = [Paragraph(SHORT), Folded("How to read the tables", (Paragraph(HOW_TO_READ),))]
     for paper in load_papers():
         source = paper.paper
         parts.append(Heading(2, f"{source.title} ({source.authors[0]} et al., {source.venue} {source.year})"))
@@ -99,5 +100,5 @@ def _why_not(printed: Published) -> Line:
     if row.variant_name is not None:
         return "not run"
     if row.role == "cited":
-        return "cited, not run by the authors"
+        return NOTHING
     return ("a setting of its own: ", Code(f"bench reproduce {printed.paper.name}/{printed.table.printed}"))

@@ -31,9 +31,9 @@ from bench.pages.document import (
 )
 from bench.records.store import cell_folder
 from bench.reports.blocks import Block, Row
+from bench.reports.clips import Clips, choose_examples
 from bench.reports.costs import known, ledger, record_link
-from bench.reports.examples import choose
-from bench.reports.intervals import MOST_TIED, Chance, Clips
+from bench.reports.intervals import MOST_TIED, Chance
 from bench.reports.published import Published, Scorer
 from bench.reports.verdicts import (
     NOTHING,
@@ -278,12 +278,12 @@ def _sweep(number: int, block: Block, chance: Chance) -> list[Part]:
     names = {block.rows[n].name for n in block.sweeps}
     usual = [n for n, row in enumerate(block.rows) if row.name in names and n not in block.sweeps]
     order = sorted([*usual, *block.sweeps], key=lambda n: (block.rows[n].name, n in block.sweeps, block.rows[n].label))
-    columns = (Column("method"), *_SCORED[:2], *_SCORED[3:], Column("variant"))
+    columns = (Column("method"), Column("settings"), *_SCORED[:2], *_SCORED[3:], Column("variant"))
     rows = []
     for n in order:
         row = block.rows[n]
         ours, interval, state, *others = _scored(n, block, chance)
-        rows.append((_title(row), ours, interval, state, *others, row.label))
+        rows.append((_title(row), row.settings, ours, interval, state, *others, row.label))
     words = (
         "Rows of the table above with other settings, below those with the usual ones. They are not ranked: the best of many "
         "tries is no fair one."
@@ -359,7 +359,7 @@ def _events(number: int, block: Block, dataset: str) -> list[Part]:
 
 def _examples(number: int, block: Block, setting: Setting) -> list[Part]:
     try:
-        chosen = choose(block, setting.clips, setting.home)
+        chosen = choose_examples(block, setting.clips, setting.home)
     except BenchError as error:
         return [_not_shown("clips", number, error, setting.home)]
     if not chosen:
@@ -368,7 +368,7 @@ def _examples(number: int, block: Block, setting: Setting) -> list[Part]:
     rows = tuple(
         (Code(one.clip), label, (Quote(caption_ or "(empty)"),), Cell(f"{score:.1f}", score))
         for one in chosen
-        for label, caption_, score in one.told
+        for label, caption_, score in one.rows
     )
     columns = (Column("clip"), Column("variant"), Column("caption"), Column(RANKED, True, "of this clip alone"))
     table = Table(caption, columns, tuple(((clip,), label, said, score) for clip, label, said, score in rows))

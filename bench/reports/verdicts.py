@@ -44,8 +44,8 @@ def verdict(values: Sequence[float], printed: float) -> str:
 
 HOW_TO_READ = (
     "A difference (ours minus printed) and a verdict are given only where data set, split lists, clips, protocol, settings, "
-    "streams and scoring are those of the paper; elsewhere the gain of a system over the base that its paper names stands there "
-    "beside the same gain of ours, where both were run. A verdict is never given from one seed: “within” says that the printed "
+    "streams and scoring are those of the paper; elsewhere stands, where both were run, what a system gains over the base "
+    "that its paper names, there and here. A verdict is never given from one seed: “within” says that the printed "
     "number lies in the interval in which 95 % of further seeds are expected (mean ± t sd √(1 + 1/n)), “above” and “below” that "
     "ours are higher or lower than that. A record knows the fingerprint of its features and not which encoder made them: that "
     "they are those of the paper is the word of who made them."

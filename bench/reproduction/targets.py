@@ -311,9 +311,13 @@ def _made(part: TargetPart, kept: Sequence[Record], metrics: Sequence[str]) -> l
 
 
 def _shared_reasons(lines: Sequence[_Line]) -> list[str]:
-    """The reasons that hold for every row of ours."""
+    """The reasons that hold for every row of ours and are declared for none alone."""
     answers = [line.answer for line in lines if line.records]
-    return [reason for reason in answers[0].reasons if all(reason in one.reasons for one in answers)] if answers else []
+    declared = {reason for line in lines if line.cell for reason in line.cell.differs}
+    common = (
+        [reason for reason in answers[0].reasons if all(reason in one.reasons for one in answers)] if answers else []
+    )
+    return [reason for reason in common if reason not in declared]
 
 
 # -- figures -------------------------------------------------------------------------------------------------------------

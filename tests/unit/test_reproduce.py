@@ -737,8 +737,10 @@ class TestCommands:
         status, _, err = bench("reproduce", "toy/table1", "scale=small")
         assert status == 1
         assert 'toy/table1: method toy: unknown variant "three"' in err
-        rows = rows_of((world.home.leaderboards / "reproductions" / "toy" / "table1.md").read_text(), "All of it")
-        assert [row["remarks"] for row in rows] == [NOTHING, "without the stream words", NOTHING, "not run"]
+        page = (world.home.leaderboards / "reproductions" / "toy" / "table1.md").read_text()
+        rows = rows_of(page, "All of it")
+        assert "streams that are not there (words)" in page
+        assert [row["remarks"] for row in rows] == [NOTHING, NOTHING, NOTHING, "not run"]
         assert [row["run"] for row in rows] == ["cited", "toy:one", "cited", "toy:three"]
 
     def test_a_stopped_run_writes_nothing(
