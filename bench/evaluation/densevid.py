@@ -61,12 +61,12 @@ class EventScores:
     videos: int
     captions: int
 
-    def signatures(self, split: str, parts: Sequence[str], scale: int = 100) -> dict[str, str]:
+    def signatures(self, split: str, parts: Sequence[str]) -> dict[str, str]:
         """What each number is, by metric with its prefix; `parts` names the files that the references are from."""
         thresholds = ",".join(f"{threshold:g}" for threshold in THRESHOLDS)
         tail = (
             f"tok:{PTB}|rules:{DENSEVID}|tiou:{thresholds}|split:{split}|events:{'+'.join(parts)}"
-            f"|refs:{self.references[:12]}|videos:{self.videos}|n:{self.captions}|scale:{scale}"
+            f"|refs:{self.references[:12]}|videos:{self.videos}|n:{self.captions}|scale:100"
         )
         return {PREFIX + metric: f"densevid {row.long}|impl:{row.version}|{tail}" for metric, row in METRICS.items()}
 

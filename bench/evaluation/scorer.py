@@ -1,7 +1,7 @@
 """The scores of a split as papers report them: all metrics of the table, of PTB tokens.
 
-Equal to pycocoevalcap 1.2 (its COCOEvalCap without SPICE), in its units: 0 to 1, CIDEr 0 to 10. `Scores.percent` is the
-scale of the papers.
+Equal to pycocoevalcap 1.2 (its COCOEvalCap without SPICE), in its units: 0 to 1, CIDEr 0 to 10. Records hold these times 100,
+the scale of the papers.
 """
 
 from __future__ import annotations
@@ -44,13 +44,9 @@ class Scores:
     empty: tuple[str, ...]
     warnings: tuple[str, ...]
 
-    def percent(self) -> dict[str, float]:
-        """Corpus scores times 100, as papers print them (CIDEr to 1000)."""
-        return {metric: 100.0 * score for metric, score in self.corpus.items()}
-
-    def signatures(self, split: str, scale: int = 100) -> dict[str, str]:
-        """What each number is, by metric: two scores may be compared where these are equal. `scale`: 100 for `percent`."""
-        tail = f"tok:{PTB}|split:{split}|refs:{self.references[:12]}|n:{len(self.ids)}|scale:{scale}"
+    def signatures(self, split: str) -> dict[str, str]:
+        """What each number of a record is, by metric: two scores may be compared where these are equal."""
+        tail = f"tok:{PTB}|split:{split}|refs:{self.references[:12]}|n:{len(self.ids)}|scale:100"
         return {metric: f"{row.long}|impl:{row.version}|{tail}" for metric, row in METRICS.items()}
 
 
