@@ -204,8 +204,8 @@ class _Running:
     number: int
     job: Job
     point: dict[str, Any]
-    began: float = field(default_factory=time.monotonic)
-    last_line: float = field(default_factory=time.monotonic)  # when a line was printed about it
+    began: float
+    last_line: float  # when a line was printed about it
     ended: bool = False
     passed_on: set[tuple[str, int, str]] = field(default_factory=set)  # rows of its curves that the tracker has
 
@@ -234,8 +234,8 @@ class Recorder(Callback):
             number = trial.config["number"] if study.points is not None else next(self._free)
             point = study.points[number] if study.points is not None else dict(trial.config)
             cell = study.cell(point, self._home)
-            job = Job.of(cell, self._home)
-            self._trials[trial.trial_id] = _Running(number, job, point)
+            job, now = Job.of(cell, self._home), time.monotonic()
+            self._trials[trial.trial_id] = _Running(number, job, point, now, now)
             self._tracking.start(job, cell)
         return self._trials[trial.trial_id]
 

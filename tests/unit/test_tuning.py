@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,8 +17,10 @@ from bench.declare.card import Interval, MethodCard
 from bench.declare.options import keys
 from bench.declare.registry import find_methods, method_entry
 from bench.plan.request import RunSpec
+from bench.tracking.background import NoTracking
 from bench.tuning import pages
 from bench.tuning.request import How, TuneSpec, parse
+from bench.tuning.search import Recorder
 from bench.tuning.space import describe, grid, scattered, size
 from bench.tuning.study import Report, Study, Trial, load, save, studies
 
@@ -226,6 +229,36 @@ class TestStudies:
         study.path(world.home).write_text("{")
         with pytest.raises(BenchError, match=r"remove it and run the same command again"):
             load(study, world.home, 100)
+
+
+def test_a_running_trial_has_a_line_a_minute(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that trains says how far it is; one that has ended is in the report and says nothing more."""
+    (study,) = ask(world)
+    lines: list[str] = []
+    now = {"seconds": 0.0}
+    monkeypatch.setattr("time.monotonic", lambda: now["seconds"])
+    report = load(study, world.home, 1000)
+    recorder = Recorder(study, report, world.home, lines.append, [0, 1], NoTracking())
+    first, second = (SimpleNamespace(trial_id=f"t{number}", config={"number": number}) for number in (0, 1))
+    for trial in (first, second):
+        recorder.on_trial_start(0, [], trial)
+    recorder.on_trial_complete(0, [], second)
+    work = study.cell({"weight": 0.0}, world.home).folder(world.home) / "work"
+    work.mkdir(parents=True)
+    del lines[:]
+    for second_of in range(1, 200):
+        now["seconds"] = float(second_of)
+        if second_of == 100:
+            header = "phase,epoch,captions,seconds,name,value"
+            (work / "curves.csv").write_text(f"{header}\nbase,0,250,9.5,val_cider_tokens,12.5\n")
+        recorder.on_step_end(second_of, [])
+    label = f"{study.row} trial 0: lambda=0"
+    assert lines == [
+        f"{label}: running for 60 s",
+        f"{label}: running for 2 min, 250 of 1,000 captions",
+        f"{label}: running for 3 min, 250 of 1,000 captions",
+    ]
+    assert [(trial.number, trial.state) for trial in report.trials] == [(1, "stopped")]
 
 
 def report_of(study: Study, values: list[float | None], chosen: int | None) -> Report:
