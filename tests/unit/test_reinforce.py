@@ -5,22 +5,33 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 import torch
 from pycocoevalcap.cider.cider import Cider
 from support import DiedError, FakeRun, Toy, digest, make_clips, one_batch, vocabulary_of
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.data.batches import CorpusClips
 from bench.method import BOS, EOS, PAD, Batch, Search
 from bench.nn.beam import NEVER, beam_search
 from bench.nn.captioners import SoftAttention
-from bench.nn.decoding import teacher_forcing, word_losses
+from bench.nn.decoding import Forced, teacher_forcing, word_losses
 from bench.nn.sampling import Sampled, greedy, sample
-from bench.training import BASELINES, Baseline, CaptionModel, CaptionReward, Draw, Phase, reinforce_phase
+from bench.training import (
+    BASELINES,
+    Baseline,
+    CaptionModel,
+    CaptionReward,
+    Draw,
+    Losses,
+    Phase,
+    fit_phases,
+    reinforce_phase,
+    self_critical_phase,
+)
 
 WORDS = 2
 MAX_WORDS = 2
@@ -211,6 +222,94 @@ def test_a_lone_caption_is_measured_against_other_clips() -> None:
     drawn = sample(toy(), batch, MAX_WORDS)
     draw = Draw(toy(), batch, drawn, np.array([1.0, 5.0]), TableReward(), MAX_WORDS)
     assert BASELINES["others"](draw).tolist() == [5.0, 1.0]
+
+
+# -- self-critical, as RecNet and the bases take it --------------------------------------------------------------------
+
+
+class Beside(nn.Module):
+    """A captioner, and a part beside it that learns from the drawn captions: the sum of a number per word."""
+
+    def __init__(self, captioner: Toy) -> None:
+        super().__init__()
+        self.captioner, self.number = captioner, nn.Parameter(torch.tensor(0.75))
+
+    def losses(self, batch: Batch, forced: Forced) -> Losses:
+        value = self.number * batch.lengths_B.sum()
+        return {"loss": value, "words": value.detach()}
+
+
+def nine_words(dtype: torch.dtype) -> tuple[CorpusClips, Beside]:
+    torch.manual_seed(1)
+    return make_clips((4, 3, 2), [[3, 5, 4], [2, 6], [4, 4, 4, 1]], words=9, seed=5), Beside(
+        Toy(4 + 9, 5, 3, spread=0.5).to(dtype)
+    )
+
+
+def allowed_log_p(captioner: Toy, frames: np.ndarray) -> Callable[[tuple[int, ...]], dict[int, float]]:
+    """log p of every word that may be written, after a prefix, by plain loops."""
+    raw = captioner.next_log_p(frames)
+
+    def log_p(prefix: tuple[int, ...]) -> dict[int, float]:
+        after = {word: value for word, value in enumerate(raw(prefix)) if word not in (0, 1, 3)}
+        total = math.log(sum(math.exp(value) for value in after.values()))
+        return {word: value - total for word, value in after.items()}
+
+    return log_p
+
+
+@pytest.mark.parametrize("end_mark", [True, False])
+def test_self_critical_loss_is_equations_18_to_22_of_recnet(end_mark: bool) -> None:
+    """-(r(S) - r(S_greedy)) log p(S) of the drawn captions, r by pycocoevalcap, and what stands beside it."""
+    clips, learner = nine_words(torch.float64)
+    captioner, batch = learner.captioner, one_batch(clips, torch.float64)
+    run = FakeRun(1, {"reinforce": 1.0})
+    settings = {"reinforce_rate": 0.1, "reward_end": end_mark}
+    phase = self_critical_phase(captioner, settings, clips, run, module=learner, beside=learner.losses)
+    torch.manual_seed(7)
+    found = phase.loss(batch)
+    torch.manual_seed(7)
+    drawn = sample(captioner, batch, run.search.max_words)
+
+    mark = " <eos>" if end_mark else ""
+    references = {clip: [one.text + mark for one in clips.references(clip)] for clip in clips.ids}
+
+    def reward(clip: str, caption: Sequence[int]) -> float:
+        said = [clips.vocabulary.words[word] for word in caption if end_mark or word != EOS]
+        return reference_cider(references, clip, " ".join(said))
+
+    rewards, bases, losses = [], [], []
+    for caption, clip in zip(drawn.captions(ended=True), drawn.clips(), strict=True):
+        log_p = allowed_log_p(captioner, batch.streams["frames"][batch.clip_ids.index(clip)].numpy())
+        likeliest: tuple[int, ...] = ()
+        while len(likeliest) < run.search.max_words and EOS not in likeliest:
+            after = log_p(likeliest)
+            likeliest = (*likeliest, max(after, key=after.__getitem__))
+        rewards.append(reward(clip, caption))
+        bases.append(reward(clip, likeliest))
+        total = sum(log_p(caption[:place])[word] for place, word in enumerate(caption))
+        losses.append(-(rewards[-1] - bases[-1]) * total)
+    words = 0.75 * sum(len(caption) for caption in drawn.captions(ended=True))
+    assert found["loss"].item() == pytest.approx(np.mean(losses) + words, abs=1e-9)
+    told = {name: value.item() for name, value in found.items() if name != "loss"}
+    assert told == pytest.approx({"reward": np.mean(rewards), "baseline": np.mean(bases), "words": words}, rel=1e-6)
+    assert len(set(bases)) > 1 and min(map(abs, losses)) < max(map(abs, losses)) / 10
+
+
+def test_self_critical_training_steps_by_adam_at_the_rate_of_its_setting() -> None:
+    """Adam's first step moves every number that has a gradient by the rate; the optimizer and rate of the run are others'."""
+    clips, learner = nine_words(torch.float32)
+    start = {name: value.detach().clone() for name, value in learner.named_parameters()}
+    run = FakeRun(
+        9, {"reinforce": 1.0}, {"optimizer": "sgd", "learning_rate": 1.0, "captions": 100, "captions_per_clip": 100}
+    )
+    settings = {"reinforce_rate": 0.003, "reward_end": True}
+    phase = self_critical_phase(learner.captioner, settings, clips, run, module=learner, beside=learner.losses)
+    fit_phases(learner, learner, [phase], clips, run)  # type: ignore[arg-type]
+    assert [(name, epoch) for name, epoch, _ in run.reports] == [("reinforce", 0)]
+    for name, value in learner.named_parameters():
+        moved = (value.detach() - start[name]).abs().max().item()
+        assert moved == pytest.approx(0.003, rel=1e-3), name
 
 
 # -- in the loop -------------------------------------------------------------------------------------------------------
