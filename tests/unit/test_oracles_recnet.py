@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from oracles import recnet
 from oracles.arithmetic import Vector, caption_loss
-from support import assert_gradient_of, captions_of, gradcheck_module, make_clips, one_batch, real_steps, shake
+from support import (
+    FakeRun,
+    assert_gradient_of,
+    captions_of,
+    digest,
+    gradcheck_module,
+    make_clips,
+    one_batch,
+    real_steps,
+    shake,
+)
 from symbols import Numbers, numbers, of_attention, of_cell, of_soft_attention
 from torch import Tensor, nn
 
+from bench.data.clips import CorpusClips
 from bench.method import Batch
 from bench.nn.captioners import S2VT, FrameCaptioner, SoftAttention
-from bench.nn.decoding import cross_entropy, teacher_forcing, word_losses
+from bench.nn.decoding import Forced, cross_entropy, teacher_forcing, word_losses
 from bench.nn.sampling import sample
-from methods.recnet import RecNet
+from bench.training import CaptionModel, self_critical_phase
+from methods.recnet import RecNet, build
 from methods.recnet.model import GlobalReconstructor, LocalReconstructor, Reconstructor, distance
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
@@ -120,6 +135,16 @@ def test_reconstructor_reads_the_upper_states_of_s2vt(kind: str) -> None:
     assert torch.equal(forced.hidden_BWH, forced.features_BWR), "S2VT's output layer reads its upper hidden state"
 
 
+def rebuilt_from(model: RecNet, drawn: Batch, forced: Forced) -> float:
+    """L_rec of drawn captions, a mean over them, from the hidden states of the decoder."""
+    found = []
+    symbols, kind = of_reconstructor(model.reconstructor), model.reconstructor.kind
+    for row, clip in enumerate(drawn.clip_of_B.tolist()):
+        hidden = list(numbers(forced.hidden_BWH[row, : int(drawn.lengths_B[row])]))
+        found.append(recnet.reconstruction(symbols, hidden, frames_of(model, drawn, clip), kind, "l2"))
+    return float(np.mean(found))
+
+
 @pytest.mark.parametrize("base", [SoftAttention, S2VT])
 def test_drawn_captions_are_reconstructed_from_too(base: type[FrameCaptioner]) -> None:
     """Under RL, L_rec of eq. 22 is that of the caption that was drawn."""
@@ -130,13 +155,9 @@ def test_drawn_captions_are_reconstructed_from_too(base: type[FrameCaptioner]) -
     drawn = sample(model.decoder, batch, 5).batch
     forced = teacher_forcing(model.decoder, drawn)
     found = model.beside(drawn, forced)
-    expected = []
-    for row, clip in enumerate(drawn.clip_of_B.tolist()):
-        hidden = list(numbers(forced.hidden_BWH[row, : int(drawn.lengths_B[row])]))
-        symbols = of_reconstructor(model.reconstructor)
-        expected.append(recnet.reconstruction(symbols, hidden, frames_of(model, batch, clip), "local", "l2"))
-    assert found["reconstruction"].item() == pytest.approx(np.mean(expected), rel=1e-10)
-    assert found["loss"].item() == pytest.approx(WEIGHT * np.mean(expected), rel=1e-10)
+    expected = rebuilt_from(model, drawn, forced)
+    assert found["reconstruction"].item() == pytest.approx(expected, rel=1e-10)
+    assert found["loss"].item() == pytest.approx(WEIGHT * expected, rel=1e-10)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -273,3 +294,94 @@ def test_reconstructor_sizes_are_those_of_the_paper() -> None:
     assert wide["weights.word"] == wide["weights.mean"] == (4 * 1536, 512)
     assert wide["recurrent"] == (4 * 1536, 1536)
     assert widths(LocalReconstructor(512, 1536, 512).cell)["weights.attended"] == (4 * 1536, 512)
+
+
+# -- the three stages ---------------------------------------------------------------------------------------------------
+
+SETTINGS = {
+    "base": "salstm",
+    "reconstructor": "local",
+    "rec_norm": "l2",
+    "word_weights": "attention",
+    "reinforce_rate": 0.01,
+    "reward_end": True,
+    "width": WIDTH,
+    "embedding": EMBEDDING,
+    "attention": ATTENTION,
+    "dropout": 0.0,
+    "normalise": False,
+    "initial": "zeros",
+}
+STAGES = {"base": 0.5, "reconstruct": 0.25, "reinforce": 0.25}
+
+
+def staged(clips: CorpusClips, weight: float = WEIGHT) -> tuple[CaptionModel, RecNet]:
+    model = build({**SETTINGS, "reconstruction_weight": weight}, clips.streams, clips.vocabulary)
+    shake(model.module)
+    assert isinstance(model.module, RecNet)
+    return model, model.module
+
+
+def test_losses_of_the_stages_are_equation_14_then_equation_22_with_both_forms_of_l_ed() -> None:
+    """`base` knows nothing of L_rec; `reconstruct` adds it to cross-entropy, `reinforce` to the reward of drawn captions."""
+    clips, run = make_clips(), FakeRun(1, STAGES)
+    batch, (adapter, model) = one_batch(clips, torch.float64), staged(clips)
+    model.double()
+    base, reconstruct, reinforce = adapter.phases(clips, run)
+    assert {phase.name: phase.share for phase in (base, reconstruct, reinforce)} == STAGES
+    caption, rebuilt = oracle(model, batch)
+    assert base.loss(batch)["loss"].item() == pytest.approx(caption, rel=1e-10)
+    assert reconstruct.loss(batch)["loss"].item() == pytest.approx(caption + WEIGHT * rebuilt, rel=1e-10)
+
+    alone = self_critical_phase(model.decoder, SETTINGS, clips, run)
+    values = []
+    for phase in (reinforce, alone):
+        torch.manual_seed(3)
+        values.append(phase.loss(batch)["loss"].item())
+    torch.manual_seed(3)
+    drawn = sample(model.decoder, batch, run.search.max_words).batch
+    again = rebuilt_from(model, drawn, teacher_forcing(model.decoder, drawn))
+    assert values[0] - values[1] == pytest.approx(WEIGHT * again, rel=1e-8)
+    assert reinforce.train == alone.train
+
+
+@pytest.mark.parametrize("weight", [WEIGHT, 0.0], ids=["RecNet", "lambda=0"])
+def test_decoder_and_reconstructor_learn_together_once_there_is_something_to_rebuild(weight: float) -> None:
+    """Stage A trains the decoder, B and C both parts; with lambda = 0 the decoder goes through the same three alone."""
+    clips, rising = make_clips(), itertools.count()
+    adapter, model = staged(clips, weight)
+
+    def parts() -> tuple[str, str]:
+        return digest(model.decoder.state_dict()), digest(model.reconstructor.state_dict())
+
+    ends = {"start": parts()}
+    run = FakeRun(4 * 6, STAGES, score=lambda method: float(next(rising)))  # the last weights of a stage stay
+    original = run.report
+
+    def report(phase: str, epoch: int, values: Mapping[str, Any]) -> None:
+        original(phase, epoch, values)
+        ends[phase] = parts()
+
+    run.report = report  # type: ignore[method-assign]
+    adapter.fit(clips, run)
+    assert list(ends) == ["start", *STAGES]
+    moved = {
+        name: tuple(one != other for one, other in zip(ends[before], ends[name], strict=True))
+        for before, name in itertools.pairwise(ends)
+    }
+    both = (True, weight > 0)
+    assert moved == {"base": (True, False), "reconstruct": both, "reinforce": both}
+
+
+def test_scheduled_sampling_goes_on_while_reconstructing() -> None:
+    clips = make_clips()
+    batch, (adapter, model) = one_batch(clips, torch.float64), staged(clips)
+    model.double()
+    _, reconstruct, _ = adapter.phases(clips, FakeRun(1, STAGES, {"scheduled_sampling": 1.0}))
+    torch.manual_seed(3)
+    found = reconstruct.loss(batch)["loss"].item()
+    torch.manual_seed(3)
+    forced = teacher_forcing(model.decoder, batch, 1.0)
+    own = cross_entropy(word_losses(model.decoder, forced)) + WEIGHT * model.reconstruction(batch, forced)
+    assert found == pytest.approx(own.item(), rel=1e-10)
+    assert found != pytest.approx(model.losses(batch, 0.0)["loss"].item(), rel=1e-3)
