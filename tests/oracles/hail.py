@@ -37,15 +37,18 @@ def attend(p: Parameters, values: Sequence[Vector], query: Vector) -> tuple[Vect
 
 
 def object_states(
-    p: Parameters, attention: Parameters, frames: Sequence[Sequence[Vector]]
+    p: Parameters, attention: Parameters, frames: Sequence[Sequence[Vector]], kept: float = 1.0
 ) -> tuple[list[Vector], list[list[float]]]:
-    """Eq. 1 and 2 over the regions of each frame: H^R and alpha."""
+    """Eq. 1 and 2 over the regions of each frame: H^R and alpha.
+
+    `kept` stands for dropout: a factor on the input and on the output of the LSTM (section 4.2), not on its state.
+    """
     h, c = np.zeros(len(p["b_i"])), np.zeros(len(p["b_i"]))
     states, alphas = [], []
     for regions in frames:
         phi, alpha = attend(attention, regions, h)
-        h, c = lstm(p, [phi], h, c)
-        states.append(h)
+        h, c = lstm(p, [kept * phi], h, c)
+        states.append(kept * h)
         alphas.append(alpha)
     return states, alphas
 
@@ -60,8 +63,12 @@ def decode(
     attentions: Mapping[str, Parameters],
     sources: Mapping[str, Sequence[Vector]],
     words: Sequence[int],
+    kept: float = 1.0,
 ) -> tuple[list[Vector], list[dict[str, list[float]]]]:
-    """Eq. 3 and 4 over BOS w_1 .. w_n: logits, and beta of each X. A source without attention is read by its mean (NA)."""
+    """Eq. 3 and 4 over BOS w_1 .. w_n: logits, and beta of each X. A source without attention is read by its mean (NA).
+
+    `kept` is that of `object_states`.
+    """
     h, c = np.zeros(len(p["b_i"])), np.zeros(len(p["b_i"]))
     logits, betas = [], []
     for previous in [BOS, *words]:
@@ -72,8 +79,8 @@ def decode(
             else:
                 context = mean(values)
             inputs.append(context)
-        h, c = lstm(p, inputs, h, c)
-        logits.append(affine(p["U_y"], h))
+        h, c = lstm(p, [kept * part for part in inputs], h, c)
+        logits.append(affine(p["U_y"], kept * h))
         betas.append(beta)
     return logits, betas
 

@@ -46,9 +46,10 @@ def made(
     streams: Sequence[str] = ("regions", "frames", "motion"),
     dtype: torch.dtype = torch.float64,
     normalise: bool = False,
+    dropout: float = 0.0,
 ) -> HierarchicalAttention:
     widths = {name: SHAPES[name][-1] for name in streams}
-    model = HierarchicalAttention(WORDS, widths, attend, WIDTH, EMBEDDING, ATTENTION, 0.0, normalise).to(dtype)
+    model = HierarchicalAttention(WORDS, widths, attend, WIDTH, EMBEDDING, ATTENTION, dropout, normalise).to(dtype)
     shake(model)
     return model
 
@@ -93,21 +94,23 @@ def regions(model: HierarchicalAttention, batch: Batch, clip: int) -> list[list[
     return [[one for one in frame if one.any()] for frame in vectors(model, batch, "regions", clip)]
 
 
-def object_states(model: HierarchicalAttention, batch: Batch, clip: int) -> tuple[list[Vector], list[list[float]]]:
+def object_states(
+    model: HierarchicalAttention, batch: Batch, clip: int, kept: float = 1.0
+) -> tuple[list[Vector], list[list[float]]]:
     assert model.objects is not None
     symbols = of_cell(model.objects.cell, "regions")
-    return hail.object_states(symbols, of_attention(model.objects.attention), regions(model, batch, clip))
+    return hail.object_states(symbols, of_attention(model.objects.attention), regions(model, batch, clip), kept)
 
 
 def oracle(
-    model: HierarchicalAttention, batch: Batch, clip: int, words: list[int]
+    model: HierarchicalAttention, batch: Batch, clip: int, words: list[int], kept: float = 1.0
 ) -> tuple[list[Vector], list[dict[str, list[float]]]]:
     sources: dict[str, list[Vector]] = {}
     for name in model.streams:
         if name != "regions":
             sources[name] = vectors(model, batch, name, clip)
         elif model.objects is not None:
-            sources[name] = object_states(model, batch, clip)[0]
+            sources[name] = object_states(model, batch, clip, kept)[0]
         else:
             sources[name] = hail.region_means(regions(model, batch, clip), SHAPES[name][-1])
     p = {
@@ -116,7 +119,7 @@ def oracle(
         **of_cell(model.cell, "word", *model.streams),
     }
     attentions = {name: of_attention(layer) for name, layer in model.attention.items()}
-    return hail.decode(p, attentions, sources, words)
+    return hail.decode(p, attentions, sources, words, kept)
 
 
 def numbered(clips: Clips) -> dict[str, list[tuple[int, ...]]]:
@@ -169,6 +172,23 @@ def test_logits_losses_and_frame_weights_are_equations_3_to_5(
         seen = numbers(forced.attention_BWT[row, : len(words) + 1, mask])
         np.testing.assert_allclose(seen, [beta["frames"] for beta in betas], **close)
     np.testing.assert_allclose(numbers(word_losses(model, forced).sum(1)), expected_losses, rtol=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize(("attend", "streams"), MODELS, ids=NAMES)
+def test_dropout_is_on_the_input_and_the_output_of_both_lstms_and_nowhere_else(
+    attend: str, streams: tuple[str, ...]
+) -> None:
+    """While training. Every dropout is made to scale by what it keeps on average, so that its places show in the logits."""
+    batch = batch_of()
+    model = made(attend, streams, dropout=0.25).train()
+    for part in model.modules():
+        if isinstance(part, nn.Dropout):
+            part.register_forward_hook(lambda part, given, _: (1 - part.p) * given[0])
+    forced = teacher_forcing(model, batch)
+    for row, clip, words in captions_of(batch):
+        own = model.logits(forced.features_BWR[row, : len(words) + 1])
+        logits, _ = oracle(model, batch, clip, words, kept=0.75)
+        np.testing.assert_allclose(numbers(own), np.array(logits), rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize(("attend", "streams"), MODELS, ids=NAMES)
