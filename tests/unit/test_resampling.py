@@ -399,6 +399,26 @@ class TestFamilies:
         p[0, 1] = p[1, 0] = 0.016
         assert tie_groups([3.0, 2.0, 1.0], p) == [1, 2, 1]
 
+    @pytest.mark.parametrize(
+        ("systems", "below", "groups"),
+        [
+            (2, {(0, 1): 0.03}, [1, 2]),  # the only pair: nothing to correct
+            (4, {(0, 1): 0.009}, [1, 1, 1, 1]),  # six pairs, not four systems and not the three pairs with the best
+            (4, {(0, 1): 0.008}, [1, 2, 1, 1]),
+            (4, {(0, 1): 0.001, (0, 2): 0.0099}, [1, 2, 2, 1]),  # the second smallest of six is multiplied by five
+            (4, {(0, 1): 0.001, (0, 2): 0.0101}, [1, 2, 1, 1]),
+            (4, {(2, 3): 0.001, (0, 1): 0.0099}, [1, 2, 1, 1]),  # a pair without the best is of the family, too
+            (4, {(0, 1): 0.0105, (0, 2): 0.001, (0, 3): 0.0102}, [1, 1, 2, 1]),  # one that fails stops all that follow
+        ],
+    )
+    def test_ties_are_those_of_holms_steps(
+        self, systems: int, below: dict[tuple[int, int], float], groups: list[int]
+    ) -> None:
+        p = np.ones((systems, systems))
+        for (one, other), value in below.items():
+            p[one, other] = p[other, one] = value
+        assert tie_groups(np.arange(systems, 0, -1.0), p) == groups
+
     def test_a_table_of_systems(self) -> None:
         """All pairs at once give what each pair gives alone."""
         table = [[system(1)], [system(2), system(3)], [system(4, shift=0.3)]]
