@@ -84,6 +84,24 @@ def test_rouge_equals_pycocoevalcap_with_blanks_doubled_and_captions_of_90_words
     np.testing.assert_array_equal(list(per_clip.values()), scores)
 
 
+@pytest.mark.parametrize("length", [63, 64, 65, 66, 72, 73])
+def test_rouge_equals_pycocoevalcap_where_a_machine_word_of_64_bits_is_full(length: int) -> None:
+    """The shorter caption of a pair has one bit for each of its words; both sides are the shorter one here."""
+    random_ = random.Random(length)
+
+    def said(count: int) -> str:
+        return " ".join(random_.choices(WORDS, k=count))
+
+    whole = said(length)
+    references = {"shorter": [said(length)], "longer": [said(length + 9)], "same": [whole], "last": [f"x {whole}"]}
+    hypotheses = {"shorter": said(length + 9), "longer": said(length), "same": whole, "last": whole}
+    _, scores = official(Rouge(), references, hypotheses)
+    table = TokenRouge({clip: [split(text) for text in captions] for clip, captions in references.items()})
+    _, per_clip = table.score({clip: split(text) for clip, text in hypotheses.items()})
+    np.testing.assert_array_equal(list(per_clip.values()), scores)
+    assert per_clip["same"] == 1.0 and 0 < per_clip["shorter"] < 1
+
+
 @pytest.mark.parametrize("metric", ["cider", "bleu4", "rouge_l"])
 def test_leave_one_out_equals_pycocoevalcap_column_by_column(metric: str) -> None:
     random_ = random.Random(7)
