@@ -26,7 +26,7 @@ from support import (
 from symbols import Numbers, numbers, of_attention, of_cell, of_soft_attention
 from torch import Tensor, nn
 
-from bench.data.clips import CorpusClips
+from bench.data.batches import CorpusClips
 from bench.method import Batch
 from bench.nn.captioners import S2VT, FrameCaptioner, SoftAttention
 from bench.nn.decoding import Forced, cross_entropy, teacher_forcing, word_losses
