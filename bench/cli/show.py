@@ -90,7 +90,7 @@ def compare(argv: Sequence[str]) -> int:
     """
     asked = parse(Compare, argv)
     from bench.cell.scores import gather
-    from bench.reports.compare import Side, check, facts, render
+    from bench.reports.compare import Side, check, comparison_text, facts
     from bench.reports.lookup import find_row
 
     home, name = find_home(), name_of(asked.dataset)
@@ -99,7 +99,7 @@ def compare(argv: Sequence[str]) -> int:
     found = gather([*first.records, *second.records], home, asked.dataset)
     a, b = (Side(row, tuple(found.cells[record.key] for record in row.records)) for row in (first, second))
     compared = facts(a, b, found.references, found.notes, asked.clips)
-    return print_json(compared) if asked.as_json else print_text(render(compared))
+    return print_json(compared) if asked.as_json else print_text(comparison_text(compared))
 
 
 class Show(Options):
@@ -121,7 +121,7 @@ def show(argv: Sequence[str]) -> int:
     from bench.declare.registry import find_methods
     from bench.plan.cells import defaults
     from bench.reports.lookup import find_record
-    from bench.reports.show import facts, render
+    from bench.reports.show import facts, record_text
 
     home = find_home()
     record = find_record(asked.record, home, name_of(asked.dataset))
@@ -132,7 +132,7 @@ def show(argv: Sequence[str]) -> int:
         found = facts(record, home, usual, scored.cells[record.key], scored.references, scored.notes)
     else:
         found = facts(record, home, usual, None, {}, ())
-    return print_json(found) if asked.as_json else print_text(render(record, found))
+    return print_json(found) if asked.as_json else print_text(record_text(record, found))
 
 
 class Export(Options):

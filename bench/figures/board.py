@@ -85,7 +85,7 @@ def forest(rows: Sequence[Standing], score: str, where: str) -> Picture:
             one.tick_params(axis="y", length=0)
             one.grid(axis="x", color=QUIET, alpha=0.25, linewidth=0.6)
             one.set_axisbelow(True)
-        told = [
+        facts = [
             "{} {:.1f} ({:.1f} to {:.1f}), rank {} ({} to {})".format(
                 row.name, row.mean, *row.interval, row.rank, *row.places
             )
@@ -93,7 +93,7 @@ def forest(rows: Sequence[Standing], score: str, where: str) -> Picture:
         ]
         rest = f" The best {len(drawn)} of {len(rows)} rows." if len(rows) > len(drawn) else ""
         return finish(
-            figure, f"{score} with intervals", f"{score} with 95 % intervals on {where}: {'; '.join(told)}.{rest}"
+            figure, f"{score} with intervals", f"{score} with 95 % intervals on {where}: {'; '.join(facts)}.{rest}"
         )
 
 
@@ -123,7 +123,7 @@ def cost(rows: Sequence[Cost], score: str, where: str) -> Picture:
     The best `MOST_CURVES` rows are drawn.
     """
     drawn = rows[:MOST_CURVES]
-    told = []
+    facts = []
     with style():
         columns = 2
         lines = -(-len(drawn) // columns)
@@ -141,7 +141,7 @@ def cost(rows: Sequence[Cost], score: str, where: str) -> Picture:
                 shown = f"_{label}" if row.seconds is not None else label
                 beside.plot(x, y, linewidth=1.3, markersize=4, label=shown, gid=f"curve-{n}", **look)  # type: ignore[arg-type]
                 parts.append(f"validation from {y[0]:.1f} to {max(y):.1f} at best")
-            told.append(f"{row.name} {', '.join(parts)}")
+            facts.append(f"{row.name} {', '.join(parts)}")
         _cost_axis(axes, [row.seconds for row in drawn if row.seconds])
         axes.set_title(f"{score} against training time", loc="left")
         axes.set_xlabel("seconds of training, mean of a cell")
@@ -154,7 +154,7 @@ def cost(rows: Sequence[Cost], score: str, where: str) -> Picture:
         figure.legend(handles=handles, loc="lower center", ncols=columns)
         rest = f" The best {len(drawn)} of {len(rows)} rows." if len(rows) > len(drawn) else ""
         return finish(
-            figure, f"{score} against cost", f"{score} against training time on {where}: {'; '.join(told)}.{rest}"
+            figure, f"{score} against cost", f"{score} against training time on {where}: {'; '.join(facts)}.{rest}"
         )
 
 

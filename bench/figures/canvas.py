@@ -204,8 +204,8 @@ def kept(folder: Path, draw: Callable[..., Picture], *shown: Any) -> Picture:
     made_of = repr((draw.__name__, shown, version("matplotlib"), _code()))
     path = folder / f"{hashlib.sha256(made_of.encode()).hexdigest()[:24]}.json"
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # not drawn yet, or damaged
-        told = json.loads(path.read_text(encoding="utf-8"))
-        return Picture(told["svg"], told["alt"])
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        return Picture(stored["svg"], stored["alt"])
     picture = draw(*shown)
     with contextlib.suppress(CannotWrite):
         write_atomically(path, json.dumps({"svg": picture.svg, "alt": picture.alt}))

@@ -44,7 +44,7 @@ def bar_chart(ours: Mapping[str, Sequence[float]], printed: Mapping[str, float],
         errors = [stdev(values) if len(values) > 1 else 0.0 for values in ours.values()]
         _panel(axes, means, errors, BLUE, f"{score}, ours ({where})", "ours")
         axes.set_yticks(range(len(ours)), names)
-        told = [f"{name} {mean:.1f}" for name, mean in zip(ours, means, strict=True)]
+        facts = [f"{name} {mean:.1f}" for name, mean in zip(ours, means, strict=True)]
         if printed:
             beside = place(figure, left + width + 0.4, 0.35, width, ROW * len(ours))
             _panel(
@@ -56,8 +56,8 @@ def bar_chart(ours: Mapping[str, Sequence[float]], printed: Mapping[str, float],
                 "printed",
             )
             beside.set_yticks([])
-            told += [f"{name} as printed {value:.1f}" for name, value in printed.items()]
-        return finish(figure, f"{score} of {len(ours)} systems", f"{score} on {where} as bars: {', '.join(told)}.")
+            facts += [f"{name} as printed {value:.1f}" for name, value in printed.items()]
+        return finish(figure, f"{score} of {len(ours)} systems", f"{score} on {where} as bars: {', '.join(facts)}.")
 
 
 def _panel(
@@ -102,7 +102,7 @@ def hidden_states(drawing: Drawing) -> list[Part]:
 
 def panels(points: Mapping[str, Mapping[str, Points]]) -> Picture:
     """One panel for each name with the points of both modes."""
-    told = []
+    facts = []
     with style():
         side = min(8.2 / len(points) - 0.3, 3.9)
         figure = sheet(side + 0.85)
@@ -126,6 +126,8 @@ def panels(points: Mapping[str, Mapping[str, Points]]) -> Picture:
             axes.set_xticks([])
             axes.set_yticks([])
             axes.spines[:].set_visible(True)
-            told.append(f"{name}, {len(groups['training'])} and {len(groups['inference'])} points")
+            facts.append(f"{name}, {len(groups['training'])} and {len(groups['inference'])} points")
         figure.legend(*axes.get_legend_handles_labels(), loc="lower center", ncols=2, markerscale=1.6)
-        return finish(figure, "Last hidden states", f"Last hidden states in training and inference: {'; '.join(told)}.")
+        return finish(
+            figure, "Last hidden states", f"Last hidden states in training and inference: {'; '.join(facts)}."
+        )

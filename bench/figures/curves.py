@@ -92,7 +92,7 @@ def sweep(
 ) -> Picture:
     """One curve for each name: means with deviations over seeds, `base` as levels. Printed scores stand in a panel of their
     own, for those of other clips may not be read off against ours."""
-    told = []
+    facts = []
     with style():
         figure = sheet(3.7)
         printed = any(point.printed is not None for points in curves.values() for point in points)
@@ -107,21 +107,21 @@ def sweep(
                 axes.errorbar(x, means, errors, fmt="none", ecolor=look["color"], elinewidth=1, capsize=3)
             axes.plot(x, means, markersize=5, label=plain(name), gid=f"curve-{number}", **look)  # type: ignore[arg-type]
             best = max(range(len(x)), key=means.__getitem__)
-            told.append(f"{name} is highest, {means[best]:.1f}, at {setting} = {x[best]:g}")
+            facts.append(f"{name} is highest, {means[best]:.1f}, at {setting} = {x[best]:g}")
             known = [(point.setting, point.printed) for point in points if point.printed is not None]
             if known:
                 panels[-1].plot(*zip(*known, strict=True), markersize=7, gid=f"printed-{number}", **look)  # type: ignore[arg-type]
-                told.append(f"{name} as printed: " + ", ".join(f"{value:.1f} at {x:g}" for x, value in known))
+                facts.append(f"{name} as printed: " + ", ".join(f"{value:.1f} at {x:g}" for x, value in known))
         for number, (name, values) in enumerate(base.items()):
             axes.axhline(fmean(values), color=QUIET, linestyle=(0, (4, 2 + 2 * number)), label=plain(name))
-            told.append(f"{name}, the base, has {fmean(values):.1f}")
+            facts.append(f"{name}, the base, has {fmean(values):.1f}")
         for panel, title in zip(panels, ("ours", "as printed"), strict=False):
             panel.set_title(f"{score}, {title}", loc="left")
             panel.set_xlabel(setting)
             panel.set_xlim(min(0, axes.get_xlim()[0]), axes.get_xlim()[1])
             panel.margins(y=0.12)
         figure.legend(*axes.get_legend_handles_labels(), loc="lower center", ncols=4)
-        return finish(figure, f"{score} against {setting}", f"{score} against {setting}: {'; '.join(told)}.")
+        return finish(figure, f"{score} against {setting}", f"{score} against {setting}: {'; '.join(facts)}.")
 
 
 def response(
@@ -155,8 +155,8 @@ def response(
         axes.set_title("CIDEr-D, validation", loc="left")
         figure.legend(loc="lower left", bbox_to_anchor=(0.07, 0.0), ncols=4)
         beside = f", printed {printed:g}" if printed is not None else ""
-        told = f"Validation CIDEr-D against {setting}: highest {best[1]:.1f} at {best[0]:g}{beside}."
-        return finish(figure, f"Response to {setting}", told)
+        facts = f"Validation CIDEr-D against {setting}: highest {best[1]:.1f} at {best[0]:g}{beside}."
+        return finish(figure, f"Response to {setting}", facts)
 
 
 def training_curves(drawing: Drawing) -> list[Part]:
@@ -237,7 +237,7 @@ def _name_phases(axes: Axes, rows: Sequence[Epoch], phases: Sequence[str]) -> No
 
 def _ends(rows: Sequence[Epoch], losses: Sequence[str], phases: Sequence[str]) -> str:
     """First and last values of each phase in words."""
-    told = []
+    facts = []
     for phase in phases:
         own = [row for row in rows if row.phase == phase]
         parts = [
@@ -245,8 +245,8 @@ def _ends(rows: Sequence[Epoch], losses: Sequence[str], phases: Sequence[str]) -
             for value in (*losses, VALIDATION)
             if value in own[0].values and value in own[-1].values
         ]
-        told.append(f"Phase {phase}: {listed(parts)}." if parts else f"Phase {phase}.")
-    return " ".join(told)
+        facts.append(f"Phase {phase}: {listed(parts)}." if parts else f"Phase {phase}.")
+    return " ".join(facts)
 
 
 def reward_curves(drawing: Drawing) -> list[Part]:
@@ -260,7 +260,7 @@ def reward_curves(drawing: Drawing) -> list[Part]:
 
 def rewards(curves: Mapping[str, Sequence[Sequence[Epoch]]], value: str) -> Picture:
     """Two panels, `value` and the validation score; a thin line for each seed, one colour for each name."""
-    told = []
+    facts = []
     with style():
         figure = sheet(3.5)
         panels = (place(figure, 0.65, 0.35, 3.4, 2.2), place(figure, 4.85, 0.35, 3.4, 2.2))
@@ -280,10 +280,10 @@ def rewards(curves: Mapping[str, Sequence[Sequence[Epoch]]], value: str) -> Pict
                         label = plain(name) if not seed and what == value else f"_{number}"
                         axes.plot(x, y, linewidth=1.3, label=label, gid=f"{what}-{number}-{seed}", **look)  # type: ignore[arg-type]
                 if drawn and not seed:
-                    told.append(f"{name} goes from {drawn[0].values[value]:.2f} to {drawn[-1].values[value]:.2f}")
+                    facts.append(f"{name} goes from {drawn[0].values[value]:.2f} to {drawn[-1].values[value]:.2f}")
         figure.legend(*panels[0].get_legend_handles_labels(), loc="lower center", ncols=min(len(curves), 4))
         title = f"{value.replace('_', ' ').capitalize()} and validation CIDEr-D over the captions read"
-        return finish(figure, title, f"{title}: {'; '.join(told)}.")
+        return finish(figure, title, f"{title}: {'; '.join(facts)}.")
 
 
 def step_memory(drawing: Drawing) -> list[Part]:
@@ -302,7 +302,7 @@ def step_memory(drawing: Drawing) -> list[Part]:
 
 def memory(sizes: Sequence[int], cells: Mapping[str, Mapping[str, Sequence[int]]], piece: int) -> Picture:
     """Megabytes by captions in a batch: one colour for each cell, whole batches as a line, pieces as a broken one."""
-    told = []
+    facts = []
     with style():
         figure = sheet(3.5)
         axes = place(figure, 0.75, 0.35, 7.2, 2.3)
@@ -313,7 +313,7 @@ def memory(sizes: Sequence[int], cells: Mapping[str, Mapping[str, Sequence[int]]
                 label = f"{plain(name)}, {words}"
                 axes.plot(sizes, megabytes, linestyle=dashes, label=label, gid=f"{way}-{number}", **look)  # type: ignore[arg-type]
                 first, last = f"{megabytes[0]:.1f} MB at {sizes[0]}", f"{megabytes[-1]:.1f} MB at {sizes[-1]}"
-                told.append(f"{name}, {words}: {first} captions, {last}")
+                facts.append(f"{name}, {words}: {first} captions, {last}")
         axes.set_title("MB held for the backward pass", loc="left")
         axes.set_xlabel("captions in a batch")
         axes.set_xscale("log", base=2)
@@ -322,4 +322,4 @@ def memory(sizes: Sequence[int], cells: Mapping[str, Mapping[str, Sequence[int]]
         axes.set_xticks(sizes, [str(size) for size in sizes])
         axes.minorticks_off()
         figure.legend(*axes.get_legend_handles_labels(), loc="lower center", ncols=2)
-        return finish(figure, "Memory of a training step", f"Memory of a training step: {'; '.join(told)}.")
+        return finish(figure, "Memory of a training step", f"Memory of a training step: {'; '.join(facts)}.")

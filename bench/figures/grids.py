@@ -51,7 +51,7 @@ def heat_maps(
 
     `marked` is the printed optimum: its cell gets a dashed frame in every panel that has it.
     """
-    told = []
+    facts = []
     with style():
         rows = max(len({place[1] for place in values}) for values in panels.values())
         figure = sheet(0.95 + 0.5 * rows)
@@ -62,11 +62,11 @@ def heat_maps(
             axes.set_xlabel(x)
             axes.set_ylabel(y)
             best = max(values, key=lambda place, values=values: values[place])  # type: ignore[misc]
-            told.append(f"{name}: highest {values[best]:.1f} at {x} = {best[0]:g}, {y} = {best[1]:g}")
+            facts.append(f"{name}: highest {values[best]:.1f} at {x} = {best[0]:g}, {y} = {best[1]:g}")
         if marked is not None:
-            told.append(f"printed optimum at {x} = {marked[0]:g}, {y} = {marked[1]:g} (dashed)")
+            facts.append(f"printed optimum at {x} = {marked[0]:g}, {y} = {marked[1]:g} (dashed)")
         title = f"{score} over {x} and {y}"
-        return finish(figure, title, f"{title}. {'; '.join(told)}.")
+        return finish(figure, title, f"{title}. {'; '.join(facts)}.")
 
 
 def _heat_map(axes: Axes, values: Grid, number: int, marked: tuple[float, float] | None = None) -> None:

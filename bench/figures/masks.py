@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bench.figures.canvas import QUIET, SMALL, finish, place, sheet, short, style, wrap, write
 from bench.figures.drawing import Drawing
-from bench.figures.strips import GAP, LEFT, LINE, ROOM, Captions, Frame, filmed, of_clips, strip, told
+from bench.figures.strips import GAP, LEFT, LINE, ROOM, Captions, Frame, filmed, in_words, of_clips, strip
 from bench.pages.document import Part, Picture
 from bench.records.figure_data import Frames, Shown
 
@@ -123,7 +123,7 @@ def regions(
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.set(xlabel="frame", ylabel="region", yticks=[])
         most = f"Most attention: {', '.join(told_of)}." if told_of else "Attention over regions as a heat map."
-        return finish(figure, title, f"{title}. {most} {told(captions)} {note}")
+        return finish(figure, title, f"{title}. {most} {in_words(captions)} {note}")
 
 
 def fade(frame: Frames, boxes: Sequence[Sequence[float]], strength: Sequence[float] | Floats) -> Frames:

@@ -122,7 +122,7 @@ def _rows(captions: Captions) -> list[tuple[str, str]]:
     return rows
 
 
-def told(captions: Captions) -> str:
+def in_words(captions: Captions) -> str:
     """Captions for an alt text."""
     return " ".join(f"{who}: “{what}”." for who, what in captions)
 
@@ -178,7 +178,7 @@ def quoted(title: str, frames: Sequence[Frame], captions: Captions, note: str = 
     with style():
         figure, _ = strip(title, frames, captions, note)
         shown = f"{len(frames)} frames. " if frames else ""
-        return finish(figure, title, f"{title}. {shown}{told(captions)} {note}")
+        return finish(figure, title, f"{title}. {shown}{in_words(captions)} {note}")
 
 
 def key_frames(drawing: Drawing) -> list[Part]:
@@ -227,7 +227,7 @@ def key_strip(
         axes.set_xticks(range(0, len(weights), 2))
         axes.set_xlabel("frame: its weight in the refocusing module", fontsize=SMALL)
         where = "stays in the middle" if key == default else f"moves from frame {default} to frame {key}"
-        return finish(figure, title, f"{title}: the key frame {where}. {told(captions)} {note}")
+        return finish(figure, title, f"{title}: the key frame {where}. {in_words(captions)} {note}")
 
 
 def histogram(keys: Sequence[int]) -> Picture:

@@ -61,8 +61,8 @@ def frequency(tokens: Sequence[int], common: Sequence[tuple[str, int]], clips: i
         bars.set(xlim=(0, 112), xlabel=f"share of the {clips:,} training clips, %")
         bars.tick_params(left=False)
         bars.set_title("clips whose captions have the word", loc="left")
-        told = ", ".join(f"“{word}” in {100 * count / clips:.0f} %" for word, count in common[:3])
-        alt = f"The most frequent 5 % of {len(counts):,} words hold {mark:.0f} % of the training tokens; of the clips, {told}."
+        facts = ", ".join(f"“{word}” in {100 * count / clips:.0f} %" for word, count in common[:3])
+        alt = f"The most frequent 5 % of {len(counts):,} words hold {mark:.0f} % of the training tokens; of the clips, {facts}."
         return finish(figure, "Word distribution", alt)
 
 
@@ -87,7 +87,7 @@ def probabilities(
 ) -> Picture:
     """A panel for each range with its most probable entries, under the clip's frames and one reference."""
     most = max(len(entries) for entries in scores.values())
-    told = []
+    facts = []
     with style():
         figure, top = strip(title, frames, [("reference", reference)], note, extra=0.24 * most + 0.75)
         for number, kind in enumerate(kind for kind in RANGES if kind in scores):
@@ -102,5 +102,5 @@ def probabilities(
             axes.tick_params(left=False)
             axes.xaxis.set_major_locator(MaxNLocator(2))
             axes.set_title(name, loc="left")
-            told.append(f"{name}: " + ", ".join(f"{label} {value:.2f}" for label, value in entries[:3]))
-        return finish(figure, title, f"{title}. Most probable {'; '.join(told)}. Reference: “{reference}”. {note}")
+            facts.append(f"{name}: " + ", ".join(f"{label} {value:.2f}" for label, value in entries[:3]))
+        return finish(figure, title, f"{title}. Most probable {'; '.join(facts)}. Reference: “{reference}”. {note}")

@@ -67,6 +67,7 @@ class Alarm:
     text: str
 
 
+NOTHING = "—"
 Span = str | Link | Jump | Code | Quote | Alarm
 Line = str | tuple[Span, ...]
 
@@ -77,6 +78,14 @@ class Cell:
 
     line: Line
     order: float | None = None
+
+
+Field = Cell | Line
+
+
+def amount(value: float | None, form: str = "") -> Cell:
+    """A number as one field, written as the format says; a dash where there is none."""
+    return Cell(NOTHING) if value is None else Cell(format(value, form), value)
 
 
 @dataclass(frozen=True)
@@ -94,7 +103,7 @@ class Table:
 
     caption: str
     columns: tuple[Column, ...]
-    rows: tuple[tuple[Cell | Line, ...], ...]
+    rows: tuple[tuple[Field, ...], ...]
 
 
 @dataclass(frozen=True)

@@ -138,14 +138,14 @@ def _facts(block: Block) -> list[str]:
     """Terms and fields of the ranked metric's signature, one by one, digests by their first digits."""
     flat = _flat({name: value for name, value in block.terms.items() if name not in ("protocol", "split")})
     facts = [
-        f"{name.rpartition('.')[2].replace('_', ' ')} {_told(value)}"
+        f"{name.rpartition('.')[2].replace('_', ' ')} {_short(value)}"
         for name, value in flat.items()
         if value is not None
     ]
     return [*facts, *(field for field in block.signatures.get(RANKED_BY, "").split("|") if ":" in field)]
 
 
-def _told(value: Any) -> str:
+def _short(value: Any) -> str:
     text = "/".join(map(str, value)) if isinstance(value, list) else str(value)
     return text[:8] if len(text) == DIGEST else text
 
@@ -217,7 +217,7 @@ def _block(terms: dict[str, Any], signatures: dict[str, str], records: Sequence[
     by_row: dict[str, list[Record]] = {}
     for record in sorted(records, key=lambda record: (record.seed, record.key)):
         by_row.setdefault(_row_key(record), []).append(record)
-    rows = _told_apart([Row(tuple(group)) for _, group in sorted(by_row.items())])
+    rows = _with_settings([Row(tuple(group)) for _, group in sorted(by_row.items())])
     sweeps = _sweeps(rows)
     names = Counter(row.name for number, row in enumerate(rows) if number not in sweeps)
     rows = [
@@ -280,7 +280,7 @@ def _common_seeds(rows: Sequence[Row]) -> tuple[int, ...]:
     return tuple(sorted(common))
 
 
-def _told_apart(rows: Sequence[Row]) -> list[Row]:
+def _with_settings(rows: Sequence[Row]) -> list[Row]:
     """The rows, each with the settings that tell it from those of the same name, as `key=value` parts."""
     by_name: dict[str, list[dict[str, Any]]] = {}
     flats = [flat_config(row.first.config) for row in rows]

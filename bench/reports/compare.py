@@ -169,7 +169,7 @@ def _metrics(first: Side, second: Side) -> list[dict[str, Any]]:
     return rows
 
 
-def render(found: Mapping[str, Any]) -> str:
+def comparison_text(found: Mapping[str, Any]) -> str:
     """Facts of a comparison as text for a terminal."""
     sides = "\n".join(f"{letter}  {_described(found[letter.lower()])}" for letter in "AB")
     legend = f"{sides}\nData set {found['dataset']}, split {found['split']}, {found['clips']:,} clips."
@@ -252,7 +252,7 @@ def differences(first: Row, second: Row) -> list[tuple[str, str, str, str]]:
     """(part, setting, A, B) of all settings and costs that are not the same, in the order of `ORDER`."""
     left, right = flat_config(first.first.config), flat_config(second.first.config)
     names = [*left, *(name for name in right if name not in left)]
-    hidden = {"method", "variant", "predictions_digest"}  # told by the legend
+    hidden = {"method", "variant", "predictions_digest"}  # the legend shows it
     if first.external or second.external:
         names = [name for name in names if name in left and name in right]
         hidden |= {"loss"}  # that of captions made elsewhere is not known
@@ -262,8 +262,8 @@ def differences(first: Row, second: Row) -> list[tuple[str, str, str, str]]:
         (
             PART.get(name.partition(".")[0], "settings"),
             name.removeprefix("settings."),
-            told(left[name]) if name in left else NOTHING,
-            told(right[name]) if name in right else NOTHING,
+            as_written(left[name]) if name in left else NOTHING,
+            as_written(right[name]) if name in right else NOTHING,
         )
         for name in names
         if name not in hidden and (name not in left or name not in right or left[name] != right[name])
@@ -285,7 +285,7 @@ def _ledgers(first: Row, second: Row) -> list[tuple[str, str, tuple[str, str]]]:
     return found
 
 
-def told(value: Any) -> str:
+def as_written(value: Any) -> str:
     """A value of a configuration as the command line writes it; digests by their first digits."""
     if isinstance(value, str):
         return value[:12] if DIGEST.fullmatch(value) else clean(value)

@@ -8,11 +8,10 @@ from pathlib import Path
 from statistics import fmean
 
 from bench.home import Home
-from bench.pages.document import Cell, Column, Line, Link, Span, Table
+from bench.pages.document import NOTHING, Cell, Column, Field, Link, Span, Table, amount
 from bench.records.schema import Record
 from bench.records.store import RECORD, cell_folder
 from bench.reports.blocks import Block, Row
-from bench.reports.verdicts import NOTHING
 
 
 def ledger(number: int, block: Block, home: Home) -> Table:
@@ -29,7 +28,7 @@ def ledger(number: int, block: Block, home: Home) -> Table:
         Column("parameters", True),
         Column("on"),
     )
-    rows: list[tuple[Cell | Line, ...]] = []
+    rows: list[tuple[Field, ...]] = []
     for row in block.rows:
         rows.append(
             (
@@ -56,7 +55,7 @@ def known(row: Row, name: str) -> list[float]:
 
 def _mean(row: Row, name: str, form: str) -> Cell:
     values = known(row, name)
-    return Cell(format(fmean(values), form), fmean(values)) if values else Cell(NOTHING)
+    return amount(fmean(values) if values else None, form)
 
 
 def _captions(row: Row) -> Cell:

@@ -57,7 +57,7 @@ def table(records: Sequence[Record]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, [*head, *settings], lineterminator="\n", extrasaction="ignore", restval="")
     writer.writeheader()
-    writer.writerows({name: _told(value) for name, value in row.items()} for row in rows)
+    writer.writerows({name: _field(value) for name, value in row.items()} for row in rows)
     return text.getvalue()
 
 
@@ -101,7 +101,7 @@ def _fields(record: Record) -> dict[str, Any]:
     return fields | flat
 
 
-def _told(value: Any) -> Any:
+def _field(value: Any) -> Any:
     """A value as one field: nothing for null, JSON for lists and booleans, text on one line."""
     if value is None:
         return ""

@@ -10,10 +10,10 @@ from bench import BenchError
 from bench.home import Home
 from bench.pages.document import (
     Bullets,
-    Cell,
     Code,
     Column,
     Document,
+    Field,
     Folded,
     Heading,
     Line,
@@ -21,6 +21,7 @@ from bench.pages.document import (
     Paragraph,
     Part,
     Table,
+    amount,
 )
 from bench.pages.files import has_markers, pictures_of, read_page, write_pages
 from bench.pages.html import INDEX as HOME_PAGE
@@ -159,12 +160,12 @@ def _printed(tables: Mapping[str, Sequence[Block]], home: Home) -> Document:
 def _index(tables: Mapping[str, Sequence[Block]], refused: Mapping[str, Sequence[BadRecord]], home: Home) -> Document:
     """`leaderboards/README.md`."""
     head = ("data set", "tables", "rows", "done", "unscored", "failed", "refused")
-    lines: list[tuple[Cell | Line, ...]] = []
+    lines: list[tuple[Field, ...]] = []
     for name, found in tables.items():
         rows = [row for block in found for row in block.rows]
         cells = [sum(len(row.in_state(state)) for row in rows) for state in ("done", "unscored", "failed")]
         numbers = (len(found), len(rows), *cells, len(refused[name]))
-        lines.append(((Link(name, name, page=True),), *(Cell(str(number), number) for number in numbers)))
+        lines.append(((Link(name, name, page=True),), *map(amount, numbers)))
     words = (
         "One page for each data set, in Markdown and as one HTML file with tables that can be sorted. A row is a method with its "
         "settings; done, unscored, failed and refused count cells, one per seed."

@@ -97,7 +97,7 @@ def _by_name(word: str, home: Home, dataset: str | None, split: str | None, prot
         raise _nothing(word, name, home, dataset, split, protocol, fitting)
     if len(rows) > 1:
         raise BenchError(
-            f"{word} names {len(rows)} rows: {_some(sorted(map(_told, rows)))}; narrow it with dataset=, split= or "
+            f"{word} names {len(rows)} rows: {_some(sorted(map(_described, rows)))}; narrow it with dataset=, split= or "
             "protocol=, or name a record by its key (with --seeds it stands for all seeds of its settings)"
         )
     return rows[0]
@@ -130,7 +130,7 @@ def _rows(records: Sequence[Record]) -> list[Row]:
     ]
 
 
-def _told(row: Row) -> str:
+def _described(row: Row) -> str:
     first = row.first
     streams = "+".join(first.config.get("streams") or {}) or "no streams"
     seeds = "seed" if len(row.records) == 1 else "seeds"

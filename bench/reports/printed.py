@@ -6,13 +6,27 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from bench.evaluation.metrics import RANKED_BY, SHOWN
-from bench.pages.document import Bullets, Cell, Code, Column, Document, Folded, Heading, Line, Link, Paragraph, Part
+from bench.pages.document import (
+    NOTHING,
+    Bullets,
+    Code,
+    Column,
+    Document,
+    Field,
+    Folded,
+    Heading,
+    Line,
+    Link,
+    Paragraph,
+    Part,
+    amount,
+)
 from bench.pages.document import Table as ShownTable
 from bench.reports.blocks import Row
 from bench.reports.published import Paper, Published, Table, family, load_papers
 from bench.reports.published import Row as PrintedRow
-from bench.reports.sections import as_reproduced, signed
-from bench.reports.verdicts import HOW_TO_READ, NOTHING, Answer, best_answer, why_not
+from bench.reports.sections import as_reproduced
+from bench.reports.verdicts import HOW_TO_READ, Answer, best_answer, why_not
 
 SHORT = (
     "Every row of every table of the five papers, as printed, in percent. Where a row is the result of a variant that can be run "
@@ -64,24 +78,21 @@ def _table(paper: Paper, table: Table, rows: Sequence[Row]) -> list[Part]:
     return [Heading(3, caption), Paragraph(f"{terms}."), ShownTable(caption, columns, tuple(shown)), *below]
 
 
-def _as_printed(row: PrintedRow, metrics: Sequence[str]) -> list[Cell | Line]:
+def _as_printed(row: PrintedRow, metrics: Sequence[str]) -> list[Field]:
     role = ROLES[row.role] + (f" {row.ref}" if row.ref else "")
-    numbers = [
-        Cell(f"{row.metrics[name]}", row.metrics[name]) if name in row.metrics else Cell(NOTHING) for name in metrics
-    ]
-    return [f"{row.system}{_settings(row)}", role, *numbers]
+    return [f"{row.system}{_settings(row)}", role, *(amount(row.metrics.get(name)) for name in metrics)]
 
 
-def _ours(row: Row, found: Answer) -> list[Cell | Line]:
+def _ours(row: Row, found: Answer) -> list[Field]:
     """The row of ours that comes nearest, its score, difference and verdict."""
     dataset = row.first.dataset
     metric = "" if found.metric == RANKED_BY else f", {SHOWN[found.metric]}"
     link = (Link(row.label, dataset, page=True), f" on {dataset}{metric}")
-    return [link, as_reproduced(found), signed(found.difference(found.metric)), found.verdict(found.metric)]
+    return [link, as_reproduced(found), amount(found.difference(found.metric), "+.2f"), found.verdict(found.metric)]
 
 
-def _nothing(printed: Published) -> list[Cell | Line]:
-    return [NOTHING, Cell(NOTHING), Cell(NOTHING), _why_not(printed)]
+def _nothing(printed: Published) -> list[Field]:
+    return [NOTHING, amount(None), amount(None), _why_not(printed)]
 
 
 def _settings(row: PrintedRow) -> str:

@@ -14,11 +14,13 @@ from bench.figures.canvas import kept
 from bench.figures.drawing import VALIDATION, epochs
 from bench.home import Home
 from bench.pages.document import (
+    NOTHING,
     Alarm,
     Bullets,
     Cell,
     Code,
     Column,
+    Field,
     Folded,
     Heading,
     Image,
@@ -28,6 +30,7 @@ from bench.pages.document import (
     Quote,
     Span,
     Table,
+    amount,
 )
 from bench.records.store import cell_folder
 from bench.reports.blocks import Block, Row
@@ -36,7 +39,6 @@ from bench.reports.costs import known, ledger, record_link
 from bench.reports.intervals import MOST_TIED, Chance
 from bench.reports.published import Published, Scorer
 from bench.reports.verdicts import (
-    NOTHING,
     Answer,
     answer,
     base_answer,
@@ -103,7 +105,7 @@ _SCORED = (
 )
 
 
-def _scored(n: int, block: Block, chance: Chance) -> list[Cell | Line]:
+def _scored(n: int, block: Block, chance: Chance) -> list[Field]:
     """Score, interval, state and other scores of the row at position `n`."""
     row, span = block.rows[n], chance.intervals[n]
     interval = Cell(f"{span[0]:.2f} .. {span[1]:.2f}", span[0]) if span else Cell(NOTHING)
@@ -124,14 +126,9 @@ def _scores(block: Block, chance: Chance, heading: str) -> Table:
             continue
         place = chance.mean_ranks[n]
         ours, interval, *rest = _scored(n, block, chance)
-        rank = Cell(f"{place:.2f}", place) if place is not None else Cell(NOTHING)
-        front = (_count(block.ranks[n]), _title(row), ours, interval, _count(chance.groups[n]))
-        rows.append((*front, *rest, rank, row.label))
+        front = (amount(block.ranks[n]), _title(row), ours, interval, amount(chance.groups[n]))
+        rows.append((*front, *rest, amount(place, ".2f"), row.label))
     return Table(heading, columns, tuple(rows))
-
-
-def _count(number: int | None) -> Cell:
-    return Cell(str(number), number) if number else Cell(NOTHING)
 
 
 def _title(row: Row) -> str:
@@ -196,8 +193,8 @@ def _ties(block: Block, chance: Chance) -> list[Line]:
         return []
     first = sum(group == 1 for group in chance.groups)
     ranked = sum(rank is not None for rank in block.ranks)
-    told = "all rows are" if first == ranked else f"{first} rows are" if first > 1 else "one row is"
-    words = f"{told} in the first tie group: the clips cannot tell {'them' if first > 1 else 'others'} from the best."
+    tied = "all rows are" if first == ranked else f"{first} rows are" if first > 1 else "one row is"
+    words = f"{tied} in the first tie group: the clips cannot tell {'them' if first > 1 else 'others'} from the best."
     limited = f" Groups are found among the best {MOST_TIED} rows." if ranked > MOST_TIED else ""
     return [
         f"{words[0].upper()}{words[1:]}{limited}"
@@ -236,7 +233,7 @@ def _troubles(block: Block, home: Home) -> list[Line]:
 
 def _controls(number: int, block: Block, chance: Chance) -> list[Part]:
     """Ideas beside their controls, where the table has both."""
-    rows: list[tuple[Cell | Line, ...]] = []
+    rows: list[tuple[Field, ...]] = []
     for (idea, control), apart in chance.pairs.items():
         rows.append(
             (
@@ -245,7 +242,7 @@ def _controls(number: int, block: Block, chance: Chance) -> list[Part]:
                 _score(block.rows[idea], RANKED_BY),
                 block.rows[control].label,
                 _score(block.rows[control], RANKED_BY),
-                Cell(f"{apart.difference:+.2f}", apart.difference),
+                amount(apart.difference, "+.2f"),
                 f"{apart.low:+.2f} .. {apart.high:+.2f}",
                 Cell("< 0.001" if apart.p < 0.001 else f"{apart.p:.3f}", apart.p),
             )
@@ -307,11 +304,11 @@ def _published(number: int, block: Block, dataset: str, scorer: Scorer = "coco")
     columns += [Column("published", True), Column("reproduced", True)]
     columns += [Column("difference", True), Column("verdict")] if compared else []
     columns += [Column("base"), Column("gain, published", True), Column("gain, reproduced", True)] if gains else []
-    rows: list[tuple[Cell | Line, ...]] = []
+    rows: list[tuple[Field, ...]] = []
     for row, printed, one in found:
         where = f"{printed.citation}: {printed.row.system}"
-        cells: list[Cell | Line] = [row.label, where, features(printed), as_printed(one), as_reproduced(one)]
-        cells += [signed(one.difference(one.metric)), one.verdict(one.metric)] if compared else []
+        cells: list[Field] = [row.label, where, features(printed), as_printed(one), as_reproduced(one)]
+        cells += [amount(one.difference(one.metric), "+.2f"), one.verdict(one.metric)] if compared else []
         cells += gains.get(row.label, [NOTHING, Cell(NOTHING), Cell(NOTHING)]) if gains else []
         rows.append(tuple(cells))
     notes = why_not([(row.label, one) for row, _, one in found])
@@ -322,11 +319,11 @@ def _published(number: int, block: Block, dataset: str, scorer: Scorer = "coco")
     return [Heading(3, caption), Table(caption, tuple(columns), tuple(rows)), *below]
 
 
-def _gain(printed: Published, one: Answer, block: Block) -> list[Cell | Line] | None:
+def _gain(printed: Published, one: Answer, block: Block) -> list[Field] | None:
     """The base of a printed row, and what is gained over it there and here."""
     base = base_answer(printed, block.rows)
     gain = one.gain(base[1], one.metric) if base else None
-    return [base[0], *map(signed, gain)] if base and gain else None
+    return [base[0], *(amount(one, "+.2f") for one in gain)] if base and gain else None
 
 
 def as_printed(one: Answer) -> Cell:
@@ -340,16 +337,11 @@ def as_reproduced(one: Answer) -> Cell:
     return Cell(one.here(one.metric), one.mean(one.metric))
 
 
-def signed(value: float | None) -> Cell:
-    """A difference or gain, or a dash."""
-    return Cell(NOTHING) if value is None else Cell(f"{value:+.2f}", value)
-
-
 def _events(number: int, block: Block, dataset: str) -> list[Part]:
     """The second table of a section, with the scores by densevid's rules."""
     caption = f"Table {number} by the rules of densevid_eval"
     columns = (Column("method"), Column("variant"), *(Column(short, True) for short in SHOWN.values()))
-    rows: tuple[tuple[Cell | Line, ...], ...] = tuple(
+    rows: tuple[tuple[Field, ...], ...] = tuple(
         (_title(row), row.label, *(_score(row, PREFIX + metric) for metric in SHOWN)) for row in block.rows
     )
     parts: list[Part] = [Heading(3, caption), Paragraph(BY_EVENTS), Table(caption, columns, rows)]

@@ -14,7 +14,7 @@ from bench.records.clip_scores import CellClips
 from bench.records.schema import Record
 from bench.records.store import RECORD, cell_folder
 from bench.reports.blocks import Row, flat_config
-from bench.reports.compare import LEDGER, NOTHING, captions, quoted, told
+from bench.reports.compare import LEDGER, NOTHING, as_written, captions, quoted
 
 FEW = 5  # best clips, and worst clips
 CHECKPOINT = "checkpoint.safetensors"
@@ -60,8 +60,8 @@ def _settings(record: Record, defaults: Mapping[str, Any] | None) -> list[dict[s
     return [
         {
             "setting": name.removeprefix("settings."),
-            "value": told(value),
-            "default": told(usual[name]) if name in usual else None,
+            "value": as_written(value),
+            "default": as_written(usual[name]) if name in usual else None,
         }
         for name, value in mine.items()
         if defaults is None or name not in usual or usual[name] != value
@@ -89,7 +89,7 @@ def _clips(record: Record, clips: CellClips | None, references: Mapping[str, Seq
     }
 
 
-def render(record: Record, found: Mapping[str, Any]) -> str:
+def record_text(record: Record, found: Mapping[str, Any]) -> str:
     """The page of a record, of its facts."""
     parts = [_head(record), _scores(record), _shown_settings(record, found), _cost(record), _files(record, found)]
     for title, chosen in (("BEST CLIPS", found["best"]), ("WORST CLIPS", found["worst"])):

@@ -9,13 +9,12 @@ from statistics import fmean, stdev
 
 from bench.evaluation.metrics import PREFIX, SHOWN
 from bench.evaluation.statistics import student
-from bench.pages.document import Line
+from bench.pages.document import NOTHING, Line
 from bench.records.schema import Record
 from bench.reports.blocks import Row
 from bench.reports.published import Published, Scorer, Table, family, published_value
 from bench.reports.published import Row as PrintedRow
 
-NOTHING = "—"
 NOT_COMPARABLE = "not comparable"
 
 

@@ -12,13 +12,27 @@ from bench.errors import unknown
 from bench.evaluation.metrics import RANKED_BY, SHOWN
 from bench.evaluation.statistics import student
 from bench.home import Home
-from bench.pages.document import Bullets, Cell, Code, Column, Document, Heading, Line, Paragraph, Part, Table, clean
+from bench.pages.document import (
+    NOTHING,
+    Bullets,
+    Cell,
+    Code,
+    Column,
+    Document,
+    Field,
+    Heading,
+    Line,
+    Paragraph,
+    Part,
+    Table,
+    clean,
+)
 from bench.plan.cells import cells
 from bench.plan.request import Running, RunSpec, request
 from bench.records.schema import Record
 from bench.reports.costs import record_links
 from bench.reports.study import Pair, Study, study
-from bench.reports.verdicts import NOTHING, spread
+from bench.reports.verdicts import spread
 from bench.reproduction import answers as asked
 from bench.reproduction.targets import FOLDER
 
@@ -189,11 +203,11 @@ def _outcomes(compared: Sequence[Compared]) -> Table:
         Column("control"),
         Column(f"{short}, control", True),
     )
-    rows: list[tuple[Cell | Line, ...]] = []
+    rows: list[tuple[Field, ...]] = []
     for one in compared:
         found = one.differences(RANKED_BY)
         result = outcome(*interval(found)) if len(found) > 1 else "too few seeds"
-        cells: list[Cell | Line] = [f"{one.pair.paper}: {one.pair.question}", result, _difference(one, RANKED_BY)]
+        cells: list[Field] = [f"{one.pair.paper}: {one.pair.question}", result, _difference(one, RANKED_BY)]
         for side in (one.idea, one.control):
             values = list(side.scores(RANKED_BY).values())
             cells += [side.label, Cell(spread(values, len(values) == side.asked), fmean(values) if values else None)]
@@ -212,7 +226,7 @@ def _others(compared: Sequence[Compared], home: Home) -> Table:
         Column("records, idea", help="one for each seed"),
         Column("records, control", help="one for each seed"),
     )
-    rows: list[tuple[Cell | Line, ...]] = [
+    rows: list[tuple[Field, ...]] = [
         (
             one.name,
             *(_difference(one, metric) for metric in others),

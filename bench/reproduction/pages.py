@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bench.declare.registry import find_methods
 from bench.home import Home
-from bench.pages.document import Cell, Code, Column, Document, Line, Link, Paragraph, Table
+from bench.pages.document import Code, Column, Document, Field, Link, Paragraph, Table
 from bench.pages.files import write_pages
 from bench.reproduction import answers as asked
 from bench.reproduction import ideas
@@ -33,7 +33,7 @@ def write(home: Home, check: bool = False) -> list[Path]:
 
 def _index(made: list[Reproduction], home: Home, study: bool) -> Document:
     """The list of the pages."""
-    rows: list[tuple[Cell | Line, ...]] = []
+    rows: list[tuple[Field, ...]] = []
     if study:
         rows.append(((Link(ideas.NAME, ideas.NAME, page=True),), "each paper's idea against its own control", "ideas"))
     for one in made:

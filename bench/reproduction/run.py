@@ -46,7 +46,7 @@ class Plan:
 def plan(
     found: Sequence[Reproduction], how: Edition, base: Running, home: Home, entries: dict[str, MethodEntry]
 ) -> Plan:
-    """The requests of all cells of some targets. What cannot run is told, and the others still run."""
+    """The requests of all cells of some targets. What cannot run is written down, and the others still run."""
     made = Plan([], {})
     for one in found:
         for part, cell in one.cells():
@@ -71,17 +71,17 @@ def run(
         return status, []
     drawable = [one for one in found if _drawable(one, keys, how, home, made)]
     if not drawable:
-        return USAGE, [*_told(made), *([] if how.small else [_in_small(found)])]
+        return USAGE, [*_sentences(made), *([] if how.small else [_in_small(found)])]
     for one in drawable:
         cells_asked = {wanted.part.place(wanted.cell): k for wanted, k in keys if wanted.reproduction is one}
         place = dataset(how.dataset).name if how.dataset else None
         section = asked.Section(small=how.small, dataset=place, protocol=how.protocol, cells=cells_asked)
         asked.note(home, one.full, how.slug, section)
         _trace(one, how.slug, home, made)
-    return (FAILED if made.cannot else status), _told(made)
+    return (FAILED if made.cannot else status), _sentences(made)
 
 
-def _told(made: Plan) -> list[str]:
+def _sentences(made: Plan) -> list[str]:
     """What cannot run, in sentences: the targets that a reason concerns, and the reason."""
     return [f"{listing(names)}: {sentence}" for sentence, names in made.cannot.items()]
 

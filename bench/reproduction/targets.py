@@ -41,18 +41,21 @@ from bench.figures import FIGURES
 from bench.figures.drawing import Drawing, Finished
 from bench.home import Home, data_folder
 from bench.pages.document import (
+    NOTHING,
     Alarm,
     Bullets,
     Cell,
     Code,
     Column,
     Document,
+    Field,
     Folded,
     Heading,
     Line,
     Paragraph,
     Part,
     Table,
+    amount,
     clean,
 )
 from bench.pages.files import pictures_of
@@ -60,8 +63,7 @@ from bench.records.schema import Record
 from bench.records.store import cell_folder
 from bench.reports.costs import record_links
 from bench.reports.published import Row
-from bench.reports.sections import signed
-from bench.reports.verdicts import HOW_TO_READ, NOT_COMPARABLE, NOTHING, Answer, prefix, reasons
+from bench.reports.verdicts import HOW_TO_READ, NOT_COMPARABLE, Answer, prefix, reasons
 from bench.reproduction import answers as asked
 from bench.reproduction.declaration import DeclaredCell, Reproduction
 from bench.reproduction.declaration import Part as TargetPart
@@ -179,12 +181,12 @@ def _table(one: Reproduction, part: TargetPart, section: asked.Section, home: Ho
     columns += [Column("remarks"), Column("records")]
     rows = []
     for line in lines:
-        cells: list[Cell | Line] = [line.system, line.cell.label if line.cell else "cited"]
+        cells: list[Field] = [line.system, line.cell.label if line.cell else "cited"]
         cells += [_verdict(line, metrics)] if compared else []
         for name in reversed(metrics):
             cells += _numbers(line, name, compared)
             if gains and name == metrics[-1]:
-                cells += _gain(line, name) or [NOTHING, Cell(NOTHING), Cell(NOTHING)]
+                cells += _gain(line, name) or [NOTHING, amount(None), amount(None)]
         rows.append((*cells, _remarks(line, shared), record_links(line.records, home, page_of(one))))
     about = part.table.about
     title = f"{about[:1].upper()}{about[1:]} ({part.table.dataset}, {part.table.split})"
@@ -247,21 +249,17 @@ def _signature(record: Record) -> str:
     return json.dumps(record.signatures[record.split], sort_keys=True)
 
 
-def _numbers(line: _Line, metric: str, compared: bool) -> list[Cell | Line]:
+def _numbers(line: _Line, metric: str, compared: bool) -> list[Field]:
     """Printed, here and, in a table where anything is compared, the difference."""
     printed, mean = line.answer.printed.get(metric), line.answer.mean(metric)
-    cells: list[Cell | Line] = [
-        Cell(NOTHING if printed is None else f"{printed}", printed),
-        Cell(line.answer.here(metric), mean),
-    ]
-    difference = line.answer.difference(metric)
-    return [*cells, signed(difference)] if compared else cells
+    cells: list[Field] = [amount(printed), Cell(line.answer.here(metric), mean)]
+    return [*cells, amount(line.answer.difference(metric), "+.2f")] if compared else cells
 
 
-def _gain(line: _Line, metric: str) -> list[Cell | Line] | None:
+def _gain(line: _Line, metric: str) -> list[Field] | None:
     """The base of a row, the printed gain over it and ours."""
     gain = line.answer.gain(line.base[1], metric) if line.base else None
-    return [line.base[0], *map(signed, gain)] if line.base and gain else None
+    return [line.base[0], *(amount(one, "+.2f") for one in gain)] if line.base and gain else None
 
 
 def _verdict(line: _Line, metrics: Sequence[str]) -> str:
@@ -269,8 +267,8 @@ def _verdict(line: _Line, metrics: Sequence[str]) -> str:
     if known and line.answer.reasons:
         return NOT_COMPARABLE
     verdicts = [(name, line.answer.verdict(name)) for name in known]
-    told = [one if one.startswith("none") else f"{SHOWN[name]} {one}" for name, one in verdicts]
-    return ", ".join(dict.fromkeys(told)) or NOTHING
+    words = [one if one.startswith("none") else f"{SHOWN[name]} {one}" for name, one in verdicts]
+    return ", ".join(dict.fromkeys(words)) or NOTHING
 
 
 def _remarks(line: _Line, shared: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ import importlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,26 +22,23 @@ from bench.cell.replay import Trained, declared, held_for_backward, last_states,
 from bench.data.corpus import corpus_of, load_corpus
 from bench.data.source import Corpus
 from bench.data.text import tokenize_all
+from bench.declare.dataset import DatasetDefinition
 from bench.declare.registry import dataset, method_entry
 from bench.features.video import choose_frames
+from bench.figures.drawing import Drawing, Finished
 from bench.home import Home
 from bench.method import Caption
 from bench.records.clip_scores import SCORES, read_scores
 from bench.records.figure_data import Shown, Trace, asked, read_trace, write_trace
 from bench.records.store import PREDICTIONS, read_predictions
 
-if TYPE_CHECKING:
-    from bench.declare.dataset import DatasetDefinition
-    from bench.figures.drawing import Drawing, Finished
-
-
 DIMENSIONS = 2  # of a page
 
 Found = tuple[Mapping[str, Any], list[Shown]]
 """Facts and clips of a figure."""
 
-Told = dict[str, dict[str, Mapping[str, Any]]]
-"""What is told of a clip, by clip and cell."""
+ByClip = dict[str, dict[str, Mapping[str, Any]]]
+"""What cells made of clips, by clip and cell."""
 
 Places = Callable[[str, int], Sequence[int]]
 """Which frames of a clip are shown, from its id and the number of its frames."""
@@ -132,18 +129,18 @@ def _chosen(scene: _Scene, count: int) -> tuple[list[str], list[str], str]:
     scores = dict(zip(ids, by_metric["cider"].tolist(), strict=True))
     order = sorted(scores, key=lambda clip: (-scores[clip], clip))
     places = _spread(len(order), count)
-    told = [f"CIDEr-D {scores[order[place]]:.0f}, rank {place + 1} of {len(order)}" for place in places]
+    made = [f"CIDEr-D {scores[order[place]]:.0f}, rank {place + 1} of {len(order)}" for place in places]
     return (
         [order[place] for place in places],
-        told,
+        made,
         f"Clips stand at even distances from best to worst by CIDEr-D of {name}.",
     )
 
 
 def _shown(
-    scene: _Scene, clips: Sequence[str], told: Told, places: Places, lengths: Mapping[str, int] | None = None
+    scene: _Scene, clips: Sequence[str], made: ByClip, places: Places, lengths: Mapping[str, int] | None = None
 ) -> tuple[list[Shown], str]:
-    """The clips with one reference, frames at `places` and what `told[clip]` says by cell; and why there are no pixels.
+    """The clips with one reference, frames at `places` and what cells made of them; and why there are no pixels.
 
     `lengths` are the clips' frames as a method counts them; without it the places are those of the pictures themselves.
     """
@@ -153,9 +150,9 @@ def _shown(
     for clip in clips:
         length = lengths[clip] if lengths else pixels.length(clip)
         frames = pixels.of(clip, wanted := places(clip, length), length)
-        boxes = pixels.boxes(clip, wanted) if any("region_attention" in said for said in told[clip].values()) else ()
+        boxes = pixels.boxes(clip, wanted) if any("region_attention" in said for said in made[clip].values()) else ()
         here = (tuple(wanted), boxes) if len(frames) else ((), ())
-        shown.append(Shown(clip, captions[clip][0].text, *here, told[clip], frames))
+        shown.append(Shown(clip, captions[clip][0].text, *here, made[clip], frames))
     return shown, pixels.why
 
 
@@ -178,12 +175,12 @@ def _qualitative(scene: _Scene) -> Found:
     if not scene.cells:
         return {}, []
     ids, chosen, rule = _chosen(scene, scene.asked("clips", 3))
-    told: Told = {clip: {} for clip in ids}
+    made: ByClip = {clip: {} for clip in ids}
     for name, cell in scene.cells.items():
         captions = read_predictions(cell.folder / PREDICTIONS, scene.corpus.splits[scene.drawing.split])
         for clip in ids:
-            told[clip][name] = {"caption": captions[clip]}
-    shown, why = _shown(scene, ids, told, lambda clip, length: _spread(length, scene.asked("frames", 6)))
+            made[clip][name] = {"caption": captions[clip]}
+    shown, why = _shown(scene, ids, made, lambda clip, length: _spread(length, scene.asked("frames", 6)))
     return {"chosen": chosen, "rule": rule, "pixels": why}, shown
 
 
@@ -199,12 +196,12 @@ def _key_frames(scene: _Scene) -> Found:
     keys = {caption.clip: int(caption.traces["key_frame"]) for caption in captions}
     defaults = {clip: lengths[clip] // 2 for clip in keys}
     farthest = sorted(keys, key=lambda clip: (-abs(keys[clip] - defaults[clip]), clip))[: scene.asked("clips", 3)]
-    told: Told = {caption.clip: {name: _told(caption, lengths[caption.clip])} for caption in captions}
+    made: ByClip = {caption.clip: {name: _made(caption, lengths[caption.clip])} for caption in captions}
 
     def places(clip: str, length: int) -> list[int]:
         return sorted({*range(0, length, 2), keys[clip], defaults[clip]})
 
-    shown, why = _shown(scene, farthest, told, places, lengths)
+    shown, why = _shown(scene, farthest, made, places, lengths)
     return {"keys": list(keys.values()), "defaults": list(defaults.values()), "pixels": why}, shown
 
 
@@ -213,15 +210,15 @@ def _looks(scene: _Scene, names: Sequence[str], places: Places) -> Found:
     if not scene.cells:
         return {}, []
     ids, _, rule = _chosen(scene, scene.asked("clips", 2))
-    told: Told = {clip: {} for clip in ids}
+    made: ByClip = {clip: {} for clip in ids}
     lengths = dict.fromkeys(ids, 0)
     for name in names:
         trained = scene.trained(name)
         if trained is not None:
             lengths |= _lengths(trained, ids)
             for caption in trained.decode(trained.inputs.target.only(ids)):
-                told[caption.clip][name] = _told(caption, lengths[caption.clip])
-    shown, why = _shown(scene, [clip for clip in ids if told[clip]], told, places, lengths)
+                made[caption.clip][name] = _made(caption, lengths[caption.clip])
+    shown, why = _shown(scene, [clip for clip in ids if made[clip]], made, places, lengths)
     return {"rule": rule, "pixels": why}, shown
 
 
@@ -237,7 +234,7 @@ def _region_attention(scene: _Scene) -> Found:
     return _looks(scene, list(scene.cells), lambda clip, length: _spread(length, scene.asked("frames", 6)))
 
 
-def _told(caption: Caption, length: int) -> dict[str, Any]:
+def _made(caption: Caption, length: int) -> dict[str, Any]:
     """A caption with its traces, padded frames cut off."""
     traces = dict(caption.traces)
     for name, axis in (("attention", 1), ("region_attention", 0)):
@@ -258,8 +255,9 @@ def _hidden_states(scene: _Scene) -> Found:
             continue
         random = np.random.default_rng(seed)
         train = trained.inputs.train
-        told = [clip for clip in train.ids if train.references(clip)]
-        clips = train.only([told[place] for place in sorted(random.permutation(len(told))[:wanted])])
+        captioned = [clip for clip in train.ids if train.references(clip)]
+        chosen = sorted(random.permutation(len(captioned))[:wanted])
+        clips = train.only([captioned[place] for place in chosen])
         count = len(clips.ids)
         perplexity = min(perplexity, (count * 2 - 1) / 3)  # its upper limit in t-SNE
         truth = [train.references(clip)[random.integers(len(train.references(clip)))].words for clip in clips.ids]
@@ -328,15 +326,15 @@ def _top_words(scene: _Scene) -> Found:
         return {}, []
     scores = {kind: values.detach().numpy() for kind, values in trained.captioner.ranges(batch).items()}
     labels = _range_labels(trained, scores)
-    told: Told = {}
+    made: ByClip = {}
     for row, clip in enumerate(ids):
         best = {}
         for kind, values in scores.items():
             named = values[row, : len(labels[kind])]
             order = np.argsort(-named, kind="stable")[: scene.asked("top", 8)].tolist()
             best[kind] = [[labels[kind][place], float(named[place])] for place in order]
-        told[clip] = {name: {"scores": best}}
-    shown, why = _shown(scene, ids, told, lambda clip, length: _spread(length, scene.asked("frames", 6)))
+        made[clip] = {name: {"scores": best}}
+    shown, why = _shown(scene, ids, made, lambda clip, length: _spread(length, scene.asked("frames", 6)))
     return {"rule": rule, "pixels": why}, shown
 
 

@@ -15,18 +15,18 @@ from bench.figures.curves import response
 from bench.figures.grids import heat_maps
 from bench.home import Home
 from bench.pages.document import (
-    Cell,
     Code,
     Column,
     Document,
+    Field,
     Heading,
     Image,
-    Line,
     Link,
     Paragraph,
     Part,
     Picture,
     Table,
+    amount,
 )
 from bench.pages.files import PICTURE, pictures_of, write_pages
 from bench.tuning.space import describe
@@ -74,12 +74,11 @@ def document(dataset: str, searches: Searches, entries: dict[str, MethodEntry]) 
 def _index(found: Mapping[str, Searches]) -> Document:
     """The list of the pages."""
     columns = (Column("data set"), Column("searches", True), Column("trials", True), Column("rows"))
-    rows: list[tuple[Cell | Line, ...]] = []
+    rows: list[tuple[Field, ...]] = []
     for dataset, searches in found.items():
         trials = sum(len(report.trials) for _, report in searches)
-        numbers = [Cell(str(number), number) for number in (len(searches), trials)]
         names = ", ".join(dict.fromkeys(report.row for _, report in searches))
-        rows.append(((Link(dataset, dataset, page=True),), *numbers, names))
+        rows.append(((Link(dataset, dataset, page=True),), amount(len(searches)), amount(trials), names))
     words = "One page for each data set with the searches of settings on it."
     return Document("Searches", (Paragraph(words), Table("Data sets", columns, tuple(rows))))
 
@@ -120,17 +119,17 @@ def _trials(report: Report, card: MethodCard) -> Table:
         Column("captions", True),
         Column("seconds", True),
     )
-    rows: list[tuple[Cell | Line, ...]] = []
+    rows: list[tuple[Field, ...]] = []
     for trial in report.trials:
         state = f"{trial.state}, chosen" if trial.number == report.chosen else trial.state
         rows.append(
             (
-                Cell(str(trial.number), trial.number),
+                amount(trial.number),
                 (Code(describe(card, trial.point)),),
                 state if trial.message is None else f"{state}: {trial.message}",
-                Cell("—") if trial.value is None else Cell(f"{trial.value:.1f}", trial.value),
-                Cell(f"{trial.captions:,}", trial.captions),
-                Cell(f"{trial.seconds:.0f}", trial.seconds),
+                amount(trial.value, ".1f"),
+                amount(trial.captions, ","),
+                amount(trial.seconds, ".0f"),
             )
         )
     return Table(f"Trials of {report.row}", columns, tuple(rows))

@@ -22,12 +22,13 @@ from bench.declare.settings import given
 from bench.evaluation.metrics import SHOWN
 from bench.figures import FIGURES
 from bench.home import Home
+from bench.pages.document import NOTHING
 from bench.pages.markdown import escape, to_markdown
 from bench.plan.request import RunSpec
 from bench.records.schema import Record
 from bench.records.store import cell_folder
 from bench.reports.published import Row, Table, load_papers
-from bench.reports.verdicts import NOTHING, verdict
+from bench.reports.verdicts import verdict
 from bench.reproduction import answers as asked
 from bench.reproduction import pages
 from bench.reproduction.declaration import DeclaredCell, Reproduction, chosen, find_reproductions, trouble
