@@ -26,6 +26,7 @@ from bench.cell.provenance import now, provenance
 from bench.cell.traces import keep_alternatives, keep_traces
 from bench.cell.workbench import Workbench
 from bench.declare.registry import method as card_of
+from bench.errors import named
 from bench.home import Home
 from bench.method import Caption, Clips, Method, Vocabulary, WordLoss
 from bench.plan.cells import Cell
@@ -87,8 +88,8 @@ class Trainer:
         seconds = time.monotonic() - started
         asked, given = list(self.inputs.target.ids), [caption.clip for caption in captions]
         if given != asked:
-            wrong = sorted(set(asked) ^ set(given))[:5] or ["the order"]
-            raise BenchError(f"decode must return one caption for each clip asked, in order; wrong: {', '.join(wrong)}")
+            wrong = named(sorted(set(asked) ^ set(given))) or "the order"
+            raise BenchError(f"decode must return one caption for each clip asked, in order; wrong: {wrong}")
         return captions, seconds
 
 

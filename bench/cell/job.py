@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from bench import BenchError
 from bench.cell.provenance import GPU_SHARE
@@ -107,7 +107,7 @@ def train(job: Job, work: Work | None = None, capture: bool = True) -> Outcome:
         return Outcome("failed", _no_room(error, folder), os.getpid())
 
 
-def _train(job: Job, work: Work | None, log: Any) -> Outcome:
+def _train(job: Job, work: Work | None, log: TextIO) -> Outcome:
     folder = Path(job.folder)
     try:
         settle(job)
@@ -202,7 +202,7 @@ def keep_freed() -> None:
 
 
 @contextlib.contextmanager
-def _log(folder: Path, capture: bool) -> Iterator[Any]:
+def _log(folder: Path, capture: bool) -> Iterator[TextIO]:
     """Open the cell's log; with `capture`, point standard output and error of the whole process, C code too, at it."""
     path = folder / "work" / "log.txt"
     path.parent.mkdir(parents=True, exist_ok=True)
