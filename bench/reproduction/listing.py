@@ -19,8 +19,12 @@ from bench.reproduction.declaration import Reproduction, find_reproductions, tro
 from bench.reproduction.edition import Edition, edition, request
 
 HEAD = ("target", "what", "data set", "cells", "state", "scale=small")
-FEATURES_FIRST = "not known before features are here"
+FEATURES_FIRST = "not known yet"
 """State of a cell whose features are not in the cache: only with them it can be told from others, done or not."""
+NOT_KNOWN = (
+    f"{FEATURES_FIRST}: cells whose features are not in the cache; bench reproduce and bench run put them there, and then it "
+    "is known which are done"
+)
 OF_A_ROW = re.compile(r"(\w+:\w+) (?=under )")  # how a sentence begins that differs from row to row in this name alone
 
 
@@ -63,7 +67,8 @@ def rows(home: Home) -> tuple[list[Sequence[object]], list[str], list[str]]:
         found.append((one.full, one.target.title, listing(datasets), len(list(one.cells())), *states))
     if declaration().is_file():
         found += _ideas(home, entries)
-    return found, errors, reasons.sentences()
+    notes = [NOT_KNOWN] if any(FEATURES_FIRST in str(state) for row in found for state in row) else []
+    return found, errors, [*notes, *reasons.sentences()]
 
 
 def _ideas(home: Home, entries: dict[str, MethodEntry]) -> list[Sequence[object]]:

@@ -761,7 +761,8 @@ class TestCommands:
         assert re.search(r"^toy/table1 .* 3 missing +3 done$", bench("reproduce", "list")[1], re.M)
         (world.home.cache / "shapes" / "frames.json").unlink()
         out = bench("reproduce", "list")[1]
-        assert re.search(r"^toy/table1 .* 3 missing +3 not known before features are here$", out, re.M), out
+        assert re.search(r"^toy/table1 .* 3 missing +3 not known yet$", out, re.M), out
+        assert "not known yet: cells whose features are not in the cache" in out
 
     def test_list_says_a_shared_reason_once(self, world: World) -> None:
         reasons = Reasons()
