@@ -31,7 +31,7 @@ def unknown(kind: str, word: str, choices: Iterable[str], where: str = "") -> Be
 
 @dataclass(frozen=True)
 class Finding:
-    """`error` stops a run, `warning` is said and counted. `message` is one sentence; `clips` are the ids it is about."""
+    """`error` stops a run, `warning` is printed and counted. `message` is one sentence; `clips` are the ids it is about."""
 
     severity: Literal["error", "warning"]
     message: str

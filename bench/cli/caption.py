@@ -35,7 +35,8 @@ class Request(Options):
         default=False, description="files named on the standard input, one to a line"
     )
     checkpoint: Annotated[str, Written("RUN")] = Field(
-        description="a checkpoint.safetensors, the folder of a cell, or the first digits of its key", examples=["RUN"]
+        description="a checkpoint.safetensors, the folder of a cell, the first digits of its key, or its row (recnet:local)",
+        examples=["RUN"],
     )
     weights: Annotated[dict[str, str], Written("FILE")] = Field(
         default={},
@@ -93,7 +94,7 @@ def caption(argv: Sequence[str]) -> int:
 
     In Python: bench.load("results/msvd_clips/salstm/KEY").caption("video.mp4", weights="mobilenetv2.safetensors")
 
-    Example: bench caption holiday.mp4 clips/ checkpoint=402034cc explain=pictures
+    Example: bench caption holiday.mp4 clips/ checkpoint=recnet:local explain=pictures
     """
     return FAILED if run(parse(Request, argv), find_home()) else WELL
 
@@ -117,8 +118,8 @@ def run(request: Request, home: Home) -> int:
     for number, video in enumerate(videos):
         try:
             caption = captioner.caption(video)
-            gap = "\n" if number > failed else ""  # not before the first that is told
-            print(gap + told(str(video), caption, request.alternatives), flush=True)
+            gap = "\n" if number > failed else ""  # not before the first that is printed
+            print(gap + _lines(str(video), caption, request.alternatives), flush=True)
             if request.explain is not None:
                 folder = Path(request.explain).expanduser()
                 print(f"  picture: {_draw(captioner, video, caption, folder, taken)}", flush=True)
@@ -156,7 +157,7 @@ def find_checkpoint(word: str, home: Home) -> Path:
     return found
 
 
-def told(video: str, caption: Caption, alternatives: int | None) -> str:
+def _lines(video: str, caption: Caption, alternatives: int | None) -> str:
     """What is printed of a video: its name, then the best caption and others, each behind its log-probability."""
     others = caption.alternatives[:alternatives]
     lines = [(caption.text, caption.log_probability), *others]

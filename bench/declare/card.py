@@ -277,7 +277,9 @@ class MethodCard(Strict):
             raise BenchError(f"settings: {listing(lent)} is marked of_loss, but provides.loss names no loss")
         for stream in (*self.without, *self.name_without):
             if stream not in self.streams.uses:
-                raise unknown("stream", stream, self.streams.uses, "without and name_without speak of streams.uses")
+                raise unknown(
+                    "stream", stream, self.streams.uses, "without and name_without hold names of streams.uses"
+                )
         names = [*self.settings, *(setting.alias for setting in self.settings.values() if setting.alias)]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -365,8 +367,8 @@ class MethodCard(Strict):
                 given = listing([f"{name}={settings[name]}" for name in rule.settings])
                 raise BenchError(f"{self.name}:{variant} cannot have {given}: {rule.because}")
 
-    def told(self, name: str, value: Any) -> str:
-        """A setting as the name of a row tells it: `lambda=0.2`; of a file, its name without the folder."""
+    def label(self, name: str, value: Any) -> str:
+        """A setting as it stands in the name of a row: `lambda=0.2`; of a file, its name without the folder."""
         if self.settings[name].names_file(value):
             value = Path(value).name
         return f"{self.settings[name].alias or name}={f'{value:g}' if isinstance(value, float) else value}"

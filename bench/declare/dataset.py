@@ -109,7 +109,7 @@ class StreamSource(Strict):
 
     `frames`: keep this many equally spaced frames; `columns`: keep columns [start, stop); `ids`: a file or list of the
     rows' clip ids, or the name of the id array inside the source; `l2`: scale each vector to length 1; `dtype`: how
-    values are stored, float16 unless told. `encoder` names the encoder that made the features, or for which pixels are
+    values are stored, float16 unless named. `encoder` names the encoder that made the features, or for which pixels are
     prepared. A stream may come from `videos`, a folder: `frames` of each clip or one every 1/`fps` seconds, decoded and put
     through `encoder` with `weights` (a file, `pretrained` or `random`); `boxes` of a frame for `regions`.
     """

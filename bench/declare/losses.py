@@ -73,7 +73,7 @@ def lend(
     if protocol == "paper" and card.protocol_paper:
         settings |= {one: value for one, value in card.protocol_paper.settings.items() if one in settings}
     own = {one: value for one, value in overrides.get(card.name, {}).items() if one in settings}
-    notes = [card.told(one, value) for one, value in own.items() if value != settings[one]]
+    notes = [card.label(one, value) for one, value in own.items() if value != settings[one]]
     settings |= own
     for one, values in (card.takes.loss or {}).items():  # with these values it has no loss of its own, so none to lend
         if one in settings and settings[one] in values:

@@ -24,12 +24,12 @@ import importlib, json, sys, traceback
 name, folder, sys.path[:] = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 try:
     module = importlib.import_module(name)
-    told = "" if callable(getattr(module, "build", None)) else "it has no function build(settings, streams, vocabulary)"
+    problem = "" if callable(getattr(module, "build", None)) else "it has no function build(settings, streams, vocabulary)"
 except BaseException as error:
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(folder)]
     place = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
-    told = f"its import raises {type(error).__name__}: {error}{place}"
-print("\\n" + json.dumps(told), flush=True)
+    problem = f"its import raises {type(error).__name__}: {error}{place}"
+print("\\n" + json.dumps(problem), flush=True)
 """
 
 
@@ -85,7 +85,7 @@ def _probe(module: str, folder: Path) -> str | None:
     except subprocess.TimeoutExpired:
         return f"its import takes more than {SECONDS} seconds"
     try:
-        told = json.loads((done.stdout.splitlines() or [""])[-1])
+        problem = json.loads((done.stdout.splitlines() or [""])[-1])
     except ValueError:
-        told = f"its import ends the process (status {done.returncode})"
-    return " ".join(str(told).split()) or None
+        problem = f"its import ends the process (status {done.returncode})"
+    return " ".join(str(problem).split()) or None

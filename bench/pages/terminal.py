@@ -17,7 +17,7 @@ MARGIN = re.compile(
 
 
 def room(out: TextIO | None = None) -> int | None:
-    """Characters in a line of the terminal behind `out` (the output, if not told); None where there is none."""
+    """Characters in a line of the terminal behind `out` (the output, unless given); None where there is none."""
     out = out or sys.stdout
     return shutil.get_terminal_size().columns if out.isatty() else None
 
@@ -27,7 +27,7 @@ def columns(
 ) -> str:
     """A plain table, columns padded to their widest entry; those in `right` are set flush right.
 
-    A table wider than `most` characters (the terminal, if not told) leaves out what is empty and gets narrowest where it is
+    A table wider than `most` characters (the terminal, unless given) leaves out what is empty and gets narrowest where it is
     widest: long entries go on in the lines below.
     """
     most = most or room()

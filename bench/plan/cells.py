@@ -235,7 +235,7 @@ def settings_of(
     settings |= variant.settings
     settings |= _shared(card, given(spec.model), "model")
     own = card.checked(spec.overrides.get(card.name, {}), card.name)
-    changed = [card.told(name, value) for name, value in own.items() if value != settings[name]]
+    changed = [card.label(name, value) for name, value in own.items() if value != settings[name]]
     return settings | own, changed
 
 

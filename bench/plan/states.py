@@ -72,10 +72,10 @@ def _recorded(record: Record) -> tuple[State, str]:
 
 
 def _position(folder: Path) -> str:
-    """Where an unfinished cell stands, from its `work/progress.json`; empty where that does not tell."""
+    """Where an unfinished cell stands, from its `work/progress.json`; empty where that cannot be read."""
     try:
-        told = json.loads((folder / "work" / "progress.json").read_text(encoding="utf-8"))
-        return f" in phase {told['phase']}, epoch {told['epoch']}"
+        progress = json.loads((folder / "work" / "progress.json").read_text(encoding="utf-8"))
+        return f" in phase {progress['phase']}, epoch {progress['epoch']}"
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 

@@ -102,9 +102,9 @@ def _fingerprint(stream: str, card: MethodCard, definition: DatasetDefinition, s
     if not sidecar_path(cache).is_file():
         source = definition.streams[stream].place
         if source is None and not definition.generated:
-            told, verb = ("videos", "extract") if stream == "pixels" else ("source", "import")
+            key, verb = ("videos", "extract") if stream == "pixels" else ("source", "import")
             raise BenchError(
-                f"stream {stream} of {definition.name} has no {told}: in {definition.path} and is not in the cache "
+                f"stream {stream} of {definition.name} has no {key}: in {definition.path} and is not in the cache "
                 f"({cache}); name its {'folder' if stream == 'pixels' else 'file'}, then: "
                 f"bench features {verb} dataset={spec.dataset} stream={stream}"
             )

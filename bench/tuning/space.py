@@ -77,5 +77,5 @@ def describe(card: MethodCard, point: Mapping[str, Any]) -> str:
         if name.startswith(TRAIN):
             parts.append(f"{name.removeprefix(TRAIN)}={f'{value:g}' if isinstance(value, float) else value}")
         else:
-            parts.append(card.told(name, value))
+            parts.append(card.label(name, value))
     return " ".join(parts)
