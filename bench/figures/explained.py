@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from bench.figures.canvas import PAPER, RED, SMALL, cells, finish, place, plain, sheet, short, stack, style, write
-from bench.figures.grids import MAP
+from bench.figures.canvas import RED, SMALL, finish, place, plain, sheet, short, stack, style, write
+from bench.figures.grids import WORD, label_width, words_by_frames
 from bench.figures.masks import masks, regions
 from bench.figures.strips import LEFT, ROOM, Captions, Frame, key_strip, quoted
 from bench.pages.document import Picture
@@ -20,7 +20,6 @@ from bench.records.figure_data import Shown
 ACROSS = 7  # frames of a strip
 REGION_FRAMES = 5
 NARROWEST = 0.8  # inches, of a frame above the columns
-CELL = 0.22  # inches, the height of a word
 EVEN = 1e-6
 
 
@@ -68,9 +67,7 @@ def words_over_frames(clip: Shown, words: Sequence[str], weights_WT: Sequence[Se
     weight; the frame of most weight of each word is outlined."""
     labels, matrix = [short(word, 30) for word in words], np.array(weights_WT)
     count = matrix.shape[1]
-    # From no weight at all to three times the even share: even weights then look even, not extreme.
-    most = max(float(matrix.max()), 3 / count)
-    left = min(max(0.085 * max(map(cells, labels)) + 0.3, 0.9), 3.0)
+    left = label_width(labels)
     wide = LEFT + ROOM - 0.75 - left
     thumbs = max(min(int(wide / NARROWEST), count), 1)
     each = wide / thumbs
@@ -78,7 +75,7 @@ def words_over_frames(clip: Shown, words: Sequence[str], weights_WT: Sequence[Se
     top = 0.5 + high + 0.08
     peaks = matrix.argmax(axis=1).tolist()
     with style():
-        figure = sheet(top + CELL * len(labels) + 0.6)
+        figure = sheet(top + WORD * len(labels) + 0.6)
         write(figure, LEFT, 0.08, "Weight of each frame at each word", weight="bold")
         for number in range(thumbs):
             column = _heaviest(matrix, number * count // thumbs, (number + 1) * count // thumbs)
@@ -88,19 +85,9 @@ def words_over_frames(clip: Shown, words: Sequence[str], weights_WT: Sequence[Se
             axes.imshow(clip.frames[min(column, len(clip.frames) - 1)], aspect="auto")
             axes.set(xticks=[], yticks=[], gid=f"frame-{column}")
             axes.spines[:].set(visible=column in peaks, edgecolor=RED, linewidth=2)
-        axes = place(figure, left, top, wide, CELL * len(labels))
-        mesh = axes.pcolormesh(matrix, cmap=f"{MAP}_r", vmin=0, vmax=most, edgecolors=PAPER, linewidth=0.5)
+        axes = words_by_frames(figure, labels, matrix, (left, top, wide), left + wide + 0.12)
         for row, column in enumerate(peaks):
             axes.add_patch(Rectangle((column, row), 1, 1, fill=False, edgecolor=RED, linewidth=1.5, gid=f"most-{row}"))
-        axes.set_ylim(len(labels), 0)
-        axes.set_yticks(np.arange(len(labels)) + 0.5, labels)
-        axes.set_xticks(np.arange(0, count, 2) + 0.5, [str(frame) for frame in range(0, count, 2)])
-        axes.tick_params(length=0)
-        axes.spines[:].set_visible(False)
-        axes.set_xlabel("frame")
-        bar = figure.colorbar(mesh, cax=place(figure, left + wide + 0.12, top, 0.15, CELL * len(labels)))
-        bar.outline.set_visible(False)
-        bar.set_label("weight", size=SMALL)
         most_of = ", ".join(f"“{word}” on frame {column}" for word, column in zip(labels, peaks, strict=True))
         title = f"Weight of each frame at each word, {plain(clip.clip)}"
         return finish(figure, title, f"{title}; most weight: {most_of}.")

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
 
 from bench.figures.canvas import INK, PAPER, RED, SMALL, cells, finish, place, plain, sheet, short, style
 from bench.figures.drawing import METRICS, Drawing, by_name, image, scores
@@ -17,6 +19,8 @@ from bench.pages.document import Paragraph, Part, Picture
 from bench.records.figure_data import Shown
 
 MAP = "cividis"  # even steps of lightness, the same for all kinds of colour vision
+WORD = 0.22  # inches, the height of a word
+Floats = NDArray[np.float64]
 Grid = Mapping[tuple[float, float], float]
 """Values by (x, y)."""
 
@@ -109,22 +113,39 @@ def frame_weights(drawing: Drawing) -> list[Part]:
 def word_map(words: Sequence[str], weights_WT: Sequence[Sequence[float]], name: str, clip: str) -> Picture:
     """Words from top to bottom, frames from left to right, darker for more weight."""
     labels, matrix = [short(word, 30) for word in words], np.array(weights_WT)
-    # From no weight at all to three times the even share, 1 / T: even weights then look even, not extreme.
-    most = max(float(matrix.max()), 3 / matrix.shape[1])
     with style():
-        left = min(max(0.085 * max(map(cells, labels)) + 0.3, 0.9), 3.0)
-        figure = sheet(0.9 + 0.22 * len(labels))
-        axes = place(figure, left, 0.35, 7.2 - left, 0.22 * len(labels))
-        mesh = axes.pcolormesh(matrix, cmap=f"{MAP}_r", vmin=0, vmax=most, edgecolors=PAPER, linewidth=0.5)
-        axes.set_ylim(len(labels), 0)
-        axes.set_yticks(np.arange(len(labels)) + 0.5, labels)
-        axes.set_xticks(np.arange(0, matrix.shape[1], 2) + 0.5, [str(frame) for frame in range(0, matrix.shape[1], 2)])
-        axes.tick_params(length=0)
-        axes.spines[:].set_visible(False)
-        axes.set_xlabel("frame")
+        left = label_width(labels)
+        figure = sheet(0.9 + WORD * len(labels))
+        axes = words_by_frames(figure, labels, matrix, (left, 0.35, 7.2 - left), 7.4)
         axes.set_title(plain(f"{name}, {clip}"), loc="left")
-        bar = figure.colorbar(mesh, cax=place(figure, 7.4, 0.35, 0.15, 0.22 * len(labels)))
-        bar.outline.set_visible(False)
-        bar.set_label("weight", size=SMALL)
         peaks = ", ".join(f"“{word}” on frame {int(row.argmax())}" for word, row in zip(labels, matrix, strict=True))
         return finish(figure, f"Frame weights of {name}", f"Frame weights of {name} on {clip}; most weight: {peaks}.")
+
+
+def label_width(labels: Sequence[str]) -> float:
+    """Inches left of a heat map that its words need."""
+    return min(max(0.085 * max(map(cells, labels)) + 0.3, 0.9), 3.0)
+
+
+def words_by_frames(
+    figure: Figure, labels: Sequence[str], matrix_WT: Floats, at: tuple[float, float, float], bar_left: float
+) -> Axes:
+    """The heat map itself, its left, top and width `at` in inches, and the bar that explains its colours.
+
+    Colours go from no weight at all to three times the even share, 1 / T: even weights then look even, not extreme.
+    """
+    left, top, width = at
+    count, height = matrix_WT.shape[1], WORD * len(labels)
+    most = max(float(matrix_WT.max()), 3 / count)
+    axes = place(figure, left, top, width, height)
+    mesh = axes.pcolormesh(matrix_WT, cmap=f"{MAP}_r", vmin=0, vmax=most, edgecolors=PAPER, linewidth=0.5)
+    axes.set_ylim(len(labels), 0)
+    axes.set_yticks(np.arange(len(labels)) + 0.5, labels)
+    axes.set_xticks(np.arange(0, count, 2) + 0.5, [str(frame) for frame in range(0, count, 2)])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel("frame")
+    bar = figure.colorbar(mesh, cax=place(figure, bar_left, top, 0.15, height))
+    bar.outline.set_visible(False)
+    bar.set_label("weight", size=SMALL)
+    return axes

@@ -175,7 +175,7 @@ def _cell(cell: Cell | Line, column: Column) -> str:
     return f"<{tag}{kind}{sorted_by}>{_line(line)}</{tag[:2]}>"
 
 
-ROW_HEADS = ("method", "data set", "system", "target", "question", "comparison", "trial")
+ROW_HEADS = ("method", "data set", "system", "target", "question", "comparison")
 """Columns that name their rows."""
 
 

@@ -20,6 +20,7 @@ from bench.pages.document import (
     Column,
     Document,
     Field,
+    Folded,
     Heading,
     Line,
     Paragraph,
@@ -40,13 +41,15 @@ NAME = "ideas"
 PAGE = f"{FOLDER}/{NAME}"
 SIDES = ("idea", "control")
 
-HOW_TO_READ = (
+WHAT = (
     "Each row is one idea of one paper beside its own control: the same corpus, streams, widths, decoding and number of training "
     "captions, one thing changed. Seeds were named beforehand; a difference is that of two cells with the same seed. What is "
-    "found here is found on small rendered clips and says nothing about other data.",
+    "found here is found on small rendered clips and says nothing about other data."
+)
+HOW_TO_READ = (
     "The mean of these differences stands before the interval that holds the expected difference in 95 of 100 such studies "
     "(Student's t over the seeds). “helps” and “hurts” mean that the interval of CIDEr leaves zero out, “undecided” that "
-    "it does not; with several rows some interval leaves zero out by chance, and the page does not correct for it.",
+    "it does not; with several rows some interval leaves zero out by chance, and the page does not correct for it."
 )
 
 
@@ -172,7 +175,8 @@ def study_page(declared: Study, compared: Sequence[Compared], missing: Sequence[
     """The page: the metric that decides, the others with cost and records, and what did not run."""
     seeds = ", ".join(map(str, declared.seeds))
     corpus = f"Corpus {declared.dataset}, test split, standard protocol, seeds {seeds}. Made by "
-    parts: list[Part] = [Paragraph((corpus, Code(f"bench reproduce {NAME}"), ".")), *map(Paragraph, HOW_TO_READ)]
+    parts: list[Part] = [Paragraph((corpus, Code(f"bench reproduce {NAME}"), ".")), Paragraph(WHAT)]
+    parts.append(Folded("How to read the tables", (Paragraph(HOW_TO_READ),)))
     parts += [Heading(2, SHOWN[RANKED_BY]), _outcomes(compared), Heading(2, "Other metrics, cost, records")]
     seconds = "Under “seconds” is the mean time of one cell in training, idea / control; cells shared two cores."
     parts += [_others(compared, home), Paragraph(seconds)]
