@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from bench import BenchError
 from bench.cli.answers import FAILED, WELL, say
 from bench.declare.options import Options, Written, parse
-from bench.declare.settings import Decoding, given
+from bench.declare.settings import Decoding, given, option
 from bench.home import Home, find_home
 from bench.pages.document import clean
 
@@ -28,30 +28,21 @@ EXPLAINED = "explained"  # the folder of the pictures, where none is named
 class Request(Options):
     """What was asked for. `encoder` and `weights` are by stream, under the empty name for all; `search` holds what was named."""
 
-    named: Annotated[list[str], Written(word="VIDEO|FOLDER")] = Field(
-        default=[], description="videos, or folders of videos"
-    )
-    stdin: Annotated[bool, Written(flag="-")] = Field(
-        default=False, description="files named on the standard input, one to a line"
-    )
+    named: Annotated[list[str], Written(word="VIDEO|FOLDER")] = option([], "videos, or folders of videos")
+    stdin: Annotated[bool, Written(flag="-")] = option(False, "files named on the standard input, one to a line")
     checkpoint: Annotated[str, Written("RUN")] = Field(
         description="a checkpoint.safetensors, the folder of a cell, the first digits of its key, or its row (recnet:local)",
         examples=["RUN"],
     )
-    weights: Annotated[dict[str, str], Written("FILE")] = Field(
-        default={},
-        description="the encoder's weights (.safetensors), where they cannot be downloaded; weights.STREAM= for one stream",
+    weights: Annotated[dict[str, str], Written("FILE")] = option(
+        {}, "the encoder's weights (.safetensors), where they cannot be downloaded; weights.STREAM= for one stream"
     )
-    encoder: Annotated[dict[str, str], Written("NAME")] = Field(
-        default={},
-        description="the encoder, where features were imported without its name; encoder.STREAM= for one stream",
+    encoder: Annotated[dict[str, str], Written("NAME")] = option(
+        {}, "the encoder, where features were imported without its name; encoder.STREAM= for one stream"
     )
-    alternatives: int | None = Field(
-        default=None, ge=0, description="how many other captions are printed; without it, all other beams"
-    )
-    explain: Annotated[str | None, Written("FOLDER|true")] = Field(
-        default=None,
-        description="a picture (SVG) of each video, in FOLDER or in ./explained: its frames, and what the method looked at",
+    alternatives: int | None = option(None, "how many other captions are printed; without it, all other beams", ge=0)
+    explain: Annotated[str | None, Written("FOLDER|true")] = option(
+        None, "a picture (SVG) of each video, in FOLDER or in ./explained: its frames, and what the method looked at"
     )
     search: Decoding = Decoding()
 

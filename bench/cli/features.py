@@ -12,6 +12,7 @@ from bench import BenchError
 from bench.cli.answers import FAILED, WELL, say
 from bench.cli.show import Nothing, list_all
 from bench.declare.options import DataSet, Options, Written, parse
+from bench.declare.settings import option
 from bench.errors import listing, many, unknown
 from bench.home import Home, find_home
 from bench.pages.terminal import wrapped
@@ -67,7 +68,7 @@ def features_list(argv: Sequence[str]) -> int:
 
 
 class CheckStreams(Check):
-    stream: Streams = Field(default=None, description="these streams alone")
+    stream: Streams = option(None, "these streams alone")
 
 
 def features_check(argv: Sequence[str]) -> int:
@@ -92,18 +93,16 @@ def features_check(argv: Sequence[str]) -> int:
 
 
 class Import(CheckStreams):
-    source: Annotated[str | None, Written("PATH")] = Field(
-        default=None, alias="from", description="features that the definition does not name, for one stream"
+    source: Annotated[str | None, Written("PATH")] = option(
+        None, "features that the definition does not name, for one stream", alias="from"
     )
-    layout: str | None = Field(
-        default=None, description="with from=: how they are laid out; without it they are told apart"
+    layout: str | None = option(None, "with from=: how they are laid out; without it they are told apart")
+    frames: int | None = option(None, "with from=: keep so many equally spaced frames", ge=1)
+    encoder: str | None = option(None, "with from=: what made them")
+    ids: Annotated[str | None, Written("FILE|NAME")] = option(
+        None, "with from=: the rows' clips, a file of ids or the name of the array that holds them"
     )
-    frames: int | None = Field(default=None, ge=1, description="with from=: keep so many equally spaced frames")
-    encoder: str | None = Field(default=None, description="with from=: what made them")
-    ids: Annotated[str | None, Written("FILE|NAME")] = Field(
-        default=None, description="with from=: the rows' clips, a file of ids or the name of the array that holds them"
-    )
-    replace: bool = Field(default=False, description="take the place of features that a command has made")
+    replace: bool = option(False, "take the place of features that a command has made")
 
 
 def features_import(argv: Sequence[str]) -> int:
@@ -138,28 +137,26 @@ class Extract(Check):
     stream: str = Field(
         description="frames, spatial, objects, motion, actions, regions, audio, pixels, or words", examples=["frames"]
     )
-    videos: Annotated[str | None, Written("FOLDER")] = Field(
-        default=None, description="where the videos are, by the clips' names"
-    )
-    encoder: str | None = Field(
-        default=None,
-        description="inception_v4, inception_resnet_v2, resnet101, resnet152, vgg19, googlenet, ..., any network of timm; "
+    videos: Annotated[str | None, Written("FOLDER")] = option(None, "where the videos are, by the clips' names")
+    encoder: str | None = option(
+        None,
+        "inception_v4, inception_resnet_v2, resnet101, resnet152, vgg19, googlenet, ..., any network of timm; "
         "r3d_18, r2plus1d_18, s3d, c3d; fasterrcnn_resnet50_fpn, ..; vggish",
     )
-    weights: Annotated[str | None, Written("FILE|pretrained|random")] = Field(
-        default=None, description="a .safetensors file; pretrained, without it, downloads; random is for tests"
+    weights: Annotated[str | None, Written("FILE|pretrained|random")] = option(
+        None, "a .safetensors file; pretrained, without it, downloads; random is for tests"
     )
-    frames: int | None = Field(default=None, ge=1, description="so many equally spaced frames; with fps=, the most")
-    fps: float | None = Field(default=None, gt=0, description="so many frames of a second")
-    boxes: int | None = Field(default=None, ge=1, description="of a frame, for regions; without it 16")
-    silence: bool | None = Field(default=None, description="clips without sound count as silent, for audio")
-    skip: Literal["failed"] | None = Field(default=None, description="finish without the clips that failed")
-    replace: bool = Field(default=False, description="make a cache anew that was made otherwise")
-    batch: int | None = Field(default=None, ge=1, description="frames that go through the network at once")
-    workers: int | None = Field(default=None, ge=0, description="processes that decode; 0 for this process")
-    device: Annotated[str, Written("auto|cpu|cuda")] = Field(default="auto", description="what the network computes on")
-    checkpoint: Annotated[str | None, Written("FILE")] = Field(
-        default=None, description="for words: of a trained glrg, which makes them of the stream frames"
+    frames: int | None = option(None, "so many equally spaced frames; with fps=, the most", ge=1)
+    fps: float | None = option(None, "so many frames of a second", gt=0)
+    boxes: int | None = option(None, "of a frame, for regions; without it 16", ge=1)
+    silence: bool | None = option(None, "clips without sound count as silent, for audio")
+    skip: Literal["failed"] | None = option(None, "finish without the clips that failed")
+    replace: bool = option(False, "make a cache anew that was made otherwise")
+    batch: int | None = option(None, "frames that go through the network at once", ge=1)
+    workers: int | None = option(None, "processes that decode; 0 for this process", ge=0)
+    device: Annotated[str, Written("auto|cpu|cuda")] = option("auto", "what the network computes on")
+    checkpoint: Annotated[str | None, Written("FILE")] = option(
+        None, "for words: of a trained glrg, which makes them of the stream frames"
     )
 
 

@@ -13,6 +13,7 @@ from bench import BenchError
 from bench.cli.answers import FAILED, WELL, name_of, print_json, say
 from bench.cli.show import Nothing
 from bench.declare.options import AnyDataSet, Json, Options, Written, parse
+from bench.declare.settings import option
 from bench.home import Home, find_home
 from bench.pages.terminal import columns, wrapped
 from bench.plan.request import Running
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
 class Leaderboard(Options):
     dataset: AnyDataSet = None
-    check: Annotated[bool, Written(flag="--check")] = Field(
-        default=False, description="write nothing; exit status 1 if a page differs from what the records say"
+    check: Annotated[bool, Written(flag="--check")] = option(
+        False, "write nothing; exit status 1 if a page differs from what the records say"
     )
     as_json: Json = False
 
@@ -114,13 +115,12 @@ class Target(Options):
         max_length=1,
         description="a target, all of a PAPER, all, ideas or ideas/NAME (bench reproduce list)",
     )
-    scale: Literal["full", "small"] = Field(
-        default="full",
-        description="small: the same cells on the embedded corpus shapes: no data needed, minutes for each target",
+    scale: Literal["full", "small"] = option(
+        "full", "small: the same cells on the embedded corpus shapes: no data needed, minutes for each target"
     )
     dataset: AnyDataSet = None
-    protocol: Literal["standard", "paper"] | None = Field(
-        default=None, description="paper, unless named: the printed setting; or all else equal"
+    protocol: Literal["standard", "paper"] | None = option(
+        None, "paper, unless named: the printed setting; or all else equal"
     )
 
 

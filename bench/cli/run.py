@@ -15,6 +15,7 @@ from bench.cli.answers import FAILED, WELL, print_json
 from bench.cli.pages import write_pages
 from bench.cli.show import Split
 from bench.declare.options import DataSet, Json, Options, Written, parse
+from bench.declare.settings import option
 from bench.errors import listing, many
 from bench.home import find_home
 from bench.pages.terminal import columns, room, wrapped
@@ -182,9 +183,9 @@ class Evaluate(Options):
         ),
     ] = Field(description='one line for each clip: {"clip": "vid1301", "caption": "a man is singing"}')
     dataset: DataSet
-    split: Split = Field(default="test", description="the clips that the captions are of")
-    splits: str = Field(default="default", description="a split variant of the data set")
-    name: str | None = Field(default=None, alias="as", description="what the row is called; without it, as the file")
+    split: Split = option("test", "the clips that the captions are of")
+    splits: str = option("default", "a split variant of the data set")
+    name: str | None = option(None, "what the row is called; without it, as the file", alias="as")
 
 
 def evaluate(argv: Sequence[str]) -> int:

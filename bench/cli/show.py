@@ -11,6 +11,7 @@ from pydantic import Field
 from bench import __version__
 from bench.cli.answers import FAILED, WELL, name_of, print_json, print_text, say
 from bench.declare.options import AnyDataSet, Json, Options, Written, parse
+from bench.declare.settings import option
 from bench.errors import listing, many
 from bench.home import find_home
 from bench.pages.terminal import columns, wrapped
@@ -33,8 +34,8 @@ def version(argv: Sequence[str]) -> int:
 
 
 class List(Options):
-    what: Annotated[list[Literal["methods", "datasets", "features", "runs"]], Written(word="list")] = Field(
-        default=[], description="methods, datasets, features or runs; all four without a word"
+    what: Annotated[list[Literal["methods", "datasets", "features", "runs"]], Written(word="list")] = option(
+        [], "methods, datasets, features or runs; all four without a word"
     )
     as_json: Json = False
 
@@ -69,12 +70,10 @@ class Compare(Options):
         description="rows (recnet:local, external:my_model) or records (the first digits of a key, the folder of a cell)",
     )
     dataset: AnyDataSet = None
-    split: Split | None = Field(default=None, description="tells rows of one name apart")
-    protocol: Literal["standard", "paper"] | None = Field(default=None, description="tells rows of one name apart")
-    clips: int = Field(default=5, ge=0, description="clips shown that A wins most, and that A loses most")
-    seeds: Annotated[bool, Written(flag="--seeds")] = Field(
-        default=False, description="a record stands for all seeds of its settings"
-    )
+    split: Split | None = option(None, "tells rows of one name apart")
+    protocol: Literal["standard", "paper"] | None = option(None, "tells rows of one name apart")
+    clips: int = option(5, "clips shown that A wins most, and that A loses most", ge=0)
+    seeds: Annotated[bool, Written(flag="--seeds")] = option(False, "a record stands for all seeds of its settings")
     as_json: Json = False
 
 
@@ -137,9 +136,7 @@ def show(argv: Sequence[str]) -> int:
 
 class Export(Options):
     dataset: AnyDataSet = None
-    path: Annotated[str | None, Written("FILE.csv")] = Field(
-        default=None, description="where to write it; else the terminal"
-    )
+    path: Annotated[str | None, Written("FILE.csv")] = option(None, "where to write it; else the terminal")
 
 
 def export_csv(argv: Sequence[str]) -> int:
@@ -167,9 +164,7 @@ def export_csv(argv: Sequence[str]) -> int:
     return FAILED if bad else WELL
 
 
-MLFLOW = Field(
-    default=None, description="http://HOST:5000, sqlite:///FILE.db or another database; without it, this folder's own"
-)
+MLFLOW = option(None, "http://HOST:5000, sqlite:///FILE.db or another database; without it, this folder's own")
 
 
 class Sync(Options):
@@ -203,7 +198,7 @@ def mlflow_sync(argv: Sequence[str]) -> int:
 
 
 class Ui(Options):
-    port: int = Field(default=5000, ge=0, le=65535, description="of 127.0.0.1")
+    port: int = option(5000, "of 127.0.0.1", ge=0, le=65535)
     mlflow: Annotated[str | None, Written("URI")] = MLFLOW
 
 

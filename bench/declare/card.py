@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from bench import BenchError
-from bench.declare.settings import Model, Search, Strict, Text, Train
+from bench.declare.settings import Model, Search, Strict, Text, Train, option
 from bench.declare.validation import from_pydantic
 from bench.errors import did_you_mean, listing, unknown
 
@@ -34,14 +34,10 @@ class Streams(Strict):
 class Resources(Strict):
     """What one cell asks of a node."""
 
-    cpus: float = Field(default=1, ge=0, description="processors that a cell asks for, in place of its card")
-    gpus: float = Field(
-        default=0, ge=0, description="GPUs: a share that divides one, such as 0.5 or 0.25, or whole ones"
-    )
-    gpu_memory: float | None = Field(
-        default=None, gt=0, description="GiB of GPU memory; its share of the GPU then holds as much"
-    )
-    accelerator_type: str | None = Field(default=None, description="the kind of GPU by Ray's name, such as H100")
+    cpus: float = option(1, "processors that a cell asks for, in place of its card", ge=0)
+    gpus: float = option(0, "GPUs: a share that divides one, such as 0.5 or 0.25, or whole ones", ge=0)
+    gpu_memory: float | None = option(None, "GiB of GPU memory; its share of the GPU then holds as much", gt=0)
+    accelerator_type: str | None = option(None, "the kind of GPU by Ray's name, such as H100")
 
     @field_validator("gpus")
     @classmethod

@@ -15,6 +15,11 @@ ADDED = "added"
 it differs from its default, so that cells keep the keys that they had before it came. Such a default stays what it is."""
 
 
+def option(default: Any, description: str, **limits: Any) -> Any:
+    """A field of a model with its default, what help says of it, and its limits as pydantic names them."""
+    return Field(default=default, description=description, **limits)
+
+
 class Strict(BaseModel):
     """A model that refuses unknown keys, infinite numbers and silent conversions from text to numbers."""
 
@@ -24,74 +29,57 @@ class Strict(BaseModel):
 class Train(Strict):
     """How a method trains. Weights, losses and decoding are float32 with either `precision`."""
 
-    epochs: int = Field(
-        default=10, ge=1, description="passes over the training captions: the budget of all phases together"
+    epochs: int = option(10, "passes over the training captions: the budget of all phases together", ge=1)
+    captions: int = option(64, "captions of a batch", ge=1)
+    captions_per_clip: int = option(4, "captions of one clip that stand in a batch together", ge=1)
+    accumulate: int | None = option(None, "step the optimizer once so many captions have added gradients", ge=1)
+    learning_rate: float = option(5e-4, "of all phases, unless a card says otherwise", gt=0)
+    optimizer: Literal["adam", "adamw", "adadelta", "sgd"] = option("adam", "what steps the weights")
+    clip: float | None = option(5.0, "the most that gradients may be", gt=0)
+    clip_by: Literal["norm", "value"] = option("norm", "whether `clip` bounds their norm or each of them")
+    patience: int | None = option(None, "end a phase after so many epochs without a better one", ge=1)
+    weight_decay: float = option(0.0, "of the optimizer", ge=0)
+    scheduled_sampling: float = option(0.0, "share of words read from the method's own output", ge=0, le=1)
+    data_fraction: float = option(1.0, "share of the training clips that is used", gt=0, le=1)
+    decay: Annotated[float | None, ADDED] = option(
+        None, "multiply the learning rates of a phase by this every `decay_every` of its epochs", gt=0, le=1
     )
-    captions: int = Field(default=64, ge=1, description="captions of a batch")
-    captions_per_clip: int = Field(default=4, ge=1, description="captions of one clip that stand in a batch together")
-    accumulate: int | None = Field(
-        default=None, ge=1, description="step the optimizer once so many captions have added gradients"
-    )
-    learning_rate: float = Field(default=5e-4, gt=0, description="of all phases, unless a card says otherwise")
-    optimizer: Literal["adam", "adamw", "adadelta", "sgd"] = Field(default="adam", description="what steps the weights")
-    clip: float | None = Field(default=5.0, gt=0, description="the most that gradients may be")
-    clip_by: Literal["norm", "value"] = Field(
-        default="norm", description="whether `clip` bounds their norm or each of them"
-    )
-    patience: int | None = Field(
-        default=None, ge=1, description="end a phase after so many epochs without a better one"
-    )
-    weight_decay: float = Field(default=0.0, ge=0, description="of the optimizer")
-    scheduled_sampling: float = Field(
-        default=0.0, ge=0, le=1, description="share of words read from the method's own output"
-    )
-    data_fraction: float = Field(default=1.0, gt=0, le=1, description="share of the training clips that is used")
-    decay: Annotated[float | None, ADDED] = Field(
-        default=None,
-        gt=0,
-        le=1,
-        description="multiply the learning rates of a phase by this every `decay_every` of its epochs",
-    )
-    decay_every: Annotated[int, ADDED] = Field(default=1, ge=1, description="epochs between two steps of `decay`")
-    precision: Annotated[Literal["float32", "bfloat16"], ADDED] = Field(
-        default="float32", description="numbers in which the products of a training step are made"
+    decay_every: Annotated[int, ADDED] = option(1, "epochs between two steps of `decay`", ge=1)
+    precision: Annotated[Literal["float32", "bfloat16"], ADDED] = option(
+        "float32", "numbers in which the products of a training step are made"
     )
 
 
 class Model(Strict):
     """Sizes shared by all methods whose cards mark them `shared`; their defaults stand in the cards."""
 
-    width: int | None = Field(default=None, ge=1, description="hidden units")
-    embedding: int | None = Field(default=None, ge=1, description="numbers of a word's vector")
-    attention: int | None = Field(default=None, ge=1, description="units of attention")
-    dropout: float | None = Field(default=None, ge=0, lt=1, description="share of units left out in training")
-    normalise: bool | None = Field(default=None, description="whether features are normalised first")
+    width: int | None = option(None, "hidden units", ge=1)
+    embedding: int | None = option(None, "numbers of a word's vector", ge=1)
+    attention: int | None = option(None, "units of attention", ge=1)
+    dropout: float | None = option(None, "share of units left out in training", ge=0, lt=1)
+    normalise: bool | None = option(None, "whether features are normalised first")
 
 
 class Decoding(Strict):
     """How a clip is decoded."""
 
-    beam: int = Field(default=5, ge=1, description="captions that are followed at once")
-    max_words: int = Field(default=30, ge=1, description="the longest caption")
-    length_rule: Literal["none", "mean", "gnmt"] = Field(
-        default="none", description="how captions of other lengths are ranked"
-    )
+    beam: int = option(5, "captions that are followed at once", ge=1)
+    max_words: int = option(30, "the longest caption", ge=1)
+    length_rule: Literal["none", "mean", "gnmt"] = option("none", "how captions of other lengths are ranked")
 
 
 class Search(Decoding):
     """How captions are decoded: the fields of `bench.method.Search`."""
 
-    clips: int = Field(default=64, ge=1, description="clips that are decoded at once")
+    clips: int = option(64, "clips that are decoded at once", ge=1)
 
 
 class Text(Strict):
     """How captions become training tokens."""
 
-    tokenizer: Literal["strip", "ptb", "treebank"] = Field(
-        default="strip", description="how captions are cut into words"
-    )
-    min_count: int = Field(default=1, ge=1, description="words that are rarer become unknown")
-    max_words: int = Field(default=30, ge=1, description="the longest caption that is learned from")
+    tokenizer: Literal["strip", "ptb", "treebank"] = option("strip", "how captions are cut into words")
+    min_count: int = option(1, "words that are rarer become unknown", ge=1)
+    max_words: int = option(30, "the longest caption that is learned from", ge=1)
 
 
 GROUPS: dict[str, type[Strict]] = {"train": Train, "model": Model, "search": Search, "text": Text}

@@ -16,7 +16,7 @@ from bench.declare.losses import lent_settings
 from bench.declare.options import DataSet, Options, Written, field_of, flagged, flags, keys
 from bench.declare.options import read as read_options
 from bench.declare.registry import MethodEntry, find_methods, method_entry
-from bench.declare.settings import GROUPS, Model, Search, Text, Train
+from bench.declare.settings import GROUPS, Model, Search, Text, Train, option
 from bench.errors import listing, unknown
 
 ADDRESS = re.compile(r"local|auto|[A-Za-z0-9_.-]+:[0-9]+")
@@ -27,30 +27,19 @@ LARGEST_SEED = 2**32 - 1  # what every generator of random numbers takes
 class Running(Options):
     """How cells are run, whatever they are: what `bench run`, `plan`, `tune` and `reproduce` share."""
 
-    seeds: Annotated[list[int], Written("[0,1,2]")] = Field(
-        default=[0], min_length=1, description="one cell per row and seed"
+    seeds: Annotated[list[int], Written("[0,1,2]")] = option([0], "one cell per row and seed", min_length=1)
+    executor: Literal["ray", "inline"] = option("ray", "workers of Ray, or inline: in this process, for debugging")
+    address: Annotated[str, Written("local|auto|HOST:PORT")] = option(
+        "local", "a Ray of this command's own, or a cluster (deploy/README.md)", alias="executor.address"
     )
-    executor: Literal["ray", "inline"] = Field(
-        default="ray", description="workers of Ray, or inline: in this process, for debugging"
-    )
-    address: Annotated[str, Written("local|auto|HOST:PORT")] = Field(
-        default="local",
-        alias="executor.address",
-        description="a Ray of this command's own, or a cluster (deploy/README.md)",
-    )
-    max_concurrent: int | None = Field(default=None, ge=1, description="at most so many cells at once")
+    max_concurrent: int | None = option(None, "at most so many cells at once", ge=1)
     resources: Resources = Resources()
-    threads: int = Field(default=1, ge=1, description="processors of one cell")
-    device: Annotated[str, Written("auto|cpu|cuda|cuda:N")] = Field(
-        default="auto", description="what a cell computes on"
+    threads: int = option(1, "processors of one cell", ge=1)
+    device: Annotated[str, Written("auto|cpu|cuda|cuda:N")] = option("auto", "what a cell computes on")
+    mlflow: Annotated[str | None, Written("URI")] = option(
+        None, "http://HOST:5000, sqlite:///FILE.db or another database in place of this folder's; or off"
     )
-    mlflow: Annotated[str | None, Written("URI")] = Field(
-        default=None,
-        description="http://HOST:5000, sqlite:///FILE.db or another database in place of this folder's; or off",
-    )
-    retry_failed: Annotated[bool, Written(flag="--retry-failed")] = Field(
-        default=False, description="run failed cells again"
-    )
+    retry_failed: Annotated[bool, Written(flag="--retry-failed")] = option(False, "run failed cells again")
 
     @field_validator("seeds")
     @classmethod
@@ -91,22 +80,18 @@ class Question(Options):
         min_length=1, description="methods: their default, a named or all variants", examples=["salstm"]
     )
     dataset: DataSet
-    split: Literal["val", "test"] = Field(default="test", description="the clips that are reported")
-    splits: str = Field(
-        default="default", description="a split variant of the data set (protocol=paper: its variant `paper`, if any)"
+    split: Literal["val", "test"] = option("test", "the clips that are reported")
+    splits: str = option("default", "a split variant of the data set (protocol=paper: its variant `paper`, if any)")
+    subset: Annotated[tuple[int, int, int] | None, Written("300/50/150")] = option(
+        None, "the first clips of train, val and test"
     )
-    subset: Annotated[tuple[int, int, int] | None, Written("300/50/150")] = Field(
-        default=None, description="the first clips of train, val and test"
+    streams: Annotated[list[str] | None, Written("[frames]")] = option(
+        None, "leave out the other streams that a method could use"
     )
-    streams: Annotated[list[str] | None, Written("[frames]")] = Field(
-        default=None, description="leave out the other streams that a method could use"
-    )
-    protocol: Literal["standard", "paper"] = Field(
-        default="standard", description="all else equal, or the printed setting"
-    )
-    loss: str = Field(
-        default=PLAIN_LOSS,
-        description="or the loss of a paper, for every method that takes one: information (of hail, with its hail.lambda and "
+    protocol: Literal["standard", "paper"] = option("standard", "all else equal, or the printed setting")
+    loss: str = option(
+        PLAIN_LOSS,
+        "or the loss of a paper, for every method that takes one: information (of hail, with its hail.lambda and "
         "hail.gamma), discrepant (of glrg: glrg.seed_weight, glrg.weight_scale)",
     )
     train: Train = Train()

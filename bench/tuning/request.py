@@ -13,6 +13,7 @@ from bench.declare.grammar import Value
 from bench.declare.options import Options, Written, keys
 from bench.declare.options import read as read_options
 from bench.declare.registry import find_methods, method_entry
+from bench.declare.settings import option
 from bench.errors import listing, unknown
 from bench.plan.request import RunSpec, read, written
 
@@ -21,21 +22,21 @@ class How(Options):
     """How to search; searches that differ in it, but for what is excluded, are different ones. The bare key `search` is the way
     to search, and `search.beam` stays decoding's."""
 
-    search: Literal["grid", "random", "optuna"] = Field(
-        default="grid", description='where points come from; optuna needs pip install "captionbench[optuna]"'
+    search: Literal["grid", "random", "optuna"] = option(
+        "grid", 'where points come from; optuna needs pip install "captionbench[optuna]"'
     )
-    scheduler: Literal["fifo", "asha"] = Field(
-        default="fifo",
-        description="fifo: every trial has its whole budget; asha: the worse half of those that came so far is stopped at a "
+    scheduler: Literal["fifo", "asha"] = option(
+        "fifo",
+        "fifo: every trial has its whole budget; asha: the worse half of those that came so far is stopped at a "
         "quarter, a half and all of the way through the last phase",
     )
-    trials: int | None = Field(default=None, ge=1, description="points for each row; without it, the whole grid")
-    seed: int = Field(default=0, ge=0, alias="tune_seed", description="draws the points, and trains the trials")
-    storage: Annotated[str | None, Written("FOLDER|URL")] = Field(
-        default=None,
-        exclude=True,
-        description="where the state of the search goes, with copies of its trials' resume states: an absolute path that all "
+    trials: int | None = option(None, "points for each row; without it, the whole grid", ge=1)
+    seed: int = option(0, "draws the points, and trains the trials", ge=0, alias="tune_seed")
+    storage: Annotated[str | None, Written("FOLDER|URL")] = option(
+        None,
+        "where the state of the search goes, with copies of its trials' resume states: an absolute path that all "
         "nodes share, file:// or s3://bucket/folder; without it, below .bench",
+        exclude=True,
     )
     space: Annotated[dict[str, Any], Written(apart=True)] = Field(
         default_factory=dict,
