@@ -36,6 +36,7 @@ from bench.reports.study import Pair, Study, study
 from bench.reports.verdicts import spread
 from bench.reproduction import answers as asked
 from bench.reproduction.targets import FOLDER
+from bench.run import prepare, runner
 
 NAME = "ideas"
 PAGE = f"{FOLDER}/{NAME}"
@@ -93,17 +94,14 @@ def requests(
 
 def run(word: str, base: Running, home: Home, entries: dict[str, MethodEntry]) -> int:
     """Run the cells of the comparisons that are missing and write down what answers them; returns the exit status."""
-    from bench.run.prepare import prepare  # imported late: pages are written without the room that runs cells
-    from bench.run.runner import run as run_cells
-
     declared = study()
     names = chosen(word, declared)
     wanted = [(name, side, spec) for name in names for side, spec in requests(declared, name, base, entries)]
     streams = {stream for name in names for stream in declared.pairs[name].streams}
-    prepare(dataset(declared.dataset), home, None, streams)
+    prepare.prepare(dataset(declared.dataset), home, None, streams)
     its = [cells(spec, home, entries) for _, _, spec in wanted]
     unique = {cell.key: cell for some in its for cell in some}
-    status = run_cells(list(unique.values()), home, wanted[0][2])
+    status = runner.run(list(unique.values()), home, wanted[0][2])
     for name in names:
         keys = {
             side: [asked.place_of(cell) for cell in some]

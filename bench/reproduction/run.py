@@ -16,6 +16,7 @@ from bench.reproduction import answers as asked
 from bench.reproduction.declaration import DeclaredCell, Part, Reproduction
 from bench.reproduction.edition import Edition, edition, request
 from bench.reproduction.targets import drawings_of
+from bench.run import prepare, runner
 
 WELL, FAILED, USAGE = 0, 1, 2
 
@@ -126,28 +127,24 @@ def _drawable(
 
 def _prepared(name: str, wanted: Sequence[Wanted], home: Home, entries: dict[str, MethodEntry]) -> list[list[Cell]]:
     """The cells of each request on one data set, once its streams are in the cache."""
-    from bench.run.prepare import prepare, refuse_empty_splits
-
     definition, subset = dataset(name), wanted[0].spec.subset
     configs = [cell.config for one in wanted for cell in requested(one.spec, home, entries)]
     for splits, split in dict.fromkeys((config["splits"], config["split"]) for config in configs):
-        refuse_empty_splits(definition, home, splits, subset, split)
-    prepare(definition, home, subset, {stream for config in configs for stream in config["streams"]})
+        prepare.refuse_empty_splits(definition, home, splits, subset, split)
+    prepare.prepare(definition, home, subset, {stream for config in configs for stream in config["streams"]})
     return [cells(one.spec, home, entries) for one in wanted]
 
 
 def _run_cells(its: Sequence[Sequence[Cell]], home: Home, base: Running, begun: float) -> int:
-    from bench.run.runner import run as run_cells
-
     unique = {cell.key: cell for some in its for cell in some}
-    return run_cells(list(unique.values()), home, base, begun=begun)
+    return runner.run(list(unique.values()), home, base, begun=begun)
 
 
 def _trace(one: Reproduction, slug: str, home: Home, made: Plan) -> None:
     """Leave what the figures of a section draw and the records do not hold."""
     if not any(drawn.figure for drawn in one.target.draw):
         return
-    from bench.reproduction.tracing import TRACES
+    from bench.reproduction.tracing import TRACES  # imported late: torch takes long
 
     section = asked.read(home, one.full).sections[slug]
     for figure, drawing in drawings_of(one, slug, section, home):
