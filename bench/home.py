@@ -47,8 +47,8 @@ class Home:
     @property
     def node_cache(self) -> Path | None:
         """Where this node keeps copies of feature caches of its own: `BENCH_NODE_CACHE`, as its shell has it; None for none."""
-        told = os.environ.get("BENCH_NODE_CACHE")
-        return Path(told).expanduser().resolve() if told else None
+        moved = os.environ.get("BENCH_NODE_CACHE")
+        return Path(moved).expanduser().resolve() if moved else None
 
     @property
     def data(self) -> Path:
@@ -63,9 +63,9 @@ class Home:
 
 def find_home(start: Path | None = None) -> Home:
     """Return the home that `start` (default: the current folder) belongs to. `BENCH_HOME` overrides the search."""
-    told = os.environ.get("BENCH_HOME")
-    if told:
-        return Home(Path(told).expanduser().resolve())
+    moved = os.environ.get("BENCH_HOME")
+    if moved:
+        return Home(Path(moved).expanduser().resolve())
     start = (start or Path.cwd()).resolve()
     for folder in (start, *start.parents):
         if (folder / "bench.toml").is_file() or is_checkout(folder):

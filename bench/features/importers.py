@@ -22,9 +22,9 @@ from bench.features.names import SHIFTS, Rename, by_name, by_shift, by_table, hi
 from bench.features.sidecar import (
     cache_path,
     canonical,
+    named_by_command,
     read_sidecar,
     sidecar_path,
-    was_told,
     write_sidecar,
 )
 from bench.features.video import choose_frames
@@ -149,7 +149,7 @@ def source_ids(definition: DatasetDefinition, stream: str, home: Home) -> tuple[
     the source has no ids and none are listed.
     """
     path = cache_path(home, definition.name, stream)
-    if was_told(path):
+    if named_by_command(path):
         with Cache(path) as cache:
             return cache.ids
     recipe = Recipe.of(definition, stream, home)
@@ -168,14 +168,14 @@ def import_stream(
     home: Home,
     corpus_ids: Sequence[str],
     *,
-    told: bool = False,
+    by_command: bool = False,
 ) -> Path:
     """Make the cache of one stream, unless it is up to date, and return its path.
 
     `corpus_ids` are all clips of the data set: each must have features; features of other clips are counted in the
     sidecar and left out. What the source looked like stands in the sidecar under `source.seen`. A cache is up to date
     when sources (path, size, time) and options are those of the sidecar and it holds all clips; a cache whose source
-    is gone is used as it is. `told` says that a command named the source, not the definition. Raises BenchError naming clips
+    is gone is used as it is. `by_command`: a command named the source, not the definition. Raises BenchError naming clips
     and the next command.
     """
     recipe = Recipe.of(definition, stream_name, home)
@@ -188,7 +188,7 @@ def import_stream(
         places, unused = _places(recipe, source, corpus_ids)
         shape, timed = _shape(recipe, source, places)
         about = {"request": request, "seen": source.description, "without_captions": unused}
-        about |= {"told": True} if told else {}
+        about |= {"told": True} if by_command else {}
         _write(recipe, source, places, shape, timed, target, about)
     finally:
         source.close()

@@ -93,7 +93,7 @@ def read_sidecar(path: Path | str) -> dict[str, Any]:
     return found
 
 
-def was_told(path: Path | str) -> bool:
+def named_by_command(path: Path | str) -> bool:
     """Whether a command named what the cache at `path` was made from, and not the data set's definition."""
     try:
         return bool(read_sidecar(path)["source"].get("told"))

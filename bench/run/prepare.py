@@ -11,7 +11,7 @@ from bench.cell.job import keep_freed
 from bench.data.corpus import all_clips, load_corpus
 from bench.declare.dataset import DatasetDefinition, StreamSource
 from bench.features.shapes import write_streams
-from bench.features.sidecar import cache_path, read_sidecar, was_told
+from bench.features.sidecar import cache_path, named_by_command, read_sidecar
 from bench.home import Home
 from bench.run.display import Countdown
 
@@ -47,7 +47,7 @@ def prepare(
     for name in streams:
         source = definition.streams[name]
         path = cache_path(home, definition.name, name)
-        if path.is_file() and (source.source is None or (was_told(path) and not again)):
+        if path.is_file() and (source.source is None or (named_by_command(path) and not again)):
             pass  # made by a command, perhaps from another place than the definition's: used as it is
         elif source.videos is not None:
             path, failed = extract(definition, name, home)
@@ -87,7 +87,7 @@ def refuse_replacing(definition: DatasetDefinition, streams: Collection[str], ho
     """Raise BenchError where a cache that a command has made would have to make room for what the definition names."""
     for name in streams:
         source, path = definition.streams[name].source, cache_path(home, definition.name, name)
-        if source is not None and was_told(path) and definition.resolve(source, home).exists():
+        if source is not None and named_by_command(path) and definition.resolve(source, home).exists():
             made = read_sidecar(path)["encoder"].get("name", "an encoder that is not known")
             raise BenchError(
                 f"{path} holds features by {made} that a command has made, and {definition.path} names others ({source}): "
@@ -120,7 +120,7 @@ def import_from(
             )
     streams = {**definition.streams, stream: StreamSource(**own)}
     clips, _ = all_clips(definition, home)
-    path = import_stream(definition.model_copy(update={"streams": streams}), stream, home, list(clips), told=True)
+    path = import_stream(definition.model_copy(update={"streams": streams}), stream, home, list(clips), by_command=True)
     seen = read_sidecar(path)["source"]["seen"]
     return f"{definition.name}: {seen}\n{definition.name}: stream {stream} is in {path}{undeclared(definition, stream)}"
 

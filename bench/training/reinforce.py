@@ -162,12 +162,12 @@ def reinforce_phase(
         losses_BW = word_losses(captioner, forced, NEVER)
         advantage_B = torch.as_tensor(rewards - bases, dtype=losses_BW.dtype, device=losses_BW.device)
         value = policy_loss(losses_BW, advantage_B)
-        told = {"reward": _mean(rewards), "baseline": _mean(bases)}
+        means = {"reward": _mean(rewards), "baseline": _mean(bases)}
         if beside is None:
-            return {"loss": value, **told}
+            return {"loss": value, **means}
         more = beside(sampled.batch, forced)
         extra = more.pop("loss")
-        return {"loss": value + extra, **told, **more}
+        return {"loss": value + extra, **means, **more}
 
     return Phase(name, loss, module if module is not None else captioner, run.shares[name], train or {})
 
