@@ -53,3 +53,8 @@ def first_line(error: BaseException) -> str:
 def many(number: int, one: str, more: str | None = None) -> str:
     """A number with its noun: `1 clip`, `1,970 clips`, `2 copies`."""
     return f"{number:,} {one if number == 1 else more or one + 's'}"
+
+
+def sizes(shape: Iterable[int]) -> str:
+    """A shape in a sentence: `28x1536`."""
+    return "x".join(map(str, shape))

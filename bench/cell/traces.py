@@ -9,6 +9,7 @@ from typing import Any
 
 from bench.disk.whole import write_atomically
 from bench.method import Caption
+from bench.records.figure_data import spread
 
 TRACES = "looks.json"
 ALTERNATIVES = "alternatives.jsonl"
@@ -40,9 +41,3 @@ def _short(value: Any) -> Any:
     if isinstance(value, float):
         return round(value, DIGITS)
     return [_short(part) for part in value] if isinstance(value, list | tuple) else value
-
-
-def spread(length: int, count: int) -> list[int]:
-    """At most `count` of `length` places, equally spaced, the first and the last among them."""
-    count = min(count, length)
-    return sorted({round(place * (length - 1) / max(count - 1, 1)) for place in range(count)})

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from bench import BenchError
-from bench.errors import first_line
+from bench.errors import first_line, sizes
 from bench.features.backends import need_timm, need_torchvision
 from bench.features.specs import Preprocessing, Spec, spec_of
 from bench.features.weights import WORDS, fill, find_file
@@ -46,7 +46,7 @@ class Encoder(nn.Module):
         given = tuple(frames_NCYX.shape[1:])
         if given != wanted:
             raise BenchError(
-                f"the pixels are {_times(given)}, but encoder {self.spec.name} reads {_times(wanted)}: extract them for "
+                f"the pixels are {sizes(given)}, but encoder {self.spec.name} reads {sizes(wanted)}: extract them for "
                 f"it, `bench features extract dataset=.. stream=pixels encoder={self.spec.name}`"
             )
         numbers = _scaled(frames_NCYX, self.spec.preprocessing, next(self.network.parameters()).dtype)
@@ -171,10 +171,6 @@ def load_weights(network: nn.Module, path: Path, spec: Spec) -> None:
     head = getattr(network, "pretrained_cfg", {}).get("classifier") or ()
     heads = spec.heads or tuple(f"{name}." for name in ([head] if isinstance(head, str) else head))
     fill(network, path, spec.name, heads)
-
-
-def _times(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape))
 
 
 class C3D(nn.Module):

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from bench import BenchError
 from bench.disk.digests import file_digest
+from bench.errors import sizes
 from bench.features.contents import unfit
 from bench.features.extract import Extractor
 from bench.features.extraction import PIXELS, Extraction, as_recorded, kind_of
@@ -70,8 +71,8 @@ class VideoStreams:
         shorter = timed and values.ndim == len(shape) and 1 <= len(values) < shape[0]
         if values.shape != ((len(values), *shape[1:]) if shorter else shape):
             raise BenchError(
-                f"stream {stream} of {video.name} comes out as {_times(values.shape)}, but the method was trained on "
-                f"{_times(shape)}: another encoder made those features, name it with encoder=NAME"
+                f"stream {stream} of {video.name} comes out as {sizes(values.shape)}, but the method was trained on "
+                f"{sizes(shape)}: another encoder made those features, name it with encoder=NAME"
             )
         reason = unfit(values, "uint8" if values.dtype == np.uint8 else "float16")
         if reason:
@@ -89,7 +90,7 @@ class VideoStreams:
             )
         if not recorded and not given:
             raise BenchError(
-                f"nothing says which encoder made the stream {stream} ({_times(info.shape)}) that the method was trained on: "
+                f"nothing says which encoder made the stream {stream} ({sizes(info.shape)}) that the method was trained on: "
                 f"its features were imported without a name; say encoder=NAME, and weights=FILE where the encoder has none "
                 f"of its own"
             )
@@ -220,7 +221,3 @@ class VideoStreams:
 
 def _of(by_stream: ByStream, stream: str) -> str:
     return by_stream.get(stream, by_stream.get("", ""))
-
-
-def _times(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape))

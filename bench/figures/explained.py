@@ -15,7 +15,7 @@ from bench.figures.grids import WORD, label_width, words_by_frames
 from bench.figures.masks import masks, regions
 from bench.figures.strips import LEFT, ROOM, Captions, Frame, key_strip, quoted
 from bench.pages.document import Picture
-from bench.records.figure_data import Shown
+from bench.records.figure_data import Shown, spread
 
 ACROSS = 7  # frames of a strip
 REGION_FRAMES = 5
@@ -48,7 +48,7 @@ def explained(clip: Shown, captions: Captions, words: Sequence[str], traces: Map
 
 def _places(clip: Shown, count: int) -> list[int]:
     """At most `count` places of the clip's frames, equally spaced."""
-    return sorted({round(place) for place in np.linspace(0, len(clip.frames) - 1, min(count, len(clip.frames)))})
+    return spread(len(clip.frames), count)
 
 
 def _some(clip: Shown, count: int) -> list[Frame]:

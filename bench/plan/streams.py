@@ -10,7 +10,7 @@ from bench import BenchError
 from bench.declare.card import MethodCard
 from bench.declare.dataset import DatasetDefinition
 from bench.disk.digests import FileDigests
-from bench.errors import listing, unknown
+from bench.errors import listing, sizes, unknown
 from bench.features.sidecar import cache_path, read_sidecar, sidecar_path
 from bench.home import Home
 from bench.plan.request import RunSpec
@@ -129,11 +129,7 @@ def _check_shape(stream: str, shape: list[int], card: MethodCard, spec: RunSpec)
         printed = [paper.frames, *shape[1:]]
     if printed is not None and printed != shape:
         raise BenchError(
-            f"{card.name} under protocol=paper reads {stream} of shape {_times(printed)}, but {spec.dataset} has "
-            f"{_times(shape)}; name such features under streams.{stream} of the data set, then: "
+            f"{card.name} under protocol=paper reads {stream} of shape {sizes(printed)}, but {spec.dataset} has "
+            f"{sizes(shape)}; name such features under streams.{stream} of the data set, then: "
             f"bench features import dataset={spec.dataset} stream={stream}; or use protocol=standard"
         )
-
-
-def _times(shape: list[int]) -> str:
-    return "x".join(str(size) for size in shape)

@@ -120,3 +120,9 @@ def _frames(path: Path) -> dict[str, Frames]:
         return {}
     with np.load(path, allow_pickle=False) as file:
         return {name: file[name] for name in file.files}
+
+
+def spread(length: int, count: int) -> list[int]:
+    """At most `count` of `length` places, equally spaced, the first and the last among them."""
+    count = min(count, length)
+    return sorted({round(place * (length - 1) / max(count - 1, 1)) for place in range(count)})

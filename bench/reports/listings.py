@@ -13,7 +13,7 @@ from bench.declare.dataset import DatasetDefinition
 from bench.declare.plugins import import_error, is_plugin
 from bench.declare.registry import find_datasets, find_methods
 from bench.disk.locks import alive
-from bench.errors import listing
+from bench.errors import listing, sizes
 from bench.home import Home
 from bench.records.store import RECORD, BadRecord, all_records
 
@@ -139,7 +139,7 @@ def features(home: Home) -> Listing:
         if cache["error"]:
             rows.append((cache["dataset"], cache["stream"], "-", "-", "-", cache["error"]))
             continue
-        shape = "x".join(str(size) for size in cache["shape"])
+        shape = sizes(cache["shape"])
         mark = f"{cache['dtype']}, fingerprint {cache['fingerprint'][:12]}"
         rows.append((cache["dataset"], cache["stream"], shape, cache["clips"], f"{cache['bytes'] / 2**20:.1f}", mark))
     return Listing(facts, ("data set", "stream", "shape", "clips", "MiB", "remarks"), rows, ("clips", "MiB"))

@@ -24,12 +24,11 @@ from bench.data.source import Corpus
 from bench.data.text import tokenize_all
 from bench.declare.dataset import DatasetDefinition
 from bench.declare.registry import dataset, method_entry
-from bench.features.video import choose_frames
 from bench.figures.drawing import Drawing, Finished
 from bench.home import Home
 from bench.method import Caption
 from bench.records.clip_scores import SCORES, read_scores
-from bench.records.figure_data import Shown, Trace, asked, read_trace, write_trace
+from bench.records.figure_data import Shown, Trace, asked, read_trace, spread, write_trace
 from bench.records.store import PREDICTIONS, read_predictions
 
 DIMENSIONS = 2  # of a page
@@ -128,7 +127,7 @@ def _chosen(scene: _Scene, count: int) -> tuple[list[str], list[str], str]:
         raise BenchError(f"{cell.folder / SCORES} has no CIDEr by which clips could be chosen")
     scores = dict(zip(ids, by_metric["cider"].tolist(), strict=True))
     order = sorted(scores, key=lambda clip: (-scores[clip], clip))
-    places = _spread(len(order), count)
+    places = spread(len(order), count)
     made = [f"CIDEr-D {scores[order[place]]:.0f}, rank {place + 1} of {len(order)}" for place in places]
     return (
         [order[place] for place in places],
@@ -163,11 +162,6 @@ def _lengths(trained: Trained, clips: Sequence[str]) -> dict[str, int]:
     return dict.fromkeys(clips, 0) if mask_CT is None else dict(zip(clips, mask_CT.sum(1).tolist(), strict=True))
 
 
-def _spread(length: int, count: int) -> list[int]:
-    """At most `count` of `length` places, equally spaced, the first and the last among them."""
-    return sorted(set(choose_frames(length, min(count, length)).tolist()))
-
-
 # -- figures ---------------------------------------------------------------------------------------------------------------
 
 
@@ -180,7 +174,7 @@ def _qualitative(scene: _Scene) -> Found:
         captions = read_predictions(cell.folder / PREDICTIONS, scene.corpus.splits[scene.drawing.split])
         for clip in ids:
             made[clip][name] = {"caption": captions[clip]}
-    shown, why = _shown(scene, ids, made, lambda clip, length: _spread(length, scene.asked("frames", 6)))
+    shown, why = _shown(scene, ids, made, lambda clip, length: spread(length, scene.asked("frames", 6)))
     return {"chosen": chosen, "rule": rule, "pixels": why}, shown
 
 
@@ -231,7 +225,7 @@ def _frame_weights(scene: _Scene) -> Found:
 
 
 def _region_attention(scene: _Scene) -> Found:
-    return _looks(scene, list(scene.cells), lambda clip, length: _spread(length, scene.asked("frames", 6)))
+    return _looks(scene, list(scene.cells), lambda clip, length: spread(length, scene.asked("frames", 6)))
 
 
 def _made(caption: Caption, length: int) -> dict[str, Any]:
@@ -334,7 +328,7 @@ def _top_words(scene: _Scene) -> Found:
             order = np.argsort(-named, kind="stable")[: scene.asked("top", 8)].tolist()
             best[kind] = [[labels[kind][place], float(named[place])] for place in order]
         made[clip] = {name: {"scores": best}}
-    shown, why = _shown(scene, ids, made, lambda clip, length: _spread(length, scene.asked("frames", 6)))
+    shown, why = _shown(scene, ids, made, lambda clip, length: spread(length, scene.asked("frames", 6)))
     return {"rule": rule, "pixels": why}, shown
 
 

@@ -21,7 +21,7 @@ from PIL.Image import open as open_image
 from bench import BenchError
 from bench.cell.pixels import Pixels
 from bench.cell.scores import references
-from bench.cell.traces import SHOWN, TRACES, spread
+from bench.cell.traces import SHOWN, TRACES
 from bench.declare.registry import dataset
 from bench.figures.canvas import RED, WIDTH, place, short, style
 from bench.figures.curves import training
@@ -31,6 +31,7 @@ from bench.figures.strips import strip as draw_strip
 from bench.home import Home
 from bench.records.clip_scores import SCORES, read_scores
 from bench.records.curves import Row, read_curves
+from bench.records.figure_data import spread
 from bench.records.schema import Record
 from bench.records.store import PREDICTIONS, read_predictions
 
