@@ -128,7 +128,8 @@ class Workbench:
         path = self.work / "resume.pt"
         if not path.is_file():
             return None
-        saved = torch.load(path, map_location=self.device, weights_only=True)
+        # Not to the device: states of generators have to stay on the CPU, and weights are copied into place from there.
+        saved = torch.load(path, map_location="cpu", weights_only=True)
         harness = saved["harness"]
         self.captions, self.epochs, self._earlier = harness["captions"], harness["epochs"], harness["seconds"]
         self.waited = harness.get("waited", 0.0)

@@ -124,7 +124,7 @@ class _Loop:
     # -- state -----------------------------------------------------------------------------------------------------
 
     def resume(self) -> None:
-        """Go on from the state that an earlier try left, if there is one."""
+        """Go on from the state that an earlier try left, if there is one; its tensors may lie on another device."""
         state = self.run.load_state()
         if state is None:
             return
@@ -136,7 +136,7 @@ class _Loop:
                 self.optimizer.load_state_dict(state["optimizer"])
             parameters = dict(self.model.named_parameters())
             for name, value in state["gradients"].items():
-                parameters[name].grad = value
+                parameters[name].grad = value.to(parameters[name].device)
         _set_generators(state["generators"], self.run.device)
 
     def save(self) -> None:
@@ -296,6 +296,6 @@ def _generators(device: torch.device) -> dict[str, Tensor]:
 
 
 def _set_generators(state: Mapping[str, Tensor], device: torch.device) -> None:
-    torch.set_rng_state(state["cpu"])
+    torch.set_rng_state(state["cpu"])  # also the state of a GPU's generator lies on the CPU
     if "cuda" in state and device.type == "cuda":
         torch.cuda.set_rng_state(state["cuda"], device)
