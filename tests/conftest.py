@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +21,54 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let METEOR find a thousand paraphrases instead of five million, in this process and in those that tests start.
+
+    Reading them all takes nine seconds of a processor at each of dozens of starts. Tests that are about its scores ask for
+    `whole_meteor`.
+    """
+    from meteor_jar import PACKAGES, small_package
+
+    if PACKAGES not in os.environ:
+        place = tempfile.mkdtemp(prefix="bench-packages-")
+        config.add_cleanup(lambda: shutil.rmtree(place))
+        small_package(Path(place))
+        os.environ[PACKAGES] = place
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [place, os.environ.get("PYTHONPATH")]))
+    sys.path.insert(0, os.environ[PACKAGES])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Several workers: one of them has all the tests that share what is slow to make, and long ones are begun first."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    in_ray = {path.name for path in (ROOT / "tests").rglob("test_*.py") if "ray_session" in path.read_text("utf-8")}
+
+    class Together(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            """What the test shares with others: the Ray of `ray_session`, a method's cells, or the fixtures of its file."""
+            path, _, name = nodeid.partition("::")
+            if Path(path).name in in_ray:
+                return "ray"
+            return name.rpartition("-")[0] if path == "tests/test_conformance.py" else path
+
+    config.option.loadscopereorder = False
+    return Together(config, log)
+
+
+@pytest.fixture(scope="module")
+def whole_meteor() -> Iterator[None]:
+    """METEOR with all its paraphrases in this process."""
+    from meteor_jar import whole_jar
+
+    from bench.evaluation import meteor
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(meteor, "find_jar", lambda *_: whole_jar())
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -10,10 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from meteor_jar import whole_path
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "first-run.md").read_text(encoding="utf-8")
 COMMANDS = [shlex.split(line) for line in re.findall(r"^    \$ bench (.*)$", PAGE, re.M)]
+RUN = next(words for words in COMMANDS if words[0] == "run")
 SIZES = {
     "subset=200/40/60": "subset=24/6/8",
     "train.epochs=3": "train.epochs=1",
@@ -27,9 +29,12 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("BENCH_")}
     environment |= {"BENCH_HOME": str(home), "OMP_NUM_THREADS": "1"}
     outputs = []
-    for words in COMMANDS:
+    whole = environment | {"PYTHONPATH": whole_path()}
+    for number, words in enumerate(COMMANDS):
         command = [sys.executable, "-m", "bench", *(SIZES.get(word, word) for word in words)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, cwd=home)
+        # METEOR with all its paraphrases once: reading them takes longer than the whole command.
+        given = whole if number == COMMANDS.index(RUN) else environment
+        done = subprocess.run(command, env=given, capture_output=True, text=True, timeout=400, cwd=home)
         assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout[-1500:]}{done.stderr[-1500:]}"
         outputs.append(done.stdout)
     return outputs

@@ -21,7 +21,7 @@ import psutil
 import pytest
 from test_cluster import TOY
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 
 RAY = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block"]
 

@@ -30,7 +30,7 @@ def read(path: Path) -> Videos:
     }
 
 
-def test_scores_equal_the_loops(real_data: Path) -> None:
+def test_scores_equal_the_loops(real_data: Path, whole_meteor: None) -> None:
     """Every event is captioned with what was said of the next one of its video, so that some words are right."""
     val_1, val_2 = (read(real_data / "activitynet" / f"{name}.json") for name in ("val_1", "val_2"))
     odd = [video for video, events in val_1.items() if not "".join(text for _, _, text in events).isascii()]

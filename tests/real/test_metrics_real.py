@@ -51,7 +51,7 @@ def leave_out(captions: Captions) -> tuple[Captions, dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def meteors() -> Iterator[tuple[Scorer, Meteor]]:
+def meteors(whole_meteor: None) -> Iterator[tuple[Scorer, Meteor]]:
     """Both METEORs, started once: each start reads five million paraphrases."""
     with Scorer() as scorer:
         yield scorer, Meteor()

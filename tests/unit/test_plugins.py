@@ -177,7 +177,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     place = tmp_path / "site"
     place.mkdir()
     monkeypatch.syspath_prepend(str(place))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(place), str(ROOT)]))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(place), os.environ["PYTHONPATH"], str(ROOT)]))
     before = set(sys.modules)
     yield place
     for name in set(sys.modules) - before:
@@ -308,7 +308,7 @@ class TestInstalledWheel:
 
     def bench(self, place: Path, *words: str) -> subprocess.CompletedProcess[str]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("BENCH_")}
-        environment |= {"PYTHONPATH": os.pathsep.join([str(place / "site"), str(ROOT)])}
+        environment |= {"PYTHONPATH": os.pathsep.join([str(place / "site"), os.environ["PYTHONPATH"], str(ROOT)])}
         environment |= {"BENCH_HOME": str(place / "home"), "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "bench", *words]
         return subprocess.run(command, cwd=place / "home", env=environment, capture_output=True, text=True, timeout=300)
