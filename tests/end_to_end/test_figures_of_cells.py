@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +13,7 @@ import numpy as np
 import pytest
 import yaml
 from drawn import Drawn, border_colours
+from front import bench
 
 from bench.cell.replay import last_states, load
 from bench.cli.main import main
@@ -363,11 +361,9 @@ def test_frames_of_released_clips_are_shown_on_request_alone(tmp_path: Path) -> 
     home = Home(tmp_path / "real")
     home.root.mkdir()
     write_corpus(home.root, ["frames"])
-    environment = {**os.environ, "BENCH_HOME": str(home.root), "OMP_NUM_THREADS": "1"}
     small = ["model.width=8", "model.embedding=8", "model.attention=8", "train.epochs=1"]
     words = ["run", "methods=salstm", "dataset=dataset.yaml", "executor=inline", "mlflow=off", *small]
-    command = [sys.executable, "-m", "bench", *words]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, cwd=home.root)
+    done = bench(home.root, *words)
     assert done.returncode == 0, done.stderr[-800:]
     (cell,) = named(home).values()
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from front import bench
 from servers import mlflow_server, postgresql
 
 from bench.conformance.workplace import write_corpus
@@ -24,29 +25,43 @@ from bench.tracking.stores import check_store
 pytestmark = pytest.mark.slow
 
 SMALL = ("model.width=12", "model.embedding=12", "dataset=dataset.yaml", "executor=inline")
-DRIVER = """
-import json, sys, time
+# Three commands that write at once, forked: what each of them would import takes longer than what it does. Each prints what it
+# had to say as a line of JSON.
+DRIVERS = """
+import json, os, sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from record_factory import record
 from bench.cell.job import Job
 from bench.tracking.background import open_tracking
+from bench.tracking.client import Tracker
 from bench.home import Home
 from bench.plan.cells import Cell
 
-uri, home, me = sys.argv[2], Home(Path(sys.argv[3])), int(sys.argv[4])
-said = []
-tracking = open_tracking(uri, home, "toy", f"bench run number {me}", said.append)
-for seed in range(3):  # seed 0 is the same cell for all drivers, the others are each driver's own
-    done = record(seed=seed and 100 * me + seed)
-    job = Job(done.key, "toy", str(home.root / f"none-{done.key}"), str(home.root), done.config)
-    tracking.start(job, Cell(done.config))
-    for epoch in range(5):
-        row = {"phase": "base", "epoch": epoch, "captions": epoch, "seconds": float(epoch), "name": "loss", "value": 1.0}
-        tracking.curves(job, [row])
-    tracking.finish(job, done)
-tracking.close(stopped=False)
-print(json.dumps(said))
+uri, home = sys.argv[2], Home(Path(sys.argv[3]))
+
+def drive(me):
+    said = []
+    tracking = open_tracking(uri, home, "toy", f"bench run number {me}", said.append)
+    for seed in range(3):  # seed 0 is the same cell for all drivers, the others are each driver's own
+        done = record(seed=seed and 100 * me + seed)
+        job = Job(done.key, "toy", str(home.root / f"none-{done.key}"), str(home.root), done.config)
+        tracking.start(job, Cell(done.config))
+        for epoch in range(5):
+            row = {"phase": "base", "epoch": epoch, "captions": epoch, "seconds": float(epoch), "name": "loss", "value": 1.0}
+            tracking.curves(job, [row])
+        tracking.finish(job, done)
+    tracking.close(stopped=False)
+    print(json.dumps(said), flush=True)
+
+children = []
+for me in (1, 2, 3):
+    child = os.fork()
+    if child == 0:
+        drive(me)
+        os._exit(0)
+    children.append(child)
+sys.exit(sum(os.waitpid(child, 0)[1] for child in children))
 """
 
 
@@ -61,13 +76,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("home")
     write_corpus(place, ["frames"])
     return place
-
-
-def bench(home: Path, *words: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "BENCH_HOME": str(home), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "bench", *words]
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(command, env=environment, cwd=home, **pipes)
 
 
 def runs_of(uri: str, home: Path, dataset: str) -> list[Any]:
@@ -91,13 +99,12 @@ def test_several_commands_at_once_and_a_server_that_goes_away(database: str, hom
     with mlflow_server(database, tmp_path / "server") as (uri, process):
         check_store(uri, Home(home))
         here = str(Path(__file__).resolve().parents[1] / "unit")
-        drivers = [
-            subprocess.Popen(
-                [sys.executable, "-c", DRIVER, here, uri, str(home), str(me)], stdout=subprocess.PIPE, text=True
-            )
-            for me in (1, 2, 3)
-        ]
-        assert [json.loads(driver.communicate(timeout=120)[0].splitlines()[-1]) for driver in drivers] == [[]] * 3
+        words = [sys.executable, "-c", DRIVERS, here, uri, str(home)]
+        drivers = subprocess.run(words, stdout=subprocess.PIPE, text=True, timeout=240, check=True)
+        said = [
+            line for line in drivers.stdout.splitlines() if line.startswith("[")
+        ]  # MLflow prints where its runs are seen
+        assert [json.loads(line) for line in said] == [[]] * 3
         runs = runs_of(uri, home, "toy")
         cells = [run for run in runs if "bench.key" in run.data.tags]
         assert len({run.data.tags["bench.key"] for run in cells}) == len(cells) == 7, "six of their own, one of all"
@@ -108,7 +115,15 @@ def test_several_commands_at_once_and_a_server_that_goes_away(database: str, hom
             assert len(client.get_metric_history(run.info.run_id, "base/loss")) == 5
 
         # A command whose server dies under it: the cell is trained and scored all the same.
-        command = bench(home, "run", "methods=mplstm", *SMALL, "train.epochs=300", f"mlflow={uri}")
+        words = ["run", "methods=mplstm", *SMALL, "train.epochs=300", f"mlflow={uri}"]
+        command = subprocess.Popen(
+            [sys.executable, "-m", "bench", *words],
+            env={**os.environ, "BENCH_HOME": str(home)},
+            cwd=home,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
         await_run(client, "tiny")
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -117,16 +132,14 @@ def test_several_commands_at_once_and_a_server_that_goes_away(database: str, hom
     assert [record.state for record in all_records(Home(home).results)] == ["done"]
 
     # With the server gone the next command stops before it starts anything, in a sentence.
-    command = bench(home, "run", "methods=salstm", *SMALL, f"mlflow={uri}")
-    told, _ = command.communicate(timeout=120)
-    assert command.returncode == 2 and "does not answer" in told and "Traceback" not in told, told
+    done = bench(home, "run", "methods=salstm", *SMALL, f"mlflow={uri}")
+    assert done.returncode == 2 and "does not answer" in done.stderr and "Traceback" not in done.stderr, done
     assert [record.method for record in all_records(Home(home).results)] == ["mplstm"]
 
     # When it is back, what it missed is written from the record, into the run that was begun.
     with mlflow_server(database, tmp_path / "server") as (uri, _):
-        command = bench(home, "mlflow", "sync", f"mlflow={uri}", "dataset=dataset.yaml")
-        told, _ = command.communicate(timeout=120)
-        assert command.returncode == 0 and "1 written" in told, told
+        done = bench(home, "mlflow", "sync", f"mlflow={uri}", "dataset=dataset.yaml")
+        assert done.returncode == 0 and "1 written" in done.stdout, done
         runs = runs_of(uri, home, "tiny")
         (cell,) = [run for run in runs if "bench.key" in run.data.tags]
         (parent,) = [run for run in runs if run is not cell]

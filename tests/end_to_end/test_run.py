@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from front import Answer, bench
 
 from bench.conformance.workplace import write_corpus
 from bench.home import Home
 from bench.records.store import all_records
+from bench.tracking.client import Tracker
 
 SMALL = ["model.width=16", "model.embedding=12", "model.attention=8"]
-
-
-def bench(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "BENCH_HOME": str(home), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "bench", *words]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, cwd=home)
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +25,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def first(home: Path) -> subprocess.CompletedProcess[str]:
+def first(home: Path, ray_session: None) -> Answer:
     return bench(home, "run", "methods=salstm,recnet:global,glrg", "dataset=dataset.yaml", *SMALL)
 
 
-def test_three_methods_end_in_scored_records(home: Path, first: subprocess.CompletedProcess[str]) -> None:
+def test_three_methods_end_in_scored_records(home: Path, first: Answer) -> None:
     assert first.returncode == 0, first.stdout[-1500:] + first.stderr[-1500:]
     records = all_records(Home(home).results)
     assert sorted(record.method for record in records) == ["glrg", "glrg", "recnet", "salstm"], (
@@ -48,7 +42,7 @@ def test_three_methods_end_in_scored_records(home: Path, first: subprocess.Compl
         assert record.selection is not None and record.selection.metric == "val_cider_tokens"
 
 
-def test_cells_ran_in_worker_processes(home: Path, first: subprocess.CompletedProcess[str]) -> None:
+def test_cells_ran_in_worker_processes(home: Path, first: Answer) -> None:
     """The PID that each cell noted is neither this process nor the driver, and two cells ran side by side."""
     told = [json.loads(path.read_text()) for path in home.glob("results/*/*/*/work/progress.json")]
     assert len(told) == 4
@@ -56,25 +50,18 @@ def test_cells_ran_in_worker_processes(home: Path, first: subprocess.CompletedPr
     assert "\x1b[" not in first.stdout, "no escape codes off a terminal"
 
 
-def test_page_and_tracking_know_the_cells(home: Path, first: subprocess.CompletedProcess[str]) -> None:
+def test_page_and_tracking_know_the_cells(home: Path, first: Answer) -> None:
     page = (home / "leaderboards" / "tiny.md").read_text(encoding="utf-8")
     for record in all_records(Home(home).results):
         assert record.key in page
-    code = (
-        "import mlflow, sys\n"
-        "mlflow.set_tracking_uri(sys.argv[1])\n"
-        "runs = mlflow.search_runs(experiment_names=['bench/tiny', 'tiny'], output_format='list')\n"
-        "print(len([r for r in runs if r.data.tags.get('bench.key')]), len([r for r in runs if r.info.status == 'FINISHED']))"
-    )
-    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
-    uri = Home(home).mlflow_uri
-    done = subprocess.run(
-        [sys.executable, "-c", code, uri], capture_output=True, text=True, env=environment, timeout=120
-    )
-    assert done.stdout.split() == ["4", "7"], done.stderr[-800:]  # four cells below three parents, one for each method
+    client = Tracker(Home(home).mlflow_uri, Home(home))._client
+    found = [client.get_experiment_by_name(name) for name in ("bench/tiny", "tiny")]
+    runs = client.search_runs([one.experiment_id for one in found if one])
+    assert len(runs) == len([run for run in runs if run.info.status == "FINISHED"]) == 7
+    assert len([run for run in runs if run.data.tags.get("bench.key")]) == 4, "below three parents, one for each method"
 
 
-def test_second_time_nothing_is_done(home: Path, first: subprocess.CompletedProcess[str]) -> None:
+def test_second_time_nothing_is_done(home: Path, first: Answer) -> None:
     before = {path: path.stat().st_mtime_ns for path in home.glob("results/**/record.json")}
     again = bench(home, "run", "methods=salstm,recnet:global,glrg", "dataset=dataset.yaml", *SMALL)
     assert again.returncode == 0
@@ -84,7 +71,7 @@ def test_second_time_nothing_is_done(home: Path, first: subprocess.CompletedProc
     assert check.returncode == 0, check.stdout + check.stderr
 
 
-def test_own_predictions_score_the_same_from_outside(home: Path, first: subprocess.CompletedProcess[str]) -> None:
+def test_own_predictions_score_the_same_from_outside(home: Path, first: Answer) -> None:
     (record,) = [record for record in all_records(Home(home).results) if record.method == "salstm"]
     predictions = home / "results" / "tiny" / "salstm" / record.key / "predictions.jsonl"
     done = bench(home, "evaluate", str(predictions), "dataset=dataset.yaml", "split=test", "as=again")
@@ -93,7 +80,7 @@ def test_own_predictions_score_the_same_from_outside(home: Path, first: subproce
     assert outside.scores == record.scores
 
 
-def test_failed_cell_is_a_record_and_exit_status_1(home: Path, first: subprocess.CompletedProcess[str]) -> None:
+def test_failed_cell_is_a_record_and_exit_status_1(home: Path, first: Answer) -> None:
     """A learning rate that blows the loss up fails one cell; the other one finishes."""
     done = bench(
         home,
@@ -112,9 +99,7 @@ def test_failed_cell_is_a_record_and_exit_status_1(home: Path, first: subprocess
     assert "FAILED" in page or "failed" in page
 
 
-def test_another_metric_version_scores_again_and_trains_nothing(
-    home: Path, first: subprocess.CompletedProcess[str]
-) -> None:
+def test_another_metric_version_scores_again_and_trains_nothing(home: Path, first: Answer) -> None:
     path = next(home.glob("results/tiny/salstm/*/record.json"))
     scored = path.read_text(encoding="utf-8")
     path.write_text(scored.replace("impl:bench-1", "impl:bench-0"), encoding="utf-8")

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import front
 import pytest
 from mlflow.tracking import MlflowClient
 from pyarrow.fs import FileSelector
@@ -54,19 +55,12 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def bench(home: Path) -> Bench:
-    """Run a command in a process of its own, as its driver starts and ends a Ray of its own."""
+def bench(home: Path, ray_session: None) -> Bench:
+    """Give a command, with small models on few clips unless its words say otherwise; status, and what it prints."""
 
     def command(*words: str) -> tuple[int, str]:
         named = {word.partition("=")[0] for word in words}
-        small = [word for word in SMALL if word.partition("=")[0] not in named]
-        done = subprocess.run(
-            [sys.executable, "-m", "bench", *words, *small],
-            capture_output=True,
-            text=True,
-            env={**os.environ, "BENCH_HOME": str(home)},
-            timeout=240,
-        )
+        done = front.bench(home, *words, *(word for word in SMALL if word.partition("=")[0] not in named))
         return done.returncode, done.stdout + done.stderr
 
     return command
