@@ -254,7 +254,7 @@ def test_the_reward_rises(mode: str) -> None:
     assert np.mean(rewards[-10:]) > 1.3 * np.mean(rewards[:5])
 
 
-@pytest.mark.parametrize("variant", ["dxe_none", "dxe_scst", "dxe_b1", "dxe_b2"])
+@pytest.mark.parametrize("variant", ["dxe_none", "dxe_scst", "dxe_b1", "dxe_b2", "dxe_others"])
 @pytest.mark.parametrize("mode", MODES)
 def test_resume_is_exact_in_every_phase(variant: str, mode: str) -> None:
     """The drawn captions, the dropout and the dealt weights go on where the dead process stopped."""

@@ -221,7 +221,21 @@ def test_padded_frames_change_no_training(name: str, variant: str) -> None:
 # -- the printed settings -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "variant"), PAPERS)
+def printed_phases() -> dict[tuple[str, str], list[str]]:
+    """The phases of each row, but for those that a row before it trains by the same printed settings."""
+    seen: list[tuple[str, list[str], dict[str, Any], str]] = []
+    found = {}
+    for name, variant in PAPERS:
+        model = (name, CARDS[name].variants[variant].needs, settings_of(name, variant, paper=True))
+        found[name, variant] = [phase for phase in shares_of(name, variant) if (*model, phase) not in seen]
+        seen += [(*model, phase) for phase in found[name, variant]]
+    return {row: phases for row, phases in found.items() if phases}
+
+
+PRINTED = printed_phases()
+
+
+@pytest.mark.parametrize(("name", "variant"), PRINTED)
 def test_printed_settings_run_one_batch_at_the_printed_widths(name: str, variant: str) -> None:
     paper = CARDS[name].protocol_paper
     assert paper is not None
@@ -233,9 +247,13 @@ def test_printed_settings_run_one_batch_at_the_printed_widths(name: str, variant
     train = {**TRAIN, **given(paper.train)}
     run = FakeRun(4, shares_of(name, variant), train, encoder=lambda name, weights: TinyEncoder(1536))
     for phase in phases_of(model, name, variant, clips, run):
-        check_learning(model, phase, next(clips.epoch(0, train["captions"], train["captions_per_clip"])))
-    search = Search(**{"beam": 5, **given(paper.search), "max_words": 3})
-    assert [caption.clip for caption in model.decode(clips, search)] == list(clips.ids)
+        if phase.name in PRINTED[name, variant]:
+            check_learning(model, phase, next(clips.epoch(0, train["captions"], train["captions_per_clip"])))
+    if (
+        list(shares_of(name, variant)) == PRINTED[name, variant]
+    ):  # else the row before it has decoded with the same model
+        search = Search(**{"beam": 5, **given(paper.search), "max_words": 3})
+        assert [caption.clip for caption in model.decode(clips, search)] == list(clips.ids)
 
 
 @pytest.mark.parametrize("name", ["recnet", "salstm", "s2vt"])
