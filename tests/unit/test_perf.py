@@ -93,6 +93,7 @@ def test_rows_of_features_measure_what_they_say(tmp_path: Path, monkeypatch: pyt
     from tests.perf import features
 
     for name, value in {
+        "ROUNDS": 1,
         "VIDEOS": 4,
         "LENGTH": 12,
         "FRAMES": 2,
