@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import IO
 
@@ -13,12 +14,14 @@ from rich.table import Table
 
 from bench.cell.job import Job, Outcome
 from bench.cell.progress import Position
+from bench.evaluation.metrics import RANKED_BY, SHOWN
 from bench.records.curves import SELECTION, Row
 from bench.run.backend import Kind
 
 PLAIN_WIDTH = 160  # a file has no width; rich would fold its lines at 80
 WIDE = 120  # columns of a terminal with room for budgets
 OTHERS = {False: 65, True: 86}  # columns that a narrow and a wide table need beside the label
+SCORES = 52  # columns that the closing table needs beside the label to show all metrics
 SEED = 8  # columns of ` seed 12`
 LIVE_MARGIN = 4  # lines of the terminal that the live table leaves free: one that is taller flickers
 WORKING = ("running", "scoring")
@@ -42,11 +45,11 @@ class Line:
 
 @dataclass(frozen=True)
 class Result:
-    """One row of the closing table. `cider` is on the papers' scale, x100; `new` says that this command made it."""
+    """One row of the closing table. `scores` are on the papers' scale, x100; `new` says that this command made it."""
 
     label: str
     state: str
-    cider: float | None
+    scores: Mapping[str, float]
     seconds: float | None
     message: str = ""
     new: bool = False
@@ -130,13 +133,17 @@ class Display:
     def results(self, results: list[Result], seconds: float) -> None:
         """The closing table, one sentence for each cell that is not done, and the totals."""
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for heading in ("method", "state", "CIDEr", "seconds"):
-            table.add_column(heading, justify="right" if heading in ("CIDEr", "seconds") else "left", no_wrap=True)
+        longest = max((len(result.label) for result in results), default=0)
+        metrics = SHOWN if longest + SCORES <= self.console.size.width else {RANKED_BY: SHOWN[RANKED_BY]}
+        for heading in ("method", "state"):
+            table.add_column(heading, no_wrap=True)
+        for heading in (*metrics.values(), "seconds"):
+            table.add_column(heading, justify="right", no_wrap=True)
         for result in results:
             table.add_row(
                 result.label,
                 result.state if result.new or result.state != "done" else "done before",
-                "-" if result.cider is None else f"{result.cider:.1f}",
+                *(f"{result.scores[name]:.1f}" if name in result.scores else "-" for name in metrics),
                 "-" if result.seconds is None else f"{result.seconds:.0f}",
             )
         self.console.print(table)

@@ -218,9 +218,8 @@ class _Run:
         state, message = self._ending(job, record)
         new = outcome is not None
         if record is None or record.state != "done":
-            return Result(job.label, state, None, None, message + _log_of(job, state), new)
-        cider = record.scores.get(record.split, {}).get("cider")
-        return Result(job.label, state, cider, _seconds(record), message, new)
+            return Result(job.label, state, {}, None, message + _log_of(job, state), new)
+        return Result(job.label, state, record.scores.get(record.split, {}), _seconds(record), message, new)
 
     def _ending(self, job: Job, record: Record | None) -> tuple[str, str]:
         """State of a cell at the end of the command, and what there is to say about it."""
