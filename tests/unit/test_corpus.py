@@ -105,6 +105,12 @@ def test_msvd_lists_may_use_youtube_names(tmp_path: Path) -> None:
     assert corpus.splits == {"train": ("vid1",), "val": ("vid2",), "test": ("vid3",)}
 
 
+def test_msvd_a_clip_under_both_of_its_names_is_in_the_list_twice(tmp_path: Path) -> None:
+    splits = lists(tmp_path, train="vid1 aaaaaaaaaaa_1_9", val="vid2", test="vid3")
+    with pytest.raises(BenchError, match=r"train\.txt names 1 clip twice, under two names"):
+        load(define(tmp_path, msvd_table(tmp_path), splits=splits))
+
+
 def test_msvd_table_cut_off_inside_a_row(tmp_path: Path) -> None:
     captions = msvd_table(tmp_path)
     whole = (tmp_path / "corpus.csv").read_text(encoding="utf-8")
@@ -268,6 +274,17 @@ def test_activitynet_clips_left_without_a_caption_are_an_error_with_their_ids(tm
         load(define(tmp_path, activitynet(tmp_path), splits=splits))
 
 
+def test_activitynet_lists_may_name_what_a_rule_dropped(tmp_path: Path) -> None:
+    """An event without length goes, and so does the name of a video that had no other; a list may still hold both."""
+    captions = activitynet(tmp_path)
+    content = json.loads((tmp_path / "train.json").read_text())
+    content["v_d"] = {"duration": 9.0, "timestamps": [[4, 4]], "sentences": ["Nothing."]}
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    splits = lists(tmp_path, train="v_a#0 v_a#3 v_d", val="v_b", test="official:val_1")
+    corpus = load(define(tmp_path, captions, splits=splits))
+    assert corpus.splits == {"train": ("v_a#0",), "val": ("v_b#0",), "test": ("v_c#0",)}
+
+
 def test_activitynet_listed_validation_videos_leave_train(tmp_path: Path) -> None:
     splits = lists(tmp_path, train="official:train", val="v_a#0", test="official:val_1")
     content = json.loads((tmp_path / "train.json").read_text()) if activitynet(tmp_path) else {}
@@ -405,6 +422,25 @@ def test_fractions_depend_on_the_seed_and_never_on_the_order_of_the_file(tmp_pat
     (tmp_path / "c.jsonl").write_text("".join(reversed(lines)))
     assert load(define(tmp_path, captions, splits=rule)).splits == one
     assert load(define(tmp_path, captions, splits=rule | {"seed": 4})).splits != one
+    # Written down once: what moves them moves the splits of every data set that has fractions.
+    assert (one["val"], one["test"]) == (("c1", "c10"), ("c3", "c4"))
+
+
+@pytest.mark.parametrize(
+    ("fractions", "sizes"),
+    [
+        ([0.64, 0.16, 0.2], (6, 2, 2)),  # 1.6 clips are 2
+        ([0.66, 0.14, 0.2], (7, 1, 2)),  # 1.4 clips are 1
+        ([0.6, 0.23, 0.17], (6, 2, 2)),  # 2.3 and 1.7
+        ([0.8, 0.0, 0.2], (8, 0, 2)),  # none at all, where none are asked for
+        ([1.0, 0.0, 0.0], (10, 0, 0)),
+    ],
+)
+def test_fractions_go_to_the_nearest_number_of_clips(
+    tmp_path: Path, fractions: list[float], sizes: tuple[int, ...]
+) -> None:
+    splits = load(define(tmp_path, ten(tmp_path), splits={"fractions": fractions})).splits
+    assert tuple(len(splits[split]) for split in LISTS) == sizes
 
 
 def test_fractions_keep_the_clips_of_a_video_together(tmp_path: Path) -> None:
@@ -424,9 +460,17 @@ def test_lists_with_runs_comments_and_what_is_wrong_with_them(tmp_path: Path) ->
     splits = lists(tmp_path, train="c1..c6", val="c7 c8", test="c9..c10")
     corpus = load(define(tmp_path, ten(tmp_path), splits=splits))
     assert corpus.splits["train"] == tuple(f"c{n}" for n in range(1, 7))
-    (tmp_path / "val.txt").write_text("# two\nc6\nc7\n")
+    (tmp_path / "val.txt").write_text("# two\n\n  # and behind blanks\nc6\n c7 \n")
     with pytest.raises(BenchError, match="train and val share 1 clip: c6"):
         load(define(tmp_path, ten(tmp_path), splits=splits))
+    (tmp_path / "val.txt").write_text("c7\n")
+    (tmp_path / "test.txt").write_text("c1..c3\n")
+    with pytest.raises(BenchError, match="train and test share 3 clips: c1, c2, c3"):
+        load(define(tmp_path, ten(tmp_path), splits=splits))
+    (tmp_path / "val.txt").write_text("c8..c7\n")
+    with pytest.raises(BenchError, match=r"the range c8\.\.c7 ends before it begins"):
+        load(define(tmp_path, ten(tmp_path), splits=splits))
+    (tmp_path / "test.txt").write_text("c9..c10\n")
     (tmp_path / "val.txt").write_text("c7\nc11..c20\n")
     with pytest.raises(BenchError, match=r"no captions for 10 clips of split val \(val\.txt\): c11, .* 5 more"):
         load(define(tmp_path, ten(tmp_path), splits=splits))
@@ -445,6 +489,9 @@ def test_only_one_and_the_same_list_may_stand_for_val_and_test(tmp_path: Path) -
     assert any("selection on the reported split" in note for note in corpus.notes)
     with pytest.raises(BenchError, match="val and test share 1 clip: c9"):
         load(define(tmp_path, ten(tmp_path), splits=LISTS))
+    (tmp_path / "val.txt").write_text("c6\nc7\n")  # one list for both, and a clip of it trains
+    with pytest.raises(BenchError, match="train and val share 1 clip: c6"):
+        load(define(tmp_path, ten(tmp_path), splits=same))
 
 
 def test_split_variants_by_name(tmp_path: Path) -> None:
@@ -628,6 +675,8 @@ def test_activitynet_needs_an_object(tmp_path: Path) -> None:
 def test_a_range_that_would_fill_the_memory_is_refused() -> None:
     with pytest.raises(BenchError, match=r"names 100,000,000 ids: at most 1,000,000"):
         expand("video0..video99999999")
+    with pytest.raises(BenchError, match=r"names 1,000,001 ids: at most 1,000,000"):
+        expand("v0..v1000000")
 
 
 def test_the_next_command_names_the_file_of_ones_own_data_set(tmp_path: Path) -> None:
