@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -88,6 +89,28 @@ def test_phases_share_the_budget_of_captions() -> None:
     assert [(phase, epoch) for phase, epoch, _ in run.reports] == [("short", 0), ("short", 1)] + [
         ("long", epoch) for epoch in range(6)
     ]
+
+
+def test_shares_go_to_the_nearest_number_of_captions() -> None:
+    """0.29 of 100 is 28.999999999999996 to a computer."""
+    run, model = FakeRun(100, {}, {"captions": 1, "captions_per_clip": 1}), made()
+    fit(model, [Phase("short", model.loss, model, 0.29), Phase("long", model.loss, model, 0.71)], run)
+    assert Counter(phase for phase, _ in run.ticks) == {"short": 29, "long": 71}
+
+
+def test_every_epoch_of_every_phase_has_an_order_of_its_own() -> None:
+    seen: list[tuple[str, ...]] = []
+    model = made()
+
+    def loss(batch: Batch) -> Losses:
+        seen.append(batch.caption_ids)
+        return model.loss(batch)
+
+    plan = [Phase(name, loss, model, 1.0) for name in "ab"]
+    fit(model, plan, FakeRun(4 * CAPTIONS, {}, {"captions": 1, "captions_per_clip": 1}))
+    epochs = [tuple(seen[start : start + CAPTIONS]) for start in range(0, 4 * CAPTIONS, CAPTIONS)]
+    assert len(set(epochs)) == 4
+    assert len({frozenset(epoch) for epoch in epochs}) == 1
 
 
 def test_a_phase_ends_within_one_batch_of_its_budget() -> None:
@@ -239,6 +262,24 @@ def test_reported_losses_are_those_of_their_own_epoch() -> None:
     assert [values["epoch"] for _, _, values in run.reports] == [0.0, 1.0, 2.0]
 
 
+def test_progress_tells_the_means_of_the_epoch_so_far() -> None:
+    model, seen, told = made(), [], []
+
+    def loss(batch: Batch) -> Losses:
+        losses = model.loss(batch)
+        seen.append((losses["loss"].item(), len(batch.caption_ids)))
+        return losses
+
+    run = FakeRun(2 * CAPTIONS, {})
+    run.tick = lambda phase, epoch, values: told.append((epoch, values["loss"]))  # type: ignore[assignment]
+    fit(model, [Phase("only", loss, model, 1.0)], run)
+    assert [epoch for epoch, _ in told] == [0] * 4 + [1] * 4
+    for number, (_, value) in enumerate(told):
+        values, captions = zip(*seen[number // 4 * 4 : number + 1], strict=True)
+        expected = sum(map(math.prod, zip(values, captions, strict=True))) / sum(captions)
+        assert value == pytest.approx(expected, rel=1e-12)
+
+
 def test_dropout_is_on_while_learning_and_off_while_validating() -> None:
     model, modes = made(), []
 
@@ -327,6 +368,23 @@ def test_captions_left_over_wait_for_the_next_epoch() -> None:
     run = FakeRun(6, {}, train)
     fit(model, [Phase("only", loss, model, 1.0)], run, make_clips([4, 4, 4], [(1,), (1,), (1,)]))
     assert stepped == [2, 4]
+
+
+def test_captions_left_over_at_the_end_of_a_phase_move_nothing_in_the_next() -> None:
+    """The first phase adds up gradients and never steps; the second steps by its own, by hand."""
+    model = made(dropout=False)
+    start = {name: value.detach().clone() for name, value in model.named_parameters()}
+    model.loss(one_batch(clips_of()))["loss"].backward()
+    gradients = {name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None}
+    model.zero_grad()
+    train = {"optimizer": "sgd", "learning_rate": 0.01, "clip": None, "captions": 100, "captions_per_clip": 100}
+    plan = [
+        Phase("adds", model.loss, model, 1.0, {"accumulate": 1000}, validate=False),
+        Phase("steps", model.loss, model, 1.0, validate=False),
+    ]
+    fit(model, plan, FakeRun(2 * CAPTIONS, {}, train))
+    for name, value in model.named_parameters():
+        torch.testing.assert_close(value.detach(), start[name] - 0.01 * gradients[name], rtol=1e-5, atol=1e-8)
 
 
 @pytest.mark.parametrize(("clip_by", "limit"), [("norm", 0.5), ("value", 0.01), ("norm", None)])
@@ -562,6 +620,21 @@ def test_groups_and_decayed_rates_resume_exactly(accumulate: int | None, monkeyp
             fitted(first, grouped_phases)
         second = FakeRun(RESUMED, {}, train, weight_score, saved=first.saved)
         assert fitted(second, grouped_phases) == expected, f"died at call {death}"
+
+
+def test_a_long_epoch_is_saved_every_two_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crash costs as much; saving after every batch would cost more than it saves. Here a batch takes 50 seconds."""
+    model, read = made(), [0]
+    monkeypatch.setattr(phases, "time", SimpleNamespace(monotonic=lambda: 50.0 * read[0]))
+
+    def loss(batch: Batch) -> Losses:
+        read[0] += 1
+        return model.loss(batch)
+
+    run, saved = FakeRun(CAPTIONS, {}, {"captions": 1, "captions_per_clip": 1}), []
+    run.save_state = lambda state: saved.append(read[0])  # type: ignore[assignment]
+    fit(model, [Phase("only", loss, model, 1.0)], run)
+    assert saved == [3, 6, 9, 12, 15, 15]  # the last two: the ends of the epoch and of the phase
 
 
 def test_a_finished_run_that_is_asked_again_trains_nothing() -> None:
