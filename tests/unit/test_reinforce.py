@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from pycocoevalcap.cider.cider import Cider
-from support import DiedError, FakeRun, Toy, digest, make_clips, one_batch, vocabulary_of
+from support import DiedError, FakeRun, Toy, digest, make_clips, one_batch, spoken, vocabulary_of
 from torch import Tensor, nn
 
 from bench.data.batches import CorpusClips
@@ -148,6 +148,27 @@ def test_reward_is_cider_of_the_training_captions(end_mark: bool) -> None:
     assert max(expected) > 0.1
 
 
+def test_reward_reads_training_captions_with_the_words_that_the_vocabulary_leaves_out() -> None:
+    """Words in capitals are not in the vocabulary: each is a word of its own, and captions keep their lengths."""
+    texts = {
+        "v1": ["a man rides a HORSE", "a man SITS", "the MAN rides"],
+        "v2": ["a dog runs", "the DOG runs FAST over a hill"],
+        "v3": ["a man runs", "SOMEBODY runs"],
+    }
+    clips = spoken(texts, shape=(4, 5))
+    torch.manual_seed(2)
+    drawn = sample(Toy(len(clips.vocabulary), 5, 3, spread=0.3), one_batch(clips), 5)
+    found = CaptionReward.of_clips(clips, end_mark=False)(drawn)
+    references = dict(zip(clips.ids, texts.values(), strict=True))
+    words = clips.vocabulary.words
+    expected = [
+        reference_cider(references, clip, " ".join(words[word] for word in caption))
+        for clip, caption in zip(drawn.clips(), drawn.captions(ended=False), strict=True)
+    ]
+    assert found.tolist() == pytest.approx(expected, abs=1e-9)
+    assert max(expected) > 0.5
+
+
 def test_reward_adds_up_metrics() -> None:
     clips = make_clips((4, 3, 2), [[3, 5, 4], [2, 6], [4, 4, 4, 1]], words=9, seed=5)
     drawn = sample(Toy(4 + 9, 5, 3), one_batch(clips), 6)
@@ -215,6 +236,25 @@ def test_policy_gradient_is_unbiased(gradients: dict[str, Tensor], name: str) ->
 def test_the_gradient_without_a_baseline_is_the_noisiest(gradients: dict[str, Tensor]) -> None:
     noise = {name: found.var(0).sum().item() for name, found in gradients.items()}
     assert noise["none"] > 2 * max(noise["greedy"], noise["others"]), noise
+
+
+def test_dropout_is_off_while_drawing_and_while_differentiating() -> None:
+    """The policy that learns is the one that writes captions: the same loss and gradient as without any dropout."""
+    clips = make_clips((4, 2, 3), ((3, 3, 2), (2, 4, 4), (5, 3, 3)), words=5, seed=2)
+
+    def learned(dropout: float) -> tuple[float, str]:
+        torch.manual_seed(0)
+        captioner = SoftAttention(len(clips.vocabulary), 5, 12, 6, dropout, False, 4)
+        reward, run = CaptionReward.of_clips(clips), FakeRun(1, {"reinforce": 1.0})
+        phase = reinforce_phase(captioner, run, reward, BASELINES["greedy"])
+        captioner.train()  # as the loop does before every epoch
+        torch.manual_seed(3)
+        loss = phase.loss(one_batch(clips))["loss"]
+        loss.backward()
+        return loss.item(), digest({name: p.grad for name, p in captioner.named_parameters() if p.grad is not None})
+
+    assert learned(0.5) == learned(0.0)
+    assert learned(0.5)[0] != 0
 
 
 def test_a_lone_caption_is_measured_against_other_clips() -> None:
