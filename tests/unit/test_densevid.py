@@ -153,6 +153,7 @@ def test_signatures_are_of_their_own(meteors: tuple[Scorer, Any]) -> None:
     assert outdated(signatures) == []
     assert outdated({name: text.replace("-2018", "-2017") for name, text in signatures.items()}) == list(signatures)
     assert outdated({"densevid_meteor": signatures["densevid_meteor"].replace("meteor-1.5", "meteor-1.4")})
+    assert outdated({"densevid_cider": signatures["densevid_cider"].replace("ptb-3.4.1", "ptb-3.4.0")})
 
 
 def test_what_cannot_be_scored_is_a_sentence() -> None:

@@ -97,6 +97,14 @@ class TestChance:
         assert np.array_equal(first, general[:3, :3])
         assert np.array_equal(second, general[np.ix_([3, 1], [3, 1])])
 
+    def test_two_means_are_told_apart_the_same_beside_a_table_that_takes_more_draws(self) -> None:
+        """325 pairs need 13,000 draws, one pair 10,000."""
+        systems = np.array([scores(quality, quality, 20) for quality in range(26)]) / 100
+        assert enough(26) > enough(2)
+        [alone] = randomise_means(systems, "name", [[3, 5]])
+        _, beside = randomise_means(systems, "name", [range(26), [3, 5]])
+        assert np.array_equal(alone, beside)
+
     def test_a_table_does_not_mind_what_stands_on_its_page(self, tmp_path: Path) -> None:
         alone, both = Home(tmp_path / "alone"), Home(tmp_path / "both")
         for home in (alone, both):

@@ -135,6 +135,28 @@ class TestAgainstSlowRescoring:
             randomise([[first], [second]], "name", 50)[0, 1], (hits + 1) / 51, rtol=0, atol=1e-12
         )
 
+    def test_the_p_of_the_bootstrap_counts_resamples_on_both_sides(self) -> None:
+        """Those whose difference lies as far from the observed one as this lies from 0, above or below."""
+        first, second = system(1), system(2, shift=0.02)
+        found = compare([first], [second], "name", 200)
+        (weights,) = resamples(30, "name", 200)
+        below, above = np.zeros(7), np.zeros(7)
+        observed = np.subtract(slow(first, range(30)), slow(second, range(30)))
+        for row in weights:
+            moved = np.subtract(slow(first, drawn(row)), slow(second, drawn(row))) - observed
+            below += moved <= -np.abs(observed) + 1e-12
+            above += moved >= np.abs(observed) - 1e-12
+        assert [found[metric].p_bootstrap for metric in METRICS] == pytest.approx((below + above + 1) / 201, abs=1e-12)
+        assert (below > 0).any() and (above > 0).any()
+
+    @pytest.mark.parametrize("clips", [2, 8, 100])
+    def test_the_interval_is_hesterbergs(self, clips: int) -> None:
+        """Quantiles at Phi(-sqrt(n / (n - 1)) t), t that of Student with n - 1 degrees of freedom."""
+        samples = np.linspace(0.0, 1.0, 10_001)[::-1, None]  # the quantile at q is q
+        low, high = interval(samples, clips)
+        below = stats.norm.cdf(-math.sqrt(clips / (clips - 1)) * stats.t.ppf(0.975, clips - 1))
+        assert (low.item(), high.item()) == pytest.approx((below, 1 - below), abs=1e-12)
+
     def test_bleu_of_captions_that_were_drawn_again(self) -> None:
         """From captions to resamples: pycocoevalcap scores each resample as a corpus of its own."""
         references, one, _ = captions(25)
@@ -403,6 +425,7 @@ class TestFamilies:
         ("systems", "below", "groups"),
         [
             (2, {(0, 1): 0.03}, [1, 2]),  # the only pair: nothing to correct
+            (2, {(0, 1): 0.05}, [1, 1]),  # below 5 %, not at it
             (4, {(0, 1): 0.009}, [1, 1, 1, 1]),  # six pairs, not four systems and not the three pairs with the best
             (4, {(0, 1): 0.008}, [1, 2, 1, 1]),
             (4, {(0, 1): 0.001, (0, 2): 0.0099}, [1, 2, 2, 1]),  # the second smallest of six is multiplied by five
