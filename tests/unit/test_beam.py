@@ -11,7 +11,7 @@ import pytest
 import torch
 from oracles import search as oracle
 from oracles.arithmetic import EOS
-from support import Toy, make_clips, one_batch, shake, vocabulary_of
+from support import Recorder, Toy, make_clips, one_batch, shake, vocabulary_of
 from torch import Tensor, nn
 
 from bench.data.batches import CorpusClips
@@ -207,6 +207,14 @@ def test_alternatives_are_sorted_distinct_and_at_most_the_beam(rule: str) -> Non
         assert len(set(texts)) == len(texts) == 5
         ranks = [rank_of(text, score, rule) for text, score in all_of(caption)]
         assert ranks == sorted(ranks, reverse=True)
+
+
+def test_only_hypotheses_that_still_search_are_computed() -> None:
+    """Four words, at most two of them: one beginning, four first words and sixteen second ones, whatever the beam."""
+    recorder, clips = Recorder(toy(3)), world()
+    (batch,) = batch_of(clips)
+    beam_search(recorder, batch, clips.vocabulary, Search(beam=40, max_words=2))
+    assert [len(fed) for fed in recorder.fed] == [4 * 1, 4 * 4, 4 * 16]
 
 
 def test_dead_beams_are_no_alternatives() -> None:
