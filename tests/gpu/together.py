@@ -34,7 +34,7 @@ def at_once(count: int, device: str, precision: str, quick: bool, deadline: floa
         with _Watch(device) as watch:
             found = [answers.get(timeout=max(deadline - time.monotonic(), 1.0)) for _ in cells]
     except (threading.BrokenBarrierError, queue.Empty):
-        return told | {"error": answers.get() if not answers.empty() else "the time was up"}
+        return told | {"error": _first(answers)}
     finally:
         for cell in cells:
             cell.kill()
@@ -66,8 +66,15 @@ def _cell(device_name: str, precision: str, quick: bool, start: Any, answers: An
         taken = train_alone(method, phase, timed, run)
         answers.put(timed.captions / (steps - warm) / taken)
     except Exception as error:
-        start.abort()
         answers.put(f"{type(error).__name__}: {error}"[:500])
+        start.abort()
+
+
+def _first(answers: Any) -> str:
+    try:
+        return str(answers.get(timeout=1.0))
+    except queue.Empty:
+        return "the time was up"
 
 
 class _Watch:
