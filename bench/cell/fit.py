@@ -23,6 +23,7 @@ from bench.cell import checkpoint
 from bench.cell.checkpoint import CHECKPOINT, method_code
 from bench.cell.inputs import gather
 from bench.cell.provenance import now, provenance
+from bench.cell.repeatable import same_every_time
 from bench.cell.traces import keep_alternatives, keep_traces
 from bench.cell.workbench import Workbench
 from bench.declare.registry import method as card_of
@@ -49,7 +50,7 @@ def run_cell(config: dict[str, Any], root: str) -> None:
     started = now()
     stage = {"name": "fit"}
     with _failures(folder, cell.key, config, stage):
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        same_every_time(config["train"].get("precision", "float32"))
         _forget_unfinished(folder)
         trainer = Trainer(config, work, home)
         method = trainer.build()
@@ -138,7 +139,7 @@ def _finish(
     shutil.copyfile(run.work / CURVES, folder / CURVES)
     keep_traces(run.work, captions)
     keep_alternatives(run.work, captions)
-    facts = provenance(config["threads"], str(run.device))
+    facts = provenance(config["threads"], str(run.device), str(run.train["precision"]))
     record = {
         "schema": 1,
         "key": key,
@@ -152,7 +153,7 @@ def _finish(
             "fit_seconds": round(run.seconds - decode_seconds, 3),
             "wait_seconds": round(run.waited, 3),
             "decode_seconds": round(decode_seconds, 3),
-            "peak_memory_mb": round(_peak_memory(), 1),
+            "peak_memory_mb": round(_peak_memory(run.device), 1),
             "parameters": sum(value.numel() for value in state.values()),
             "captions_per_second": round(run.captions / max(run.seconds - decode_seconds, 1e-9), 1),
         },
@@ -189,9 +190,9 @@ def weights_digest(state: Mapping[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _peak_memory() -> float:
-    """Peak of this process in MB: GPU memory where a GPU was used, else resident memory."""
-    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-        return torch.cuda.max_memory_allocated() / 2**20
+def _peak_memory(device: torch.device) -> float:
+    """Peak of this process in MB where the cell was trained: memory of that GPU, or resident memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**10 if sys.platform != "darwin" else peak / 2**20

@@ -19,6 +19,7 @@ from typing import Any, TextIO
 
 from bench import BenchError
 from bench.cell.provenance import GPU_SHARE
+from bench.cell.repeatable import before_torch
 from bench.disk.locks import CellBusyError, cell_lock
 from bench.evaluation.metrics import outdated
 from bench.home import Home
@@ -27,6 +28,7 @@ from bench.records.schema import Failure, Record
 from bench.records.store import BadRecord, read_record, write_record
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+CONTEXT_BYTES = 3 * 2**28  # of a process on a GPU beside its tensors: CUDA's context and the code of its kernels
 NO_MEMORY = ("can't allocate memory", "out of memory")  # how torch says it, on CPU and on GPU
 # Names and values of glibc's <malloc.h>, and the largest that it takes.
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
@@ -119,7 +121,7 @@ def _train(job: Job, work: Work | None, log: TextIO) -> Outcome:
     except (Exception, SystemExit) as error:
         log.write(traceback.format_exc())
         log.flush()
-        message = sentence(error)
+        message = sentence(error, job)
         record_failure(job, type(error).__name__, message)
         return Outcome("failed", message, os.getpid(), _is_memory(error))
     state = state_of(folder)
@@ -130,16 +132,31 @@ def _train(job: Job, work: Work | None, log: TextIO) -> Outcome:
     return Outcome(state, pid=os.getpid())
 
 
-def sentence(error: BaseException) -> str:
-    """One line for a person: a BenchError's own sentence, otherwise the type and the message of the error."""
+def sentence(error: BaseException, job: Job | None = None) -> str:
+    """One line for a person: a BenchError's own sentence, otherwise the type and the message of the error.
+
+    Where the memory did not suffice it tells which job did not fit, how large its batches are, and in what.
+    """
     text = " ".join(str(error).split())
     if isinstance(error, BenchError):
         return text
     if isinstance(error, OSError) and error.errno in FULL:
         return _no_room(error)
     if _is_memory(error):
-        return f"the memory does not suffice ({text}): lower train.captions, search.clips or model.width"
+        return _too_large(job, text)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _too_large(job: Job | None, text: str) -> str:
+    lower = "lower train.captions, search.clips or model.width"
+    if job is None:
+        return f"the memory does not suffice ({text}): {lower}"
+    batch = job.config.get("train", {}).get("captions")
+    where = "a GPU" if "CUDA" in text else "the memory of this machine"
+    if 0 < job.gpus < 1:
+        where, lower = f"{job.gpus:g} of a GPU", f"give it more with resources.gpus, or {lower}"
+    batches = f", in batches of {batch} captions," if batch else ""
+    return f"{job.label}{batches} does not fit into {where} ({text}): {lower}"
 
 
 def _is_memory(error: BaseException) -> bool:
@@ -172,6 +189,7 @@ def settle(job: Job) -> None:
     Memory that its steps free is kept for the next. Libraries that are not imported yet read their threads in the environment,
     records the share.
     """
+    before_torch()
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(job.threads)
     keep_freed()
@@ -182,7 +200,13 @@ def settle(job: Job) -> None:
         import torch
 
         if torch.cuda.is_available():  # two cells on one GPU would otherwise take what they find
-            torch.cuda.set_per_process_memory_fraction(job.gpus)
+            whole = torch.cuda.get_device_properties(0).total_memory
+            torch.cuda.set_per_process_memory_fraction(tensors_of(job.gpus, whole))
+
+
+def tensors_of(share: float, whole: int) -> float:
+    """The part of a GPU with `whole` bytes that tensors may fill in a process with this share: its context lies beside them."""
+    return max(share - CONTEXT_BYTES / whole, share / 2)
 
 
 def keep_freed() -> None:

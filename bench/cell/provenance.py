@@ -27,12 +27,13 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def provenance(threads: int, device: str) -> dict[str, Any]:
+def provenance(threads: int, device: str, precision: str = "float32") -> dict[str, Any]:
     """The provenance block of a record.
 
     `started` and `finished` are both the present; who runs a cell moves `finished`. `git` and `dirty` speak of this
     project's code and are None and False for an installed package. `host` stays empty: records are published, and a
-    machine's name says nothing that processor and platform do not.
+    machine's name says nothing that processor and platform do not. On a GPU the block names it and its libraries, and the
+    `precision` of products.
     """
     commit, dirty = git_state(CHECKOUT)
     moment = now()
@@ -50,8 +51,32 @@ def provenance(threads: int, device: str) -> dict[str, Any]:
         "started": moment,
         "finished": moment,
         "threads": threads,
+        **(gpu_facts(device) | {"precision": precision} if device.startswith("cuda") else {}),
         **({"gpu_share": float(share), "memory_ran_out": bool(again)} if float(share or 0) else {}),
     }
+
+
+def gpu_facts(device: str) -> dict[str, str | None]:
+    """Name of a GPU, its driver, and the versions of CUDA and cuDNN that torch was built with."""
+    import torch
+
+    cudnn = torch.backends.cudnn.version()
+    return {
+        "gpu": torch.cuda.get_device_name(device),
+        "driver": ask_driver("driver_version"),
+        "cuda": torch.version.cuda,
+        "cudnn": None if cudnn is None else str(cudnn),
+    }
+
+
+def ask_driver(what: str) -> str | None:
+    """What nvidia-smi says of this machine's GPUs, a line for each; None where it is not there or fails."""
+    command = ["nvidia-smi", f"--query-gpu={what}", "--format=csv,noheader,nounits"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return told.strip() or None
 
 
 def package_version(name: str) -> str | None:

@@ -163,4 +163,10 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise BenchError(f"device={name}, but this process sees no GPU: use device=auto or device=cpu")
-    return torch.device(name)
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise BenchError(
+            f"device={name}, but this process sees {torch.cuda.device_count()} of the machine's GPUs, from cuda:0 on, and Ray "
+            "shows a cell only its own: use device=cuda"
+        )
+    return device

@@ -27,7 +27,7 @@ class Strict(BaseModel):
 
 
 class Train(Strict):
-    """How a method trains. Weights, losses and decoding are float32 with either `precision`."""
+    """How a method trains. Weights and losses are float32 with each `precision`; decoding too, but for tf32 on a GPU."""
 
     epochs: int = option(10, "passes over the training captions: the budget of all phases together", ge=1)
     captions: int = option(64, "captions of a batch", ge=1)
@@ -45,8 +45,8 @@ class Train(Strict):
         None, "multiply the learning rates of a phase by this every `decay_every` of its epochs", gt=0, le=1
     )
     decay_every: Annotated[int, ADDED] = option(1, "epochs between two steps of `decay`", ge=1)
-    precision: Annotated[Literal["float32", "bfloat16"], ADDED] = option(
-        "float32", "numbers in which the products of a training step are made"
+    precision: Annotated[Literal["float32", "tf32", "bfloat16"], ADDED] = option(
+        "float32", "numbers in which the products of a training step are made; tf32 is float32 on a CPU"
     )
 
 

@@ -79,6 +79,7 @@ TIMES = ("fit_seconds", "wait_seconds", "decode_seconds", "captions_per_second")
 class Provenance(Part):
     """Code, packages and machine behind a record. `started` and `finished` are ISO 8601.
 
+    `gpu`, `driver`, `cuda`, `cudnn` and `precision` (of products) stand in records of GPUs only.
     `gpu_share` is the part of a GPU that the cell had: times of less than a whole one are not its own. `memory_ran_out`: it
     had failed on a smaller share before.
     """
@@ -95,6 +96,11 @@ class Provenance(Part):
     started: str | None = None
     finished: str | None = None
     threads: Count | None = None
+    gpu: str | None = None
+    driver: str | None = None
+    cuda: str | None = None
+    cudnn: str | None = None
+    precision: str | None = None
     gpu_share: Amount | None = None
     memory_ran_out: bool | None = None
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from bench import BenchError, __version__
 from bench.cell.job import Job
+from bench.cell.provenance import ask_driver
 from bench.declare.card import Resources
 from bench.declare.registry import find_methods, method_digest
 from bench.errors import listing
@@ -129,11 +129,10 @@ def nodes_for(cards: Iterable[Resources]) -> list[Node]:
 
 def gpu_memory() -> float | None:
     """GiB of the smallest GPU of this machine by its driver; None where there is none or it is not NVIDIA's."""
-    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    listed = ask_driver("memory.total")
     try:
-        listed = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS * 4, check=True).stdout
-        return min(float(line) for line in listed.split()) / 1024
-    except (OSError, ValueError, subprocess.SubprocessError):
+        return min(float(line) for line in listed.split()) / 1024 if listed else None
+    except ValueError:
         return None
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.cell.job import Job, sentence, settle
+from bench.cell.repeatable import same_every_time
 from bench.home import Home
 from bench.records.curves import SELECTION, read_curves
 from bench.tuning.storage import ResumeStates
@@ -23,8 +24,6 @@ def run_trial(job: Job, send: Report, copies: ResumeStates | None = None) -> Non
 
     With `copies` the resume state of every epoch is copied there, and taken from there where the home has none.
     """
-    # Here, because the driver, which reads the curves of trials, needs no torch.
-    import torch
 
     from bench.cell.fit import Trainer
     from bench.cell.workbench import Workbench
@@ -46,7 +45,7 @@ def run_trial(job: Job, send: Report, copies: ResumeStates | None = None) -> Non
                     print(f"no copy of the resume state in {copies.storage}: {error}", flush=True)
 
     settle(job)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    same_every_time(job.config["train"].get("precision", "float32"))
     folder = Path(job.folder)
     work = folder / "work"
     work.mkdir(parents=True, exist_ok=True)
@@ -58,7 +57,7 @@ def run_trial(job: Job, send: Report, copies: ResumeStates | None = None) -> Non
         trainer.fit(trainer.build())
     except Exception as error:
         # Ray hands an error on as a file of its own, which is not always there yet when Tune says that the trial has failed.
-        (work / REASON).write_text(sentence(error), encoding="utf-8")
+        (work / REASON).write_text(sentence(error, job), encoding="utf-8")
         raise
     curve = curve_of(folder)
     last = curve[-1] if curve else (trainer.run.captions, float("nan"))

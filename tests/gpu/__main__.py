@@ -24,11 +24,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when torch first multiplies on a GPU
-
 import torch
 
-from bench.execution.provenance import provenance
+from bench.cell.provenance import provenance
+from bench.cell.repeatable import before_torch
 from tests.gpu import agreement, pixels, resume, speed, together
 from tests.gpu.worlds import as_cells_do
 
@@ -287,6 +286,7 @@ def main() -> int:
     given = parser.parse_args()
     if unknown := sorted({*given.parts} - {*PARTS}):
         parser.error(f"unknown part {', '.join(unknown)}; allowed: {', '.join(PARTS)}")
+    before_torch()  # has made its first step on a GPU
     if given.device.startswith("cuda") and not torch.cuda.is_available():
         print(NO_GPU)
         return 3

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from bench.data.clips import CorpusClips
+from bench.data.batches import CorpusClips
 from bench.method import Batch, Caption, Search
 from bench.training import Losses, Phase
 from tests.cards import CardRow, card_rows

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from bench import BenchError
-from bench.data.clips import CorpusClips, StreamSource
+from bench.data.batches import CorpusClips, StreamSource
 from bench.features.encoders import load_encoder
 from bench.method import SPECIAL, StreamInfo
 from tests.cards import card_rows

@@ -111,7 +111,8 @@ def dataset(name: str, quick: bool) -> Shape:
 
 
 def rates(device: torch.device, quick: bool) -> dict[str, float]:
-    """Operations per second of a large square product in each precision, and bytes per second of a large copy."""
+    """Operations per second of a large square product in each precision, bytes per second of a large copy, launches per second,
+    and what a process holds of the card beside its tensors (with all others that use it)."""
     side = 256 if quick else 8192
     found = {}
     for precision in ("fp32", "tf32", "bf16"):
@@ -129,6 +130,9 @@ def rates(device: torch.device, quick: bool) -> dict[str, float]:
             tiny.add_(1)
 
     found["launches"] = 1000 / seconds({"launches": launches})["launches"]
+    if device.type == "cuda":
+        free, whole = torch.cuda.mem_get_info(device)
+        found["GiB beside tensors"] = (whole - free - torch.cuda.memory_reserved(device)) / 2**30
     return found
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.data.clips import CorpusClips, StreamSource
+from bench.data.batches import CorpusClips, StreamSource
 from bench.method import BOS, EOS, SPECIAL, UNK, Batch, Clips, Reference
 from bench.nn import sampling
 from bench.training import Phase, fit_phases

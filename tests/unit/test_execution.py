@@ -12,19 +12,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from bench import BenchError
-from bench.cell.job import Job, sentence, state_of, train
+from bench.cell.job import Job, sentence, state_of, tensors_of, train
+from bench.cell.provenance import provenance
+from bench.cell.workbench import choose_device
 from bench.declare.card import Resources
 from bench.disk.locks import CellBusyError, cell_lock
 from bench.home import Home
-from bench.records.schema import Failure, Record, cell_key
+from bench.records.schema import Failure, Provenance, Record, cell_key
 from bench.records.store import read_record, write_record
 from bench.run.admission import Node, Request
 from bench.run.cluster import connect, gpu_memory, request_of
@@ -279,6 +282,71 @@ def test_the_driver_of_the_gpus_is_asked_for_their_memory(tmp_path: Path, monkey
     assert gpu_memory() == 16.0, "the smallest counts"
 
 
+def test_a_record_of_a_gpu_names_it_and_its_libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text('#!/bin/sh\n[ "$1" = --query-gpu=driver_version ] && echo 580.1\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"A card, {device}")
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91900)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    facts = Provenance.model_validate(provenance(1, "cuda:0", "tf32"))
+    assert (facts.gpu, facts.driver, facts.cuda, facts.cudnn) == ("A card, cuda:0", "580.1", "13.0", "91900")
+    assert facts.precision == "tf32"
+    assert not {"gpu", "driver", "cuda", "cudnn", "precision"} & provenance(1, "cpu").keys(), (
+        "records of CPUs stay as they are"
+    )
+
+
+def test_tensors_leave_room_for_the_contexts_of_a_shared_gpu() -> None:
+    whole = 16 * 2**30
+    parts = [tensors_of(share, whole) for share in (0.5, 0.25, 0.125)]
+    assert all(
+        0 < part * whole <= share * whole - 0.5 * 2**30 for part, share in zip(parts, (0.5, 0.25, 0.125), strict=True)
+    )
+    assert tensors_of(0.01, whole) == 0.005, "something is left for the tensors of the smallest share"
+
+
+def test_a_gpu_that_this_process_does_not_see_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BenchError, match="device=cuda:1, but this process sees no GPU: use device=auto or device=cpu"):
+        choose_device("cuda:1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert choose_device("cuda") == torch.device("cuda") and choose_device("cuda:0") == torch.device("cuda:0")
+    with pytest.raises(BenchError, match=r"device=cuda:1, but this process sees 1 of the machine's GPUs"):
+        choose_device("cuda:1")
+
+
+SETTLED = """
+import os, sys
+from bench.cell.job import Job, settle
+settle(Job("key", "label", "folder", "root", {}))
+assert "torch" not in sys.modules, "the setting has to stand before"
+print(os.environ["CUBLAS_WORKSPACE_CONFIG"])
+from bench.cell.repeatable import same_every_time
+same_every_time("tf32")
+import torch
+print(torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory)
+print(torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
+same_every_time("bfloat16")
+print(torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
+"""
+
+
+@pytest.mark.parametrize("own", [None, ":16:8"])
+def test_a_cell_s_process_is_set_up_to_repeat_itself(own: str | None) -> None:
+    before = {name: value for name, value in os.environ.items() if name != "CUBLAS_WORKSPACE_CONFIG"}
+    done = subprocess.run(
+        [sys.executable, "-c", SETTLED],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=before | ({} if own is None else {"CUBLAS_WORKSPACE_CONFIG": own}),
+        check=True,
+    )
+    assert done.stdout.split("\n")[:4] == [own or ":4096:8", "True False", "True True", "False False"]
+
+
 def test_an_address_nobody_answers_is_a_sentence() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -478,6 +546,13 @@ def test_a_full_disk_and_a_full_memory_are_sentences(home: Home, monkeypatch: py
     again = "/x/resume.pt: No space left on device; make room there or set BENCH_HOME, and run the same command again"
     assert sentence(full) == again
     assert sentence(RuntimeError("can't allocate memory: 16 bytes")).startswith("the memory does not suffice (")
+    large = Job("key", "recnet:local on toy, seed 0", "", "", {"train": {"captions": 640}}, gpus=0.25)
+    assert sentence(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), large) == (
+        "recnet:local on toy, seed 0, in batches of 640 captions, does not fit into 0.25 of a GPU (CUDA out of memory. Tried to "
+        "allocate 2 GiB): give it more with resources.gpus, or lower train.captions, search.clips or model.width"
+    )
+    assert "does not fit into a GPU (CUDA" in sentence(RuntimeError("CUDA out of memory"), replace(large, gpus=1.0))
+    assert "fit into the memory of this machine (" in sentence(MemoryError(), replace(large, gpus=0.0))
 
     def nowhere(*_: object) -> None:
         raise full
