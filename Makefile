@@ -6,7 +6,10 @@ BIN := $(VENV)/bin
 .PHONY: demo test lint types pages unit perf gpu faults install clean
 
 demo: install
-	$(BIN)/bench run 'methods=[recnet,etenet,glrg]' dataset=shapes
+	$(BIN)/bench run datasets/shapes/demo.yaml
+	@echo
+	@echo "Next: leaderboards/shapes.html in a browser (intervals, curves, captions); '$(BIN)/bench ui' for the runs in MLflow;"
+	@echo "'$(BIN)/bench compare recnet etenet dataset=shapes' for their difference; docs/first-run.md, line by line."
 
 test: install lint types pages unit
 

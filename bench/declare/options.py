@@ -86,8 +86,15 @@ def parse(model: type[AnyOptions], argv: Sequence[str]) -> AnyOptions:
     allowed = keys(model)
     for key in arguments.values:
         if field_of(model, key) is None:
-            raise unknown("key", key, allowed, HERE)
+            raise _not_an_option(model, key, allowed)
     return read(model, arguments.values, flagged(model, arguments.flags) | _words(model, arguments, allowed))
+
+
+def _not_an_option(model: type[BaseModel], key: str, allowed: Sequence[str]) -> BenchError:
+    words = [how.missing for field in model.model_fields.values() if (how := written(field)).word]
+    if allowed or not words:
+        return unknown("key", key, allowed, HERE)
+    return BenchError(f"{HERE}: {key}= is no option here, for this command takes words alone: {words[0]}")
 
 
 def flagged(model: type[BaseModel], given: Collection[str]) -> dict[str, Any]:
