@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types pages unit perf gpu faults install clean
+.PHONY: demo test lint types pages unit cover perf gpu faults install clean
 
 demo: install
 	$(BIN)/bench run datasets/shapes/demo.yaml
@@ -24,7 +24,11 @@ pages: install
 	$(BIN)/bench leaderboard --check
 
 unit: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
+
+# Which lines and branches of bench/ no test reaches; takes half as long again as the tests.
+cover: install
+	$(BIN)/python -m pytest -n 2 --cov=bench --cov-branch --cov-report=term:skip-covered
 
 # Speed and memory beside their bars, with a JSON file and a picture in tests/perf/results; nothing else should run meanwhile.
 perf: install
