@@ -106,19 +106,28 @@ class Batch:
     lengths_B: Tensor
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch on another device; copies do not block when the memory is pinned."""
+        """The same batch on another device; copies do not block when the memory is pinned.
+
+        Copies of masks and words remember what they were made from: `bench.nn.host.on_host`.
+        """
 
         def moved(value: Tensor) -> Tensor:
             return value.to(device, non_blocking=True)
 
+        def known(value: Tensor) -> Tensor:
+            copy = moved(value)
+            if copy is not value and value.device.type == "cpu":
+                copy.on_host = value  # type: ignore[attr-defined]
+            return copy
+
         return Batch(
             self.clip_ids,
             {name: moved(value) for name, value in self.streams.items()},
-            {name: moved(value) for name, value in self.masks.items()},
+            {name: known(value) for name, value in self.masks.items()},
             self.caption_ids,
-            moved(self.clip_of_B),
-            moved(self.words_BW),
-            moved(self.lengths_B),
+            known(self.clip_of_B),
+            known(self.words_BW),
+            known(self.lengths_B),
         )
 
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from bench.method import PAD, Batch
 from bench.nn.deferred import product, weighted_sum
+from bench.nn.host import on_host
 
 READ_COST = 72.0  # multiplications in the time that a number is read in twice, on processors of 10 operations a byte
 
@@ -19,7 +20,7 @@ def pays_beforehand(batch: Batch, mask_CT: Tensor, value_width: int, product_wid
     memory traffic, since at every word the products of each position are read, not its values. A search does not know its
     words beforehand, and reads about as many as there are frames.
     """
-    positions, words = int(mask_CT.sum()), readings * int((batch.words_BW[:, 1:] != PAD).sum())
+    positions, words = int(on_host(mask_CT).sum()), readings * int((on_host(batch.words_BW)[:, 1:] != PAD).sum())
     if not words:
         return False
     saved = (6 - 4 * positions / words) * value_width

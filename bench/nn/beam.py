@@ -38,6 +38,10 @@ class _Beams:
     finished: Tensor
     attention: Tensor | None = None
 
+    def on_cpu(self) -> _Beams:
+        """The same beams on the CPU: four copies instead of one for each clip."""
+        return _Beams(*(None if part is None else part.cpu() for part in vars(self).values()))  # type: ignore[arg-type]
+
 
 @torch.inference_mode()
 def beam_search(captioner: Captioner, batch: Batch, vocabulary: Vocabulary, search: Search) -> list[Caption]:
@@ -48,18 +52,19 @@ def beam_search(captioner: Captioner, batch: Batch, vocabulary: Vocabulary, sear
     wide as the set of captions this is exhaustive search.
     """
     memory_C = captioner.encode(batch)
-    clips = torch.arange(len(batch.clip_ids), device=next(iter(memory_C.values())).device)
-    beams = _first_beams(len(clips), search.beam, clips.device)
-    memory, clip_L = memory_C, clips  # of the beams that search: at first one of each clip
+    device, clip_L = next(iter(memory_C.values())).device, torch.arange(len(batch.clip_ids))
+    beams = _first_beams(len(clip_L), search.beam, device)
+    memory = memory_C  # of the beams that search, whose clips are `clip_L` on the CPU: at first one of each clip
     state = captioner.start(memory)
-    row_CK = clips.unsqueeze(1).expand(-1, search.beam)  # where the state of each beam is
+    row_CK = clip_L.to(device).unsqueeze(1).expand(-1, search.beam)  # where the state of each beam is
     for word in range(search.max_words + 1):
-        live_L = (~beams.finished).view(-1).nonzero().squeeze(1)
+        # The one time in a word that the host waits for a GPU: it decides here which beams are computed, and whether any.
+        live_L = (~beams.finished).view(-1).cpu().nonzero().squeeze(1)
         if not len(live_L):
             break
-        before_L, clip_L = clip_L, live_L // search.beam
+        before_L, clip_L, live_L = clip_L, live_L // search.beam, live_L.to(device)
         if not torch.equal(before_L, clip_L):
-            memory = expand(memory_C, clip_L)
+            memory = expand(memory_C, clip_L.to(device))
         source_L = row_CK.reshape(-1)[live_L]
         state = tuple(part.index_select(0, source_L) for part in state)
         words_L = beams.words[:, :, -1].reshape(-1)[live_L]
@@ -71,6 +76,7 @@ def beam_search(captioner: Captioner, batch: Batch, vocabulary: Vocabulary, sear
         row_CK = torch.zeros_like(parent_CK)
         row_CK.view(-1)[live_L] = torch.arange(len(live_L), device=live_L.device)
         row_CK = row_CK.gather(1, parent_CK)
+    beams = beams.on_cpu()
     return [_caption(clip, beams, place, vocabulary) for place, clip in enumerate(batch.clip_ids)]
 
 
@@ -90,7 +96,8 @@ def _extend(
 ) -> tuple[_Beams, Tensor]:
     """The next beams, and the beam that each comes from. `live_L` are the places of the searching ones in [C, K]."""
     clips, wide = beams.score.shape
-    log_LV[:, list(NEVER)] = float("-inf")
+    for mark in NEVER:
+        log_LV[:, mark] = float("-inf")
     if last:
         ending_L = log_LV[:, EOS].clone()
         log_LV.fill_(float("-inf"))

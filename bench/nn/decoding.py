@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from bench.method import BOS, PAD, Batch
 from bench.nn.deferred import deferred_weight_gradients, first_rows, lookup
+from bench.nn.host import on_device, on_host
 
 Memory = dict[str, Tensor]
 """All that one clip lends to its words, computed once: every tensor has the clips (or their copies) as first axis."""
@@ -51,7 +52,8 @@ class Forced:
     """Teacher forcing over a batch, captions in batch order, W = the longest caption with EOS.
 
     `features_BWR` are the inputs of the output layer, `hidden_BWH` the decoder's hidden states, `attention_BWT` the frame
-    weights (None without attention); all are zero on padding. `mask_BW` is True on predicted words, EOS included.
+    weights (None without attention); all are zero on padding. `mask_BW` is True on predicted words, EOS included; `real_N` are
+    their places in the flattened mask.
     """
 
     features_BWR: Tensor
@@ -60,6 +62,7 @@ class Forced:
     mask_BW: Tensor
     targets_BW: Tensor
     memory: Memory
+    real_N: Tensor
 
 
 def teacher_forcing(captioner: Captioner, batch: Batch, sampling: float = 0.0) -> Forced:
@@ -74,7 +77,8 @@ def teacher_forcing(captioner: Captioner, batch: Batch, sampling: float = 0.0) -
     state = captioner.start(memory)
     inputs_BW, targets_BW = batch.words_BW[:, :-1], batch.words_BW[:, 1:]
     mask_BW = targets_BW != PAD
-    running = mask_BW.sum(0).tolist()
+    told_BW = mask_BW if mask_BW.device.type == "cpu" else on_host(batch.words_BW)[:, 1:] != PAD
+    running = told_BW.sum(0).tolist()
     features: list[Tensor] = []
     hidden: list[Tensor] = []
     attention: list[Tensor] = []
@@ -97,14 +101,16 @@ def teacher_forcing(captioner: Captioner, batch: Batch, sampling: float = 0.0) -
         mask_BW,
         targets_BW,
         clips,
+        on_device(told_BW.flatten().nonzero().squeeze(1), mask_BW.device),
     )
 
 
 @torch.no_grad()
 def _mixed(captioner: Captioner, words_B: Tensor, features_BR: Tensor, sampling: float) -> Tensor:
     logits_BV = captioner.logits(features_BR)
-    logits_BV[:, [PAD, BOS]] = float("-inf")  # marks, not words: BOS would start a caption anew
-    own_B = torch.distributions.Categorical(logits=logits_BV).sample()
+    for mark in (PAD, BOS):  # no words: BOS would start a caption anew
+        logits_BV[:, mark] = float("-inf")
+    own_B = torch.distributions.Categorical(logits=logits_BV, validate_args=False).sample()
     take_B = torch.rand(words_B.shape, device=words_B.device) < sampling
     return torch.where(take_B, own_B, words_B)
 
@@ -122,12 +128,12 @@ def word_losses(captioner: Captioner, forced: Forced, never: Sequence[int] = ())
 
     Words of `never` have no part in p: a sampler that may not write them draws from the distribution of the others.
     """
-    logits_NV = captioner.logits(forced.features_BWR[forced.mask_BW])
+    logits_NV = captioner.logits(forced.features_BWR.flatten(0, 1)[forced.real_N])
     logits_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))  # -log p is no matter for bfloat16
     if never:
         logits_NV = logits_NV.index_fill(1, torch.tensor(never, device=logits_NV.device), float("-inf"))
-    losses_N = functional.cross_entropy(logits_NV, forced.targets_BW[forced.mask_BW], reduction="none")
-    return torch.zeros_like(forced.mask_BW, dtype=losses_N.dtype).masked_scatter(forced.mask_BW, losses_N)
+    losses_N = functional.cross_entropy(logits_NV, forced.targets_BW.flatten()[forced.real_N], reduction="none")
+    return losses_N.new_zeros(forced.mask_BW.numel()).index_copy(0, forced.real_N, losses_N).view_as(forced.mask_BW)
 
 
 def cross_entropy(losses_BW: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.nn.deferred import product
+from bench.nn.host import on_device
 
 
 def masked_mean(values_CTD: Tensor, mask_CT: Tensor) -> Tensor:
@@ -23,7 +24,7 @@ def vector_mask(values: Tensor, mask_CT: Tensor | None) -> Tensor:
     no padding: all its vectors are real, [C] for values [C, D], [C, S] for places [C, S, D].
     """
     if mask_CT is None:
-        return torch.ones(values.shape[:-1], dtype=torch.bool, device=values.device)
+        return on_device(torch.ones(values.shape[:-1], dtype=torch.bool), values.device)
     if values.dim() == 3:
         return mask_CT
     return mask_CT.unsqueeze(-1) & (values != 0).any(-1)

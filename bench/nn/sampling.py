@@ -9,7 +9,10 @@ from torch import Tensor
 
 from bench.method import BOS, EOS, PAD, Batch
 from bench.nn.beam import NEVER
-from bench.nn.decoding import Captioner, State, expand
+from bench.nn.decoding import Captioner, Memory, State, expand
+from bench.nn.host import on_device, on_host
+
+LOOK = 10  # words between two looks whether all captions have ended
 
 
 @dataclass
@@ -24,13 +27,13 @@ class Sampled:
 
     def captions(self, ended: bool) -> list[tuple[int, ...]]:
         """Word ids of each caption without BOS and PAD; EOS stays where `ended` and it was drawn."""
-        rows = self.batch.words_BW[:, 1:].tolist()
+        rows = on_host(self.batch.words_BW)[:, 1:].tolist()
         leave_out = (PAD,) if ended else (PAD, EOS)
         return [tuple(word for word in row if word not in leave_out) for row in rows]
 
     def clips(self) -> list[str]:
         """The clip of each caption."""
-        return [self.batch.clip_ids[row] for row in self.batch.clip_of_B.tolist()]
+        return [self.batch.clip_ids[row] for row in on_host(self.batch.clip_of_B).tolist()]
 
 
 def sample(captioner: Captioner, batch: Batch, max_words: int) -> Sampled:
@@ -44,7 +47,7 @@ def sample(captioner: Captioner, batch: Batch, max_words: int) -> Sampled:
 
 def greedy(captioner: Captioner, batch: Batch, max_words: int) -> Sampled:
     """The caption of the likeliest word at every step, one for each clip of `batch`."""
-    rows = torch.arange(len(batch.clip_ids), device=batch.clip_of_B.device)
+    rows = on_device(torch.arange(len(batch.clip_ids)), batch.clip_of_B.device)
     return _roll_out(captioner, batch, rows, batch.clip_ids, max_words, greedy=True)
 
 
@@ -53,10 +56,16 @@ def _roll_out(
     captioner: Captioner, batch: Batch, clip_of_N: Tensor, names: tuple[str, ...], max_words: int, greedy: bool
 ) -> Sampled:
     memory = expand(captioner.encode(batch), clip_of_N)
+    draw = _while_running if clip_of_N.device.type == "cpu" else _all_rows
+    return Sampled(_as_batch(batch, draw(captioner, memory, len(clip_of_N), max_words, greedy), clip_of_N, names))
+
+
+def _while_running(captioner: Captioner, memory: Memory, rows: int, max_words: int, greedy: bool) -> Tensor:
+    """Words of `rows` captions, [N, max_words + 1]; a caption that has ended is not computed any more."""
     state = captioner.start(memory)
-    words_NW = torch.full((len(clip_of_N), max_words + 1), PAD, device=clip_of_N.device)
+    words_NW = torch.full((rows, max_words + 1), PAD)
     words_NW[:, 0] = BOS
-    running_R = torch.arange(len(clip_of_N), device=clip_of_N.device)  # rows whose caption has not ended
+    running_R = torch.arange(rows)
     for word in range(max_words):
         features_RF, state, _ = captioner.step(words_NW[running_R, word], state, memory)
         next_R = _choose(captioner.logits(features_RF), greedy)
@@ -66,12 +75,31 @@ def _roll_out(
             running_R, memory, state = running_R[keep], expand(memory, keep), _rows(state, keep)
         if not len(keep):
             break
-    return Sampled(_as_batch(batch, words_NW, clip_of_N, names))
+    return words_NW
+
+
+def _all_rows(captioner: Captioner, memory: Memory, rows: int, max_words: int, greedy: bool) -> Tensor:
+    """The same on a GPU, [N, W + 1]: ended captions are computed on and thrown away, and the host looks for the end of the last
+    one now and then. To know at each word who has ended it would have to wait each time."""
+    state = captioner.start(memory)
+    device = next(iter(memory.values())).device
+    words_N = torch.full((rows,), BOS, device=device)
+    running_N = torch.ones(rows, dtype=torch.bool, device=device)
+    words = [words_N]
+    for word in range(1, max_words + 1):
+        features_NF, state, _ = captioner.step(words_N, state, memory)
+        words_N = torch.where(running_N, _choose(captioner.logits(features_NF), greedy), PAD)
+        words.append(words_N)
+        running_N = running_N & (words_N != EOS)
+        if word % LOOK == 0 and word < max_words and not running_N.any():
+            break
+    return torch.stack(words, 1)
 
 
 def _choose(logits_RV: Tensor, greedy: bool) -> Tensor:
     logits_RV = logits_RV.float()
-    logits_RV[:, list(NEVER)] = float("-inf")
+    for mark in NEVER:
+        logits_RV[:, mark] = float("-inf")
     if greedy:
         return logits_RV.argmax(-1)
     return torch.multinomial(torch.softmax(logits_RV, -1), 1).squeeze(1)
@@ -82,7 +110,8 @@ def _rows(state: State, keep: Tensor) -> State:
 
 
 def _as_batch(batch: Batch, words_NW: Tensor, clip_of_N: Tensor, names: tuple[str, ...]) -> Batch:
-    """Longest caption first, as teacher forcing needs it; equal lengths keep their order."""
+    """Longest caption first, as teacher forcing needs it; equal lengths keep their order. Made on the CPU, then moved."""
+    device, clip_of_N, words_NW = words_NW.device, on_host(clip_of_N), words_NW.cpu()
     lengths_N = (words_NW != PAD).sum(1) - 1
     order = lengths_N.argsort(descending=True, stable=True)
     return Batch(
@@ -90,7 +119,7 @@ def _as_batch(batch: Batch, words_NW: Tensor, clip_of_N: Tensor, names: tuple[st
         batch.streams,
         batch.masks,
         tuple(names[row] for row in order.tolist()),
-        clip_of_N[order],
-        words_NW[order, : int(lengths_N.max()) + 1],
-        lengths_N[order],
+        on_device(clip_of_N[order], device),
+        on_device(words_NW[order, : int(lengths_N.max()) + 1], device),
+        on_device(lengths_N[order], device),
     )

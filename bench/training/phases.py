@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.method import Batch, Clips, Method, Run
+from bench.training.tally import Tally
 
 Losses = dict[str, Tensor]
 """Named scalars of one batch, each a mean over its captions; `loss` is the one that is minimised."""
@@ -103,7 +104,8 @@ def fit_phases(method: Method, model: nn.Module, phases: Sequence[Phase], clips:
     """Run `phases` over `clips` within the budget of `run`, resuming where an earlier try stopped.
 
     Each phase starts from the best validated weights of the one before it; `model` ends with the best of the last phase.
-    Raises FloatingPointError when a loss is no longer finite.
+    Raises FloatingPointError when a loss is no longer finite: at once on a CPU, on a GPU within a second and in any case before
+    anything that came of it is saved or validated.
     """
     loop = _Loop(method, model, phases, clips, run)
     loop.resume()
@@ -118,6 +120,8 @@ class _Loop:
         self.optimizer: torch.optim.Optimizer | None = None
         self.rates: list[float] = []  # of the optimizer's groups at the start of the phase
         self.saved = time.monotonic()
+        self.tally: Tally | None = None  # of the losses of this epoch
+        self.means: dict[str, float] = {}  # of the epoch, as they were last read
         total = sum(phase.share for phase in phases)
         self.budgets = [round(run.budget * phase.share / total) for phase in phases]
 
@@ -141,6 +145,7 @@ class _Loop:
 
     def save(self) -> None:
         """Write all that the rest of the training depends on."""
+        self._look()
         gradients = (
             {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None} if self.at.pending else {}
         )
@@ -211,15 +216,17 @@ class _Loop:
         self._decay_rates(settings)
         if self.phase.begin is not None:
             self.phase.begin(self.at.epoch)
+        self.tally = Tally(self.at.sums, self.at.batch)
         for batch in self._batches(settings):
             self._step(batch.to(self.run.device), settings)
             self.at.batch += 1
             self.at.phase_captions += len(batch.caption_ids)
-            self.run.tick(self.phase.name, self.at.epoch, self.at.means())
+            self.run.tick(self.phase.name, self.at.epoch, self.means)
             if self.at.phase_captions >= budget:
                 break
             if time.monotonic() - self.saved > SAVE_SECONDS:
                 self.save()
+        self._look()
         values = self.at.means()
         if self.phase.validate:
             self._validate(values)
@@ -227,6 +234,7 @@ class _Loop:
         self.at.epoch += 1
         self.at.batch = 0
         self.at.sums, self.at.counted = {}, 0
+        self.tally = None
         self.save()
 
     def _batches(self, settings: Mapping[str, Any]) -> Iterator[Batch]:
@@ -235,17 +243,30 @@ class _Loop:
         clips = self.clips if self.phase.reads is None else self.clips.reading(self.phase.reads)
         return clips.epoch(order, settings["captions"], settings["captions_per_clip"], start=self.at.batch)
 
+    def _look(self) -> None:
+        """Read the losses of the epoch. Raises FloatingPointError where one was not finite."""
+        if self.tally is None:
+            return
+        self.tally.read()
+        self.at.sums = dict(self.tally.sums)
+        self.means = self.at.means()
+        if self.tally.bad is not None:
+            rate = self._settings()["learning_rate"]
+            raise FloatingPointError(
+                f"the loss of phase {self.phase.name!r} is {self.at.sums['loss']} in epoch {self.at.epoch}, "
+                f"batch {self.tally.bad}: lower train.learning_rate (now {rate})"
+            )
+
     def _step(self, batch: Batch, settings: Mapping[str, Any]) -> None:
-        assert self.optimizer is not None
+        assert self.optimizer is not None and self.tally is not None
         low = settings.get("precision") == "bfloat16"
         with torch.autocast(self.run.device.type, torch.bfloat16, enabled=low):
             losses = self.phase.loss(batch)
         count = len(batch.caption_ids)
-        if not torch.isfinite(losses["loss"]):
-            raise FloatingPointError(
-                f"the loss of phase {self.phase.name!r} is {losses['loss'].item()} in epoch {self.at.epoch}, "
-                f"batch {self.at.batch}: lower train.learning_rate (now {settings['learning_rate']})"
-            )
+        self.tally.add(losses, count)
+        self.at.counted += count
+        if self.tally.due():
+            self._look()
         want = settings.get("accumulate")
         # Small batches add up the sums over their captions; the step divides by all captions that were added.
         (losses["loss"] * count if want else losses["loss"]).backward()
@@ -258,9 +279,6 @@ class _Loop:
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
             self.at.pending = 0
-        for name, value in losses.items():
-            self.at.sums[name] = self.at.sums.get(name, 0.0) + value.item() * count
-        self.at.counted += count
 
     def _validate(self, values: dict[str, float]) -> None:
         self.model.eval()

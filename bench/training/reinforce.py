@@ -18,6 +18,7 @@ from bench.evaluation.rouge import TokenRouge
 from bench.method import EOS, SPECIAL, Batch, Clips, Run, Vocabulary
 from bench.nn.beam import NEVER
 from bench.nn.decoding import Forced, teacher_forcing, word_losses
+from bench.nn.host import on_host
 from bench.nn.sampling import Sampled, greedy, sample
 from bench.training.phases import Losses, Phase
 
@@ -113,13 +114,13 @@ def greedy_baseline(draw: Draw) -> Floats:
     """Self-critical: b = reward of the model's greedy caption of the clip (RecNet eq. 21)."""
     captions = greedy(draw.captioner, draw.batch, draw.max_words)
     of_clip = np.zeros(len(draw.batch.clip_ids))
-    of_clip[captions.batch.clip_of_B.cpu().numpy()] = draw.reward(captions)
-    return of_clip[draw.sampled.batch.clip_of_B.cpu().numpy()]
+    of_clip[on_host(captions.batch.clip_of_B).numpy()] = draw.reward(captions)
+    return of_clip[on_host(draw.sampled.batch.clip_of_B).numpy()]
 
 
 def others_baseline(draw: Draw) -> Floats:
     """b = mean reward of the clip's other drawn captions; of all other captions of the batch where there are none."""
-    clip = draw.sampled.batch.clip_of_B.cpu().numpy()
+    clip = on_host(draw.sampled.batch.clip_of_B).numpy()
     sums, counts = np.bincount(clip, draw.rewards), np.bincount(clip)
     own = draw.rewards
     same = np.divide(sums[clip] - own, counts[clip] - 1, out=np.zeros(len(own)), where=counts[clip] > 1)

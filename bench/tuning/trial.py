@@ -24,7 +24,6 @@ def run_trial(job: Job, send: Report, copies: ResumeStates | None = None) -> Non
 
     With `copies` the resume state of every epoch is copied there, and taken from there where the home has none.
     """
-
     from bench.cell.fit import Trainer
     from bench.cell.workbench import Workbench
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import importlib
 import itertools
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench.cell.repeatable import before_torch, same_every_time
 from bench.data.batches import CorpusClips, StreamSource
-from bench.method import BOS, EOS, SPECIAL, UNK, Batch, Clips, Reference
+from bench.method import BOS, EOS, PAD, SPECIAL, UNK, Batch, Clips, Reference
 from bench.nn import sampling
 from bench.training import Phase, fit_phases
 from tests import support
@@ -184,26 +184,29 @@ def given_draws(seed: int = 0) -> Iterator[None]:
     """
     random = np.random.default_rng(seed)
 
-    def words(probabilities_RV: Tensor) -> Tensor:
-        rows, vocabulary = probabilities_RV.shape
-        drawn = random.integers(UNK + 1, vocabulary, rows)
-        drawn[random.random(rows) < 0.15] = EOS
-        return torch.from_numpy(drawn).to(probabilities_RV.device)
+    def words(*shape: int) -> Tensor:
+        drawn = random.integers(UNK + 1, 40, shape)
+        drawn[random.random(shape) < 0.15] = EOS
+        return torch.from_numpy(drawn)
+
+    def roll_out(
+        captioner: Any, batch: Batch, clip_of_N: Tensor, names: tuple[str, ...], max_words: int, greedy: bool
+    ) -> sampling.Sampled:
+        drawn_NW = words(len(clip_of_N), max_words)
+        ended_NW = (drawn_NW == EOS).long()
+        drawn_NW = drawn_NW.masked_fill(ended_NW.cumsum(1) > ended_NW, PAD)
+        words_NW = torch.cat([torch.full_like(drawn_NW[:, :1], BOS), drawn_NW], 1).to(clip_of_N.device)
+        return sampling.Sampled(sampling._as_batch(batch, words_NW, clip_of_N, names))
 
     with (
-        mock.patch.object(sampling, "_choose", lambda logits_RV, greedy: words(logits_RV)),
-        mock.patch.object(torch, "multinomial", lambda p, count: words(p).unsqueeze(1)),
+        mock.patch.object(sampling, "_roll_out", roll_out),
+        mock.patch.object(torch, "multinomial", lambda p, count: words(len(p), count).to(p.device)),
     ):
         yield
 
 
-assert (BOS, EOS, UNK) == (1, 2, 3)  # words that may be drawn lie above
-
-
 def as_cells_do() -> None:
     """Set this process up as that of a cell: the same algorithms at every run, one thread."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before_torch()
     torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False
-    set_precision("fp32")
+    same_every_time()

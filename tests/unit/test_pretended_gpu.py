@@ -1,0 +1,212 @@
+"""Every method on a pretended GPU: nothing mixes sides, a killed training goes on exactly, and the host hardly ever waits."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from bench.cell.workbench import Workbench
+from bench.method import Batch, Search
+from bench.training import Losses, Phase, phases, tally
+from tests.gpu import agreement
+from tests.gpu.agreement import CLIPS
+from tests.gpu.worlds import Run, build
+from tests.pretended import GPU, is_there, pretended_gpu
+from tests.support import DiedError, TinyEncoder, digest
+
+SMALL = {"width": 16, "embedding": 12, "attention": 8}
+CASES = {case.name: case for case in agreement.cases(2)}
+
+
+def test_planted_faults_are_found() -> None:
+    with pretended_gpu() as seen:
+        here, there = torch.ones(3), torch.ones(3, device="cuda")
+        assert there.device == GPU and here.device.type == "cpu" and (there * 2)[1:].device == GPU
+        assert here.to(GPU).device == GPU and here.device.type == "cpu" and torch.zeros_like(there).device == GPU
+        assert not there.cpu().is_cuda and there.to(torch.float64).device == GPU
+        seen.forget()
+        there + torch.tensor(1.0)
+        assert not seen.mixed and not seen.waits
+        for fault in (lambda: there + here, lambda: torch.cat([here, there]), lambda: there.numpy()):
+            fault()
+        assert sum(seen.mixed.values()) == 3, seen.mixed
+        waits = (
+            lambda: there.sum().item(),
+            lambda: there.tolist(),
+            lambda: there.cpu(),
+            lambda: there[there > 0],
+            lambda: there.nonzero(),
+            lambda: bool((there > 0).all()),
+        )
+        for number, wait in enumerate(waits, 1):
+            wait()
+            assert sum(seen.waits.values()) == number, seen.waits
+        weight = nn.Parameter(torch.ones(3, 3, device="cuda"))
+        before = seen.launches
+        there[:2].view(2, 1).t()
+        assert seen.launches == before, "views start nothing"
+        (there @ weight).sum().backward()
+        assert is_there(weight.grad) and seen.launches > before
+        with pytest.raises(TypeError, match="RNG state must be"):
+            torch.cuda.set_rng_state(torch.cuda.get_rng_state().to(GPU))
+
+
+class SavingRun(Run):
+    """A run whose state goes through a file and comes back on the CPU; it dies when it has saved `die` times."""
+
+    saved: bytes | None = None
+    die: int | None = None
+    saves = 0
+
+    def save_state(self, state: Mapping[str, Any]) -> None:
+        file = io.BytesIO()
+        torch.save(dict(state), file)
+        self.saved = file.getvalue()
+        self.saves += 1
+        if self.saves == self.die:
+            raise DiedError
+
+    def load_state(self) -> dict[str, Any] | None:
+        # As a file is read where it lies on a GPU: all of it there, and then what the workbench asks for.
+        return None if self.saved is None else torch.load(io.BytesIO(self.saved), map_location="cpu", weights_only=True)
+
+
+def trained(case: agreement.Case, run: SavingRun, seed: int = 0) -> Any:
+    """A method after training on the pretended GPU, or after the run died."""
+    clips = agreement.clips_of(case, seed=1)
+    method = build(case.row, clips, seed, **SMALL)
+    run.encoder = lambda name, weights="pretrained": TinyEncoder(96).to(run.device)  # type: ignore[method-assign]
+    method.fit(clips, run)
+    return method
+
+
+def run_of(case: agreement.Case, steps: int = 2) -> SavingRun:
+    train = {"captions": 16, "captions_per_clip": 4, "learning_rate": 5e-4}
+    run = SavingRun(case.row, GPU, steps * 16 * len(case.row.phases), train)
+    run.shares, run.search = dict.fromkeys(case.row.phases, 1.0), Search(max_words=10)
+    return run
+
+
+WAITS = {"vre": 12, "glrg": 36, "etenet": 20}
+"""The most waits of a step that stand in a method's own folder; the others have none there."""
+
+ONCE = {"bench/training/tally.py", "bench/nn/layers.py"}
+"""Where the engine waits in a training now and then: once a second for the losses, and before it for the mean features."""
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_training_and_a_caption_on_a_gpu(name: str) -> None:
+    """No operation mixes sides. The engine does not wait in a step, but for drawn captions; a search waits once a word."""
+    case = CASES[name]
+    draws = {"reinforce", "boost"} & set(case.row.phases)
+    with pretended_gpu() as seen:
+        run = run_of(case)
+        method = trained(case, run)
+        assert not seen.mixed, seen.mixed
+        files: Counter[str] = Counter()
+        for place, count in seen.waits.items():
+            files[place.partition(":")[0]] += count
+        own = sum(count for file, count in files.items() if file.startswith("methods/"))
+        assert own <= WAITS.get(case.row.method, 0) * len(run.ticks), seen.waits
+        engine = {file for file in files if file.startswith("bench/")}
+        drawn = {"bench/nn/sampling.py"} if draws else set()
+        if "official" in name:  # draws in the method's folder, and hands on captions of which the host knows nothing
+            drawn |= {"bench/nn/host.py"}
+        assert engine <= ONCE | drawn, seen.waits
+        # Of each batch the drawn captions, and the greedy ones of some baselines, come to the host.
+        assert files["bench/nn/sampling.py"] <= 2 * sum(phase in draws for phase, _ in run.ticks), seen.waits
+        seen.forget()
+        captions = method.decode(agreement.clips_of(case, seed=2, captions=False), Search(3, 8, clips=CLIPS))
+        assert len(captions) == CLIPS and not seen.mixed, seen.mixed
+        if "official" in name:  # a search of the authors' own, in the method's folder
+            return
+        search = sum(count for place, count in seen.waits.items() if place.startswith("bench/nn/beam.py"))
+        assert search <= 8 + 1 + 5, seen.waits  # a wait at each word, and one for each part of the beams
+
+
+@pytest.mark.parametrize("name", ["salstm:rl", "recnet:local", "vre:full", "hail:ha_il"])
+@pytest.mark.parametrize("die", [1, 4])
+def test_a_training_that_died_goes_on_exactly_on_a_gpu(name: str, die: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The state is on the CPU when it comes back: weights, moments, pending gradients and best weights go where they were."""
+    monkeypatch.setattr(phases, "SAVE_SECONDS", -1.0)
+    case = CASES[name]
+
+    def attempt(saved: bytes | None = None, die: int | None = None) -> SavingRun | Any:
+        run = run_of(case, steps=6)
+        run.train = {**run.train, "accumulate": 40}
+        run.saved, run.die = saved, die
+        torch.manual_seed(0)
+        if die is None:
+            return trained(case, run)
+        with pytest.raises(DiedError):
+            trained(case, run)
+        return run
+
+    with pretended_gpu() as seen:
+        whole = weights(attempt())
+        left = attempt(die=die).saved
+        assert left is not None
+        assert weights(attempt(left)) == whole
+        assert not seen.mixed, seen.mixed
+
+
+def weights(method: Any) -> str:
+    state = method.state_dict()
+    assert all(is_there(value) for value in state.values() if value.numel())
+    return digest({name: value.cpu() for name, value in state.items()})
+
+
+def test_a_workbench_brings_a_state_of_a_gpu_back_to_the_cpu(tmp_path: Path) -> None:
+    """Torch would move all of it to the device that is asked for, and no generator takes its state from there."""
+    run = Workbench(CONFIG, tmp_path, 8)
+    run.save_state({"generators": {"cpu": torch.get_rng_state()}, "weight": torch.ones(2)})
+    again = Workbench(CONFIG, tmp_path, 8)
+    again.device = torch.device("meta")  # a device that is not the CPU, on every machine
+    state = again.load_state()
+    assert state is not None and torch.equal(state["weight"], torch.ones(2))
+    torch.set_rng_state(state["generators"]["cpu"])
+
+
+def test_a_loss_that_is_not_finite_is_never_saved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU the losses are read later than they are made: before anything is saved, and the first bad batch is named."""
+    monkeypatch.setattr(tally, "READ_SECONDS", math.inf)
+    case = CASES["salstm:xe"]
+    with pretended_gpu():
+        run = run_of(case, steps=5)
+        clips = agreement.clips_of(case, seed=1)
+        method = build(case.row, clips, **SMALL)
+        recipe, met = method.phases, []
+
+        def spoilt(phase: Phase) -> Phase:
+            def loss(batch: Batch) -> Losses:
+                met.append(batch)
+                found = phase.loss(batch)
+                return {**found, "loss": found["loss"] * (math.nan if len(met) in (3, 4) else 1.0)}
+
+            return replace(phase, loss=loss)
+
+        method.phases = lambda clips, run: [spoilt(phase) for phase in recipe(clips, run)]
+        with pytest.raises(
+            FloatingPointError, match=r"phase 'base' is nan in epoch 0, batch 2: lower train.learning_rate"
+        ):
+            method.fit(clips, run)
+        assert len(met) > 4 and run.saves == 0, "the epoch went on, and its state was not written"
+
+
+CONFIG = {
+    "device": "cpu",
+    "seed": 0,
+    "train": {"epochs": 1, "captions": 8},
+    "phases": {"base": 1.0},
+    "search": {},
+    "dataset": "tiny",
+}
