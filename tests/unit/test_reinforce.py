@@ -18,7 +18,7 @@ from bench.data.batches import CorpusClips
 from bench.method import BOS, EOS, PAD, Batch, Search
 from bench.nn.beam import NEVER, beam_search
 from bench.nn.captioners import SoftAttention
-from bench.nn.decoding import Forced, teacher_forcing, word_losses
+from bench.nn.decoding import Forced, cross_entropy, teacher_forcing, word_losses
 from bench.nn.sampling import Sampled, greedy, sample
 from bench.training import (
     BASELINES,
@@ -28,6 +28,7 @@ from bench.training import (
     Draw,
     Losses,
     Phase,
+    base_phases,
     fit_phases,
     reinforce_phase,
     self_critical_phase,
@@ -350,6 +351,26 @@ def test_self_critical_training_steps_by_adam_at_the_rate_of_its_setting() -> No
     for name, value in learner.named_parameters():
         moved = (value.detach() - start[name]).abs().max().item()
         assert moved == pytest.approx(0.003, rel=1e-3), name
+
+
+@pytest.mark.parametrize("shares", [{"base": 1.0}, {"base": 0.6, "reinforce": 0.4}], ids=["xe", "rl"])
+def test_the_bases_are_reinforced_where_their_recipe_gives_it_a_share(shares: dict[str, float]) -> None:
+    clips, learner = nine_words(torch.float64)
+    batch, run = one_batch(clips, torch.float64), FakeRun(1, shares)
+    settings = {"reinforce_rate": 0.2, "reward_end": False}
+    recipe = base_phases(learner.captioner, settings, clips, run)
+    assert {phase.name: phase.share for phase in recipe} == shares
+    base = recipe[0].loss(batch)["loss"].item()
+    forced = teacher_forcing(learner.captioner, batch)
+    assert base == pytest.approx(cross_entropy(word_losses(learner.captioner, forced)).item(), rel=1e-12)
+    for phase in recipe[1:]:
+        alone = self_critical_phase(learner.captioner, settings, clips, run)
+        found = []
+        for one in (phase, alone):
+            torch.manual_seed(7)
+            found.append(one.loss(batch)["loss"].item())
+        assert found[0] == found[1] != 0
+        assert phase.train == {"optimizer": "adam", "learning_rate": 0.2}
 
 
 # -- in the loop -------------------------------------------------------------------------------------------------------

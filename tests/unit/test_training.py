@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from bench.data.batches import CorpusClips
 from bench.method import BOS, EOS, PAD, Batch, Search
 from bench.nn.captioners import MeanPool, SoftAttention
-from bench.nn.decoding import teacher_forcing
+from bench.nn.decoding import cross_entropy, teacher_forcing, word_losses
 from bench.training import CaptionModel, Group, Losses, Phase, cross_entropy_phase, fit_phases, phases
 
 SIZES = [(2, 1, 3), (1, 2), (3, 0, 1, 2), (2,), (1, 1, 2), (3, 3)]  # 15 captions of 6 clips
@@ -714,6 +714,19 @@ def test_scheduled_sampling_changes_inputs_only() -> None:
     assert any(not torch.equal(fed, other) for fed, other in zip(truth.fed, own.fed, strict=True))
     changed = torch.cat([f != m for f, m in zip(truth.fed[1:], half.fed[1:], strict=True)])
     assert 0 < changed.float().mean() < 0.8
+
+
+def test_the_cross_entropy_phase_samples_as_often_as_the_run_says() -> None:
+    captioner, batch = soft(), one_batch(clips_of())
+    found = []
+    for sampling in (0.0, 0.5, 1.0):
+        phase = cross_entropy_phase(captioner, FakeRun(1, {"base": 1.0}, {"scheduled_sampling": sampling}))
+        torch.manual_seed(0)
+        found.append(phase.loss(batch)["loss"].item())
+        torch.manual_seed(0)
+        forced = teacher_forcing(captioner, batch, sampling)
+        assert found[-1] == pytest.approx(cross_entropy(word_losses(captioner, forced)).item(), rel=1e-6)
+    assert len({round(loss, 3) for loss in found}) == 3
 
 
 def sampled_second_words() -> tuple[Tensor, Tensor]:
