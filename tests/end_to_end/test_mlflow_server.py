@@ -34,7 +34,6 @@ from pathlib import Path
 from record_factory import record
 from bench.cell.job import Job
 from bench.tracking.background import open_tracking
-from bench.tracking.client import Tracker
 from bench.home import Home
 from bench.plan.cells import Cell
 

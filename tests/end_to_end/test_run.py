@@ -12,7 +12,7 @@ from front import Answer, bench
 from bench.conformance.workplace import write_corpus
 from bench.home import Home
 from bench.records.store import all_records
-from bench.tracking.client import Tracker
+from bench.tracking.client import MlflowTracker
 
 SMALL = ["model.width=16", "model.embedding=12", "model.attention=8"]
 
@@ -54,7 +54,7 @@ def test_page_and_tracking_know_the_cells(home: Path, first: Answer) -> None:
     page = (home / "leaderboards" / "tiny.md").read_text(encoding="utf-8")
     for record in all_records(Home(home).results):
         assert record.key in page
-    client = Tracker(Home(home).mlflow_uri, Home(home))._client
+    client = MlflowTracker(Home(home).mlflow_uri, Home(home))._client
     found = [client.get_experiment_by_name(name) for name in ("bench/tiny", "tiny")]
     runs = client.search_runs([one.experiment_id for one in found if one])
     assert len(runs) == len([run for run in runs if run.info.status == "FINISHED"]) == 7
