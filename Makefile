@@ -8,8 +8,11 @@ BIN := $(VENV)/bin
 demo: install
 	$(BIN)/bench run datasets/shapes/demo.yaml
 	@echo
-	@echo "Next: leaderboards/shapes.html in a browser (intervals, curves, captions); '$(BIN)/bench ui' for the runs in MLflow;"
-	@echo "'$(BIN)/bench compare recnet etenet dataset=shapes' for their difference; docs/first-run.md, line by line."
+	@echo 'Where to look next:'
+	@echo '  leaderboards/shapes.html   this table as a page: intervals, ties, costs, captions on which the papers disagree'
+	@echo '  docs/first-run.md          what the lines above say, and the commands that follow'
+	@echo '  $(BIN)/bench list      the methods, data sets and records that are here'
+	@echo '  $(BIN)/bench ui        curves and captions of every run in MLflow'
 
 test: install lint types pages unit
 

@@ -13,10 +13,14 @@ from typing import Any
 import pytest
 import yaml
 
+from bench.cell.inputs import budget_of
 from bench.cli.commands import COMMANDS
 from bench.cli.help import overview
 from bench.cli.help import page as help_of
 from bench.cli.main import main
+from bench.home import Home
+from bench.plan.cells import requested
+from bench.plan.request import parse
 from bench.records.store import all_records
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -112,6 +116,14 @@ def test_a_written_command_is_understood(
 
 def _all() -> list[list[str]]:
     return [*examples(), *(words for path in PAGES for words in commands(path.read_text()))]
+
+
+def test_the_demo_is_three_papers_in_one_table(tmp_path: Path) -> None:
+    found = requested(parse([str(ROOT / "datasets" / "shapes" / "demo.yaml")]), Home(tmp_path))
+    assert [cell.method for cell in found] == ["recnet", "etenet", "glrg"]
+    shared = ("dataset", "subset", "protocol", "streams", "train", "search", "text")
+    assert all(cell.config[name] == found[0].config[name] for cell in found for name in shared)
+    assert len({budget_of(cell.config, Home(tmp_path)) for cell in found}) == 1
 
 
 def blocks(page: str, kind: str) -> list[tuple[str, str]]:
