@@ -418,7 +418,7 @@ def test_lines_off_a_terminal_carry_no_escape_codes(home: Home, capsys: pytest.C
     printed = capsys.readouterr().out
     assert "\x1b" not in printed
     assert "good seed 0: started" in printed
-    assert re.search(r"good seed 0 +done +25\.0", printed)
+    assert re.search(r"good seed 0 +done( +-){3} +25\.0", printed)
 
 
 # Locks, logs, signals ----------------------------------------------------------------------------------------------
