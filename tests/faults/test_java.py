@@ -173,7 +173,7 @@ def test_a_stopped_jvm_is_replaced_at_the_next_question(client: Meteor) -> None:
     expected = client.statistics(SEGMENTS)
     program = client._program
     assert program is not None
-    os.kill(program.process.pid, signal.SIGSTOP)
+    stop(program.process.pid)
     program.timeout = 0.5
     with pytest.raises(ScoringUnavailable, match="no answer"):
         client.statistics(SEGMENTS)
@@ -253,10 +253,22 @@ def test_the_jvm_ends_with_its_parent(jar: Path, ending: str) -> None:
     assert not running(pid)
 
 
+def stop(pid: int) -> None:
+    """Stop a process and wait until each of its threads stands still: kill() returns before they do."""
+    os.kill(pid, signal.SIGSTOP)
+    while any(state(task) not in "Tt" for task in Path(f"/proc/{pid}/task").iterdir()):
+        time.sleep(0.005)
+
+
+def state(process: Path) -> str:
+    """The letter by which the kernel names what a process or thread does."""
+    return (process / "stat").read_text().rpartition(")")[2].split()[0]
+
+
 def running(pid: int) -> bool:
     """Whether a process lives; one that waits for its parent to read its status has ended."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return state(Path(f"/proc/{pid}")) != "Z"
     except OSError:
         return False
 
