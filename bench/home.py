@@ -10,8 +10,21 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench import BenchError
+
 PACKAGE = Path(__file__).resolve().parent
 CHECKOUT = PACKAGE.parent
+
+
+def written_path(text: str | Path) -> Path:
+    """A path as a person wrote it, with `~` expanded. Raises BenchError for an unknown `~user` and what no path can hold."""
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError:
+        raise BenchError(f"{text}: there is no user {str(text).split('/')[0]}, or no home folder of theirs") from None
+    if "\0" in str(path):
+        raise BenchError(f"{str(text)!r} holds a zero byte, which no path can")
+    return path
 
 
 def is_checkout(folder: Path) -> bool:
@@ -42,19 +55,19 @@ class Home:
     def cache(self) -> Path:
         """Feature caches, `<dataset>/<stream>.h5`. `BENCH_CACHE` moves it, to a larger disk for instance."""
         moved = os.environ.get("BENCH_CACHE")
-        return Path(moved).expanduser().resolve() if moved else self.work / "cache"
+        return written_path(moved).resolve() if moved else self.work / "cache"
 
     @property
     def node_cache(self) -> Path | None:
         """Where this node keeps copies of feature caches of its own: `BENCH_NODE_CACHE`, as its shell has it; None for none."""
         moved = os.environ.get("BENCH_NODE_CACHE")
-        return Path(moved).expanduser().resolve() if moved else None
+        return written_path(moved).resolve() if moved else None
 
     @property
     def data(self) -> Path:
         """Root of the official annotation files, the value of `${BENCH_DATA}` in data set definitions."""
         moved = os.environ.get("BENCH_DATA")
-        return Path(moved).expanduser().resolve() if moved else self.root / "data"
+        return written_path(moved).resolve() if moved else self.root / "data"
 
     @property
     def mlflow_uri(self) -> str:
@@ -65,7 +78,7 @@ def find_home(start: Path | None = None) -> Home:
     """Return the home that `start` (default: the current folder) belongs to. `BENCH_HOME` overrides the search."""
     moved = os.environ.get("BENCH_HOME")
     if moved:
-        return Home(Path(moved).expanduser().resolve())
+        return Home(written_path(moved).resolve())
     start = (start or Path.cwd()).resolve()
     for folder in (start, *start.parents):
         if (folder / "bench.toml").is_file() or is_checkout(folder):

@@ -17,7 +17,7 @@ from bench.features.one_video import ByStream, VideoStreams
 from bench.features.sidecar import cache_path, read_sidecar, sidecar_path
 from bench.features.specs import Preprocessing
 from bench.features.video import EXTENSIONS, UnreadableVideoError
-from bench.home import find_home
+from bench.home import find_home, written_path
 from bench.method import Caption, Method, Search, StreamInfo, Vocabulary
 from bench.records.figure_data import Frames, Shown
 
@@ -90,7 +90,7 @@ class VideoCaptioner:
         Only the streams that decoding reads are made. Raises VideoError for a video that cannot be read, BenchError where no
         video can be captioned.
         """
-        path = Path(video).expanduser()
+        path = written_path(video)
         if not path.is_file():
             raise VideoError(f"{path}: there is no such file")
 
@@ -113,7 +113,7 @@ class VideoCaptioner:
 
     def shown(self, video: str | Path, caption: Caption) -> Shown:
         """The frames of a captioned video as the method counts them, and where its regions lie, for a picture."""
-        path = Path(video).expanduser()
+        path = written_path(video)
         try:
             frames = np.ascontiguousarray(self._streams.pictures(path, self._view()).transpose(0, 2, 3, 1))
             boxes = self._boxes(path, frames) if "region_attention" in caption.traces else ()
@@ -167,7 +167,7 @@ def find_videos(arguments: list[str]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for argument in arguments:
-        path = Path(argument).expanduser()
+        path = written_path(argument)
         if not path.is_dir():
             found[path] = None
             continue

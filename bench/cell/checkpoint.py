@@ -25,6 +25,7 @@ from bench.disk.digests import file_digest
 from bench.disk.whole import write_whole
 from bench.errors import listing, named
 from bench.features.encoders import load_encoder
+from bench.home import written_path
 from bench.method import Method, StreamInfo, Vocabulary
 from bench.plan.cells import ENGINE
 
@@ -78,7 +79,7 @@ def load(
     `weights` are files of encoders' weights: a method that decodes with an encoder which it did not train finds its own among
     them by their digest, where the file is not any more where the cell found it.
     """
-    path = Path(path).expanduser()
+    path = written_path(path)
     if path.is_dir():
         path /= CHECKPOINT
     state, metadata = _read(path)
@@ -92,7 +93,7 @@ def load(
         )
     made = build(config, streams, words)
     if prepare := getattr(made, "prepare", None):
-        files = config.get("files", {}) | {file_digest(Path(file).expanduser()): str(file) for file in weights}
+        files = config.get("files", {}) | {file_digest(written_path(file)): str(file) for file in weights}
         prepare(lambda name, which: load_encoder(name, which, files))
     try:
         made.load_state_dict(state)

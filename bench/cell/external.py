@@ -60,7 +60,7 @@ def evaluate(
     config = _config(definition, split, splits, name, captions, home)
     cell = Cell(config)
     folder = cell.folder(home)
-    if state_of(folder) == "done":
+    if state_of(folder) in ("done", "unreadable"):  # of the latter, reading says what is wrong
         return read_record(folder / RECORD)
     write_predictions(folder / PREDICTIONS, [Prediction(clip, text) for clip, text in captions.items()])
     facts = Provenance.model_validate(provenance(1, "cpu"))

@@ -25,7 +25,7 @@ from bench.evaluation.metrics import outdated
 from bench.home import Home
 from bench.plan.cells import Cell
 from bench.records.schema import Failure, Record
-from bench.records.store import BadRecord, read_record, write_record
+from bench.records.store import RECORD, BadRecord, read_record, write_record
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 CONTEXT_BYTES = 3 * 2**28  # of a process on a GPU beside its tensors: CUDA's context and the code of its kernels
@@ -64,7 +64,8 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended: done, unscored, failed, busy (another command has the cell) or stopped (by the user)."""
+    """How a job ended: done, unscored, failed, busy (another command has the cell), stopped (by the user) or unreadable (its
+    folder holds a record that cannot be read)."""
 
     state: str
     message: str = ""
@@ -73,17 +74,15 @@ class Outcome:
 
 
 def state_of(folder: Path) -> str:
-    """State of the record in `folder`: done, unscored or failed; missing without one or with an unreadable one.
+    """State of the record in `folder`: done, unscored or failed; missing without one; unreadable: there is one, and it is
+    left alone until a person decides what becomes of it.
 
     Scores of another metric or tokenizer version count for nothing: such a cell is unscored, its training is kept.
     """
-    path = folder / "record.json"
-    if not path.is_file():
-        return "missing"
     try:
-        record = read_record(path)
-    except BadRecord:
-        return "missing"
+        record = read_record(folder / RECORD)
+    except BadRecord as error:
+        return "missing" if error.absent else "unreadable"
     if record.state == "done" and outdated(record.signatures.get(record.split, {})):
         return "unscored"
     return record.state
@@ -98,9 +97,9 @@ def train(job: Job, work: Work | None = None, capture: bool = True) -> Outcome:
     try:
         with cell_lock(Home(Path(job.root)), job.key):
             before = state_of(folder)
-            if before in ("done", "unscored"):  # another command finished it while this one waited
+            if before in ("done", "unscored", "unreadable"):  # another command had it while this one waited
                 return Outcome(before, pid=os.getpid())
-            (folder / "record.json").unlink(missing_ok=True)  # of a failure that is being retried
+            (folder / RECORD).unlink(missing_ok=True)  # of a failure that is being retried
             with _log(folder, capture) as log:
                 return _train(job, work, log)
     except CellBusyError as error:

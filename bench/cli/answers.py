@@ -9,6 +9,7 @@ from typing import Any
 from bench.pages.terminal import wrapped
 
 WELL, FAILED, USAGE, STOPPED = 0, 1, 2, 130
+OUR_FAULT = 70  # EX_SOFTWARE of sysexits.h
 
 
 def say(sentence: str, status: int) -> int:

@@ -14,7 +14,7 @@ from bench import BenchError
 from bench.cli.answers import FAILED, WELL, say
 from bench.declare.options import Options, Written, parse
 from bench.declare.settings import Decoding, given, option
-from bench.home import Home, find_home
+from bench.home import Home, find_home, written_path
 from bench.pages.document import clean
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def run(request: Request, home: Home) -> int:
             gap = "\n" if number > failed else ""  # not before the first that is printed
             print(gap + _lines(str(video), caption, request.alternatives), flush=True)
             if request.explain is not None:
-                folder = Path(request.explain).expanduser()
+                folder = written_path(request.explain)
                 print(f"  picture: {_draw(captioner, video, caption, folder, taken)}", flush=True)
         except VideoError as error:
             failed += 1
@@ -128,7 +128,7 @@ def find_checkpoint(word: str, home: Home) -> Path:
     from bench.records.store import RECORD, cell_folder
     from bench.reports.lookup import find_record
 
-    path = Path(word).expanduser()
+    path = written_path(word)
     if path.is_file() and path.name != RECORD:
         return path
     if path.is_dir() and (path / CHECKPOINT).is_file():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
@@ -14,7 +13,7 @@ from bench.cli.show import Nothing, list_all
 from bench.declare.options import DataSet, Options, Written, parse
 from bench.declare.settings import option
 from bench.errors import listing, many, unknown
-from bench.home import Home, find_home
+from bench.home import Home, find_home, written_path
 from bench.pages.terminal import wrapped
 
 if TYPE_CHECKING:
@@ -184,7 +183,7 @@ def features_extract(argv: Sequence[str]) -> int:
 
     definition, home = dataset(asked.dataset), find_home()
     if asked.checkpoint:
-        path = extract_words(definition, home, Path(asked.checkpoint).expanduser(), asked.replace)
+        path = extract_words(definition, home, written_path(asked.checkpoint), asked.replace)
     else:
         work = Work(asked.batch, asked.workers, asked.device, asked.skip is not None, asked.replace)
         entry = asked.model_dump(include=OF_STREAM, exclude_unset=True)

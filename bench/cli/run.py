@@ -34,7 +34,8 @@ class Plan(RunSpec):
 
 
 def plan(argv: Sequence[str]) -> int:
-    """Show the cells of a request, their state (missing, running, done, unscored, failed, stale) and why. Changes nothing.
+    """Show the cells of a request, their state (missing, running, done, unscored, failed, stale, unreadable) and why. Changes
+    nothing.
     PLAN.yaml is a file with the same keys; the command line is stronger. For cells that would run: seconds of training,
     decoding and scoring, and MiB at the peak, by the records of like cells (method, variant, streams, sizes, batch, kind of
     machine) with a near budget; - where there are none.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -13,7 +12,7 @@ from bench.cli.answers import FAILED, WELL, name_of, print_json, print_text, say
 from bench.declare.options import AnyDataSet, Json, Options, Written, parse
 from bench.declare.settings import option
 from bench.errors import listing, many
-from bench.home import find_home
+from bench.home import find_home, written_path
 from bench.pages.terminal import columns, wrapped
 
 Split = Literal["train", "val", "test"]
@@ -156,7 +155,7 @@ def export_csv(argv: Sequence[str]) -> int:
     for error in bad:
         say(str(error), FAILED)
     if asked.path:
-        path = Path(asked.path).expanduser()
+        path = written_path(asked.path)
         write_atomically(path, text)
         print(f"{path} written: {many(len(records), 'cell')}")
     else:

@@ -14,7 +14,7 @@ from pydantic import Field, PrivateAttr, field_validator, model_validator
 from bench import BenchError
 from bench.declare.settings import Model, Strict, Text, Train
 from bench.errors import listing, unknown
-from bench.home import Home, data_folder
+from bench.home import Home, data_folder, written_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +204,7 @@ class DatasetDefinition(Strict):
                 )
             return os.environ[name]
 
-        expanded = Path(_VARIABLE.sub(value, text)).expanduser()
+        expanded = written_path(_VARIABLE.sub(value, text))
         return Path(os.path.normpath(self.path.parent / expanded))
 
     def caption_source(self, home: Home) -> tuple[CaptionSource, dict[str, Path]]:

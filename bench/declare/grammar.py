@@ -7,6 +7,7 @@ name is expected the reader takes the text as written (`text=True`), so that a d
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -24,6 +25,12 @@ _INT = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _WORDS = {"": None, "~": None, "null": None, "Null": None, "NULL": None, "true": True, "false": False}
 KEPT = "*&!%@`|>"  # first characters of a value that have a meaning in YAML
+# What a definition or plan may hold, many times what ours do: a file of 400 bytes can name a list of billions of entries.
+LARGEST = 16 * 2**20  # characters of a file
+DEEPEST = 40  # lists and mappings inside each other
+MOST = 100_000  # values, those that aliases repeat counted as often as they stand there
+SHOWN = 60  # characters of a value in a sentence about it
+DIGITS = 18  # of a number: longer ones are text, and no option takes them
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 
 
@@ -112,7 +119,13 @@ def check_keys(values: Iterable[str], allowed: Sequence[str], where: str = "comm
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        if path.exists() and not path.is_file():
+            raise BenchError(f"{path} is no file")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(LARGEST + 1)
+        if len(text) > LARGEST:
+            raise BenchError(f"{path} is larger than the {LARGEST // 2**20} MB that are read of a YAML file")
+        return text
     except FileNotFoundError:
         raise BenchError(f"there is no file {path}") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -121,6 +134,7 @@ def _read(path: Path) -> str:
 
 def _compose(text: str, where: str) -> Node:
     try:
+        _check_depth(text, where)
         node = yaml.compose(text, Loader=yaml.BaseLoader) if where.startswith("command line") else _nodes(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -128,16 +142,47 @@ def _compose(text: str, where: str) -> Node:
         problem = problem.replace("'<stream end>'", "its end").replace("'\\x00'", "its end")
         place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         if where.startswith("command line"):
+            shown = text if len(text) <= SHOWN else f"{text[:SHOWN]}.."
             if text[0] in KEPT:
                 raise BenchError(
-                    f"{where}: {text!r} begins with {text[0]}, which YAML keeps for itself; quote it twice to mean "
-                    f"it as text: '\"{text}\"'"
+                    f"{where}: {shown!r} begins with {text[0]}, which YAML keeps for itself; quote it twice to mean "
+                    f"it as text: '\"{shown}\"'"
                 ) from None
-            raise BenchError(f"{where}: {text!r} is not YAML ({problem}); quote the word for the shell") from None
+            raise BenchError(f"{where}: {shown!r} is not YAML ({problem}); quote the word for the shell") from None
         raise BenchError(f"{where}: not YAML{place}: {problem}") from None
     if where.startswith("command line") and node is not None and text[node.end_mark.index :].strip():
         raise BenchError(f"{where}: {text!r} has a comment; quote the value if the # belongs to it")
-    return node if node is not None else ScalarNode("", "")
+    if node is None:
+        return ScalarNode("", "")
+    if "*" in text and _values(node, {}, where) > MOST:
+        raise BenchError(f"{where}: its aliases make more than {MOST:,} values of it")
+    return node
+
+
+def _check_depth(text: str, where: str) -> None:
+    """Refuse what nests deeper than `DEEPEST` before anything that calls itself reads it."""
+    if sum(map(text.count, "[{:-?")) <= DEEPEST:
+        return
+    depth = 0
+    for event in yaml.parse(text, Loader=getattr(yaml, "CBaseLoader", yaml.BaseLoader)):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            mark = event.start_mark
+            place = f"line {mark.line + 1} " if mark else ""
+            raise BenchError(f"{where}: {place}nests deeper than {DEEPEST} lists and mappings")
+
+
+def _values(node: Node, known: dict[int, int], where: str) -> int:
+    """How many values a node stands for. Raises BenchError for one that holds itself."""
+    if isinstance(node, ScalarNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = 0
+        below = node.value if isinstance(node, SequenceNode) else [child for _, child in node.value]
+        known[id(node)] = 1 + sum(_values(child, known, where) for child in below)
+    elif not known[id(node)]:
+        raise BenchError(f"{where}: line {node.start_mark.line + 1} holds itself by an alias")
+    return known[id(node)]
 
 
 def _nodes(text: str) -> Node | None:
@@ -188,7 +233,7 @@ def scalar(text: str) -> Any:
     if text in _WORDS:
         return _WORDS[text]
     if _INT.fullmatch(text):
-        return int(text)
-    if _FLOAT.fullmatch(text):
-        return float(text)
+        return int(text) if len(text.lstrip("+-")) <= DIGITS else text
+    if _FLOAT.fullmatch(text) and math.isfinite(number := float(text)):
+        return number
     return text

@@ -20,7 +20,7 @@ from bench.declare.dataset import DatasetDefinition
 from bench.declare.grammar import read_yaml
 from bench.declare.validation import from_pydantic
 from bench.errors import did_you_mean, unknown
-from bench.home import data_folder
+from bench.home import data_folder, written_path
 
 GROUP = "bench.methods"
 
@@ -176,7 +176,7 @@ def read_definition(path: Path, name: str | None = None) -> DatasetDefinition:
 def dataset(name_or_path: str, folder: Path | None = None) -> DatasetDefinition:
     """The data set called so, or the one that the YAML file at this path defines."""
     if name_or_path.endswith((".yaml", ".yml")) or "/" in name_or_path:
-        path = Path(name_or_path).expanduser()
+        path = written_path(name_or_path)
         return read_definition(path / "dataset.yaml" if path.is_dir() else path)
     folder = folder or data_folder("datasets")
     if (folder / name_or_path / "dataset.yaml").is_file():

@@ -18,6 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from bench import BenchError
+from bench.home import written_path
 
 # Numbers and case rules of the English locale whatever the user's is (METEOR reads numbers with a Scanner); the serial
 # collector halves METEOR's memory and changes no result.
@@ -56,7 +57,7 @@ def find_java() -> str:
 
 def check_java(java: str) -> str:
     """Full path of the program `java`. Raises ScoringUnavailable unless it can be run."""
-    found = shutil.which(str(Path(java).expanduser()) if os.sep in java else java)
+    found = shutil.which(str(written_path(java)) if os.sep in java else java)
     if found is None:
         raise ScoringUnavailable(f"the Java runtime {java} is no program that can be run: {INSTALL}")
     return found

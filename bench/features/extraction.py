@@ -26,7 +26,7 @@ from bench.features.decoders import Reader
 from bench.features.specs import ENCODERS, Spec, spec_of
 from bench.features.video import Sampling
 from bench.features.weights import WORDS
-from bench.home import Home
+from bench.home import Home, written_path
 
 PIXELS = "pixels"
 BOXES = 16  # of a frame, unless told: as many as HA_IL reads
@@ -98,7 +98,7 @@ class Extraction:
             )
         # A path on the command line is relative to the current folder, one in the definition to the definition's.
         videos, files = (
-            Path(asked[name]).expanduser().resolve() if name in asked else _resolved(given.get(name), definition, home)
+            written_path(asked[name]).resolve() if name in asked else _resolved(given.get(name), definition, home)
             for name in ("videos", "weights")
         )
         encoder = spec_of(str(given["encoder"]))
@@ -174,7 +174,7 @@ def as_recorded(
     files = dict(weights) if isinstance(weights, Mapping) else {}
     said = str(encoder.get("weights", "pretrained"))
     if isinstance(weights, str):
-        said, files = _weights(weights, Path(weights).expanduser().resolve(), stream)
+        said, files = _weights(weights, written_path(weights).resolve(), stream)
     elif said != "random" and not said.startswith("sha256:"):
         said = "pretrained"  # by its package's name of them
     given = {"frames": shape[0] if kind.timed else kind.frames, **encoder}

@@ -24,6 +24,7 @@ from bench.features.footage import Footage
 from bench.features.sidecar import canonical
 from bench.features.specs import Preprocessing, Spec, spec_of
 from bench.features.video import Sampling, UnreadableVideoError, read_frames
+from bench.home import written_path
 from bench.method import StreamInfo
 
 FRAMES = 20  # of a picture, where the method has none; and of a clip of `shapes`, for its streams without time
@@ -187,7 +188,7 @@ class VideoStreams:
         """The user's file of weights, where it is not another than the recorded one; None for those that are recorded."""
         recorded, given = str(info.made_by.get("weights", "")), _of(self._weights, info.name)
         if given:
-            path = Path(given).expanduser()
+            path = written_path(given)
             if not path.is_file():
                 raise BenchError(f"weights={given}: there is no such file")
             found = file_digest(path)

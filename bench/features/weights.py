@@ -13,6 +13,7 @@ from torch import nn
 from bench import BenchError
 from bench.disk.digests import file_digest
 from bench.errors import named
+from bench.home import written_path
 
 WORDS = ("pretrained", "random", "empty")  # what `weights` may be besides a file
 
@@ -29,7 +30,7 @@ def state_digest(network: nn.Module) -> str:
 def find_file(weights: str, files: Mapping[str, str]) -> Path:
     """The file of weights; of a digest, the file that still has it."""
     if not weights.startswith("sha256:"):
-        return Path(weights).expanduser()
+        return written_path(weights)
     if weights not in files:
         raise BenchError(f"the file of weights {weights} is not known on this machine: name it again with its path")
     path = Path(files[weights])

@@ -16,7 +16,7 @@ from bench.declare.registry import MethodEntry, dataset, find_methods, method_di
 from bench.declare.settings import ADDED_GROUPS, GROUPS, given, keyed
 from bench.disk.digests import FileDigests
 from bench.errors import listing, unknown
-from bench.home import Home
+from bench.home import Home, written_path
 from bench.plan.request import RunSpec
 from bench.plan.streams import captions_digest, not_cached, stream_fingerprints
 from bench.records.schema import cell_key
@@ -244,7 +244,7 @@ def _files(card: MethodCard, settings: dict[str, Any], digests: FileDigests) -> 
     named = {name: value for name, value in settings.items() if card.settings[name].names_file(value)}
     if not named:
         return {}
-    paths = {name: Path(value).expanduser().resolve() for name, value in named.items()}
+    paths = {name: written_path(value).resolve() for name, value in named.items()}
     contents = {name: f"sha256:{digests.of(path)}" for name, path in paths.items()}
     digests.save()
     return {"settings": settings | contents, "files": {contents[name]: str(path) for name, path in paths.items()}}

@@ -19,7 +19,10 @@ from bench.plan.streams import not_cached
 from bench.records.schema import NOT_KEYED, Record
 from bench.records.store import RECORD, BadRecord, read_record
 
-State = Literal["missing", "running", "done", "unscored", "failed", "stale"]
+State = Literal["missing", "running", "done", "unscored", "failed", "stale", "unreadable"]
+
+
+UNREADABLE = "mend it or move the cell's folder away, and bench run makes it anew"
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,11 @@ def _state(cell: Cell, home: Home) -> tuple[State, str]:
     holder = lock_holder(home, cell.key)
     if holder is not None:
         return "running", f"process {holder or 'unknown'} is working on it{_position(folder)}"
-    if (folder / RECORD).is_file():
-        try:
-            return _recorded(read_record(folder / RECORD))
-        except BadRecord as error:
-            return "missing", f"its record cannot be read: {error.reason}; bench run makes it again"
+    try:
+        return _recorded(read_record(folder / RECORD))
+    except BadRecord as error:
+        if not error.absent:
+            return "unreadable", f"its record is left alone, for it is no valid one: {error.reason}; {UNREADABLE}"
     if (folder / "work").is_dir():
         return "missing", f"interrupted{_position(folder)}: bench run goes on from its last checkpoint"
     return _compared(cell, home)

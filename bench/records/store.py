@@ -18,17 +18,23 @@ from bench.records.schema import SCHEMA, Record, cell_key, reasons
 
 RECORD = "record.json"
 PREDICTIONS = "predictions.jsonl"
+REMEDY = (
+    "Make it readable again, open it with the version of bench that wrote it, or move its folder away; the same command then "
+    "makes it anew"
+)
 
 
 class BadRecord(BenchError):  # noqa: N818 - a finding as much as an error
-    """A record that cannot be trusted: `path` and the `reason`, one line."""
+    """A record that cannot be trusted, or cannot be read now: `path` and the `reason`, one line. `absent`: there is none.
 
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(
-            f"{path} is not a valid record: {reason}. Remove its folder and run the same command again to make it anew."
-        )
+    Nothing of bench removes such a file: it may hold days of training, and only a person knows whether it can go.
+    """
+
+    def __init__(self, path: Path, reason: str, absent: bool = False) -> None:
+        super().__init__(f"{path} is not a valid record: {reason}. {REMEDY}.")
         self.path = path
         self.reason = reason
+        self.absent = absent
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,10 @@ def read_record(path: Path) -> Record:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
     except OSError as error:
-        raise BadRecord(path, error.strerror or str(error)) from error
+        absent = isinstance(error, FileNotFoundError | NotADirectoryError)
+        raise BadRecord(path, error.strerror or str(error), absent) from error
+    except RecursionError as error:
+        raise BadRecord(path, "no valid JSON, it nests too deeply") from error
     except ValueError as error:  # JSON and UTF-8 errors are ValueErrors
         raise BadRecord(path, f"no valid JSON, {error}") from error
     return _check(path, raw)

@@ -9,7 +9,7 @@ from pathlib import Path
 from bench import BenchError
 from bench.declare.registry import find_methods
 from bench.errors import did_you_mean
-from bench.home import Home
+from bench.home import Home, written_path
 from bench.records.schema import Record
 from bench.records.store import RECORD, BadRecord, all_records, cell_folder, read_record, record_paths
 from bench.reports.blocks import Row, blocks
@@ -56,7 +56,7 @@ def find_record(word: str, home: Home, dataset: str | None = None) -> Record:
 
 def _record(word: str, home: Home, dataset: str | None) -> Record | None:
     """The record of a folder, of a path to its record.json, or of the first digits of a key; None for any other word."""
-    path = Path(word).expanduser()
+    path = written_path(word)
     if "/" in word or path.name == RECORD or (path / RECORD).is_file():
         place = path if path.name == RECORD else path / RECORD
         if not place.is_file():

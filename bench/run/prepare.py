@@ -12,7 +12,7 @@ from bench.data.corpus import all_clips, load_corpus
 from bench.declare.dataset import DatasetDefinition, StreamSource
 from bench.features.shapes import write_streams
 from bench.features.sidecar import cache_path, named_by_command, read_sidecar
-from bench.home import Home
+from bench.home import Home, written_path
 from bench.run.display import Countdown
 
 if TYPE_CHECKING:
@@ -106,9 +106,9 @@ def import_from(
     """
     from bench.features.importers import import_stream  # it imports torch
 
-    own = {**entry, "source": str(Path(entry["source"]).expanduser().resolve())}
-    if "ids" in own and Path(own["ids"]).expanduser().is_file():
-        own["ids"] = str(Path(own["ids"]).expanduser().resolve())
+    own = {**entry, "source": str(written_path(entry["source"]).resolve())}
+    if "ids" in own and written_path(own["ids"]).is_file():
+        own["ids"] = str(written_path(own["ids"]).resolve())
     path = cache_path(home, definition.name, stream)
     if path.is_file() and not replace:
         before = read_sidecar(path)["source"].get("request") or {}

@@ -23,8 +23,9 @@ from bench.declare.settings import given
 from bench.home import Home
 from bench.plan.cells import Cell
 from bench.plan.request import Running
+from bench.plan.states import UNREADABLE
 from bench.records.schema import Record
-from bench.records.store import BadRecord, read_record
+from bench.records.store import RECORD, BadRecord, read_record
 from bench.run.backend import LOCAL, Backend, InlineBackend, Kind, RayLostError
 from bench.run.display import Display, Result
 from bench.tracking.background import NoTracking, Tracking, open_tracking
@@ -216,6 +217,8 @@ class _Run:
     def _result(self, job: Job) -> Result:
         outcome, record = self._outcomes.get(job.key), _record_of(job)
         state, message = self._ending(job, record)
+        if state == "unreadable":
+            message = _unreadable(job)
         new = outcome is not None
         if record is None or record.state != "done":
             return Result(job.label, state, {}, None, message + _log_of(job, state), new)
@@ -236,9 +239,18 @@ class _Run:
 
 def _record_of(job: Job) -> Record | None:
     try:
-        return read_record(Path(job.folder) / "record.json")
+        return read_record(Path(job.folder) / RECORD)
     except BadRecord:
         return None
+
+
+def _unreadable(job: Job) -> str:
+    """What is wrong with the record of a cell that is left alone."""
+    try:
+        read_record(path := Path(job.folder) / RECORD)
+    except BadRecord as error:
+        return f"{path}: {error.reason}; {UNREADABLE}"
+    return "its record can be read again: give the same command again"
 
 
 def _log_of(job: Job, state: str) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from bench import BenchError
 from bench.errors import first_line
-from bench.home import Home
+from bench.home import Home, written_path
 
 OFF = "off"
 SQLITE = "sqlite:///"
@@ -31,7 +31,7 @@ ANSWER_SECONDS = 5.0
 def absolute_uri(uri: str, home: Home) -> str:
     """`uri` with a relative SQLite path made absolute from the home's root: MLflow would take it from the current folder."""
     if uri.startswith(SQLITE):
-        return SQLITE + str(home.root / Path(uri.removeprefix(SQLITE)).expanduser())
+        return SQLITE + str(home.root / written_path(uri.removeprefix(SQLITE)))
     return uri
 
 

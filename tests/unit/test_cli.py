@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pytest
 from small_world import World
 
 from bench import BenchError, __version__
+from bench.cli import show
 from bench.cli.commands import COMMANDS
 from bench.cli.help import overview, page, rows
 from bench.cli.main import main
@@ -119,6 +120,48 @@ class TestHelp:
         assert bench("version") == bench("--version") == (0, f"bench {__version__}\n", "")
 
 
+class TestLastNet:
+    """What no command expected reaches a person as a sentence, and its trace as a file."""
+
+    @pytest.mark.parametrize(
+        ("error", "status", "words"),
+        [
+            (ZeroDivisionError("division\nby zero"), 70, "a fault of bench.*ZeroDivisionError: division by zero"),
+            (OSError(errno.EIO, "Input/output error", "disk/file"), 2, "disk/file: Input/output error"),
+            (OSError(errno.ENAMETOOLONG, "File name too long", "n" * 5000), 2, "nnn: File name too long"),
+        ],
+    )
+    def test_a_fault(
+        self, world: World, bench: Run, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int, words: str
+    ) -> None:
+        def fail(argv: Sequence[str]) -> int:
+            raise error
+
+        monkeypatch.setattr(show, "version", fail)
+        given, out, err = bench("version")
+        assert (given, out) == (status, "")
+        err = " ".join(err.split())
+        assert re.search(words, err) and "Traceback" not in err and len(err) < 1000
+        (trace,) = world.home.work.glob("trace-*.txt")
+        assert str(trace) in err
+        assert "bench version" in trace.read_text() and type(error).__name__ in trace.read_text()
+
+    def test_without_memory(self, bench: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(argv: Sequence[str]) -> int:
+            raise MemoryError
+
+        monkeypatch.setattr(show, "version", fail)
+        status, _, err = bench("version")
+        assert status == 2 and "the memory of this machine does not suffice" in " ".join(err.split())
+
+    @pytest.mark.parametrize(
+        "words", [["plan", "methods=[salstm]", "dataset=~nobody-here/d.yaml"], ["show", "~nobody-here/x"]]
+    )
+    def test_a_user_that_does_not_exist(self, bench: Run, words: list[str]) -> None:
+        status, _, err = bench(*words)
+        assert status == 2 and "there is no user ~nobody-here" in " ".join(err.split())
+
+
 class TestMistakes:
     @pytest.mark.parametrize(
         ("words", "sentence"),
@@ -194,11 +237,6 @@ class TestMistakes:
         found, _, err = bench("ui")
         assert found == status
         assert part in err
-
-    def test_a_fault_of_ours_is_not_hidden(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("bench.cli.show.ui", lambda words: [][1])
-        with pytest.raises(IndexError):
-            main(["ui"])
 
 
 class TestList:

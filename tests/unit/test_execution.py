@@ -399,12 +399,32 @@ def test_without_java_a_cell_stays_unscored_and_is_scored_later(home: Home, caps
     assert len(pids(cell, home)) == 1, "scoring must not train again"
 
 
-def test_an_unreadable_record_is_made_anew(home: Home) -> None:
-    cell = FakeCell("good")
-    cell.folder(home).mkdir(parents=True)
-    (cell.folder(home) / "record.json").write_text('{"schema": 1, "sta')
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (lambda path: path.write_text('{"schema": 1, "sta'), "no valid JSON"),
+        (lambda path: path.write_text('{"schema": 2}'), "schema 2, this version reads schema 1"),
+        (lambda path: path.write_text("[" * 100_000), "it nests too deeply"),
+        (lambda path: path.mkdir(), "Is a directory"),
+    ],
+)
+def test_a_record_that_cannot_be_read_is_left_alone(
+    home: Home, capsys: pytest.CaptureFixture[str], spoil: Callable[[Path], object], why: str
+) -> None:
+    cell, other = FakeCell("good"), FakeCell("good", seed=1)
+    path = cell.folder(home) / "record.json"
+    path.parent.mkdir(parents=True)
+    spoil(path)
+    before = path.read_bytes() if path.is_file() else None
+    for retry in (False, True):
+        assert go([cell, other], home, executor="inline", retry_failed=retry) == 1
+        printed = " ".join(capsys.readouterr().out.split())
+        assert "unreadable" in printed and why in printed
+        assert "move the cell's folder away, and bench run makes it anew" in printed
+    assert state(other, home) == "done"
+    assert before == (path.read_bytes() if path.is_file() else None)
+    path.parent.rename(home.root / "away")
     assert go([cell], home, executor="inline") == 0
-    assert state(cell, home) == "done"
 
 
 def test_results_that_cannot_be_written_are_told_before_training(home: Home) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from small_world import World
 
 from bench import BenchError
-from bench.declare.grammar import scalar
+from bench.declare.grammar import plan_file, read_yaml, scalar, take_apart
 from bench.declare.settings import given
 from bench.plan.request import parse
 
@@ -223,3 +224,47 @@ def test_scalars_that_are_values(text: str, value: Any) -> None:
     found = scalar(text)
     assert found == value
     assert type(found) is type(value)
+
+
+# --- strangers' files ------------------------------------------------------------------------------------------------
+
+LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        (LAUGHS, "its aliases make more than 100,000 values"),
+        ("dataset: &a [*a]", "line 1 holds itself by an alias"),
+        ("dataset: &a {b: [1, *a]}", "line 1 holds itself by an alias"),
+        ("- " * 3000 + "1", "line 1 nests deeper than 40"),
+        ("{" * 1000, "line 1 nests deeper than 40"),
+        ("[" * 100_000, "nest"),
+    ],
+)
+def test_bombs_are_refused_at_once(world: World, text: str, part: str) -> None:
+    path = world.write("bomb.yaml", text)
+    began = time.monotonic()
+    for read in (lambda: plan_file(path), lambda: read_yaml(path), lambda: take_apart([f"dataset={text}"], [])):
+        with pytest.raises(BenchError) as refused:
+            read()
+        assert len(str(refused.value)) < 400
+    with pytest.raises(BenchError, match=part):
+        read_yaml(path)
+    assert time.monotonic() - began < 2
+
+
+def test_aliases_of_ordinary_size_are_read(world: World) -> None:
+    path = world.write("plan.yaml", "a: &a [1, 2]\nb: {c: *a, d: *a}\n")
+    assert read_yaml(path) == {"a": [1, 2], "b": {"c": [1, 2], "d": [1, 2]}}
+
+
+@pytest.mark.parametrize("number", ["9" * 23, "9" * 5000, "-" + "1" * 19, "1e999", "-1e999"])
+def test_numbers_that_no_option_takes_stay_text(number: str) -> None:
+    assert scalar(number) == number
+
+
+def test_what_is_no_file_is_not_read(world: World) -> None:
+    for path in (Path("/dev/zero"), world.write("plan.yaml", "a: 1").parent):
+        with pytest.raises(BenchError, match="is no file"):
+            read_yaml(path)

@@ -510,8 +510,8 @@ class TestStates:
     def test_a_record_that_cannot_be_read(self, world: World) -> None:
         world.add_record(one(world)).write_text("{")
         found = planned(world)
-        assert found.state == "missing"
-        assert "its record cannot be read: no valid JSON" in found.why
+        assert found.state == "unreadable"
+        assert "its record is left alone, for it is no valid one: no valid JSON" in found.why
 
     def test_running_while_the_lock_is_held(self, world: World) -> None:
         cell = one(world)
