@@ -1,7 +1,8 @@
 """Checkpoints of finished cells: one safetensors file with the weights, and in its metadata all that is needed to use them.
 
 The metadata holds JSON under three names: `config`, the cell's declaration; `vocabulary`, its words by id; `streams`, what
-the method knows of each stream. A checkpoint that does not belong to what is asked, or to the code of today, is refused.
+the method knows of each stream. A checkpoint may be given away: where the cell found its data set and weights stands in
+`work/places.json` beside it. A checkpoint that does not belong to what is asked, or to the code of today, is refused.
 """
 
 from __future__ import annotations
@@ -22,14 +23,16 @@ from bench.cell.captioner import Checkpoint
 from bench.declare.registry import method as card_of
 from bench.declare.registry import method_digest, method_entry
 from bench.disk.digests import file_digest
-from bench.disk.whole import write_whole
+from bench.disk.whole import write_atomically, write_whole
 from bench.errors import listing, named
 from bench.features.encoders import load_encoder
 from bench.home import written_path
 from bench.method import Method, StreamInfo, Vocabulary
 from bench.plan.cells import ENGINE
+from bench.records.schema import LOCAL, public
 
 CHECKPOINT = "checkpoint.safetensors"
+PLACES = Path("work", "places.json")
 PARTS = ("config", "vocabulary", "streams")
 AGAIN = "train it again with bench run, or use the version of this project that made it"
 
@@ -55,12 +58,22 @@ def save(
 ) -> None:
     """Write a checkpoint, whole or not at all; `state` must be contiguous and on the CPU. Raises BenchError on a full disk."""
     parts = {
-        "config": config,
+        "config": public(config),
         "vocabulary": list(vocabulary.words),
         "streams": {name: asdict(info) for name, info in streams.items()},
     }
     metadata = {part: json.dumps(parts[part]) for part in PARTS}
     write_whole(path, lambda aside: save_file(dict(state), aside, metadata=metadata))
+    write_atomically(path.parent / PLACES, json.dumps({name: config[name] for name in LOCAL if name in config}))
+
+
+def places(folder: Path) -> dict[str, Any]:
+    """Where the cell of a folder found its data set and weights; empty on another machine, which has only the checkpoint."""
+    try:
+        found = json.loads((folder / PLACES).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {name: found[name] for name in LOCAL if name in found} if isinstance(found, dict) else {}
 
 
 def load(
@@ -131,7 +144,7 @@ def _about(path: Path, metadata: Mapping[str, str]) -> tuple[dict[str, Any], Voc
         if not isinstance(config.get("method"), str):
             raise ValueError("its config names no method")
         streams = {name: StreamInfo(**{**info, "shape": tuple(info["shape"])}) for name, info in infos.items()}
-        return config, Vocabulary(tuple(words)), streams
+        return {**config, **places(path.parent)}, Vocabulary(tuple(words)), streams
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BenchError(f"the metadata of {path} cannot be read ({type(error).__name__}: {error}); {AGAIN}") from error
 

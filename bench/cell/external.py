@@ -21,7 +21,7 @@ from bench.errors import unknown
 from bench.home import Home
 from bench.plan.cells import Cell
 from bench.plan.streams import captions_digest
-from bench.records.schema import External, Provenance, Record, canonical
+from bench.records.schema import External, Provenance, Record, canonical, public
 from bench.records.store import PREDICTIONS, RECORD, Prediction, apart, read_record, write_predictions, write_record
 
 METHOD = "external"  # the folder of such records, and the protocol under which no row of a method stands beside them
@@ -64,11 +64,10 @@ def evaluate(
         return read_record(folder / RECORD)
     write_predictions(folder / PREDICTIONS, [Prediction(clip, text) for clip, text in captions.items()])
     facts = Provenance.model_validate(provenance(1, "cpu"))
-    published = {key: value for key, value in config.items() if key != "dataset_path"}
     external = External(source=predictions.name)
     write_record(
         folder,
-        Record(schema=1, key=cell.key, state="unscored", config=published, provenance=facts, external=external),
+        Record(schema=1, key=cell.key, state="unscored", config=public(config), provenance=facts, external=external),
     )
     scorer = CellScorer(score)
     try:

@@ -32,7 +32,7 @@ from bench.home import Home
 from bench.method import Caption, Clips, Method, Vocabulary, WordLoss
 from bench.plan.cells import Cell
 from bench.records.curves import CURVES
-from bench.records.schema import Record
+from bench.records.schema import Record, impersonal, public
 from bench.records.store import PREDICTIONS, Prediction, write_predictions, write_record
 from bench.training import plain_loss
 
@@ -109,7 +109,7 @@ def _failures(folder: Path, key: str, config: dict[str, Any], stage: Mapping[str
     try:
         yield
     except Exception as error:
-        message = " ".join(str(error).split())[:500]
+        message = impersonal(" ".join(str(error).split()))[:500]
         failure = {"stage": stage["name"], "type": type(error).__name__, "message": message, "log": "work/log.txt"}
         content = {"schema": 1, "key": key, "state": "failed", "config": public(config), "failure": failure}
         write_record(folder, Record.model_validate(content))
@@ -163,11 +163,6 @@ def _finish(
     }
     write_record(folder, Record.model_validate(record))
     (run.work / "resume.pt").unlink(missing_ok=True)
-
-
-def public(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The declaration as it may be published: without the paths of this machine."""
-    return {name: value for name, value in config.items() if name not in ("dataset_path", "files")}
 
 
 def _vocabulary_facts(vocabulary: Vocabulary, config: Mapping[str, Any]) -> dict[str, Any]:

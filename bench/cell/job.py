@@ -24,7 +24,7 @@ from bench.disk.locks import CellBusyError, cell_lock
 from bench.evaluation.metrics import outdated
 from bench.home import Home
 from bench.plan.cells import Cell
-from bench.records.schema import Failure, Record
+from bench.records.schema import Failure, Record, impersonal, public
 from bench.records.store import RECORD, BadRecord, read_record, write_record
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -177,9 +177,9 @@ def record_failure(job: Job, kind: str, message: str) -> None:
     folder = Path(job.folder)
     if state_of(folder) != "missing":
         return
-    failure = Failure(stage="fit", type=kind, message=message, log="work/log.txt")
+    failure = Failure(stage="fit", type=kind, message=impersonal(message), log="work/log.txt")
     with contextlib.suppress(OSError):
-        write_record(folder, Record(schema=1, key=job.key, state="failed", config=job.config, failure=failure))
+        write_record(folder, Record(schema=1, key=job.key, state="failed", config=public(job.config), failure=failure))
 
 
 def settle(job: Job) -> None:

@@ -45,13 +45,13 @@ class Trained:
 
 
 def declared(folder: Path) -> dict[str, Any] | None:
-    """The declaration of a finished cell as its checkpoint holds it, with paths; None without a valid checkpoint."""
+    """The declaration of a finished cell as its checkpoint holds it, with places; None without a valid checkpoint."""
     try:
         with safe_open(folder / CHECKPOINT, framework="pt") as file:
             found: dict[str, Any] = json.loads(file.metadata()["config"])
     except (SafetensorError, OSError, TypeError, KeyError, ValueError):
         return None  # `load` says what is wrong with the file
-    return found
+    return {**found, **checkpoint.places(folder)}
 
 
 def load(folder: Path, home: Home) -> Trained:

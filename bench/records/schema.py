@@ -221,6 +221,7 @@ def reasons(error: ValidationError) -> str:
     return "; ".join(found)
 
 
+LOCAL = ("dataset_path", "files")  # parts of a declaration that name places of one machine
 NOT_KEYED = ("dataset_path", "title", "changed", "threads", "device", "files")
 """Recorded, but not part of the key: they change where and how fast a cell runs, or how it is called."""
 
@@ -228,6 +229,19 @@ NOT_KEYED = ("dataset_path", "title", "changed", "threads", "device", "files")
 def canonical(value: Any) -> str:
     """JSON with sorted keys and no spaces: equal values give equal text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def public(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The declaration as it may be published: without the places of this machine."""
+    return {name: value for name, value in config.items() if name not in LOCAL}
+
+
+_PLACE = re.compile(r"""(?<![\w.:/~])(?:~[\w.-]*)?(?:/[^\s/'"`:,;()<>|]+){2,}/?""")
+
+
+def impersonal(text: str) -> str:
+    """A sentence as it may be published: of an absolute path only the last name, for the others tell of a machine and a user."""
+    return _PLACE.sub(lambda match: f"../{match[0].rstrip('/').rpartition('/')[2]}", text)
 
 
 def cell_key(config: Mapping[str, Any]) -> str:

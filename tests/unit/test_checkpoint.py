@@ -210,3 +210,15 @@ def test_a_method_is_built_for_the_streams_of_its_training(changed: Callable[[Ch
     told = {"frames": {"name": "frames", "shape": [6, 13], "timed": True, "fingerprint": before.fingerprint}}
     sentence = refusal(changed(lambda state, metadata: metadata.update(streams=json.dumps(told))))
     assert "(12,) instead of (13,)" in sentence
+
+
+def test_nothing_that_is_given_away_names_a_place_of_this_machine(world: World, cell: Cell, checkpoint: Path) -> None:
+    for path in checkpoint.parent.iterdir():
+        if path.is_file():
+            assert str(world.root).encode() not in path.read_bytes(), path.name
+    here = load(checkpoint).config["dataset_path"]
+    assert here == cell.config["dataset_path"], "on this machine the data set is found again"
+    alone = world.root / "given" / CHECKPOINT
+    alone.parent.mkdir()
+    shutil.copy(checkpoint, alone)
+    assert "dataset_path" not in load(alone).config

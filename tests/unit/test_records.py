@@ -20,7 +20,7 @@ from bench.home import Home
 from bench.records.clip_scores import SCORES as CLIP_SCORES
 from bench.records.clip_scores import read_scores, read_statistics, write_scores
 from bench.records.curves import CURVES, SELECTION, finished_curves
-from bench.records.schema import Record
+from bench.records.schema import Record, impersonal
 from bench.records.store import (
     PREDICTIONS,
     BadRecord,
@@ -268,3 +268,19 @@ def test_the_committed_cells_come_back_as_they_were_written(tmp_path: Path) -> N
             "checkpoint.safetensors",
             "work",
         }
+
+
+@pytest.mark.parametrize(
+    ("text", "published"),
+    [
+        ("/home/jane/x/c.jsonl: No such file", "../c.jsonl: No such file"),
+        (
+            "cannot read '/data/a/b.h5' (12/13), see http://x.org/a/b",
+            "cannot read '../b.h5' (12/13), see http://x.org/a/b",
+        ),
+        ("~jane/secret/file.yaml is gone; FILE=/a/b", "../file.yaml is gone; FILE=../b"),
+        ("results/x/y.json and/or 3/4/5", "results/x/y.json and/or 3/4/5"),
+    ],
+)
+def test_a_sentence_is_published_without_places_of_a_machine(text: str, published: str) -> None:
+    assert impersonal(text) == published
