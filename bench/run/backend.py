@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterable
 from typing import Literal, Protocol
@@ -14,6 +15,17 @@ from bench.cell.job import CellScorer, Job, Outcome, Score, Work, train
 
 Kind = Literal["train", "score"]
 LOCAL = "local"  # the address of a Ray of this command's own
+# A worker that dies, by the kernel's memory killer for instance, is replaced this often; the cell then goes on from its
+# last checkpoint. A cell that kills its process every time must end all the same.
+RETRIES = 3
+# Ray, which is not imported yet, reads these, and its daemons inherit them.
+for name, value in {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_task_oom_retries": str(RETRIES),  # Ray's own default is to retry for ever
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a cell that asks for no GPU sees none
+    "RAY_worker_niceness": "0",  # Ray's own 15 puts cells behind every other program of the machine
+}.items():
+    os.environ.setdefault(name, value)
 
 
 class RayLostError(BenchError):

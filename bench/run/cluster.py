@@ -1,18 +1,18 @@
-"""The Ray that cells are placed on: this command's own or a cluster, its nodes, and what a cell may ask of one.
+"""The nodes of the Ray that cells are placed on, and what a cell may ask of one.
 
 It imports Ray, so it is itself imported only where cells are placed on it.
 """
 
 from __future__ import annotations
 
-import logging
-import os
-import socket
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from bench import BenchError, __version__
 from bench.cell.job import Job
@@ -23,84 +23,11 @@ from bench.errors import listing
 from bench.features.sidecar import read_sidecar
 from bench.home import Home
 from bench.run.admission import Node, Request
-from bench.run.backend import LOCAL, RayLostError
+from bench.run.backend import RayLostError
 
-# A worker that dies, by the kernel's memory killer for instance, is replaced this often; the cell then goes on from its
-# last checkpoint. A cell that kills its process every time must end all the same.
-RETRIES = 3
-# Ray reads these when it is imported, and its daemons inherit them.
-for name, value in {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_task_oom_retries": str(RETRIES),  # Ray's own default is to retry for ever
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a cell that asks for no GPU sees none
-    "RAY_worker_niceness": "0",  # Ray's own 15 puts cells behind every other program of the machine
-}.items():
-    os.environ.setdefault(name, value)
-
-import ray  # noqa: E402
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
-
-OBJECT_STORE_BYTES = 100 * 2**20  # jobs and outcomes are a few kilobytes; Ray would set aside a third of the memory
 NODE_SECONDS = 120.0  # for a worker process to start on a busy node and to answer
 REFRESH_SECONDS = 5.0  # between two questions which nodes there are
-ANSWER_SECONDS = 5.0  # an address that is silent for longer has nobody behind it
 Answer = TypeVar("Answer")
-
-
-def connect(address: str = LOCAL) -> bool:
-    """Start a Ray of this command's own (`local`), or join the cluster at `address` (`auto`: the one that runs here).
-
-    Returns whether this call did so: False where the process is connected already. `local` keeps clear of whatever cluster
-    an earlier `ray start` left on this machine. Raises BenchError, one sentence, where nobody answers, the token is not the
-    cluster's, or the cluster has another version of Ray or Python.
-    """
-    if address != LOCAL:
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # a refused token is one sentence, not twenty
-    if address not in (LOCAL, "auto"):
-        _refuse_silent(address)
-    if ray.is_initialized():
-        return False
-    own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **(own if address == LOCAL else {}))
-    except (RuntimeError, OSError, ConnectionError, TimeoutError, ray.exceptions.RayError) as error:
-        raise _refused(address, error) from error
-    return True
-
-
-def _refuse_silent(address: str) -> None:
-    """Raise BenchError where nobody listens at host:port; Ray itself would try for minutes."""
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
-    except (OSError, OverflowError) as error:
-        raise BenchError(
-            f"executor.address={address}: nobody answers ({error}); start the cluster there with ray start --head "
-            f"--port={port}, or use executor.address=local"
-        ) from None
-
-
-def _refused(address: str, error: Exception) -> BenchError:
-    reason = next((line for line in str(error).strip().splitlines() if line.strip()), type(error).__name__)
-    if address == LOCAL:
-        return BenchError(
-            f"Ray does not start on this machine ({reason}): free memory and space in the temporary folder, or run the cells "
-            "in this process with executor=inline"
-        )
-    if "token" in f"{error} {error.__cause__}".lower():  # Ray buries a wrong one below its failure to connect
-        return BenchError(
-            f"executor.address={address}: the cluster does not take this machine's token; copy the file that ray "
-            "get-auth-token names on the head to this machine, or point RAY_AUTH_TOKEN_PATH at it, with RAY_AUTH_MODE=token"
-        )
-    if "version" in str(error).lower():
-        message = " ".join(str(error).split())
-        return BenchError(f"executor.address={address}: {message[:300]}; install the cluster's versions here")
-    if address == "auto":
-        return BenchError(
-            f"executor.address=auto finds no cluster on this machine ({reason}): start one with ray start --head, or leave "
-            "executor.address= out"
-        )
-    return BenchError(f"executor.address={address}: {reason}")
 
 
 def nodes() -> list[Node]:

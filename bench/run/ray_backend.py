@@ -21,8 +21,9 @@ from bench.declare.card import Resources
 from bench.errors import first_line
 from bench.home import Home
 from bench.run.admission import Available, Request, choose
-from bench.run.backend import LOCAL, Kind, RayLostError
-from bench.run.cluster import REFRESH_SECONDS, RETRIES, check_nodes, connect, nodes, nodes_for, request_of
+from bench.run.backend import LOCAL, RETRIES, Kind, RayLostError
+from bench.run.cluster import REFRESH_SECONDS, check_nodes, nodes, nodes_for, request_of
+from bench.run.connection import connect
 
 POLL_SECONDS = 0.5  # how often a waiting driver gets the chance to see a signal
 NO_NODE_SECONDS = 300.0  # a node that is restarted takes minutes; one that is gone for longer will not come tonight

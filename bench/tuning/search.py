@@ -23,7 +23,8 @@ from bench.home import Home
 from bench.records.curves import read_curves
 from bench.run.admission import Request
 from bench.run.backend import RayLostError
-from bench.run.cluster import REFRESH_SECONDS, check_nodes, connect, nodes, nodes_for, request_of
+from bench.run.cluster import REFRESH_SECONDS, check_nodes, nodes, nodes_for, request_of
+from bench.run.connection import connect
 from bench.run.display import SILENT_SECONDS, duration
 from bench.run.runner import resources_of
 from bench.tracking.background import NoTracking, Tracking, open_tracking

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
+import time
+from ipaddress import ip_address
 from pathlib import Path
 
+import psutil
 import pytest
 from meteor_jar import whole_path
 
@@ -23,21 +28,51 @@ SIZES = {
 
 
 @pytest.fixture(scope="module")
-def said(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """What each command of the page says, in order, in one home."""
-    home = tmp_path_factory.mktemp("first")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("BENCH_")}
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where all commands are given; the run's own HOME too, without a token before it."""
+    return tmp_path_factory.mktemp("first")
+
+
+@pytest.fixture(scope="module")
+def commands(home: Path) -> tuple[list[str], set[tuple[str, str]]]:
+    """What each command of the page says, in order, in one home; and who listened where while cells were run."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("BENCH_", "RAY_"))}
     environment |= {"BENCH_HOME": str(home), "OMP_NUM_THREADS": "1"}
-    outputs = []
-    whole = environment | {"PYTHONPATH": whole_path()}
+    outputs, seen = [], set()
     for number, words in enumerate(COMMANDS):
         command = [sys.executable, "-m", "bench", *(SIZES.get(word, word) for word in words)]
-        # METEOR with all its paraphrases once: reading them takes longer than the whole command.
-        given = whole if number == COMMANDS.index(RUN) else environment
-        done = subprocess.run(command, env=given, capture_output=True, text=True, timeout=400, cwd=home)
-        assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout[-1500:]}{done.stderr[-1500:]}"
-        outputs.append(done.stdout)
-    return outputs
+        if number == COMMANDS.index(RUN):
+            # METEOR with all its paraphrases once: reading them takes longer than the whole command.
+            given = environment | {"PYTHONPATH": whole_path(), "HOME": str(home)}
+            status, output = watched(command, given, home, seen)
+        else:
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, cwd=home)
+            status, output = done.returncode, done.stdout + (done.stderr if done.returncode else "")
+        assert status == 0, f"{shlex.join(words)}\n{output[-1500:]}"
+        outputs.append(output)
+    return outputs, seen
+
+
+def watched(command: list[str], environment: dict[str, str], home: Path, seen: set[tuple[str, str]]) -> tuple[int, str]:
+    """Exit status and output of a command; `seen` gets the name and the address of each of its processes that listens."""
+    with (home / "output.txt").open("w+") as output:
+        running = psutil.Popen(command, env=environment, stdout=output, stderr=output, cwd=home)
+        while running.poll() is None:
+            for process in (running, *running.children(recursive=True)):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    seen.update(
+                        (process.name(), one.laddr.ip)
+                        for one in process.net_connections("inet")
+                        if one.status == psutil.CONN_LISTEN or one.type == socket.SOCK_DGRAM
+                    )
+            time.sleep(0.2)
+        output.seek(0)
+        return running.returncode, output.read()
+
+
+@pytest.fixture(scope="module")
+def said(commands: tuple[list[str], set[tuple[str, str]]]) -> list[str]:
+    return commands[0]
 
 
 def shape(line: str) -> str:
@@ -62,3 +97,16 @@ def test_the_page_shows_what_is_said(said: list[str]) -> None:
     assert re.search(
         r"^recnet:global seed 0: base epoch 0, \d+ of \d+ captions, loss [\d.]+, val CIDEr ", said[1], re.M
     )
+
+
+def test_nothing_of_a_run_listens_beyond_this_machine(
+    commands: tuple[list[str], set[tuple[str, str]]], home: Path
+) -> None:
+    """Ray's daemons and workers and what they start; whoever reached one of them could run programs."""
+    seen = commands[1]
+    names = {name for name, _ in seen}
+    assert {"gcs_server", "raylet"} <= names and any(name.startswith("ray::") for name in names), seen
+    places = {ip_address(place) for _, place in seen}
+    assert {getattr(place, "ipv4_mapped", None) or place for place in places} == {ip_address("127.0.0.1")}, seen
+    token = home / ".ray" / "auth_token"
+    assert token.stat().st_mode & 0o777 == 0o600 and len(token.read_text()) == 64

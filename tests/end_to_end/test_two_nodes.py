@@ -128,7 +128,7 @@ def test_cells_that_ask_for_gpus_go_to_the_node_that_has_them(cluster: tuple[str
 CONNECT = """
     def test(address):
         from bench import BenchError
-        from bench.run.cluster import connect
+        from bench.run.connection import connect
 
         {}
         try:

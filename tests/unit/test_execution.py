@@ -30,7 +30,8 @@ from bench.home import Home
 from bench.records.schema import Failure, Provenance, Record, cell_key
 from bench.records.store import read_record, write_record
 from bench.run.admission import Node, Request
-from bench.run.cluster import connect, gpu_memory, request_of
+from bench.run.cluster import gpu_memory, request_of
+from bench.run.connection import connect
 from bench.run.runner import run
 
 ROOT = Path(__file__).resolve().parents[2]
