@@ -53,7 +53,7 @@ COMMANDS: dict[str, Command] = {
         BRIEF,
     ),
     "test": Command(
-        "run.test",
+        "conformance.test",
         "Test",
         "METHOD[:VARIANT|:*] ...",
         "does a method keep the contract? one line for each check",
@@ -81,6 +81,12 @@ COMMANDS: dict[str, Command] = {
         "dataset=.. stream=NAME videos=FOLDER encoder=NAME [key=value ...]",
         "features of a folder of videos",
         "dataset=..",
+    ),
+    "doctor": Command(
+        "conformance.doctor",
+        "Doctor",
+        "",
+        "can this machine do what runs need? a line for each part, with what mends it",
     ),
     "evaluate": Command(
         "run.evaluate",

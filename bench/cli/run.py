@@ -205,24 +205,3 @@ def evaluate(argv: Sequence[str]) -> int:
     for metric, value in record.scores[asked.split].items():
         print(f"{metric:8} {value:7.2f}   {record.signatures[asked.split].get(metric, '')}")
     return write_pages(home, record.dataset, check=False)
-
-
-class Test(Options):
-    methods: Annotated[
-        list[str],
-        Written(word="METHOD", missing="name a method, such as bench test salstm (bench list methods has them)"),
-    ] = Field(min_length=1, description="a method: its default variant, METHOD:VARIANT, or METHOD:* for all of them")
-
-
-def test(argv: Sequence[str]) -> int:
-    """Make the checks that every method must pass, each on a tiny corpus made for it: one line per check, with the reason
-    where one fails. Checks that a fault of another one hides are not made. Writes nothing into this project. For methods of
-    this project, or of any installed package with an entry point in the group bench.methods (docs/method.md). Exit status 1
-    if a check failed.
-
-    Example: bench test salstm
-    """
-    asked = parse(Test, argv)
-    from bench.cli.conformance import test as test_methods
-
-    return FAILED if test_methods(asked.methods) else WELL

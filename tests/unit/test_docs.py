@@ -84,7 +84,8 @@ def front(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("bench.tuning.tune.tune", 130),
         ("bench.reproduction.run.run", (130, [])),
         ("bench.reproduction.ideas.run", 130),
-        ("bench.cli.conformance.test", 0),
+        ("bench.cli.conformance._test", 0),
+        ("bench.conformance.machine.examine", []),
         ("bench.tracking.ui.serve", None),
         ("bench.plan.cells.cells", []),
     ):
