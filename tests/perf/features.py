@@ -32,6 +32,7 @@ from bench.home import Home
 from tests.perf.rows import Row
 from tests.perf.timing import at_once, seconds
 
+ENCODER = "mobilenetv2_100"
 VIDEOS, LENGTH, FRAMES = 64, 240, 28
 ROUNDS = 3  # of the command, between measures of its parts
 PART = 16  # videos that each program decodes and encodes apart from the command
@@ -66,15 +67,15 @@ def processor_seconds(work: Callable[[], object]) -> float:
     return ended.ru_utime + ended.ru_stime - begun.ru_utime - begun.ru_stime
 
 
-def asked_of(folder: Path) -> Extraction:
-    return Extraction("perf", "frames", folder, Sampling(FRAMES), spec_of("mobilenetv2_100"), "random")
+def asked_of(folder: Path, encoder: str) -> Extraction:
+    return Extraction("perf", "frames", folder, Sampling(FRAMES), spec_of(encoder), "random")
 
 
-def parts(folder: str) -> None:
+def parts(folder: str, encoder: str) -> None:
     """Processor seconds of decoding and of encoding a part of the videos, by one thread: see `at_once`."""
     keep_freed()
     torch.set_num_threads(1)
-    extractor = Extractor(asked_of(Path(folder)))
+    extractor = Extractor(asked_of(Path(folder), encoder))
     files = sorted(Path(folder).glob("*.mp4"))[:PART]
     read = [extractor.reader(Footage(file)) for file in files]
     for one in read[:2]:
@@ -98,17 +99,17 @@ def extraction(folder: Path, threads: int) -> Row:
     for number, clip in enumerate(clips):
         make_video(folder / f"{clip}.mp4", number)
     cores = min(threads, len(os.sched_getaffinity(0)))
-    Extractor(asked_of(folder))  # what it imports takes longer than several clips
+    Extractor(asked_of(folder, ENCODER))  # what it imports takes longer than several clips
 
     def apart() -> list[float]:
         """Processor seconds of decoding and of encoding all videos."""
-        found = at_once(f"from tests.perf.features import parts; parts({str(folder)!r})", cores)
+        found = at_once(f"from tests.perf.features import parts; parts({str(folder)!r}, {ENCODER!r})", cores)
         return [fmean(spent) * VIDEOS / PART for spent in zip(*found, strict=True)]
 
     def whole(number: int) -> float:
         """Seconds of the command."""
         begun = time.perf_counter()
-        _, failed = extract_stream(asked_of(folder), clips, {}, Home(folder / str(number)), work=Work(workers=threads))
+        _, failed = extract_stream(asked_of(folder, ENCODER), clips, {}, Home(folder / str(number)), work=Work(workers=threads))
         assert not failed
         return time.perf_counter() - begun
 
@@ -122,7 +123,7 @@ def extraction(folder: Path, threads: int) -> Row:
     behind = {"wall s": wall, "decoding s": decoding, "encoding s": encoding, "clips/s": VIDEOS / wall}
     behind |= {"least": min(rounds)[0], "most": max(rounds)[0]}
     against = f"decoding and encoding over {cores} cores"
-    return Row("extraction, mobilenetv2_100", against, ratio, 1.15, at_most=True, details=behind)
+    return Row(f"extraction, {ENCODER}", against, ratio, 1.15, at_most=True, details=behind)
 
 
 def fill(path: Path, clips: int, shape: tuple[int, ...]) -> list[str]:

@@ -89,10 +89,10 @@ def test_rows_of_features_measure_what_they_say(tmp_path: Path, monkeypatch: pyt
     """In small: every row is there, with its bar, and extraction really extracts."""
     pytest.importorskip("av", reason='needs pip install "captionbench[extract]"')
     pytest.importorskip("hdf5plugin")
-    from bench.features.specs import spec_of
     from tests.perf import features
 
     for name, value in {
+        "ENCODER": "shapes",
         "ROUNDS": 1,
         "VIDEOS": 4,
         "LENGTH": 12,
@@ -103,7 +103,6 @@ def test_rows_of_features_measure_what_they_say(tmp_path: Path, monkeypatch: pyt
         "MANY": 50,
     }.items():
         monkeypatch.setattr(features, name, value)
-    monkeypatch.setattr(features, "spec_of", lambda name: spec_of("shapes"))
     found = features.rows(1)
     assert [(row.bar, row.at_most) for row in found] == [(1.15, True), (1.3, True), (10, False), (1.0, True)]
     assert all(row.measured > 0 for row in found)
