@@ -109,7 +109,9 @@ def extraction(folder: Path, threads: int) -> Row:
     def whole(number: int) -> float:
         """Seconds of the command."""
         begun = time.perf_counter()
-        _, failed = extract_stream(asked_of(folder, ENCODER), clips, {}, Home(folder / str(number)), work=Work(workers=threads))
+        _, failed = extract_stream(
+            asked_of(folder, ENCODER), clips, {}, Home(folder / str(number)), work=Work(workers=threads)
+        )
         assert not failed
         return time.perf_counter() - begun
 
