@@ -40,12 +40,6 @@ def small_package(folder: Path) -> Path:
     return folder
 
 
-def whole_path() -> str:
-    """PYTHONPATH without the small package: for a process whose METEOR shall read all paraphrases."""
-    places = os.environ["PYTHONPATH"].split(os.pathsep)
-    return os.pathsep.join(place for place in places if place != os.environ[PACKAGES])
-
-
 def whole_jar() -> Path:
     """The jar that the small package hides from this process."""
     tokenizer = Path(os.environ[PACKAGES], "pycocoevalcap", *PTB).resolve()

@@ -7,7 +7,6 @@ import os
 import re
 import shlex
 import socket
-import subprocess
 import sys
 import time
 from ipaddress import ip_address
@@ -15,12 +14,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from meteor_jar import whole_path
+from front import bench
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "first-run.md").read_text(encoding="utf-8")
 COMMANDS = [shlex.split(line) for line in re.findall(r"^    \$ bench (.*)$", PAGE, re.M)]
-RUN = next(words for words in COMMANDS if words[0] == "run")
 SIZES = {
     "subset=200/40/60": "subset=24/6/8",
     "train.epochs=3": "train.epochs=1",
@@ -35,18 +33,17 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def commands(home: Path) -> tuple[list[str], set[tuple[str, str]]]:
-    """What each command of the page says, in order, in one home; and who listened where while cells were run."""
+    """What each command of the page says, in order, in one home, the run in a process of its own with a Ray of its own; and
+    who listened where while cells were run."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("BENCH_", "RAY_"))}
-    environment |= {"BENCH_HOME": str(home), "OMP_NUM_THREADS": "1"}
+    environment |= {"BENCH_HOME": str(home), "OMP_NUM_THREADS": "1", "HOME": str(home)}
     outputs, seen = [], set()
-    for number, words in enumerate(COMMANDS):
-        command = [sys.executable, "-m", "bench", *(SIZES.get(word, word) for word in words)]
-        if number == COMMANDS.index(RUN):
-            # METEOR with all its paraphrases once: reading them takes longer than the whole command.
-            given = environment | {"PYTHONPATH": whole_path(), "HOME": str(home)}
-            status, output = watched(command, given, home, seen)
+    for words in COMMANDS:
+        words = [SIZES.get(word, word) for word in words]
+        if words[0] == "run":
+            status, output = watched([sys.executable, "-m", "bench", *words], environment, home, seen)
         else:
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, cwd=home)
+            done = bench(home, *words)
             status, output = done.returncode, done.stdout + (done.stderr if done.returncode else "")
         assert status == 0, f"{shlex.join(words)}\n{output[-1500:]}"
         outputs.append(output)

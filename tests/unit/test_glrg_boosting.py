@@ -21,7 +21,7 @@ from bench.training import BASELINES, Baseline, CaptionReward, Draw, caption_wei
 from methods.glrg.boosting import TOP, choose_baseline, references_baseline, samples_baseline
 
 DRAWN = 3  # captions of the clip; tuples of them can be enumerated
-DRAWS = 1200
+DRAWS = 600
 ROWS = sorted(LANGUAGE, key=len, reverse=True)
 VALUES = [VALUE[caption] for caption in ROWS]
 
