@@ -203,6 +203,19 @@ class WordLoss(Protocol):
         """
 
 
+class SharedPhases(Protocol):
+    """What cells with equal beginnings train once: the phases of a recipe, by their places in it."""
+
+    def enter(self, phase: int) -> Mapping[str, Any] | None:
+        """Told before a phase is trained: the state at its end, or at that of a later one, where another cell left it.
+
+        None: train it. Waits while another cell does.
+        """
+
+    def leave(self, phase: int) -> None:
+        """The state that was saved last is that at the end of the phase."""
+
+
 class Run(Protocol):
     """What the harness lends to `fit`: device, seed, settings, budget, and the only ways to report, validate and save.
 
@@ -238,6 +251,10 @@ class Run(Protocol):
         follow. Whoever trains the encoder makes it a part of its own module, and so of its checkpoints; otherwise it is
         never saved.
         """
+
+    def shared(self, phases: Sequence[tuple[str, int]], module: nn.Module) -> SharedPhases | None:
+        """The phases that other cells may have trained: `phases` are the names and captions of all, `module` all that learns,
+        before the first. None where nothing is shared."""
 
     def save_state(self, state: Mapping[str, Any]) -> None:
         """Write the resume state, atomically: tensors, numbers, strings, lists and dicts only."""

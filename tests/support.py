@@ -222,6 +222,9 @@ class FakeRun:
         self.saved = file.getvalue()
         self._live()
 
+    def shared(self, phases: Any, module: Any) -> None:
+        return None
+
     def load_state(self) -> dict[str, Any] | None:
         return None if self.saved is None else torch.load(io.BytesIO(self.saved), weights_only=True)
 

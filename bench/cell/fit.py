@@ -6,13 +6,12 @@ predictions, curves and checkpoint are moved into place and an `unscored` record
 
 from __future__ import annotations
 
-import hashlib
 import resource
 import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from bench.cell.checkpoint import CHECKPOINT, method_code
 from bench.cell.inputs import gather
 from bench.cell.provenance import now, provenance
 from bench.cell.repeatable import same_every_time
+from bench.cell.shared_phases import weights_digest
 from bench.cell.traces import keep_alternatives, keep_traces
 from bench.cell.workbench import Workbench
 from bench.declare.registry import method as card_of
@@ -73,6 +73,8 @@ class Trainer:
         self.run = workbench(config, work, self.inputs.train.n_captions)
         self.run.lend_validation(self.inputs.val, self.inputs.val_references)
         self.run.loss = word_loss(config, self.inputs.train)
+        if config.get("reuse", True):
+            self.run.store = home
 
     def build(self) -> Method:
         torch.manual_seed(self.config["seed"])
@@ -80,7 +82,8 @@ class Trainer:
 
     def fit(self, method: Method) -> None:
         """Train; goes on from the resume state where an earlier try left one."""
-        method.fit(self.inputs.train, self.run)
+        with closing(self.run):
+            method.fit(self.inputs.train, self.run)
 
     def decode(self, method: Method) -> tuple[list[Caption], float]:
         """Captions of the target split, one for each id, and the seconds it took."""
@@ -156,13 +159,20 @@ def _finish(
             "peak_memory_mb": round(_peak_memory(run.device), 1),
             "parameters": sum(value.numel() for value in state.values()),
             "captions_per_second": round(run.captions / max(run.seconds - decode_seconds, 1e-9), 1),
+            **_reused(run),
         },
         "vocabulary": _vocabulary_facts(vocabulary, config),
         "weights_sha256": weights_digest(state),
-        "provenance": {**facts, "started": started, "finished": now()},
+        "provenance": {**facts, "reused": run.reused and run.reused["phases"], "started": started, "finished": now()},
     }
     write_record(folder, Record.model_validate(record))
     (run.work / "resume.pt").unlink(missing_ok=True)
+
+
+def _reused(run: Workbench) -> dict[str, Any]:
+    if run.reused is None:
+        return {}
+    return {"reused_captions": run.reused["captions"], "reused_seconds": round(run.reused["seconds"], 3)}
 
 
 def _vocabulary_facts(vocabulary: Vocabulary, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -173,16 +183,6 @@ def _vocabulary_facts(vocabulary: Vocabulary, config: Mapping[str, Any]) -> dict
         "tokenizer": text["tokenizer"],
         "min_count": text["min_count"],
     }
-
-
-def weights_digest(state: Mapping[str, torch.Tensor]) -> str:
-    """SHA-256 over names, shapes and bytes of the weights, in order of name."""
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        value = state[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
-        digest.update(value.numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _peak_memory(device: torch.device) -> float:

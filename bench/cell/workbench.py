@@ -6,7 +6,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,12 @@ import torch
 from torch import nn
 
 from bench import BenchError
+from bench.cell.shared_phases import SharedPhases, addresses
 from bench.declare.settings import Train
 from bench.disk.whole import replacing, write_atomically, write_whole
 from bench.evaluation.cider import TokenCider
 from bench.evaluation.ngrams import VocabularyTooLargeError
+from bench.home import Home
 from bench.method import Clips, Method, Search, WordLoss
 from bench.training import plain_loss
 
@@ -31,8 +33,11 @@ class OverBudgetError(BenchError):
 class Workbench:
     """`bench.method.Run` of one cell. `spend` is called by the training clips for every caption they hand out.
 
-    `loss` is cross-entropy until the cell sets the one that its declaration names.
+    `loss` is cross-entropy until the cell sets the one that its declaration names. `store` is the home whose cells it shares
+    phases with, None to train all of them itself; `reused` then says what it took up.
     """
+
+    store: Home | None = None
 
     def __init__(self, config: Mapping[str, Any], work: Path, captions: int) -> None:
         self.device = choose_device(config["device"])
@@ -45,6 +50,7 @@ class Workbench:
         self.search = Search(**config["search"])
         self.loss: WordLoss = plain_loss
         self.selection: dict[str, Any] | None = None
+        self.reused: dict[str, Any] | None = None  # phases, captions and seconds of other cells
         self.captions = 0
         self.epochs = 0
         self.waited = 0.0  # seconds of training that went by until a batch was there
@@ -56,6 +62,8 @@ class Workbench:
         self._val: tuple[Clips, TokenCider] | None = None
         self._dataset = config["dataset"]
         self._files: Mapping[str, str] = config.get("files", {})
+        self._config = config
+        self._shared: SharedPhases | None = None
 
     def lend_validation(self, clips: Clips, references: Mapping[str, list[tuple[str, ...]]]) -> None:
         """Give the validation clips and the tokens of their captions; the method sees neither."""
@@ -118,25 +126,52 @@ class Workbench:
             "seconds": self.seconds,
             "waited": self.waited,
             "selection": self.selection,
+            "reused": self.reused,
             "rows": self._rows,
         }
-        path = self.work / "resume.pt"
-        write_whole(path, lambda aside: torch.save({"method": dict(state), "harness": harness}, aside))
+        write_whole(self.state, lambda aside: torch.save({"method": dict(state), "harness": harness}, aside))
 
     def load_state(self) -> dict[str, Any] | None:
         """The method's last state; counts, selection and curves go on from it too."""
-        path = self.work / "resume.pt"
-        if not path.is_file():
-            return None
+        return self._take(self.state) if self.state.is_file() else None
+
+    @property
+    def state(self) -> Path:
+        """The file of the resume state."""
+        return self.work / "resume.pt"
+
+    def _take(self, path: Path) -> dict[str, Any]:
+        """The method's part of a state; what the harness counts goes on from its own."""
         # Not to the device: states of generators have to stay on the CPU, and weights are copied into place from there.
         saved = torch.load(path, map_location="cpu", weights_only=True)
         harness = saved["harness"]
         self.captions, self.epochs, self._earlier = harness["captions"], harness["epochs"], harness["seconds"]
         self.waited = harness.get("waited", 0.0)
         self.selection, self._rows = harness["selection"], harness["rows"]
+        self.reused = harness.get("reused")
         self._started = time.monotonic()
         self._write_curves()
-        return saved["method"]
+        method: dict[str, Any] = saved["method"]
+        return method
+
+    def shared(self, phases: Sequence[tuple[str, int]], module: nn.Module) -> SharedPhases | None:
+        if self.store is None or len(phases) < 2:
+            return None
+        names = [name for name, _ in phases]
+
+        def take(path: Path, count: int) -> dict[str, Any]:
+            state = self._take(path)
+            self.reused = {"phases": names[:count], "captions": self.captions, "seconds": self.seconds}
+            return state
+
+        places = addresses(self._config, phases, module, self.device)
+        self._shared = SharedPhases(self.store, names, places, self.state, take)
+        return self._shared
+
+    def close(self) -> None:
+        """Hold up no other cell any more, however the training ended."""
+        if self._shared is not None:
+            self._shared.release()
 
     def _write_curves(self) -> None:
         lines = [",".join(CURVES)]

@@ -67,6 +67,8 @@ class Setting(Strict):
     the card provides: with `loss=` they can be set for the methods that take it. A `file` is given by its path, or by one of
     `choices` in its place; a configuration holds its content's digest instead (`sha256:...`). An `added` setting came after
     the first records of its method: a configuration leaves it out at its default, which must therefore stay what it is.
+    `acts` is the first phase in which a setting makes a difference; null is from the start. What is trained before it is shared
+    by cells that differ in the setting alone.
     """
 
     type: Literal["int", "float", "bool", "str", "choice", "file"]
@@ -78,6 +80,7 @@ class Setting(Strict):
     shared: bool = False
     of_loss: bool = False
     added: bool = False
+    acts: str | None = None
     help: str = ""
 
     @property
@@ -276,6 +279,11 @@ class MethodCard(Strict):
                 raise unknown(
                     "stream", stream, self.streams.uses, "without and name_without hold names of streams.uses"
                 )
+        rows = [self.phases, *(one.phases for one in self.variants.values() if one.phases)]
+        for name, setting in self.settings.items():
+            if setting.acts is not None and not any(setting.acts in phases for phases in rows):
+                known = list(dict.fromkeys(phase for phases in rows for phase in phases))
+                raise unknown("phase", setting.acts, known, f"settings.{name}.acts")
         names = [*self.settings, *(setting.alias for setting in self.settings.values() if setting.alias)]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:

@@ -99,6 +99,7 @@ def requested(spec: RunSpec, home: Home, entries: dict[str, MethodEntry] | None 
         "threads": spec.threads,
         "device": spec.device,
         **({"loss": loss.declared} if loss else {}),  # without the key it is cross-entropy
+        **({} if spec.reuse else {"reuse": False}),
     }
     digests = {card.name: method_digest(_folder(entries[card.name])) for card, _ in chosen}
     unique: dict[str, Cell] = {}

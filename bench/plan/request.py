@@ -39,6 +39,9 @@ class Running(Options):
     mlflow: Annotated[str | None, Written("URI")] = option(
         None, "http://HOST:5000, sqlite:///FILE.db or another database in place of this folder's; or off"
     )
+    reuse: bool = option(
+        True, "take up phases that an equal cell has trained; false trains them again, to the same numbers"
+    )
     retry_failed: Annotated[bool, Written(flag="--retry-failed")] = option(False, "run failed cells again")
 
     @field_validator("seeds")

@@ -49,7 +49,8 @@ class Selection(Part):
 class Ledger(Part):
     """What the cell cost. `captions` were read or sampled in training, of `budget`; times are seconds.
 
-    `wait_seconds` are those of `fit_seconds` in which training waited for its next batch.
+    `wait_seconds` are those of `fit_seconds` in which training waited for its next batch. `reused_captions` and
+    `reused_seconds` are those of them that other cells spent, on phases that this one took up.
     """
 
     captions: Count
@@ -62,6 +63,8 @@ class Ledger(Part):
     peak_memory_mb: Amount | None = None
     parameters: Count | None = None
     captions_per_second: Amount | None = None
+    reused_captions: Count | None = None
+    reused_seconds: Amount | None = None
 
 
 class VocabularyFacts(Part):
@@ -81,7 +84,7 @@ class Provenance(Part):
 
     `gpu`, `driver`, `cuda`, `cudnn` and `precision` (of products) stand in records of GPUs only.
     `gpu_share` is the part of a GPU that the cell had: times of less than a whole one are not its own. `memory_ran_out`: it
-    had failed on a smaller share before.
+    had failed on a smaller share before. `reused` names the phases that other cells trained.
     """
 
     bench: Text
@@ -103,6 +106,7 @@ class Provenance(Part):
     precision: str | None = None
     gpu_share: Amount | None = None
     memory_ran_out: bool | None = None
+    reused: list[str] | None = None
 
     @field_validator("started", "finished")
     @classmethod
@@ -222,7 +226,8 @@ def reasons(error: ValidationError) -> str:
 
 
 LOCAL = ("dataset_path", "files")  # parts of a declaration that name places of one machine
-NOT_KEYED = ("dataset_path", "title", "changed", "threads", "device", "files")
+ASKED = ("reuse",)  # what a command asked for, and its record answers
+NOT_KEYED = (*LOCAL, *ASKED, "title", "changed", "threads", "device")
 """Recorded, but not part of the key: they change where and how fast a cell runs, or how it is called."""
 
 
@@ -233,7 +238,7 @@ def canonical(value: Any) -> str:
 
 def public(config: Mapping[str, Any]) -> dict[str, Any]:
     """The declaration as it may be published: without the places of this machine."""
-    return {name: value for name, value in config.items() if name not in LOCAL}
+    return {name: value for name, value in config.items() if name not in (*LOCAL, *ASKED)}
 
 
 _PLACE = re.compile(r"""(?<![\w.:/~])(?:~[\w.-]*)?(?:/[^\s/'"`:,;()<>|]+){2,}/?""")

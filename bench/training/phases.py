@@ -103,14 +103,22 @@ class _Progress:
 def fit_phases(method: Method, model: nn.Module, phases: Sequence[Phase], clips: Clips, run: Run) -> None:
     """Run `phases` over `clips` within the budget of `run`, resuming where an earlier try stopped.
 
-    Each phase starts from the best validated weights of the one before it; `model` ends with the best of the last phase.
+    Each phase starts from the best validated weights of the one before it; `model` ends with the best of the last phase. Phases
+    that the run shares with other cells are taken up as those left them.
     Raises FloatingPointError when a loss is no longer finite: at once on a CPU, on a GPU within a second and in any case before
     anything that came of it is saved or validated.
     """
     loop = _Loop(method, model, phases, clips, run)
-    loop.resume()
-    while loop.at.phase < len(phases):
+    shared = run.shared([(phase.name, budget) for phase, budget in zip(phases, loop.budgets, strict=True)], model)
+    if (state := run.load_state()) is not None:
+        loop.take_up(state)
+    while (phase := loop.at.phase) < len(phases):
+        if shared is not None and (others := shared.enter(phase)) is not None:
+            loop.take_up(others)
+            continue
         loop.run_phase()
+        if shared is not None:
+            shared.leave(phase)
 
 
 class _Loop:
@@ -127,17 +135,17 @@ class _Loop:
 
     # -- state -----------------------------------------------------------------------------------------------------
 
-    def resume(self) -> None:
-        """Go on from the state that an earlier try left, if there is one; its tensors may lie on another device."""
-        state = self.run.load_state()
-        if state is None:
-            return
+    def take_up(self, state: Mapping[str, Any]) -> None:
+        """Go on from a saved state; its tensors may lie on another device, and its learning rates are those of then."""
         self.at = _Progress(**state["at"])
         self.model.load_state_dict(state["model"])
         if self.at.phase < len(self.phases):
             self.optimizer = self._optimizer(self._settings())
+            own = [{name: group[name] for name in ("lr", "weight_decay")} for group in self.optimizer.param_groups]
             if state["optimizer"] is not None:
                 self.optimizer.load_state_dict(state["optimizer"])
+            for group, rates in zip(self.optimizer.param_groups, own, strict=True):
+                group.update(rates)  # where the settings have changed since; what decays is set anew by the epoch
             parameters = dict(self.model.named_parameters())
             for name, value in state["gradients"].items():
                 parameters[name].grad = value.to(parameters[name].device)
