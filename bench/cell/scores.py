@@ -67,10 +67,17 @@ def score_cell(config: dict[str, Any], root: str, scorer: Scorer) -> None:
     content = record.model_dump(by_alias=True)
     content["state"] = "done"
     content["scores"] = {split: {name: percent(value) for name, value in (scores.corpus | by_event).items()}}
-    content["signatures"] = {split: scores.signatures(split) | event_signatures}
+    content["signatures"] = {split: _signed(scores.signatures(split) | event_signatures, config)}
     if content["ledger"] is not None:
         content["ledger"]["score_seconds"] = round(time.monotonic() - started, 3)
     write_record(folder, Record.model_validate(content))
+
+
+def _signed(signatures: Mapping[str, str], config: Mapping[str, Any]) -> dict[str, str]:
+    """Signatures that also say which fold the clips are, or that they are those of all folds."""
+    folds = config.get("folds")
+    fold = "" if folds is None else f"|folds:{folds}" if "cells" in config else f"|fold:{config['seed']}/{folds}"
+    return {metric: signature + fold for metric, signature in signatures.items()}
 
 
 def percent(value: float) -> float:

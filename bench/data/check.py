@@ -30,7 +30,7 @@ def check_dataset(definition: DatasetDefinition, home: Home) -> list[Finding]:
 
 def _check_splits(definition: DatasetDefinition, home: Home, splits: str) -> list[Finding]:
     try:
-        corpus = load_corpus(definition, home, splits=splits)
+        corpus = load_corpus(definition, home, splits=splits, fold=0)  # all folds are dealt to find one
     except BenchError as error:
         return [Finding("error", str(error))]
     return [*corpus.findings, *_without_words(corpus), *_repeated(corpus)]

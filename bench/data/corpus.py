@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import BenchError
+from bench.data.folds import check_fold, deal, films_of
 from bench.data.readers import FORMATS
 from bench.data.readers.shapes import shapes_corpus
 from bench.data.source import Corpus, Source
@@ -23,10 +24,12 @@ def load_corpus(
     *,
     splits: str = "default",
     subset: Sequence[int] | None = None,
+    fold: int | None = None,
 ) -> Corpus:
     """Read the captions of a data set under one of its split rules.
 
-    `subset` = (train, val, test) keeps the first clips of each split. Raises BenchError for absent or damaged files,
+    `subset` = (train, val, test) keeps the first clips of each split. Of a rule with folds one `fold` is taken; without one all
+    clips are in test, as a row of folds reports on them. Raises BenchError for absent or damaged files,
     counts that differ from the published ones, clips without captions, overlapping splits, unknown names.
     """
     rule = definition.split_rule(splits)
@@ -37,16 +40,40 @@ def load_corpus(
     names = Names(source)
     check_counts(definition, choice, source, names, home)
     kept = _subset(definition, source, names, home)
-    chosen = split_clips(definition, rule, source, names, kept, home)
+    if rule.folds and fold is None and subset is None:  # all clips, without asking for their films
+        return _assemble(definition, source, {"train": (), "val": (), "test": tuple(kept)})
+    if rule.folds:
+        parts = deal(definition, rule, films_of(definition, rule, source, home), kept)
+    else:
+        parts, fold = [split_clips(definition, rule, source, names, kept, home)], 0
     if subset is not None:
-        chosen = _first_of_each(definition, chosen, subset)
-    return _assemble(definition, source, chosen)
+        parts = [_first_of_each(definition, part, subset) for part in parts]
+    if fold is None:
+        tested = {clip for part in parts for clip in part["test"]}
+        every = tuple(clip for clip in kept if clip in tested)
+        return _assemble(definition, source, {"train": (), "val": (), "test": every})
+    check_fold(definition, len(parts), fold)
+    chosen = parts[fold]
+    if not chosen["train"]:
+        raise BenchError(f"data set {definition.name}: the train split is empty")
+    return _assemble(definition, source, chosen, _split_findings(source, chosen))
 
 
 def corpus_of(config: Mapping[str, Any], home: Home) -> Corpus:
-    """The corpus that a cell's configuration names, with its split rule and subset."""
+    """The corpus that a cell's configuration names, with its split rule, subset and fold; for a row of folds that of them all."""
     definition = dataset(config.get("dataset_path") or config["dataset"])
-    return load_corpus(definition, home, splits=config.get("splits") or "default", subset=config.get("subset"))
+    fold = None if "cells" in config else config.get("seed")
+    return load_corpus(
+        definition, home, splits=config.get("splits") or "default", subset=config.get("subset"), fold=fold
+    )
+
+
+def films_in(config: Mapping[str, Any], home: Home) -> dict[str, str]:
+    """The film of every clip of the data set and split rule that a configuration names."""
+    definition = dataset(config.get("dataset_path") or config["dataset"])
+    choice, files = definition.caption_source(home)
+    rule = definition.split_rule(config["splits"])
+    return films_of(definition, rule, read_source(choice, files, definition.name), home)
 
 
 def all_clips(definition: DatasetDefinition, home: Home) -> tuple[dict[str, Clip], dict[str, str]]:
@@ -90,7 +117,7 @@ def check_counts(
         return
     found: dict[str, Sequence[str]] = {"all": _published(source)}
     found.update({OFFICIAL + part: ids for part, ids in source.parts.items()})
-    if any(split in choice.counts for split in SPLITS):
+    if any(split in choice.counts for split in SPLITS) and not definition.splits.folds:
         found.update(split_clips(definition, definition.splits, source, names, names.ordered, home))
     wrong = []
     for key, expected in choice.counts.items():
@@ -175,8 +202,10 @@ def _first_of_each(
     return {split: splits[split][:size] for split, size in zip(SPLITS, subset, strict=True)}
 
 
-def _assemble(definition: DatasetDefinition, source: Source, splits: dict[str, tuple[str, ...]]) -> Corpus:
-    """The corpus of the chosen clips. Raises BenchError when train is empty or a clip has no captions."""
+def _assemble(
+    definition: DatasetDefinition, source: Source, splits: dict[str, tuple[str, ...]], found: Sequence[Finding] = ()
+) -> Corpus:
+    """The corpus of the chosen clips, with what was `found` of the splits. Raises BenchError where a clip has no captions."""
     ids = dict.fromkeys(clip for split in SPLITS for clip in splits[split])
     silent = [clip for clip in ids if not source.captions[clip]]
     if silent:
@@ -184,9 +213,7 @@ def _assemble(definition: DatasetDefinition, source: Source, splits: dict[str, t
             f"data set {definition.name}: no captions for {many(len(silent), 'clip')}: {named(silent)}. "
             f"Leave them out of the split or add captions to {', '.join(map(str, source.files))}"
         )
-    if not splits["train"]:
-        raise BenchError(f"data set {definition.name}: the train split is empty")
-    findings = [*source.findings, *_split_findings(source, splits)]
+    findings = [*source.findings, *found]
     captions = {clip: tuple(source.captions[clip]) for clip in ids}
     return Corpus(
         name=definition.name,

@@ -102,9 +102,9 @@ def split_clips(
     elif rule.fractions is not None:
         splits = _fractions(definition, rule.fractions, rule.seed, source, kept)
     elif rule.official:
-        splits = _in_order({split: source_part(definition, source, split) for split in SPLITS}, kept)
+        splits = in_order({split: source_part(definition, source, split) for split in SPLITS}, kept)
     else:
-        splits = _in_order(_lists(definition, rule.lists, source, names, home), kept)
+        splits = in_order(_lists(definition, rule.lists, source, names, home), kept)
     _refuse_overlap(definition, rule, splits)
     return splits
 
@@ -142,10 +142,10 @@ def _fractions(
             )
         dealt[split] = [clip for video in videos[start : start + size] for clip in clips_of[video]]
         start += size
-    return _in_order(dealt, kept)
+    return in_order(dealt, kept)
 
 
-def _in_order(chosen: Mapping[str, Sequence[str]], kept: Sequence[str]) -> Splits:
+def in_order(chosen: Mapping[str, Sequence[str]], kept: Sequence[str]) -> Splits:
     """The kept clips of each split, in the order of `kept`."""
     members = {split: set(chosen[split]) for split in SPLITS}
     return {split: tuple(clip for clip in kept if clip in members[split]) for split in SPLITS}

@@ -19,15 +19,18 @@ from bench.home import Home, data_folder, written_path
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """One clip. `video` names the file that it lies in; `start` and `end` (seconds) where it is a part of that file."""
+    """One clip. `video` names the file that it lies in; `start` and `end` (seconds) where it is a part of that file; `film` what
+    that file was cut from, where the publication tells: clips of one film look alike."""
 
     id: str
     video: str
     start: float | None = None
     end: float | None = None
+    film: str | None = None
 
 
 SPLITS = ("train", "val", "test")
+VALIDATION = 100  # clips: fewer do not tell one epoch from another
 _VARIABLE = re.compile(r"\$\{(\w+)\}|\$(\w+)")
 
 
@@ -47,21 +50,26 @@ class CaptionSource(Strict):
 
 
 class SplitRule(Strict):
-    """How clips are divided. Exactly one of: `official`, `lists` (role -> file of ids), `fractions`, `first`.
+    """How clips are divided. Exactly one of: `official`, `lists` (role -> file of ids), `fractions`, `first`, `folds`.
 
     In YAML: `official`, or `{train: file, val: file, test: file}`, or `{fractions: [0.8, 0.05, 0.15], seed: 0}`, or
-    `{first: [800, 50, 150]}` (by id order).
+    `{first: [800, 50, 150]}` (by id order), or `{folds: 10, validation: 100, seed: 0}`: as many cells as folds, cell k reports on
+    fold k and trains on the others but for `validation` clips. Films stay whole; `films` is a file of `<film>_<start>_<end> clip`
+    where the caption files do not tell from which film a clip is.
     """
 
     _FORMS: ClassVar[str] = (
         "must be exactly one of: official, {train: file, val: file, test: file}, "
-        "{fractions: [0.8, 0.1, 0.1], seed: 0}, {first: [800, 50, 150]}"
+        "{fractions: [0.8, 0.1, 0.1], seed: 0}, {first: [800, 50, 150]}, {folds: 10, seed: 0}"
     )
     official: bool = False
     lists: dict[str, str] = Field(default_factory=dict)
     fractions: tuple[float, float, float] | None = None
     seed: int = 0
     first: tuple[int, int, int] | None = None
+    folds: int | None = Field(default=None, ge=2)
+    validation: int = Field(default=VALIDATION, ge=1)
+    films: str | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -80,12 +88,15 @@ class SplitRule(Strict):
     @model_validator(mode="after")
     def _one_rule(self) -> SplitRule:
         ways = [self.official, bool(self.lists), self.fractions is not None, self.first is not None]
+        ways.append(self.folds is not None)
         if sum(ways) != 1:
             raise ValueError(self._FORMS)
         if self.lists and set(self.lists) != set(SPLITS):
             raise ValueError(f"names lists for {listing(self.lists)}, but must name one for each of {listing(SPLITS)}")
         if self.fractions and (min(self.fractions) < 0 or abs(sum(self.fractions) - 1) > 1e-6):
             raise ValueError(f"has fractions {list(self.fractions)}, which must be positive and sum to 1")
+        if self.folds is None and self.model_fields_set & {"validation", "films"}:
+            raise ValueError("has validation or films, which belong to folds")
         if self.first and min(self.first) < 0:
             raise ValueError(f"has first {list(self.first)}, which must not be negative")
         return self

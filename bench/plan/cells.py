@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import BenchError
+from bench.data.folds import check_fold
 from bench.data.text import TOKENIZER_VERSIONS
 from bench.declare.card import MethodCard, Printed, Variant
 from bench.declare.dataset import DatasetDefinition
@@ -100,6 +101,7 @@ def requested(spec: RunSpec, home: Home, entries: dict[str, MethodEntry] | None 
         "device": spec.device,
         **({"loss": loss.declared} if loss else {}),  # without the key it is cross-entropy
         **({} if spec.reuse else {"reuse": False}),
+        **_folds(spec, definition, splits),
     }
     digests = {card.name: method_digest(_folder(entries[card.name])) for card, _ in chosen}
     unique: dict[str, Cell] = {}
@@ -139,6 +141,19 @@ def _splits(spec: RunSpec, definition: DatasetDefinition) -> str:
             "one list; ask for split=val, and the page says so"
         )
     return name
+
+
+def _folds(spec: RunSpec, definition: DatasetDefinition, splits: str) -> dict[str, int]:
+    """How many folds the split rule deals, empty for a rule without; fold k is that of seed k."""
+    folds = definition.split_rule(splits).folds
+    if folds is None:
+        return {}
+    check_fold(definition, folds, max(spec.seeds))
+    if spec.split != "test":
+        raise BenchError(
+            f"data set {definition.name} under splits={splits} reports on its folds: leave split={spec.split} out"
+        )
+    return {"folds": folds}
 
 
 def _readings(card: MethodCard, spec: RunSpec, definition: DatasetDefinition) -> list[RunSpec]:

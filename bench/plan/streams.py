@@ -37,7 +37,8 @@ def captions_digest(definition: DatasetDefinition, splits: str, home: Home, file
         "format": source.format,
         "files": {role: files.of(path) for role, path in paths.items()},
         "splits": {
-            **rule.model_dump(exclude={"lists"}),
+            **rule.model_dump(exclude={"lists", "films", *(() if rule.folds else ("folds", "validation"))}),
+            **({"films": files.of(definition.resolve(rule.films, home))} if rule.films else {}),
             # `official:val_1` is no file: it names a part of the caption files.
             "lists": {
                 part: entry if entry.startswith("official:") else files.of(definition.resolve(entry, home))

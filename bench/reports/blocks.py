@@ -15,11 +15,12 @@ from statistics import fmean
 from typing import Any
 
 from bench.evaluation.metrics import RANKED_BY
+from bench.records.folds import is_fold
 from bench.records.schema import NOT_KEYED, Record
 
 FRAMES = ("frames",)
 DIGEST = 64  # hexadecimal digits of a SHA-256
-UNKEYED = ("seed", *NOT_KEYED)  # do not tell one row from another
+UNKEYED = ("seed", "cells", *NOT_KEYED)  # do not tell one row from another
 NO_SIGNATURES = "{}"
 TERMS = ("protocol", "split", "splits", "subset", "captions_digest")
 
@@ -113,10 +114,11 @@ class Block:
 
 def blocks(records: Sequence[Record]) -> list[Block]:
     """Sort the records of one data set into blocks: frames-only and the standard protocol first, then by name; those of a part
-    of the training clips come last."""
+    of the training clips come last. Folds stand in them as the row that they make together."""
+    whole = [record for record in records if not (is_fold(record) and record.state == "done")]
     made = [
         _block(json.loads(terms), json.loads(signatures), group)
-        for (terms, signatures), group in _grouped(records).items()
+        for (terms, signatures), group in _grouped(whole).items()
     ]
     return sorted(made, key=_place)
 

@@ -143,7 +143,7 @@ def refuse_empty_splits(
 
     Whatever else is wrong with the captions or with the split rule `splits` is said as well, before any stream is read.
     """
-    found = load_corpus(definition, home, splits=splits, subset=subset).splits
+    found = load_corpus(definition, home, splits=splits, subset=subset, fold=0).splits
     empty = [split for split in dict.fromkeys(("train", "val", target)) if not found[split]]
     if empty:
         why = {"train": "to learn from", "val": "to choose the best epoch by"}

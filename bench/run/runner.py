@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 
 from bench import BenchError
+from bench.cell.folds import score_rows
 from bench.cell.job import Job, Outcome, Score, Work, state_of
 from bench.cell.progress import Watcher
 from bench.declare.card import Resources
@@ -58,6 +59,8 @@ def run(
     status = this.go(work, score) if this.queue else None
     results = this.results()
     Display([]).results(results, time.monotonic() - begun)
+    for sentence in score_rows(cells, home, score) if status is None else []:
+        print(sentence, file=sys.stderr)
     if status is not None:
         return status
     return ALL_WELL if all(result.state == "done" for result in results) else SOME_FAILED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import yaml
 
 from bench import BenchError
 from bench.data.check import check_dataset
-from bench.data.corpus import load_corpus
+from bench.data.corpus import corpus_of, films_in, load_corpus
 from bench.data.source import Corpus
 from bench.data.text import build_vocabulary, tokenize_all
 from bench.declare.dataset import DatasetDefinition
@@ -121,3 +122,23 @@ def test_the_small_real_sets(home: Home) -> None:
 def test_check_finds_no_errors_in_published_files(home: Home, name: str) -> None:
     errors = [finding for finding in check_dataset(dataset(name), home) if finding.severity == "error"]
     assert errors == []
+
+
+@pytest.mark.parametrize(
+    ("name", "clips", "sharing", "train"),
+    [("msrvtt_glrg", 497, 249, 346), ("msvd_glrg", 770, 234, 587), ("msrvtt1000", 1000, None, 800)],
+)
+def test_folds_of_real_clips_part_no_film(home: Home, name: str, clips: int, sharing: int | None, train: int) -> None:
+    config = {"dataset": name, "splits": "folds"}
+    films = films_in(config, home)
+    folds = [corpus_of({**config, "seed": seed}, home).splits for seed in range(10)]
+    tested = [clip for fold in folds for clip in fold["test"]]
+    assert len(tested) == len(set(tested)) == clips
+    together = Counter(films[clip] for clip in tested)
+    if sharing is not None:
+        assert sum(count for count in together.values() if count > 1) == sharing
+    for fold in folds:
+        sides = [{films[clip] for clip in fold[part]} for part in ("train", "val", "test")]
+        assert (
+            sum(map(len, sides)) == len(set.union(*sides)) and len(fold["val"]) >= 100 and len(fold["train"]) >= train
+        )

@@ -35,7 +35,7 @@ def _read_one(source: Source, path: Path, content: Any) -> None:
         name = str(video["video_id"])
         part = part_name(str(video["split"]), path) if "split" in video else None
         # The files of MSR-VTT are cut already: start and end of the JSON are times in the YouTube video.
-        source.add_clip(Clip(name, name), part)
+        source.add_clip(Clip(name, name, film=video.get("url")), part)
     strangers: dict[str, None] = {}
     for sentence in content["sentences"]:
         name = sentence["video_id"]

@@ -19,6 +19,7 @@ from bench.errors import many
 
 CLIPS = 1970  # clips for which videos and English captions were released together
 _NUMBERED = re.compile(r"vid(\d+)")
+_TIMES = re.compile(r"_\d+_\d+$")
 
 
 def read_mapping(path: Path) -> dict[str, str]:
@@ -35,6 +36,11 @@ def read_mapping(path: Path) -> dict[str, str]:
     if len(set(ids)) != len(names):
         raise BenchError(f"{path} gives one vidN to several clips: {len(names)} lines, {len(set(ids))} ids")
     return {name: ids[old] for name, old in names.items()}
+
+
+def film(name: str) -> str:
+    """The YouTube id of `<YouTube id>_<start>_<end>`; any other name stands for itself."""
+    return _TIMES.sub("", name)
 
 
 def _from_one(ids: Iterable[str]) -> dict[str, str]:
@@ -69,7 +75,8 @@ def _source(files: Mapping[str, Path], rows: Iterable[tuple[str | None, str, str
         if clip is None:
             continue
         if clip not in source.clips:
-            source.add_clip(Clip(clip, other_name.get(clip, clip)), part)
+            name_of_file = other_name.get(clip, clip)
+            source.add_clip(Clip(clip, name_of_file, film=film(name_of_file)), part)
         elif source.part_of[clip] != part:
             raise BenchError(f"MSVD: clip {clip} is in the {source.part_of[clip]} and in the {part} captions")
         source.add_caption(clip, text)

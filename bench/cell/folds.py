@@ -1,0 +1,101 @@
+"""A row of folds: the captions of its cells, one for each clip of the data set, scored together and kept as a record of its own.
+
+Its configuration is that of its cells with their keys as `cells`, from fold 0 on; `folds.csv` beside the record tells the fold
+and the film of every clip (films by number), so that whoever reads results alone can tell which clips belong together.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.cell.fit import public
+from bench.cell.job import CellScorer, Job, Score, state_of
+from bench.cell.provenance import provenance
+from bench.data.corpus import corpus_of, films_in
+from bench.disk.whole import write_atomically
+from bench.home import Home
+from bench.plan.cells import Cell
+from bench.records.folds import FOLDS, row_config
+from bench.records.schema import Record
+from bench.records.store import (
+    PREDICTIONS,
+    RECORD,
+    Prediction,
+    prediction_ids,
+    read_predictions,
+    read_record,
+    write_predictions,
+    write_record,
+)
+
+SUMS = ("captions", "fit_seconds", "decode_seconds")
+
+
+def score_rows(cells: Iterable[Cell], home: Home, score: Score | None = None) -> list[str]:
+    """Bring every row of folds to which one of `cells` belongs to a scored record, once all its cells are done.
+
+    Returns sentences on rows that could not be scored. `score` replaces `score_cell`.
+    """
+    rows = {Cell(row_config(cell.config, [])).key: cell for cell in cells if "folds" in cell.config}
+    scorer, told = CellScorer(score), []
+    try:
+        for cell in rows.values():
+            folds = [Cell({**cell.config, "seed": fold}) for fold in range(cell.config["folds"])]
+            if all(state_of(one.folder(home)) == "done" for one in folds):
+                told += _score(folds, home, scorer)
+    finally:
+        scorer.close()
+    return told
+
+
+def _score(folds: list[Cell], home: Home, scorer: CellScorer) -> list[str]:
+    row = Cell(row_config(folds[0].config, [cell.key for cell in folds]))
+    folder = row.folder(home)
+    if state_of(folder) == "done":
+        return []
+    label = f"{row.method}:{row.config['variant']}, all folds"
+    if state_of(folder) == "missing":
+        _gather(row, folds, folder, home)
+    outcome = scorer.score(Job(row.key, label, str(folder), str(home.root), row.config))
+    return [] if outcome.state == "done" else [f"{label}: not scored: {outcome.message}"]
+
+
+def _gather(row: Cell, folds: list[Cell], folder: Path, home: Home) -> None:
+    """Write captions, folds and the unscored record of a row."""
+    records = [read_record(cell.folder(home) / RECORD) for cell in folds]
+    fold_of: dict[str, int] = {}
+    captions: dict[str, str] = {}
+    for number, cell in enumerate(folds):
+        path = cell.folder(home) / PREDICTIONS
+        found = read_predictions(path, prediction_ids(path))
+        fold_of |= dict.fromkeys(found, number)
+        captions |= found
+    films = films_in(row.config, home)
+    ids = corpus_of(row.config, home).splits[row.config["split"]]
+    write_predictions(folder / PREDICTIONS, [Prediction(clip, captions[clip]) for clip in ids])
+    numbers = {film: number for number, film in enumerate(dict.fromkeys(films[clip] for clip in ids))}
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["clip", "fold", "film"])
+    writer.writerows([clip, fold_of[clip], numbers[films[clip]]] for clip in ids)
+    write_atomically(folder / FOLDS, text.getvalue())
+    content = {
+        "schema": 1,
+        "key": row.key,
+        "state": "unscored",
+        "config": public(row.config),
+        "ledger": _ledger(records),
+        "provenance": provenance(row.config["threads"], "cpu"),
+    }
+    write_record(folder, Record.model_validate(content))
+
+
+def _ledger(records: Iterable[Record]) -> Mapping[str, Any]:
+    """What the cells of a row cost together."""
+    ledgers = [record.ledger for record in records if record.ledger is not None]
+    sums = {name: [getattr(ledger, name) for ledger in ledgers] for name in SUMS}
+    return {name: sum(values) for name, values in sums.items() if None not in values}

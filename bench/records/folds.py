@@ -1,0 +1,33 @@
+"""Rows of folds among the records: which they are, and which fold and film each of their clips belongs to."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench import BenchError
+from bench.records.schema import Record
+
+FOLDS = "folds.csv"
+
+
+def row_config(config: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """The configuration of the row to which a fold's cell belongs; `keys` are those of its cells, from fold 0 on."""
+    return {**config, "seed": 0, "cells": keys}
+
+
+def is_fold(record: Record) -> bool:
+    """Whether a record is one fold of a row: its clips are those of no other cell, so it stands in no table."""
+    return "folds" in record.config and "cells" not in record.config
+
+
+def read_folds(folder: Path) -> dict[str, tuple[int, int]]:
+    """(fold, film) of every clip of the row in `folder`. Raises BenchError for a file that is absent or damaged."""
+    path = folder / FOLDS
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return {row["clip"]: (int(row["fold"]), int(row["film"])) for row in csv.DictReader(file)}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BenchError(f"{path} cannot be read ({error}): remove its folder, and bench run makes it again") from error

@@ -1,0 +1,200 @@
+"""Folds: whole films, no film on two sides, and a row whose captions of all clips are scored together."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from pycocoevalcap.cider.cider import Cider
+
+from bench import BenchError
+from bench.cli.main import main
+from bench.data.corpus import corpus_of, films_in, load_corpus
+from bench.data.source import Corpus
+from bench.declare.dataset import DatasetDefinition
+from bench.declare.registry import read_definition
+from bench.evaluation.ptb import tokenize
+from bench.home import Home
+from bench.records.folds import read_folds
+from bench.records.schema import Record, cell_key
+from bench.records.store import PREDICTIONS, all_records, cell_folder, read_predictions
+from bench.reports.blocks import blocks
+
+FOLDS = 3
+WORDS = ["cat", "dog", "fox", "owl", "hen", "cow"]
+
+
+def world(folder: Path, count: int = 12, **rule: Any) -> DatasetDefinition:
+    """Two clips of each film, two captions a clip, and small frames."""
+    clips = [(f"c{film}_{part}", f"film{film}") for film in range(count) for part in "ab"]
+    lines = [
+        {"clip": clip, "video": video, "captions": [f"a {WORDS[n % 6]} runs", f"the {WORDS[n % 5]} is here {n}"]}
+        for n, (clip, video) in enumerate(clips)
+    ]
+    (folder / "captions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    (folder / "frames").mkdir(exist_ok=True)
+    random = np.random.default_rng(0)
+    for clip, _ in clips:
+        np.save(folder / "frames" / f"{clip}.npy", random.normal(size=(3, 5)).astype("float32"))
+    content = {
+        "name": "films",
+        "captions": [{"format": "jsonl", "files": {"captions": "captions.jsonl"}}],
+        "splits": {"folds": FOLDS, "validation": 3, **rule},
+        "streams": {"frames": {"source": "frames"}},
+        "train": {"epochs": 1, "captions": 8, "captions_per_clip": 2},
+        "model": {"width": 8, "embedding": 8, "attention": 8},
+    }
+    path = folder / "dataset.yaml"
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return read_definition(path)
+
+
+def corpora(definition: DatasetDefinition, **keys: Any) -> list[Corpus]:
+    home = Home(definition.path.parent)
+    return [load_corpus(definition, home, fold=fold, **keys) for fold in range(FOLDS)]
+
+
+def test_no_film_is_in_two_folds_or_on_two_sides_of_one(tmp_path: Path) -> None:
+    dealt = corpora(world(tmp_path))
+    tested = [{corpus.clips[clip].video for clip in corpus.splits["test"]} for corpus in dealt]
+    assert sum(map(len, tested)) == len(set.union(*tested)) == 12
+    for corpus in dealt:
+        train, val, test = ({corpus.clips[clip].video for clip in corpus.splits[part]} for part in corpus.splits)
+        assert not train & val and not train & test and not val & test
+        assert len(corpus.splits["val"]) == 4  # whole films: at least three clips
+        assert sum(len(ids) for ids in corpus.splits.values()) == 24
+    assert len({corpus.splits["val"] for corpus in dealt}) == FOLDS
+
+
+def test_the_deal_hangs_on_the_seed_and_not_on_the_order_of_the_file(tmp_path: Path) -> None:
+    definition = world(tmp_path)
+    before = [corpus.splits for corpus in corpora(definition)]
+    path = tmp_path / "captions.jsonl"
+    path.write_text("".join(reversed(path.read_text("utf-8").splitlines(keepends=True))), encoding="utf-8")
+    assert [corpus.splits for corpus in corpora(definition)] == before
+    assert [corpus.splits for corpus in corpora(world(tmp_path, seed=1))] != before
+
+
+def test_all_folds_together_are_every_clip_once(tmp_path: Path) -> None:
+    definition = world(tmp_path)
+    together = load_corpus(definition, Home(tmp_path)).splits
+    assert sorted(together["test"]) == sorted(clip for one in corpora(definition) for clip in one.splits["test"])
+    assert not together["train"] and not together["val"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        ({"folds": 13}, "splits.folds is 13, but its 24 clips come from 12 films.*at most 12"),
+        ({"validation": 17}, "fold 0 would be without its validation clips.*ask for fewer"),
+        ({"validation": 16}, "fold 0 would be without clips to train on.*ask for fewer"),
+        ({"films": "nowhere.txt"}, "films of its folds are not at .*nowhere.txt"),
+    ],
+)
+def test_folds_that_cannot_be_dealt(tmp_path: Path, rule: dict[str, Any], words: str) -> None:
+    with pytest.raises(BenchError, match=words):
+        load_corpus(world(tmp_path, **rule), Home(tmp_path), fold=0)
+
+
+def test_a_seed_without_a_fold_is_refused_before_anything_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world(tmp_path)
+    monkeypatch.setenv("BENCH_HOME", str(tmp_path))
+    assert main(["plan", "methods=salstm", f"dataset={tmp_path / 'dataset.yaml'}", "seeds=[0,3]"]) == 2
+    assert "seed 3 has no fold" in capsys.readouterr().err
+
+
+def test_films_are_read_from_msvds_mapping(tmp_path: Path) -> None:
+    (tmp_path / "map.txt").write_text("xx_1_5_9 vid1\nxx_1_20_30 vid2\nother_2_3 vid3\nlast_0_1 vid4\n", "utf-8")
+    for split, clips in (("train", (1, 2)), ("val", (3,)), ("test", (4,))):
+        lines = [f"vid{n}\ta thing number {n}\n" for n in clips]
+        (tmp_path / f"{split}.txt").write_text("".join(lines), encoding="utf-8")
+    files = {split: f"{split}.txt" for split in ("train", "val", "test")}
+    content = {"name": "msvd", "captions": [{"format": "msvd_split", "files": files}]}
+    content["splits"] = {"folds": 3, "validation": 1, "films": "map.txt"}
+    path = tmp_path / "dataset.yaml"
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    films = films_in({"dataset": "msvd", "dataset_path": str(path), "splits": "default"}, Home(tmp_path))
+    assert films == {"vid1": "xx_1", "vid2": "xx_1", "vid3": "other", "vid4": "last"}
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, DatasetDefinition]:
+    folder = tmp_path_factory.mktemp("folds")
+    definition = world(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BENCH_HOME", str(folder))
+        words = ["methods=salstm", f"dataset={folder / 'dataset.yaml'}", "executor=inline", "mlflow=off"]
+        for seeds in ("[0,1]", "[2]"):  # the row comes with the last of its cells
+            assert not any("cells" in record.config for record in all_records(folder / "results"))
+            assert main(["run", *words, f"seeds={seeds}"]) == 0
+    return Home(folder), definition
+
+
+def _row(home: Home) -> tuple[Record, list[Record]]:
+    records = all_records(home.results)
+    (row,) = [record for record in records if "cells" in record.config]
+    return row, sorted((one for one in records if one is not row), key=lambda record: record.seed)
+
+
+def test_a_row_of_folds_has_the_captions_of_all_its_cells(ran: tuple[Home, DatasetDefinition]) -> None:
+    home, definition = ran
+    row, cells = _row(home)
+    assert row.config["cells"] == [cell.key for cell in cells] and row.key == cell_key(row.config)
+    ids = load_corpus(definition, home).splits["test"]
+    together = read_predictions(cell_folder(home.results, row) / PREDICTIONS, ids)
+    fold_of = read_folds(cell_folder(home.results, row))
+    for fold, cell in enumerate(cells):
+        own = [clip for clip in ids if fold_of[clip][0] == fold]
+        assert read_predictions(cell_folder(home.results, cell) / PREDICTIONS, own) == {c: together[c] for c in own}
+        assert {fold_of[clip][1] for clip in own}.isdisjoint(film for f, film in fold_of.values() if f != fold)
+        assert cell.signatures["test"]["cider"].endswith(f"|fold:{fold}/{FOLDS}")
+    assert row.signatures["test"]["cider"].endswith(f"|n:24|scale:100|folds:{FOLDS}")
+
+
+def test_the_score_of_a_row_is_that_of_the_coco_code_on_all_clips(ran: tuple[Home, DatasetDefinition]) -> None:
+    home, definition = ran
+    row, _ = _row(home)
+    corpus = load_corpus(definition, home)
+    ids = corpus.splits["test"]
+    said = read_predictions(cell_folder(home.results, row) / PREDICTIONS, ids)
+    references = {clip: tokenize([caption.text for caption in corpus.captions[clip]]) for clip in ids}
+    spoken = dict(zip(ids, ([line] for line in tokenize([said[clip] for clip in ids])), strict=True))
+    score, _ = Cider().compute_score(references, spoken)
+    assert row.scores["test"]["cider"] == pytest.approx(100 * score, abs=1e-6)
+
+
+def test_vocabulary_and_weights_are_those_of_the_folds_own_training_clips(
+    ran: tuple[Home, DatasetDefinition],
+) -> None:
+    home, definition = ran
+    _, cells = _row(home)
+    for cell in cells:
+        corpus = corpus_of({**cell.config, "dataset_path": str(definition.path)}, home)
+        words = {word for clip in corpus.splits["train"] for c in corpus.captions[clip] for word in c.text.split()}
+        assert cell.vocabulary is not None and cell.vocabulary.size == len(words) + 4
+
+
+def test_a_table_has_the_row_and_not_its_folds(ran: tuple[Home, DatasetDefinition]) -> None:
+    home, _ = ran
+    row, cells = _row(home)
+    (table,) = blocks([row, *cells])
+    assert [record.key for one in table.rows for record in one.records] == [row.key]
+    failed = cells[1].model_copy(update={"state": "failed", "scores": {}, "signatures": {}})
+    tables = blocks([cells[0], failed, cells[2]])
+    assert [record.key for table in tables for one in table.rows for record in one.records] == [failed.key]
+
+
+def test_a_row_of_folds_is_not_compared_with_one_of_other_clips(
+    ran: tuple[Home, DatasetDefinition], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, _ = ran
+    row, cells = _row(home)
+    monkeypatch.setenv("BENCH_HOME", str(home.root))
+    assert main(["compare", row.key, cells[0].key]) == 2
+    assert "were not scored alike" in capsys.readouterr().err
