@@ -244,6 +244,9 @@ class Run(Protocol):
     def selected(self, phase: str, epoch: int, score: float) -> None:
         """The weights of this epoch are the best so far; the record names it."""
 
+    def ended(self, phase: str, how: str) -> None:
+        """A phase of budget=converged ended: `converged`, or `capped` where its cap came first. Called under no other budget."""
+
     def encoder(self, name: str, weights: str = "pretrained") -> nn.Module:
         """The encoder called `name` with its preprocessing: uint8 frames [N, 3, H, W] -> vectors [N, D], in eval mode.
 

@@ -193,6 +193,7 @@ class FakeRun:
         self.reports: list[tuple[str, int, dict[str, float]]] = []
         self.ticks: list[tuple[str, int]] = []
         self.chosen: list[tuple[str, int, float]] = []
+        self.endings: dict[str, str] = {}
 
     def _live(self) -> None:
         self.calls += 1
@@ -214,6 +215,10 @@ class FakeRun:
     def selected(self, phase: str, epoch: int, score: float) -> None:
         self._live()
         self.chosen.append((phase, epoch, score))
+
+    def ended(self, phase: str, how: str) -> None:
+        self._live()
+        self.endings[phase] = how
 
     def save_state(self, state: Mapping[str, Any]) -> None:
         self._live()

@@ -149,6 +149,7 @@ def _finish(
         "state": "unscored",
         "config": public(config),
         "selection": run.selection,
+        **({"endings": run.endings} if run.endings else {}),
         "ledger": {
             "captions": run.captions,
             "budget": run.budget,

@@ -88,10 +88,20 @@ def _gather(row: Cell, folds: list[Cell], folder: Path, home: Home) -> None:
         "key": row.key,
         "state": "unscored",
         "config": public(row.config),
+        "endings": _endings(records),
         "ledger": _ledger(records),
         "provenance": provenance(row.config["threads"], "cpu"),
     }
     write_record(folder, Record.model_validate(content))
+
+
+def _endings(records: Iterable[Record]) -> dict[str, str] | None:
+    """`converged` for the phases that did in all folds."""
+    found: dict[str, str] = {}
+    for record in records:
+        for phase, how in (record.endings or {}).items():
+            found[phase] = "capped" if "capped" in (how, found.get(phase)) else how
+    return found or None
 
 
 def _ledger(records: Iterable[Record]) -> Mapping[str, Any]:

@@ -13,6 +13,7 @@ from bench.data.batches import CorpusClips, StreamSource
 from bench.data.corpus import corpus_of
 from bench.data.source import Corpus
 from bench.data.text import build_vocabulary, tokenize_all
+from bench.declare.settings import most_captions
 from bench.features.cache import Cache
 from bench.features.node_copy import local_copy
 from bench.home import Home
@@ -37,7 +38,7 @@ def budget_of(config: Mapping[str, Any], home: Home) -> int:
     """Training captions that a cell may read: those of its training clips, once for every epoch."""
     corpus = corpus_of(config, home)
     clips = _fraction(corpus.splits["train"], config["train"]["data_fraction"])
-    return int(config["train"]["epochs"]) * sum(len(corpus.captions[clip]) for clip in clips)
+    return most_captions(config["train"], config["phases"], sum(len(corpus.captions[clip]) for clip in clips))
 
 
 def gather(

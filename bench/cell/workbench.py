@@ -15,7 +15,7 @@ from torch import nn
 
 from bench import BenchError
 from bench.cell.shared_phases import SharedPhases, addresses
-from bench.declare.settings import Train
+from bench.declare.settings import Train, most_captions
 from bench.disk.whole import replacing, write_atomically, write_whole
 from bench.evaluation.cider import TokenCider
 from bench.evaluation.ngrams import VocabularyTooLargeError
@@ -45,12 +45,13 @@ class Workbench:
         # A configuration leaves out shared settings younger than the first records (see `bench.plan.cells.ADDED`).
         self.train: Mapping[str, Any] = Train().model_dump() | config["train"]
         self.shares: Mapping[str, float] = config["phases"]
-        self.budget = config["train"]["epochs"] * captions
+        self.budget = most_captions(self.train, self.shares, captions)
         self.slack = max(config["train"]["captions"], config["train"].get("accumulate") or 0) * len(self.shares)
         self.search = Search(**config["search"])
         self.loss: WordLoss = plain_loss
         self.selection: dict[str, Any] | None = None
         self.reused: dict[str, Any] | None = None  # phases, captions and seconds of other cells
+        self.endings: dict[str, str] = {}
         self.captions = 0
         self.epochs = 0
         self.waited = 0.0  # seconds of training that went by until a batch was there
@@ -118,6 +119,9 @@ class Workbench:
     def selected(self, phase: str, epoch: int, score: float) -> None:
         self.selection = {"metric": "val_cider_tokens", "value": score, "phase": phase, "epoch": epoch}
 
+    def ended(self, phase: str, how: str) -> None:
+        self.endings[phase] = how
+
     def save_state(self, state: Mapping[str, Any]) -> None:
         """Write the method's state and the counts of the harness, whole or not at all."""
         harness = {
@@ -127,6 +131,7 @@ class Workbench:
             "waited": self.waited,
             "selection": self.selection,
             "reused": self.reused,
+            "endings": self.endings,
             "rows": self._rows,
         }
         write_whole(self.state, lambda aside: torch.save({"method": dict(state), "harness": harness}, aside))
@@ -146,7 +151,7 @@ class Workbench:
         saved = torch.load(path, map_location="cpu", weights_only=True)
         harness = saved["harness"]
         self.captions, self.epochs, self._earlier = harness["captions"], harness["epochs"], harness["seconds"]
-        self.waited = harness.get("waited", 0.0)
+        self.waited, self.endings = harness.get("waited", 0.0), harness.get("endings", {})
         self.selection, self._rows = harness["selection"], harness["rows"]
         self.reused = harness.get("reused")
         self._started = time.monotonic()

@@ -6,6 +6,7 @@ that layers can be laid over one another. Names, types, ranges and defaults of t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -48,6 +49,38 @@ class Train(Strict):
     precision: Annotated[Literal["float32", "tf32", "bfloat16"], ADDED] = option(
         "float32", "numbers in which the products of a training step are made; tf32 is float32 on a CPU"
     )
+    budget: Annotated[Literal["captions", "converged"], ADDED] = option(
+        "captions",
+        "captions: the same number for every row, over all its phases. converged: each phase ends once `patience` validations "
+        "(5 unless named, never fewer) brought no better score, `epochs` being the cap of each; weights are averaged",
+    )
+    average: Annotated[float, ADDED] = option(
+        0.0, "validate and keep a running average of the weights, of which each step leaves this share", ge=0, lt=1
+    )
+    validations: Annotated[int, ADDED] = option(
+        1, "in so many equal parts of a pass over the captions, each an epoch to `patience`, `decay` and curves", ge=1
+    )
+    reward_epochs: Annotated[int, ADDED] = option(
+        5,
+        "passes of a phase that is trained by rewards under budget=converged: they are declared, whatever comes of them",
+        ge=1,
+    )
+    rewards: Annotated[bool, ADDED] = option(
+        True,
+        "false: phases with rewards go on with the loss of the phase before instead: the control of policy gradient",
+    )
+
+
+CONVERGED = {"patience": 5, "average": 0.995}
+"""What budget=converged means unless it is named. At a constant rate the score jumps by several points from epoch to epoch; an
+average over the last two hundred steps does not, and costs less than lowering the rate and waiting again."""
+
+
+def most_captions(train: Mapping[str, Any], phases: Mapping[str, float], captions: int) -> int:
+    """The most captions that a cell may read or sample, of `captions` in its training clips."""
+    if train.get("budget") != "converged":
+        return int(train["epochs"]) * captions
+    return max(train["epochs"], train.get("reward_epochs", Train().reward_epochs)) * captions * len(phases)
 
 
 class Model(Strict):

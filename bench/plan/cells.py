@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from bench import BenchError
+from bench.data.corpus import load_corpus
 from bench.data.folds import check_fold
 from bench.data.text import TOKENIZER_VERSIONS
 from bench.declare.card import MethodCard, Printed, Variant
-from bench.declare.dataset import DatasetDefinition
+from bench.declare.dataset import VALIDATION, DatasetDefinition
 from bench.declare.losses import LentLoss, lend
 from bench.declare.registry import MethodEntry, dataset, find_methods, method_digest, method_entry
-from bench.declare.settings import ADDED_GROUPS, GROUPS, given, keyed
+from bench.declare.settings import ADDED_GROUPS, CONVERGED, GROUPS, given, keyed
 from bench.disk.digests import FileDigests
 from bench.errors import listing, unknown
 from bench.home import Home, written_path
@@ -85,6 +86,8 @@ def requested(spec: RunSpec, home: Home, entries: dict[str, MethodEntry] | None 
     chosen = [pair for word in spec.methods for pair in variants(word, entries)]
     _check_shared(spec, [card for card, _ in chosen])
     splits = _splits(spec, definition)
+    if _converged(spec, definition):
+        _check_converged(spec, definition, splits, home)
     files = FileDigests(home)
     loss = lend(spec.loss, entries, spec.overrides, spec.protocol)
     common = {
@@ -228,6 +231,8 @@ def shared_groups(
         if name == "model":
             continue
         merged = model().model_dump() | given(getattr(definition, name, None))
+        if name == "train" and _converged(spec, definition):
+            merged = model().model_dump() | CONVERGED | given(definition.train)
         if spec.protocol == "paper":
             merged |= given(getattr(card.protocol_paper, name, None))
         if name == "train" and epochs is not None:
@@ -236,6 +241,30 @@ def shared_groups(
         if merged or name not in ADDED_GROUPS:
             groups[name] = merged
     return groups
+
+
+def _converged(spec: RunSpec, definition: DatasetDefinition) -> bool:
+    """Whether the request, or else the data set, asks for budget=converged."""
+    return bool((given(definition.train) | given(spec.train)).get("budget") == "converged")
+
+
+def _check_converged(spec: RunSpec, definition: DatasetDefinition, splits: str, home: Home) -> None:
+    """Raise BenchError where budget=converged could not tell when training has come to its end."""
+    if spec.protocol == "paper":
+        raise BenchError("train.budget=converged is no paper's schedule: use protocol=standard, or leave it out")
+    patience = (CONVERGED | given(definition.train) | given(spec.train))["patience"]
+    if patience is None or patience < CONVERGED["patience"]:
+        raise BenchError(
+            f"train.budget=converged waits for {CONVERGED['patience']} validations without a better score or more, and "
+            f"train.patience is {patience}: raise it, or leave it out"
+        )
+    corpus = load_corpus(definition, home, splits=splits, subset=spec.subset, fold=spec.seeds[0])
+    if (count := len(corpus.splits["val"])) < VALIDATION:
+        raise BenchError(
+            f"train.budget=converged chooses by the validation clips when to stop, and data set {definition.name} has {count} of "
+            f"them (splits={splits}{', subset=' + '/'.join(map(str, spec.subset)) if spec.subset else ''}): it takes "
+            f"{VALIDATION} or more; use another split rule, or leave it out"
+        )
 
 
 def settings_of(

@@ -137,7 +137,7 @@ def request(how: Running, **question: Any) -> RunSpec:
 
 
 AnyRequest = TypeVar("AnyRequest", bound=RunSpec)
-OTHER_NAMES = {"executor.max_concurrent": "max_concurrent"}
+OTHER_NAMES = {"executor.max_concurrent": "max_concurrent", "budget": "train.budget"}
 
 
 def parse(argv: Sequence[str], model: type[AnyRequest] = RunSpec) -> AnyRequest:  # type: ignore[assignment]

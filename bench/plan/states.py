@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from bench.declare.dataset import DatasetDefinition
 from bench.declare.registry import MethodEntry, dataset
+from bench.declare.settings import most_captions
 from bench.disk.locks import lock_holder
 from bench.errors import listing
 from bench.evaluation.metrics import RANKED_BY, outdated
@@ -143,4 +144,4 @@ def _budget(cell: Cell, definition: DatasetDefinition, spec: RunSpec, home: Home
     if counts is None or counts.captions is None:
         return None
     train = cell.config["train"]
-    return round(counts.captions * train["data_fraction"]) * int(train["epochs"])
+    return most_captions(train, cell.config["phases"], round(counts.captions * train["data_fraction"]))

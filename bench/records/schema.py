@@ -123,7 +123,8 @@ class External(Part):
 
 
 class Record(Part):
-    """One cell. `scores[split][metric]` is on the papers' scale of 100; every score has its signature."""
+    """One cell. `scores[split][metric]` is on the papers' scale of 100; every score has its signature. `endings` tells of each
+    phase of budget=converged whether it did converge."""
 
     version: Literal[1] = Field(alias="schema")
     key: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
@@ -131,6 +132,7 @@ class Record(Part):
     config: dict[str, Any]
     failure: Failure | None = None
     selection: Selection | None = None
+    endings: dict[str, Literal["converged", "capped"]] | None = None
     ledger: Ledger | None = None
     scores: dict[str, dict[str, float]] = {}
     signatures: dict[str, dict[str, str]] = {}
@@ -196,6 +198,11 @@ class Record(Part):
     @property
     def seed(self) -> int:
         return int(self.config["seed"])
+
+    @property
+    def capped(self) -> bool:
+        """Whether a phase that was to converge ended at its cap."""
+        return "capped" in (self.endings or {}).values()
 
     def spent(self, name: str) -> float | None:
         """An entry of the ledger; None where it has none, and for times on a GPU that other cells shared."""

@@ -22,6 +22,7 @@ FRAMES = ("frames",)
 DIGEST = 64  # hexadecimal digits of a SHA-256
 UNKEYED = ("seed", "cells", *NOT_KEYED)  # do not tell one row from another
 NO_SIGNATURES = "{}"
+ENDING = ("budget", "patience", "average", "validations", "reward_epochs")
 TERMS = ("protocol", "split", "splits", "subset", "captions_digest")
 
 
@@ -182,6 +183,8 @@ def _terms(config: Mapping[str, Any]) -> dict[str, Any]:
     terms["text"] = config.get("text") or {}
     terms["search"] = {name: value for name, value in search.items() if name != "clips"}  # clips at a time, not which
     terms["train"] = {name: train[name] for name in ("epochs", "data_fraction") if name in train}
+    if "budget" in train:  # the rule by which training ends, and what makes its end no luck: one for all rows
+        terms["train"] |= {name: train[name] for name in ENDING if name in train}
     return terms
 
 

@@ -147,6 +147,8 @@ def _state(row: Row, block: Block) -> Line:
         parts.append(Alarm(f"FAILED {_seeds(failed)}"))
     if unscored := [record.seed for record in row.in_state("unscored")]:
         parts.append(Alarm(f"unscored {_seeds(unscored)}"))
+    if capped := [record.seed for record in row.records if record.capped]:
+        parts.append(Alarm(f"capped {_seeds(capped)}"))
     if missing := block.missing(row):
         parts.append(f"missing {_seeds(missing)}")
     spaced = [piece for part in parts for piece in ("; ", part)][1:]

@@ -1,14 +1,16 @@
 """A training recipe is a list of phases; one loop runs them all and can stop and go on anywhere.
 
-Exact resume: the state is the weights, the optimizer, the generators, the place in the data order, the gradients not yet
-stepped, and the best weights so far. The data order is a function of (seed, phase, epoch), so it needs no saving.
+Exact resume: the state is the weights, their average, the optimizer, the generators, the place in the data order, the
+gradients not yet stepped, and the best weights so far. The data order is a function of (seed, phase, epoch), so it needs no
+saving.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -60,6 +62,7 @@ class Phase:
     of the run's training settings (learning_rate, optimizer, patience, ...). A phase with `validate=False` (pre-training of
     a part that cannot caption yet) ends with its last weights. `reads` names the streams of its batches; None is all.
     `begin(epoch)` is told the number of each epoch, from 0 in every phase, before its first batch and after a resume.
+    `rewards` marks policy gradient: such a phase has a declared length, and a control that goes on without rewards.
     """
 
     name: str
@@ -71,6 +74,7 @@ class Phase:
     groups: Sequence[Group] = ()
     reads: Sequence[str] | None = None
     begin: Callable[[int], None] | None = None
+    rewards: bool = False
 
     def learning(self) -> Sequence[Group]:
         """What the optimizer gets: `groups`, or all of `module` as one."""
@@ -95,6 +99,8 @@ class _Progress:
     best: dict[str, Tensor] | None = None
     sums: dict[str, float] = field(default_factory=dict)  # losses of the epoch so far, summed over captions
     counted: int = 0
+    steps: int = 0
+    average: dict[str, Tensor] | None = None  # of what learns, where train.average asks for it
 
     def means(self) -> dict[str, float]:
         return {name: value / max(self.counted, 1) for name, value in self.sums.items()}
@@ -130,8 +136,28 @@ class _Loop:
         self.saved = time.monotonic()
         self.tally: Tally | None = None  # of the losses of this epoch
         self.means: dict[str, float] = {}  # of the epoch, as they were last read
-        total = sum(phase.share for phase in phases)
-        self.budgets = [round(run.budget * phase.share / total) for phase in phases]
+        if not run.train.get("rewards", True):
+            self.phases = _without_rewards(phases)
+        self.converging = run.train.get("budget") == "converged"
+        self.budgets = self._budgets()
+
+    def _budgets(self) -> list[int]:
+        """Captions of each phase: its share of those of the run; or the cap up to which it may converge.
+
+        A phase that has no score to converge by has its share of one cap.
+        """
+        total = sum(phase.share for phase in self.phases)
+        if not self.converging:
+            return [round(self.run.budget * phase.share / total) for phase in self.phases]
+        train, each = self.run.train, self.clips.n_captions
+        return [
+            each * train["reward_epochs"]
+            if phase.rewards
+            else each * train["epochs"]
+            if phase.validate
+            else round(each * train["epochs"] * phase.share / total)
+            for phase in self.phases
+        ]
 
     # -- state -----------------------------------------------------------------------------------------------------
 
@@ -147,6 +173,8 @@ class _Loop:
             for group, rates in zip(self.optimizer.param_groups, own, strict=True):
                 group.update(rates)  # where the settings have changed since; what decays is set anew by the epoch
             parameters = dict(self.model.named_parameters())
+            for name, value in (self.at.average or {}).items():
+                self.at.average[name] = value.to(parameters[name].device)  # type: ignore[index]
             for name, value in state["gradients"].items():
                 parameters[name].grad = value.to(parameters[name].device)
         _set_generators(state["generators"], self.run.device)
@@ -207,8 +235,12 @@ class _Loop:
             self.optimizer = self._optimizer(settings)
         budget = self.budgets[self.at.phase]
         patience = settings.get("patience") if self.phase.validate else None  # no scores, no gain to wait for
+        if self.converging and self.phase.rewards:
+            patience = None  # its length is declared
         while self.at.phase_captions < budget and not self._out_of_patience(patience):
             self._epoch(settings, budget)
+        if self.converging and patience is not None:
+            self.run.ended(self.phase.name, "converged" if self._out_of_patience(patience) else "capped")
         if self.phase.validate and self.at.best is not None:
             self.model.load_state_dict(self.at.best)
         self.at = _Progress(phase=self.at.phase + 1)
@@ -225,12 +257,13 @@ class _Loop:
         if self.phase.begin is not None:
             self.phase.begin(self.at.epoch)
         self.tally = Tally(self.at.sums, self.at.batch)
+        last, stop = self._part(settings, budget)
         for batch in self._batches(settings):
             self._step(batch.to(self.run.device), settings)
             self.at.batch += 1
             self.at.phase_captions += len(batch.caption_ids)
             self.run.tick(self.phase.name, self.at.epoch, self.means)
-            if self.at.phase_captions >= budget:
+            if self.at.phase_captions >= stop:
                 break
             if time.monotonic() - self.saved > SAVE_SECONDS:
                 self.save()
@@ -240,14 +273,23 @@ class _Loop:
             self._validate(values)
         self.run.report(self.phase.name, self.at.epoch, values)
         self.at.epoch += 1
-        self.at.batch = 0
+        if last:
+            self.at.batch = 0
         self.at.sums, self.at.counted = {}, 0
         self.tally = None
         self.save()
 
+    def _part(self, settings: Mapping[str, Any], budget: int) -> tuple[bool, int]:
+        """Whether this epoch is the last part of its pass over the captions, and at how many captions of the phase it ends."""
+        parts = settings.get("validations", 1)
+        whole, part = divmod(self.at.epoch, parts)
+        if part == parts - 1:
+            return True, budget
+        return False, min(budget, round(self.clips.n_captions * (whole + (part + 1) / parts)))
+
     def _batches(self, settings: Mapping[str, Any]) -> Iterator[Batch]:
         # One number per (phase, epoch): 1,000 epochs are more than any schedule here has.
-        order = self.at.phase * 1000 + self.at.epoch
+        order = self.at.phase * 1000 + self.at.epoch // settings.get("validations", 1)
         clips = self.clips if self.phase.reads is None else self.clips.reading(self.phase.reads)
         return clips.epoch(order, settings["captions"], settings["captions_per_clip"], start=self.at.batch)
 
@@ -287,15 +329,54 @@ class _Loop:
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
             self.at.pending = 0
+            if settings.get("average") and self.phase.validate:
+                self._average(settings["average"])
+
+    def _average(self, share: float) -> None:
+        """Move the running average of what learns towards the weights of this step; it starts with the first ones."""
+        weights = self._learning()
+        if self.at.average is None:
+            self.at.average = {name: value.clone() for name, value in weights.items()}
+        self.at.steps += 1
+        left = min(share, (1 + self.at.steps) / (10 + self.at.steps))  # or the start would be in it for long
+        for name, value in weights.items():
+            self.at.average[name].lerp_(value, 1 - left)
+
+    def _learning(self) -> dict[str, Tensor]:
+        return {name: value.detach() for name, value in self.model.named_parameters() if value.requires_grad}
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """The model with averaged weights, where there are any; afterwards it has its own again, to the bit."""
+        if self.at.average is None:
+            yield
+            return
+        weights = self._learning()
+        own = {name: value.clone() for name, value in weights.items()}
+        for name, value in weights.items():
+            value.copy_(self.at.average[name])
+        yield
+        for name, value in weights.items():
+            value.copy_(own[name])
 
     def _validate(self, values: dict[str, float]) -> None:
         self.model.eval()
-        score = self.run.validate(self.method)
-        values["val_cider_tokens"] = score
-        if score > self.at.best_score:
-            self.at.best_score, self.at.best_epoch = score, self.at.epoch
-            self.at.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
-            self.run.selected(self.phase.name, self.at.epoch, score)
+        with self._averaged():
+            score = self.run.validate(self.method)
+            values["val_cider_tokens"] = score
+            if score > self.at.best_score:
+                self.at.best_score, self.at.best_epoch = score, self.at.epoch
+                self.at.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+                self.run.selected(self.phase.name, self.at.epoch, score)
+
+
+def _without_rewards(phases: Sequence[Phase]) -> list[Phase]:
+    """The phases, those with rewards going on with the loss of the phase before them, at their own rates."""
+    found: list[Phase] = []
+    for phase in phases:
+        before = found[-1] if found else phase
+        found.append(replace(phase, loss=before.loss, begin=before.begin) if phase.rewards else phase)
+    return found
 
 
 def _divide_gradients(parameters: Sequence[nn.Parameter], count: int) -> None:

@@ -170,7 +170,8 @@ def reinforce_phase(
         extra = more.pop("loss")
         return {"loss": value + extra, **means, **more}
 
-    return Phase(name, loss, module if module is not None else captioner, run.shares[name], train or {})
+    learner = module if module is not None else captioner
+    return Phase(name, loss, learner, run.shares[name], train or {}, rewards=True)
 
 
 def self_critical_phase(

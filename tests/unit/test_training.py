@@ -540,6 +540,103 @@ def test_a_phase_is_told_of_each_epoch_and_again_after_a_resume() -> None:
     assert [word for word in again if word != "batch"] == ["epoch 1", "epoch 0", "epoch 1"]
 
 
+# -- to convergence -----------------------------------------------------------------------------------------------------
+
+CONVERGED = {"budget": "converged", "epochs": 6, "patience": 2, "reward_epochs": 3, "average": 0.9, "validations": 2}
+
+
+def test_phases_that_converge_end_by_their_scores_or_at_one_cap_whatever_their_shares() -> None:
+    model = made()
+    scores = [5, 1, 1] + [float(n) for n in range(30)]  # 5 is never reached again in the first phase
+    run = FakeRun(10**6, {}, {**CONVERGED, "validations": 1}, by_list(scores))
+    plan = [
+        Phase("still", model.loss, model, 0.9),
+        Phase("rising", model.loss, model, 0.05),
+        Phase("drawn", model.loss, model, 0.05, rewards=True),
+    ]
+    fit(model, plan, run)
+    assert (run.epochs("still"), run.epochs("rising"), run.epochs("drawn")) == (3, 6, 3)
+    assert run.endings == {"still": "converged", "rising": "capped"}
+
+
+def test_a_phase_with_rewards_has_its_declared_length_whatever_the_scores_say() -> None:
+    model = made()
+    run = FakeRun(10**6, {}, {**CONVERGED, "validations": 1}, by_list([9, 1, 1, 1, 1, 1]))
+    fit(model, [Phase("drawn", model.loss, model, 1.0, rewards=True)], run)
+    assert run.epochs("drawn") == 3 and run.endings == {}
+
+
+def test_without_rewards_a_phase_goes_on_with_the_loss_before_it_at_its_own_rate() -> None:
+    def fails(batch: Batch) -> Losses:
+        raise AssertionError("drew captions")
+
+    ends = []
+    for rate in (0.01, 0.02):
+        model = made()
+        train = {**CONVERGED, "rewards": False}
+        plan = [
+            Phase("base", model.loss, model, 0.5),
+            Phase("drawn", fails, model, 0.5, {"learning_rate": rate}, rewards=True),
+        ]
+        run = FakeRun(10**6, {}, train, weight_score)
+        ends.append(digest(fit(model, plan, run).state_dict()))
+        assert run.epochs("drawn") == 2 * 3  # validations of passes
+    assert ends[0] != ends[1]
+
+
+def test_a_pass_in_parts_reads_what_a_whole_one_reads() -> None:
+    """Two validations a pass: the same batches in the same order, and the same weights at the end."""
+    ends = {}
+    for parts in (1, 2, 4):
+        spent: list[int] = []
+        model = made()
+        run = FakeRun(3 * CAPTIONS, {}, {"validations": parts}, by_list([float(n) for n in range(20)]))
+        plan = one_phase(model)
+        fit(model, plan, run, clips_of(spent.append))
+        ends[parts] = (sum(spent), digest(model.state_dict()))
+        assert run.epochs("only") == 3 * parts
+    assert ends[1] == ends[2] == ends[4]
+
+
+def test_the_average_is_that_of_the_steps_and_is_what_is_validated_and_kept() -> None:
+    """A float64 loop over the weights after each step: share 0.9, less while the steps are few."""
+    steps: list[Tensor] = []
+    seen: list[Tensor] = []
+
+    def score(method: Linear) -> float:
+        seen.append(method.second.weight.detach().double().clone())
+        return float(len(seen))
+
+    model = made(dropout=False)
+    run = FakeRun(2 * CAPTIONS, {}, {"average": 0.9}, score)
+    tick = run.tick
+    run.tick = lambda *args: (tick(*args), steps.append(model.second.weight.detach().double().clone()))[0]  # type: ignore
+    fit(model, one_phase(model), run)
+    average = steps[0].clone()
+    expected = {}
+    for number, weights in enumerate(steps, start=1):
+        left = min(0.9, (1 + number) / (10 + number))
+        average = left * average + (1 - left) * weights
+        expected[number] = average.clone()
+    assert len(steps) == 8 and len(seen) == 2
+    torch.testing.assert_close(seen[0], expected[4], rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(seen[1], expected[8], rtol=1e-6, atol=1e-7)
+    assert torch.equal(model.second.weight.detach().double(), seen[1])
+
+
+def test_validating_an_average_leaves_no_trace_in_the_weights() -> None:
+    """Training with an average that is looked at goes as training without one."""
+    last: dict[float, str] = {}
+    for share in (0.0, 0.5):
+        model, states = made(), []
+        run = FakeRun(3 * CAPTIONS, {}, {"average": share}, lambda method: 0.0)
+        tick = run.tick
+        run.tick = lambda *args, m=model, s=states, t=tick: (t(*args), s.append(digest(m.state_dict())))[0]  # type: ignore
+        fit(model, one_phase(model), run)
+        last[share] = states[-1]
+    assert last[0.0] == last[0.5]
+
+
 # -- exact resume -------------------------------------------------------------------------------------------------------
 
 
@@ -620,6 +717,29 @@ def test_groups_and_decayed_rates_resume_exactly(accumulate: int | None, monkeyp
             fitted(first, grouped_phases)
         second = FakeRun(RESUMED, {}, train, weight_score, saved=first.saved)
         assert fitted(second, grouped_phases) == expected, f"died at call {death}"
+
+
+def converging_phases(model: Linear) -> list[Phase]:
+    return [
+        Phase("base", model.loss, model, 0.5),
+        Phase("drawn", model.loss, model.second, 0.5, {"learning_rate": 0.01}, rewards=True),
+    ]
+
+
+@pytest.mark.parametrize("seconds", [-1.0, 120.0], ids=["saved after every batch", "saved after every epoch"])
+def test_averages_parts_and_endings_resume_exactly(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(phases, "SAVE_SECONDS", seconds)
+    train = {**CONVERGED, "epochs": 3, "reward_epochs": 1}
+    whole = FakeRun(0, {}, train, weight_score)
+    expected = fitted(whole, converging_phases)
+    assert expected != fitted(FakeRun(0, {}, {**train, "average": 0.0}, weight_score), converging_phases)
+    for death in range(0, whole.calls, 2):
+        first = FakeRun(0, {}, train, weight_score, die_at=death)
+        with pytest.raises(DiedError):
+            fitted(first, converging_phases)
+        second = FakeRun(0, {}, train, weight_score, saved=first.saved)
+        assert fitted(second, converging_phases) == expected, f"died at call {death}"
+        assert {**first.endings, **second.endings} == whole.endings
 
 
 def test_a_long_epoch_is_saved_every_two_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
