@@ -84,7 +84,7 @@ def real_data() -> Path:
 def mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow database without runs, to be copied: making one takes more than fifty migrations and seconds."""
     from bench.home import Home
-    from bench.tracking.client import MlflowTracker
+    from bench.tracking.mlflow_runs import MlflowTracker
 
     home = Home(tmp_path_factory.mktemp("mlflow"))
     MlflowTracker(home.mlflow_uri, home)._client.search_experiments()

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.cell.fit import public
 from bench.cell.job import CellScorer, Job, Score, state_of
 from bench.cell.provenance import provenance
 from bench.data.corpus import corpus_of, films_in
@@ -20,7 +19,7 @@ from bench.disk.whole import write_atomically
 from bench.home import Home
 from bench.plan.cells import Cell
 from bench.records.folds import FOLDS, row_config
-from bench.records.schema import Record
+from bench.records.schema import Record, public
 from bench.records.store import (
     PREDICTIONS,
     RECORD,

@@ -131,7 +131,13 @@ COMMANDS: dict[str, Command] = {
         "write into MLflow what the results have and it lacks",
         " ",
     ),
-    "ui": Command("show.ui", "Ui", "[port=5000] [mlflow=URI]", "MLflow's pages on this machine", " "),
+    "ui": Command(
+        "show.ui",
+        "Ui",
+        "[dataset=..] [open=true] [port=5000] [mlflow=URI]",
+        "MLflow's pages on this machine",
+        "[dataset=..] [open=true]",
+    ),
     "completion": Command(
         "completion.completion", "Completion", "bash|zsh|fish", "a script that lets a shell complete all of this"
     ),

@@ -21,6 +21,7 @@ from bench.home import find_home
 from bench.pages.terminal import columns, room, wrapped
 from bench.plan.request import RunSpec
 from bench.plan.request import parse as parse_request
+from bench.tracking.stores import check_stores
 
 WIDE = 120  # columns of a terminal with room for the titles of rows
 
@@ -46,6 +47,7 @@ def plan(argv: Sequence[str]) -> int:
     from bench.plan.states import plan as planned
 
     asked, home = parse_request(argv, Plan), find_home()
+    check_stores(asked, home)
     found = planned(asked, home)
     to_run = [item for item in found if item.state not in ("done", "unscored")]
     costs = dict(
@@ -136,6 +138,7 @@ def run(argv: Sequence[str]) -> int:
     from bench.plan.cells import cells, requested
 
     spec, home = parse_request(argv, RunSpec), find_home()
+    check_stores(spec, home)
     asked = requested(spec, home)
     check_imports(spec.methods, find_methods(), home)
     needed = {stream for cell in asked for stream in cell.config["streams"]}

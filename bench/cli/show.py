@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -11,7 +11,7 @@ from bench import __version__
 from bench.cli.answers import FAILED, WELL, name_of, print_json, print_text, say
 from bench.declare.options import AnyDataSet, Json, Options, Written, parse
 from bench.declare.settings import option
-from bench.errors import listing, many
+from bench.errors import listing, many, unknown
 from bench.home import find_home, written_path
 from bench.pages.terminal import columns, wrapped
 
@@ -180,34 +180,56 @@ def mlflow_sync(argv: Sequence[str]) -> int:
     """
     asked = parse(Sync, argv)
     from bench.records.store import BadRecord
-    from bench.tracking.sync import records, sync
+    from bench.tracking.content import records
+    from bench.tracking.sync import sync
     from bench.tuning.tracked_trials import trials
 
     home, bad = find_home(), list[BadRecord]()
     name, uri = name_of(asked.dataset), asked.mlflow
-    entries = [*records(home, name, asked.dataset if asked.dataset != name else None, bad), *trials(home, name)]
+    entries = [*records(home, name, bad), *trials(home, name)]
     for error in bad:
         say(str(error), FAILED)
-    done = sync(entries, uri, home, "bench mlflow sync", name, print)
+    done, _ = sync(entries, uri, home, name, print)
     parts = [f"{done.written} written", f"{done.kept} up to date"]
     parts += [f"{done.busy} of commands that are at work"] if done.busy else []
-    parts += [f"{done.closed} of killed commands closed"] if done.closed else []
-    print(wrapped(f"MLflow runs: {listing(parts)}; bench ui{f' mlflow={uri}' if uri else ''} shows them"))
+    which = "".join(f" {word}={value}" for word, value in (("dataset", asked.dataset), ("mlflow", uri)) if value)
+    where = f"MLflow at {uri} shows them" if uri and uri.startswith("http") else f"bench ui{which} shows them"
+    print(wrapped(f"MLflow runs: {listing(parts)}; {where}"))
     return FAILED if bad else WELL
 
 
 class Ui(Options):
+    dataset: AnyDataSet = None
     port: int = option(5000, "of 127.0.0.1", ge=0, le=65535)
-    mlflow: Annotated[str | None, Written("URI")] = MLFLOW
+    mlflow: Annotated[str | None, Written("URI")] = option(None, "a database in place of this folder's own")
+    browse: bool = option(False, "true opens the first of the printed addresses", alias="open")
 
 
 def ui(argv: Sequence[str]) -> int:
-    """Show the runs in MLflow's own pages on 127.0.0.1, until Ctrl-C; those of this folder, or of another database.
+    """Show the runs in MLflow's own pages on 127.0.0.1, until Ctrl-C, and print the addresses of its views: papers by their
+    means over seeds, every run, captions side by side, the table. This folder's own database is brought up to date first;
+    another one is shown as it is.
 
-    Example: bench ui port=5001
+    Example: bench ui dataset=msrvtt1000 open=true
     """
     asked = parse(Ui, argv)
     from bench.tracking.ui import serve
 
-    serve(find_home(), asked.port, asked.mlflow)
+    home, name = find_home(), name_of(asked.dataset)
+
+    def prepare() -> Mapping[str, str]:
+        from bench.records.store import BadRecord
+        from bench.tracking.content import records
+        from bench.tracking.mlflow_views import pages
+        from bench.tracking.sync import sync
+        from bench.tuning.tracked_trials import trials
+
+        bad = list[BadRecord]()
+        mine = [*records(home, None, bad), *trials(home)] if asked.mlflow is None else []
+        _, experiments = sync(mine, asked.mlflow, home, None, print)
+        if name is not None and name not in experiments:
+            raise unknown("data set with runs", name, experiments, "dataset")
+        return pages(experiments, name)
+
+    serve(home, prepare, asked.port, asked.mlflow, asked.browse)
     return WELL

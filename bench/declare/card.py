@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -87,6 +88,15 @@ class Setting(Strict):
     def reads_text(self) -> bool:
         """Whether a value is taken as written (`on`, `010`) and not as a number or boolean."""
         return self.type in ("str", "choice", "file")
+
+    @property
+    def letter(self) -> str | None:
+        """Its second name as the paper writes it: `λ` for lambda, and any other as it is."""
+        name = (self.alias or "").upper().replace("LAMBDA", "LAMDA")  # so Unicode spells it
+        try:
+            return unicodedata.lookup(f"GREEK SMALL LETTER {name}")
+        except KeyError:
+            return self.alias
 
     def names_file(self, value: Any) -> bool:
         """Whether `value` is the path of a file."""

@@ -42,6 +42,9 @@ class Running(Options):
     reuse: bool = option(
         True, "take up phases that an equal cell has trained; false trains them again, to the same numbers"
     )
+    wandb: Annotated[str | None, Written("PROJECT")] = option(
+        None, "a project of Weights & Biases that runs are sent to as well (WANDB_MODE=offline keeps them here)"
+    )
     retry_failed: Annotated[bool, Written(flag="--retry-failed")] = option(False, "run failed cells again")
 
     @field_validator("seeds")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 import signal
-import sys
 import tempfile
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -29,8 +28,9 @@ from bench.records.schema import Record
 from bench.records.store import RECORD, BadRecord, read_record
 from bench.run.backend import LOCAL, Backend, InlineBackend, Kind, RayLostError
 from bench.run.display import Display, Result
-from bench.tracking.background import NoTracking, Tracking, open_tracking
-from bench.tracking.stores import check_store, refuse_one_machine
+from bench.tracking.background import Tracking, mend, open_tracking
+from bench.tracking.content import of_record, run_of
+from bench.tracking.stores import check_stores, refuse_one_machine
 
 ALL_WELL, SOME_FAILED = 0, 1
 RETRY = "failed before; add --retry-failed to try it again"
@@ -53,10 +53,14 @@ def run(
     `run_cell` and `score_cell`. The command began at `begun` of the monotonic clock, now unless given.
     """
     _check_writable(home)
-    check_store(spec.mlflow, home)
+    check_stores(spec, home)
     this = _Run(cells, home, spec)
     begun = begun or time.monotonic()
-    status = this.go(work, score) if this.queue else None
+    status = None
+    if this.queue:
+        status = this.go(work, score)
+    elif cells:
+        mend(spec.mlflow, home, str(cells[0].config["dataset"]), print)
     results = this.results()
     Display([]).results(results, time.monotonic() - begun)
     for sentence in score_rows(cells, home, score) if status is None else []:
@@ -120,7 +124,6 @@ class _Run:
 
     def __init__(self, cells: Sequence[Cell], home: Home, spec: Running) -> None:
         self._home, self._spec = home, spec
-        self._cells = {cell.key: cell for cell in cells}
         self._jobs = {cell.key: Job.of(cell, home) for cell in cells}
         self._before = {key: state_of(Path(job.folder)) for key, job in self._jobs.items()}
         self._begun: set[str] = set()
@@ -172,8 +175,7 @@ class _Run:
 
     def _use(self, backend: Backend, display: Display) -> None:
         dataset = str(next(iter(self._jobs.values())).config["dataset"])  # the same for all cells of a command
-        command = shlex.join(["bench", *sys.argv[1:]])
-        tracking = open_tracking(self._spec.mlflow, self._home, dataset, command, display.say)
+        tracking = open_tracking(self._spec.mlflow, self._home, dataset, display.say, wandb=self._spec.wandb)
         finished = False
         try:
             watched = Watcher(display.move, [display.curves, tracking.curves], display.remind)
@@ -183,9 +185,9 @@ class _Run:
         finally:
             with _ignored_signals():
                 backend.close(stopped=not finished)
-                tracking.close(stopped=not finished)
+                tracking.close()
 
-    def _work_off(self, backend: Backend, display: Display, tracking: Tracking | NoTracking, watcher: Watcher) -> None:
+    def _work_off(self, backend: Backend, display: Display, tracking: Tracking, watcher: Watcher) -> None:
         """Submit what fits, wait for what ends, until neither is left. A trained cell comes back to be scored."""
         running = 0
         while self.queue or running:
@@ -193,7 +195,7 @@ class _Run:
                 kind, job = step
                 if job.key not in self._begun:
                     self._begun.add(job.key)
-                    tracking.start(job, self._cells[job.key])
+                    tracking.start(partial(run_of, job.key, job.config))
                 if kind == "train":
                     watcher.add(job)
                 display.begin(job, kind)
@@ -211,7 +213,7 @@ class _Run:
                 elif kind == "train" and outcome.state == "unscored":
                     self.queue.add("score", job)
                 elif (record := _record_of(job)) is not None:
-                    tracking.finish(job, record)
+                    tracking.finish(partial(of_record, record, self._home))
 
     def results(self) -> list[Result]:
         """The closing rows, one for each cell."""

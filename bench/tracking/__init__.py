@@ -1,1 +1,1 @@
-"""MLflow as a view of runs and records."""
+"""MLflow, and Weights & Biases, as views of runs and records."""

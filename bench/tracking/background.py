@@ -1,177 +1,182 @@
-"""MLflow as a view of a run, kept by a thread of the driver so that training never waits for a database."""
+"""Trackers of a run, told by a thread of the driver so that training never waits for a database."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import queue
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from threading import Thread
-from typing import Any, Protocol
 
 from bench.cell.job import Job, sentence
+from bench.disk.locks import start_time, still_runs
 from bench.home import Home
 from bench.records.curves import Row
-from bench.records.schema import Record
-from bench.tracking.content import CellLike
+from bench.tracking.base import LATER, Brought, Entry, Run, Tracker, bring_up_to_date, write
+from bench.tracking.content import points, records
 from bench.tracking.stores import OFF, shown
 
 DRAIN_SECONDS = 60.0  # a database that takes longer than this at the end of a run is given up, with a warning
-LATER = "the records are not affected, and bench mlflow sync writes from them what is missing"
 
-
-class Tracker(Protocol):
-    """What a tracker is called for, in this order; `bench.tracking.client` has MLflow's. All may raise what their store does."""
-
-    def close_stale(self, dataset: str) -> int: ...
-
-    def start_parent(self, dataset: str, method: str, command: str) -> str: ...
-
-    def start_cell(self, cell: CellLike, parent: str) -> str | None: ...
-
-    def log_epoch(self, run_id: str, rows: Sequence[Row]) -> None: ...
-
-    def finish(
-        self,
-        run_id: str,
-        record: Record,
-        folder: Path,
-        table: Mapping[str, Sequence[Any]] | None,
-        pictures: Mapping[str, Sequence[Any]],
-    ) -> None: ...
-
-    def finish_trial(self, run_id: str, state: str, value: float | None, message: str | None) -> None: ...
-
-    def kill(self, run_id: str) -> None: ...
-
-    def end_parent(self, parent: str) -> None: ...
+Say = Callable[[str], None]
+Make = Callable[[], Tracker]
+Entries = Callable[[], Sequence[Entry]]
 
 
 class Tracking:
-    """Hands what happens to the tracker, in order. Whatever the tracker raises is one warning and stops no cell."""
+    """Hands what happens to the trackers, in order. Whatever one of them raises is one warning and stops no cell.
+
+    First it writes what earlier commands left unwritten, of the records of the data set and of `more`.
+    """
 
     def __init__(
-        self, make_tracker: Callable[[], Tracker], dataset: str, command: str, warn: Callable[[str], None], home: Home
+        self,
+        makers: dict[str, Make],
+        dataset: str,
+        home: Home,
+        warn: Say,
+        more: Entries = lambda: (),
+        note: Note | None = None,
     ) -> None:
-        self._make_tracker, self._dataset, self._command = make_tracker, dataset, command
-        self._warn, self._home = warn, home
-        self._queue: queue.Queue[Callable[[Tracker], None] | None] = queue.Queue()
-        self._runs: dict[str, str | None] = {}  # by key; None: another command has the cell and its run
-        self._parents: dict[str, str] = {}  # by method
-        self._ended: set[str] = set()
-        self._gallery: Any = None  # made with the first cell that ends
-        self._queue.put(self._close_stale)
-        self._thread = Thread(target=self._loop, name="mlflow", daemon=True)
-        self._thread.start()
+        self._makers, self._dataset, self._warn, self._note = makers, dataset, warn, note
+        self._trackers: dict[str, Tracker] = {}
+        self._queue: queue.Queue[Callable[[Tracker], object] | None] = queue.Queue()
+        self._thread = Thread(target=self._loop, name="trackers", daemon=True)
+        if note is not None:
+            note.leave()
+        if makers:
+            self._thread.start()
+        self.update(lambda: [*records(home, dataset), *more()])
 
-    def start(self, job: Job, cell: CellLike) -> None:
-        """A cell begins: its nested run is made, or taken up again."""
+    def start(self, run: Callable[[], Run]) -> None:
+        """A cell or trial begins: its run is made, or taken up again."""
 
         def begin(tracker: Tracker) -> None:
-            method = str(job.config["method"])
-            if method not in self._parents:
-                self._parents[method] = tracker.start_parent(self._dataset, method, self._command)
-            self._runs[job.key] = tracker.start_cell(cell, self._parents[method])
+            if tracker.start(this := run()):
+                tracker.parameters(this)
 
-        self._queue.put(begin)
+        self._put(begin)
 
     def curves(self, job: Job, rows: list[Row]) -> None:
-        """New rows of a cell's curves."""
-        self._put(job, lambda tracker, run: tracker.log_epoch(run, rows))
+        """New rows of its curves."""
+        self._put(lambda tracker: tracker.metrics(job.key, points(rows)))
 
-    def finish(self, job: Job, record: Record) -> None:
-        """A cell has ended with `record`."""
+    def finish(self, entry: Callable[[], Entry]) -> None:
+        """It is over: all that is known of it is written, whoever began its run."""
 
-        def end(tracker: Tracker, run: str) -> None:
-            self._finish(tracker, run, job, record)
-            self._ended.add(job.key)
+        def end(tracker: Tracker) -> None:
+            over = entry()
+            write(tracker, over, over.mark)
 
-        self._put(job, end)
+        self._put(end)
 
-    def _finish(self, tracker: Tracker, run: str, job: Job, record: Record) -> None:
-        from bench.tracking.gallery import Gallery  # it imports matplotlib: the thread waits, training does not
+    def update(self, entries: Entries) -> None:
+        """What is to be shown of runs that are over may have changed."""
+        self._put(lambda tracker: bring_up_to_date(tracker, self._dataset, entries(), Brought()))
 
-        self._gallery = self._gallery or Gallery(self._home)
-        folder, path = Path(job.folder), job.config.get("dataset_path")
-        table, pictures = self._gallery.table(record, folder, path), self._gallery.pictures(record, folder, path)
-        tracker.finish(run, record, folder, table, pictures)
-
-    def finish_trial(self, job: Job, state: str, value: float | None, message: str | None) -> None:
-        """The trial of a search has ended."""
-
-        def end(tracker: Tracker, run: str) -> None:
-            tracker.finish_trial(run, state, value, message)
-            self._ended.add(job.key)
-
-        self._put(job, end)
-
-    def close(self, stopped: bool) -> None:
-        """Wait until all is written.
-
-        With `stopped` the runs of the command and of its running cells end as killed; the same command takes the cells' up
-        again.
-        """
-        self._queue.put(lambda tracker: self._end(tracker, stopped))
-        self._queue.put(None)
+    def close(self) -> None:
+        """Wait until all is written; the runs of cells that did not end are closed as killed, the same command takes them up
+        again."""
+        self._put(lambda tracker: tracker.close(self._dataset))
+        self._put(None)
+        if not self._makers:
+            return
         self._thread.join(DRAIN_SECONDS)
         if self._thread.is_alive():
             self._warn(f"MLflow still writes after {DRAIN_SECONDS:.0f} s and is left behind; {LATER}")
+        elif self._note is not None and len(self._trackers) == len(self._makers):
+            self._note.remove()
 
-    def _put(self, job: Job, step: Callable[[Tracker, str], None]) -> None:
-        """Queue a step for the run of a cell, unless the run is another command's."""
-
-        def of_run(tracker: Tracker) -> None:
-            run = self._runs[job.key]
-            if run is not None:
-                step(tracker, run)
-
-        self._queue.put(of_run)
-
-    def _close_stale(self, tracker: Tracker) -> None:
-        tracker.close_stale(self._dataset)
-
-    def _end(self, tracker: Tracker, stopped: bool) -> None:
-        for key, run in self._runs.items():
-            if run is not None and key not in self._ended:
-                tracker.kill(run)
-        for parent in self._parents.values():
-            (tracker.kill if stopped else tracker.end_parent)(parent)
+    def _put(self, step: Callable[[Tracker], object] | None) -> None:
+        if self._makers:
+            self._queue.put(step)
 
     def _loop(self) -> None:
+        for name, make in self._makers.items():
+            self._try(name, partial(self._make, name, make))
+        while (step := self._queue.get()) is not None:
+            for name, tracker in list(self._trackers.items()):
+                self._try(name, partial(step, tracker))
+
+    def _make(self, name: str, make: Make) -> None:
+        self._trackers[name] = make()
+
+    def _try(self, name: str, step: Callable[[], object]) -> None:
         try:
-            tracker = self._make_tracker()
-            while (step := self._queue.get()) is not None:
-                step(tracker)
+            step()
         except Exception as error:  # whatever a database, a server or a full disk raises: the records stand
-            self._warn(f"MLflow is not kept up in this run ({shown(sentence(error))}); {LATER}")
-            while self._queue.get() is not None:
-                pass  # nobody waits for it, and it is not to pile up
+            self._trackers.pop(name, None)
+            self._warn(f"{name} is not kept up in this run ({shown(sentence(error))}); {LATER}")
 
 
-class NoTracking:
-    """The same calls, for `mlflow=off`."""
+class Note:
+    """A file for as long as a command writes runs: where a killed one left it, the next command mends its runs."""
 
-    def start(self, job: Job, cell: CellLike) -> None: ...
+    def __init__(self, home: Home, dataset: str, uri: str | None) -> None:
+        self._folder = home.work / "tracking"
+        self._content = f"{dataset} {uri or home.mlflow_uri}"
 
-    def curves(self, job: Job, rows: list[Row]) -> None: ...
+    def leave(self) -> None:
+        """Write that this process is at work."""
+        with contextlib.suppress(OSError):  # without room for it nothing else will be written either
+            self._folder.mkdir(parents=True, exist_ok=True)
+            pid = os.getpid()
+            (self._folder / str(pid)).write_text(f"{start_time(pid)} {self._content}", encoding="utf-8")
 
-    def finish(self, job: Job, record: Record) -> None: ...
+    def remove(self) -> None:
+        """All is written: also what killed commands had left."""
+        for path in [self._folder / str(os.getpid()), *self._left()]:
+            path.unlink(missing_ok=True)
 
-    def finish_trial(self, job: Job, state: str, value: float | None, message: str | None) -> None: ...
+    def is_left(self) -> bool:
+        """Whether a command was killed while it wrote."""
+        return bool(self._left())
 
-    def close(self, stopped: bool) -> None: ...
+    def _left(self) -> list[Path]:
+        found = []
+        for path in self._folder.glob("*"):
+            with contextlib.suppress(OSError, ValueError):
+                born, _, content = path.read_text(encoding="utf-8").partition(" ")
+                if content == self._content and not still_runs(int(path.name), born):
+                    found.append(path)
+        return found
 
 
 def open_tracking(
-    uri: str | None, home: Home, dataset: str, command: str, warn: Callable[[str], None]
-) -> Tracking | NoTracking:
-    """Tracking at `uri` (None: the home's own database), or none for `off`. Runs name the command without its passwords."""
-    if uri == OFF:
-        return NoTracking()
+    uri: str | None,
+    home: Home,
+    dataset: str,
+    warn: Say,
+    more: Entries = lambda: (),
+    wandb: str | None = None,
+) -> Tracking:
+    """Tracking by MLflow at `uri` (None: the home's own database, `off`: none) and in the project `wandb` of Weights & Biases.
 
-    def make_tracker() -> Tracker:
-        # Here, because it imports MLflow, for more than a second: the thread waits, training does not.
-        from bench.tracking.client import MlflowTracker
+    They are imported by the thread, each for more than a second.
+    """
+    makers: dict[str, Make] = {}
+    if uri != OFF:
+        makers["MLflow"] = partial(_mlflow, uri or home.mlflow_uri, home)
+    if wandb:
+        makers["Weights & Biases"] = partial(_wandb, wandb, home)
+    return Tracking(makers, dataset, home, warn, more, Note(home, dataset, uri) if uri != OFF else None)
 
-        return MlflowTracker(uri or home.mlflow_uri, home)
 
-    return Tracking(make_tracker, dataset, shown(command), warn, home)
+def mend(uri: str | None, home: Home, dataset: str, warn: Say) -> None:
+    """Write what a killed command left unwritten in MLflow, if there is such a thing."""
+    if uri != OFF and Note(home, dataset, uri).is_left():
+        open_tracking(uri, home, dataset, warn).close()
+
+
+def _mlflow(uri: str, home: Home) -> Tracker:
+    from bench.tracking.mlflow_runs import MlflowTracker
+
+    return MlflowTracker(uri, home)
+
+
+def _wandb(project: str, home: Home) -> Tracker:
+    from bench.tracking.wandb_runs import WandbTracker
+
+    return WandbTracker(project, home)

@@ -6,8 +6,12 @@ the command line is an order, so what is wrong with it stops the command.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import http.client
+import importlib.util
+import netrc
+import os
 import re
 import socket
 import sqlite3
@@ -18,8 +22,9 @@ import urllib.request
 from pathlib import Path
 
 from bench import BenchError
-from bench.errors import first_line
+from bench.errors import did_you_mean, first_line
 from bench.home import Home, written_path
+from bench.plan.request import Running
 
 OFF = "off"
 SQLITE = "sqlite:///"
@@ -35,21 +40,54 @@ def absolute_uri(uri: str, home: Home) -> str:
     return uri
 
 
-def check_store(uri: str | None, home: Home) -> None:
-    """Whether runs can be kept at `uri`, as it was given on the command line (None: nothing was).
+def check_stores(how: Running, home: Home) -> None:
+    """Whether runs can be kept where a request says. Raises BenchError as `check_store` does, and for a Weights & Biases that is
+    not installed or does not know the user."""
+    check_store(how.mlflow, home)
+    if how.wandb is None:
+        return
+    if not re.fullmatch(r"([\w.-]+/)?[\w.-]{1,128}", how.wandb):
+        raise BenchError(
+            f"wandb={how.wandb} is no project: write wandb=PROJECT or wandb=TEAM/PROJECT, in letters, digits, . _ -"
+        )
+    if importlib.util.find_spec("wandb") is None:
+        raise BenchError(f'wandb={how.wandb} needs the package wandb: pip install "captionbench[wandb]"')
+    if os.environ.get("WANDB_MODE", "online") == "online" and not os.environ.get("WANDB_API_KEY"):
+        host = urllib.parse.urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+        with contextlib.suppress(OSError, netrc.NetrcParseError):
+            if netrc.netrc().authenticators(host):
+                return
+        raise BenchError(
+            f"wandb={how.wandb}: Weights & Biases does not know you: give the command wandb login, or keep the runs here with "
+            "WANDB_MODE=offline"
+        )
 
-    Raises BenchError for an unknown kind of address, a server that does not answer or is not MLflow's, a file that is no
-    database, a database that cannot be reached.
+
+def check_store(uri: str | None, home: Home, there: bool = False) -> None:
+    """Whether runs can be kept at `uri`, as it was given on the command line (None: nothing was); with `there`, whether it is
+    a database that exists.
+
+    Raises BenchError for a malformed address or one of an unknown kind, a server that does not answer, is not MLflow's or
+    refuses the user, a file that is no database, a database that cannot be reached.
     """
     if uri is None or uri == OFF:
         return
-    scheme = urllib.parse.urlsplit(uri).scheme.partition("+")[0]
+    try:
+        parts = urllib.parse.urlsplit(uri)
+        (parts.hostname or "").encode("idna")
+        _ = parts.port
+    except ValueError as error:  # of IPv6, ports and host names too
+        reason = str(getattr(error, "reason", error))
+        raise BenchError(f"mlflow={shown(uri)[:80]} is malformed ({reason}); use {FORMS}") from None
+    scheme = parts.scheme.partition("+")[0]
     if scheme in ("http", "https"):
-        _check_server(uri)
+        _check_server(uri, parts)
     elif uri.startswith(SQLITE):
-        _check_file(uri, home)
+        _check_file(uri, home, there)
     elif scheme in DATABASES:
         _check_database(uri)
+    elif re.fullmatch(r"[\w.-]+:\d+/?", uri):
+        raise BenchError(f"mlflow={uri} names no kind of address; a tracking server's is mlflow=http://{uri}")
     elif scheme == "file" or not scheme:
         raise BenchError(f"mlflow={shown(uri)}: MLflow keeps no runs in folders any more; use {FORMS}")
     else:
@@ -72,34 +110,57 @@ def shown(uri: str) -> str:
     return re.sub(r"(?<=://)([^/@:]*):[^/@]*@", r"\1:***@", uri)
 
 
-def _check_server(uri: str) -> None:
-    """Ask for the version, which MLflow's servers give to everybody."""
-    parts = urllib.parse.urlsplit(uri)
-    plain = urllib.parse.urlunsplit(
-        (parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/") + "/version", "", "")
-    )
+def _check_server(uri: str, parts: urllib.parse.SplitResult) -> None:
+    """Ask for the version, which MLflow's servers give to everybody, and for an experiment, which they may refuse."""
+    plain = urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
     what = "is no MLflow server"
     try:
-        with urllib.request.urlopen(plain, timeout=ANSWER_SECONDS) as answer:
-            if re.fullmatch(rb"\d+\.\d+\S*\s*", answer.read(100)):
-                return
+        if not parts.hostname:
+            raise ValueError("no host in it")
+        with urllib.request.urlopen(f"{plain}/version", timeout=ANSWER_SECONDS) as answer:
+            known = bool(re.fullmatch(rb"\d+\.\d+\S*\s*", answer.read(100)))
     except urllib.error.HTTPError as error:
-        if error.code in (401, 403):  # one that asks for a name first
-            return
+        known = error.code in (401, 403)  # one that asks for a name first
         what = f"is no MLflow server (it answers {error.code})"
     except (OSError, http.client.HTTPException, ValueError) as error:
-        what = f"does not answer ({getattr(error, 'reason', None) or error})"
-    raise BenchError(
-        f"mlflow={shown(uri)} {what}: start one there (mlflow server --host HOST --port PORT), or leave mlflow= out to use the "
-        "database of this folder"
+        known, what = False, f"does not answer ({getattr(error, 'reason', None) or error})"
+    if not known:
+        raise BenchError(
+            f"mlflow={shown(uri)} {what}: start one there (mlflow server --host HOST --port PORT), or leave mlflow= out to use "
+            "the database of this folder"
+        )
+    asked = urllib.request.Request(
+        f"{plain}/api/2.0/mlflow/experiments/search?max_results=1", headers=_credentials(parts)
     )
+    try:
+        urllib.request.urlopen(asked, timeout=ANSWER_SECONDS).close()
+    except urllib.error.HTTPError as error:
+        if error.code in (401, 403):
+            raise BenchError(
+                f"mlflow={shown(uri)} does not let you in (it answers {error.code}): set MLFLOW_TRACKING_USERNAME and "
+                "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, as whoever runs it says"
+            ) from None
+    except (OSError, http.client.HTTPException):
+        pass  # it has just answered: the run will tell if it is gone
 
 
-def _check_file(uri: str, home: Home) -> None:
+def _credentials(parts: urllib.parse.SplitResult) -> dict[str, str]:
+    """The header by which MLflow's client says who it is: its environment, else the name in the address."""
+    if token := os.environ.get("MLFLOW_TRACKING_TOKEN"):
+        return {"Authorization": f"Bearer {token}"}
+    name = os.environ.get("MLFLOW_TRACKING_USERNAME") or urllib.parse.unquote(parts.username or "")
+    word = os.environ.get("MLFLOW_TRACKING_PASSWORD") or urllib.parse.unquote(parts.password or "")
+    return {"Authorization": "Basic " + base64.b64encode(f"{name}:{word}".encode()).decode()} if name or word else {}
+
+
+def _check_file(uri: str, home: Home, there: bool) -> None:
     path = Path(absolute_uri(uri, home).removeprefix(SQLITE))
     try:
         if path.is_dir():
             raise BenchError(f"mlflow={uri}: {path} is a folder; name a file in it, such as mlflow={SQLITE}runs.db")
+        if there and not path.is_file():
+            others = [found.name for found in sorted(path.parent.glob("*.db"))]
+            raise BenchError(f"mlflow={uri}: there is no database {path}{did_you_mean(path.name, others)}")
         if not path.is_file() or not path.stat().st_size:
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=path.parent):

@@ -11,7 +11,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+import webbrowser
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from bench import BenchError
@@ -23,15 +24,18 @@ START_SECONDS = 120.0  # six to seven seconds were measured on two free processo
 STOP_SECONDS = 10.0
 
 
-def serve(home: Home, port: int = 5000, uri: str | None = None) -> None:
-    """Serve the interface until Ctrl-C or SIGTERM; prints the address once it answers.
+def serve(
+    home: Home, prepare: Callable[[], Mapping[str, str]], port: int = 5000, uri: str | None = None, browse: bool = False
+) -> None:
+    """Serve the interface until Ctrl-C or SIGTERM; prints what there is to see once it answers.
 
-    `uri` is a database in place of the home's own. Raises BenchError when it cannot be used, the port is taken or the server
-    ends by itself.
+    `uri` is a database in place of the home's own. `prepare` brings the store up to date and returns what to print: a name
+    and, below the server's address, the path of a page for each; `browse` opens the first. Raises BenchError when the store
+    cannot be used, the port is taken or the server ends by itself.
     """
     if uri is not None and (uri == OFF or uri.startswith("http")):
         raise BenchError(f"mlflow={shown(uri)}: a server's pages are at its own address; bench ui shows a database")
-    check_store(uri, home)
+    check_store(uri, home, there=True)
     store = absolute_uri(uri, home) if uri else home.mlflow_uri
     if not 1 <= port <= 65535:
         raise BenchError(f"port={port} is no port: use a number from 1 to 65535, such as port=5000")
@@ -43,10 +47,16 @@ def serve(home: Home, port: int = 5000, uri: str | None = None) -> None:
             f"{home.work} cannot be made ({error.strerror}): make its folder writable, or choose another with "
             "BENCH_HOME=FOLDER"
         ) from error
+    pages = prepare()
     address = f"http://{HOST}:{port}"
     with contextlib.suppress(KeyboardInterrupt), _server(home, port, store) as process:
         _await_answer(process, f"{address}/health", _log(home))
-        print(f"MLflow shows {shown(store)} at {address} (Ctrl-C ends it)", flush=True)
+        print(f"MLflow shows {shown(store)} at {address} (Ctrl-C ends it)")
+        for name, path in pages.items():
+            print(f"  {name:{max(map(len, pages))}}  {address}{path}")
+        sys.stdout.flush()
+        if browse and pages:
+            webbrowser.open(address + next(iter(pages.values())))
         status = process.wait()
         raise BenchError(f"the MLflow server ended by itself (exit status {status}); its log is {_log(home)}")
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import shlex
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,12 @@ from bench.run.cluster import REFRESH_SECONDS, check_nodes, nodes, nodes_for, re
 from bench.run.connection import connect
 from bench.run.display import SILENT_SECONDS, duration
 from bench.run.runner import resources_of
-from bench.tracking.background import NoTracking, Tracking, open_tracking
-from bench.tracking.stores import refuse_one_machine
+from bench.tracking.background import Tracking, open_tracking
+from bench.tracking.stores import OFF, refuse_one_machine
 from bench.tuning import storage
 from bench.tuning.space import describe
 from bench.tuning.study import Report, State, Study, Trial, save
+from bench.tuning.tracked_trials import of_report, of_trial, trial_run
 from bench.tuning.trial import CAPTIONS, ENDED, VALUE, curve_of, reason_of, run_trial
 
 # Before Ray Tune is imported: no change of folder, no reports of its own.
@@ -63,18 +64,21 @@ def search(study: Study, report: Report, home: Home, say: Say) -> Report:
         owner = connect(study.spec.run.address)
         if study.spec.how.storage is not None:
             storage.check(study.spec.how.storage)
-        tracking: Tracking | NoTracking = NoTracking()
-        finished = False
+        tracking = open_tracking(OFF, home, "", say)
         try:
-            refuse_one_machine(study.spec.run.mlflow, len(nodes()))
-            tracking = open_tracking(
-                study.spec.run.mlflow, home, str(study.base.config["dataset"]), _command(study), say
-            )
+            run = study.spec.run
+            refuse_one_machine(run.mlflow, len(nodes()))
+            known_ones = tuple(of_report(report, study.path(home), home))
+            name = str(study.base.config["dataset"])
+            tracking = open_tracking(run.mlflow, home, name, say, lambda: known_ones, run.wandb)
             with _ends_with_ray():
                 _fit(study, report, home, say, todo, tracking)
-            finished = True
+            best = report.best()
+            report.chosen = None if best is None else best.number
+            over = tuple(of_report(report, study.path(home), home))
+            tracking.update(lambda: over)
         finally:
-            tracking.close(stopped=not finished)
+            tracking.close()
             if owner:
                 ray.shutdown()
     best = report.best()
@@ -83,12 +87,7 @@ def search(study: Study, report: Report, home: Home, say: Say) -> Report:
     return report
 
 
-def _command(study: Study) -> str:
-    """The name of the search's run, above those of its trials."""
-    return f"{shlex.join(['bench', *sys.argv[1:]])} ({study.row} with {'+'.join(study.streams)})"
-
-
-def _fit(study: Study, report: Report, home: Home, say: Say, todo: list[int], tracking: Tracking | NoTracking) -> None:
+def _fit(study: Study, report: Report, home: Home, say: Say, todo: list[int], tracking: Tracking) -> None:
     job = Job.of(study.base, home)  # every trial asks for as much
     check_nodes([job], home)
     card = resources_of(study.card.name, study.spec.run)
@@ -217,9 +216,7 @@ class Recorder(Callback):
     Where a searcher proposes the points, trials take the numbers of `todo` as they come.
     """
 
-    def __init__(
-        self, study: Study, report: Report, home: Home, say: Say, todo: list[int], tracking: Tracking | NoTracking
-    ) -> None:
+    def __init__(self, study: Study, report: Report, home: Home, say: Say, todo: list[int], tracking: Tracking) -> None:
         self._study, self._report, self._home, self._say, self._tracking = study, report, home, say, tracking
         self._free = iter(todo)
         self._trials: dict[str, _Running] = {}  # by Tune's id
@@ -237,7 +234,7 @@ class Recorder(Callback):
             cell = study.cell(point, self._home)
             job, now = Job.of(cell, self._home), time.monotonic()
             self._trials[trial.trial_id] = _Running(number, job, point, now, now)
-            self._tracking.start(job, cell)
+            self._tracking.start(partial(trial_run, job.key, job.config, point, study.space))
         return self._trials[trial.trial_id]
 
     def _print(self, one: _Running, what: str) -> None:
@@ -294,7 +291,7 @@ class Recorder(Callback):
         if self._study.resume_states is not None:
             self._study.resume_states.remove(one.job.key)
         self._pass_on_curves(one)
-        self._tracking.finish_trial(one.job, state, value, message)
+        self._tracking.finish(partial(of_trial, self._report, entry, self._study.digest, self._home))
         reached = "no score" if value is None else f"validation CIDEr {value:.1f}"
         self._print(one, f"{state}, {reached}{f' ({message})' if message else ''}")
 

@@ -19,7 +19,7 @@ from servers import mlflow_server, postgresql
 from bench.conformance.workplace import write_corpus
 from bench.home import Home
 from bench.records.store import all_records
-from bench.tracking.client import MlflowTracker
+from bench.tracking.mlflow_runs import MlflowTracker
 from bench.tracking.stores import check_store
 
 pytestmark = pytest.mark.slow
@@ -32,25 +32,25 @@ import json, os, sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from record_factory import record
+from functools import partial
 from bench.cell.job import Job
 from bench.tracking.background import open_tracking
+from bench.tracking.content import of_record, run_of
 from bench.home import Home
-from bench.plan.cells import Cell
 
 uri, home = sys.argv[2], Home(Path(sys.argv[3]))
 
 def drive(me):
     said = []
-    tracking = open_tracking(uri, home, "toy", f"bench run number {me}", said.append)
+    tracking = open_tracking(uri, home, "toy", said.append)
     for seed in range(3):  # seed 0 is the same cell for all drivers, the others are each driver's own
         done = record(seed=seed and 100 * me + seed)
-        job = Job(done.key, "toy", str(home.root / f"none-{done.key}"), str(home.root), done.config)
-        tracking.start(job, Cell(done.config))
+        tracking.start(partial(run_of, done.key, done.config))
         for epoch in range(5):
             row = {"phase": "base", "epoch": epoch, "captions": epoch, "seconds": float(epoch), "name": "loss", "value": 1.0}
-            tracking.curves(job, [row])
-        tracking.finish(job, done)
-    tracking.close(stopped=False)
+            tracking.curves(Job(done.key, "toy", "", str(home.root), done.config), [row])
+        tracking.finish(partial(of_record, done, home))
+    tracking.close()
     print(json.dumps(said), flush=True)
 
 children = []
@@ -105,16 +105,15 @@ def test_several_commands_at_once_and_a_server_that_goes_away(database: str, hom
         ]  # MLflow prints where its runs are seen
         assert [json.loads(line) for line in said] == [[]] * 3
         runs = runs_of(uri, home, "toy")
-        cells = [run for run in runs if "bench.key" in run.data.tags]
-        assert len({run.data.tags["bench.key"] for run in cells}) == len(cells) == 7, "six of their own, one of all"
-        assert len(runs) - len(cells) == 3, "a parent for each command"
+        assert len({run.data.tags["bench.key"] for run in runs}) == len(runs) == 7, "six of their own, one of all"
         assert {run.info.status for run in runs} == {"FINISHED"}
         client = MlflowTracker(uri, Home(home))._client
-        for run in cells:
-            assert len(client.get_metric_history(run.info.run_id, "base/loss")) == 5
+        for run in runs:
+            if run.data.params["seed"] != "0":
+                assert len(client.get_metric_history(run.info.run_id, "base/loss")) == 5
 
         # A command whose server dies under it: the cell is trained and scored all the same.
-        words = ["run", "methods=mplstm", *SMALL, "train.epochs=300", f"mlflow={uri}"]
+        words = ["run", "methods=mplstm", *SMALL, "train.epochs=150", f"mlflow={uri}"]
         command = subprocess.Popen(
             [sys.executable, "-m", "bench", *words],
             env={**os.environ, "BENCH_HOME": str(home)},
@@ -141,11 +140,6 @@ def test_several_commands_at_once_and_a_server_that_goes_away(database: str, hom
         assert done.returncode == 0 and "1 written" in done.stdout, done
         runs = runs_of(uri, home, "tiny")
         (cell,) = [run for run in runs if "bench.key" in run.data.tags]
-        (parent,) = [run for run in runs if run is not cell]
-        assert (cell.info.status, parent.info.status) == ("FINISHED", "KILLED")
-        assert cell.data.tags["mlflow.parentRunId"] == parent.info.run_id
-        assert "test/cider" in cell.data.metrics
+        assert cell.info.status == "FINISHED" and "test/cider" in cell.data.metrics
         client = MlflowTracker(uri, Home(home))._client
-        assert {"examples.json", "images", "record.json"} <= {
-            item.path for item in client.list_artifacts(cell.info.run_id)
-        }
+        assert {"captions.json", "record.json"} <= {item.path for item in client.list_artifacts(cell.info.run_id)}

@@ -195,7 +195,10 @@ class TestMistakes:
             (["evaluate", "dataset=x"], "command line: name the file of captions, .*"),
             (["evaluate", "gone.jsonl", "dataset=x"], "there is no file gone.jsonl"),
             (["ui", "port=x"], "command line: port is 'x', but must be a whole number"),
-            (["ui", "prt=1"], 'command line: unknown key "prt"; allowed: port, mlflow; did you mean "port"\\?'),
+            (
+                ["ui", "prt=1"],
+                'command line: unknown key "prt"; allowed: dataset, port, mlflow, open; did you mean "port"\\?',
+            ),
             (
                 ["features", "import", "dataset={dataset}", "stream=[]"],
                 "command line: stream= names none; data set little has frames",

@@ -8,12 +8,11 @@ import re
 import socket
 import sys
 import time
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from record_factory import record
 
 from bench import BenchError
 from bench.cell.job import Job, Outcome
@@ -24,7 +23,8 @@ from bench.records.curves import read_curves
 from bench.records.schema import Provenance
 from bench.run.display import Display
 from bench.tracking import ui
-from bench.tracking.background import Tracking, open_tracking
+from bench.tracking.background import Note, Tracking, mend, open_tracking
+from bench.tracking.base import Ending, Entry, Run
 
 # Progress ----------------------------------------------------------------------------------------------------------
 
@@ -218,95 +218,104 @@ class FakeTracker:
             raise OSError("database is locked at http://me:secret@host:5000")
         self.calls.append(call)
 
-    def close_stale(self, dataset: str) -> None:
-        self._tell("stale", dataset)
+    def shown(self, dataset: str, keys: Any = ()) -> dict[str, str]:
+        self._tell("shown", dataset)
+        return {}
 
-    def start_parent(self, dataset: str, method: str, command: str) -> str:
-        self._tell("parent", method, command)
-        return f"{method}s"
+    def start(self, run: Run, mark: str = "") -> bool:
+        self._tell("start", run.key, mark)
+        return run.key != self.busy or bool(mark)
 
-    def start_cell(self, cell: Any, parent: str) -> str | None:
-        self._tell("cell", cell.name, parent)
-        return None if cell.name == self.busy else f"run of {cell.name}"
+    def parameters(self, run: Run) -> None:
+        self._tell("parameters", run.key)
 
-    def log_epoch(self, run_id: str, rows: list[Any]) -> None:
-        self._tell("epoch", run_id, len(rows))
+    def metrics(self, key: str, points: Any) -> None:
+        self._tell("metrics", key, len(points))
 
-    def finish(self, run_id: str, record: Any, folder: Path, table: Any, pictures: Any) -> None:
-        self._tell("finish", run_id, record.state)
+    def artifacts(self, key: str, files: Any) -> None:
+        self._tell("artifacts", key)
 
-    def kill(self, run_id: str) -> None:
-        self._tell("kill", run_id)
+    def end(self, run: Run, mark: str, ending: Ending) -> None:
+        self._tell("end", run.key, mark)
 
-    def end_parent(self, parent: str) -> None:
-        self._tell("end", parent)
+    def close(self, dataset: str) -> None:
+        self._tell("close", dataset)
 
 
 def tracking_of(tracker: FakeTracker, home: Home, warned: list[str]) -> Tracking:
-    return Tracking(lambda: tracker, "toy", "bench run", warned.append, home)
+    return Tracking({"MLflow": lambda: tracker}, "toy", home, warned.append)
 
 
-def job_of(name: str, method: str, folder: Path) -> Job:
-    return Job(name, name, str(folder), "", {"method": method})
+def run_called(key: str) -> Run:
+    return Run(key, "toy", "toy", "toy s0", {}, {})
 
 
-def test_tracking_tells_all_in_order(tmp_path: Path, home: Home) -> None:
+def over(key: str) -> Entry:
+    return Entry(run_called(key), "mark", lambda: Ending("finished", [], {}, {}))
+
+
+def test_tracking_tells_all_in_order(home: Home) -> None:
+    """Who has the record of a cell writes it, though the cell was another command's before."""
     tracker, warned = FakeTracker(busy="theirs"), list[str]()
     tracking = tracking_of(tracker, home, warned)
-    for name, method in (("good", "toy"), ("theirs", "toy"), ("other", "plain")):
-        job = job_of(name, method, tmp_path)
-        tracking.start(job, SimpleNamespace(name=name))
-        tracking.curves(job, [{}, {}])
-        tracking.finish(job, record("failed"))
-    tracking.close(stopped=False)
+    rows = [{"phase": "base", "epoch": 1, "captions": 5, "seconds": 1.0, "name": "loss", "value": 2.0}]
+    for key in ("good", "theirs"):
+        tracking.start(partial(run_called, key))
+        tracking.curves(Job(key, key, "", "", {}), rows)  # type: ignore[arg-type]
+        tracking.finish(partial(over, key))
+    tracking.close()
+    ended = [("artifacts", "good"), ("end", "good", "mark")]
     assert tracker.calls == [
-        ("stale", "toy"),
-        ("parent", "toy", "bench run"),
-        ("cell", "good", "toys"),
-        ("epoch", "run of good", 2),
-        ("finish", "run of good", "failed"),
-        ("cell", "theirs", "toys"),
-        ("parent", "plain", "bench run"),
-        ("cell", "other", "plains"),
-        ("epoch", "run of other", 2),
-        ("finish", "run of other", "failed"),
-        ("end", "toys"),
-        ("end", "plains"),
+        ("shown", "toy"),
+        *[("start", "good", ""), ("parameters", "good"), ("metrics", "good", 2), ("start", "good", "mark"), *ended],
+        *[("start", "theirs", ""), ("metrics", "theirs", 2), ("start", "theirs", "mark")],
+        *[("artifacts", "theirs"), ("end", "theirs", "mark"), ("close", "toy")],
     ]
     assert not warned
 
 
-def test_a_stopped_command_ends_its_runs_as_killed(tmp_path: Path, home: Home) -> None:
-    tracker, warned = FakeTracker(), list[str]()
-    tracking = tracking_of(tracker, home, warned)
-    ended, running = job_of("ended", "toy", tmp_path), job_of("running", "toy", tmp_path)
-    for job in (ended, running):
-        tracking.start(job, SimpleNamespace(name=job.key))
-    tracking.finish(ended, record("failed"))
-    tracking.close(stopped=True)
-    assert [call for call in tracker.calls if call[0] in ("kill", "end")] == [
-        ("kill", "run of running"),
-        ("kill", "toys"),
-    ]
+def test_one_of_two_trackers_may_fail(home: Home) -> None:
+    trackers, warned = {"MLflow": FakeTracker(broken="start"), "other": FakeTracker()}, list[str]()
+    tracking = Tracking({name: partial(trackers.get, name) for name in trackers}, "toy", home, warned.append)  # type: ignore[misc]
+    tracking.finish(partial(over, "good"))
+    tracking.close()
+    assert trackers["other"].calls[-2:] == [("end", "good", "mark"), ("close", "toy")] and len(warned) == 1
 
 
-@pytest.mark.parametrize("broken", ["stale", "cell", "epoch"])
-def test_a_broken_tracker_is_told_once_and_stops_nothing(tmp_path: Path, home: Home, broken: str) -> None:
+@pytest.mark.parametrize("broken", ["shown", "start", "metrics"])
+def test_a_broken_tracker_is_told_once_and_stops_nothing(home: Home, broken: str) -> None:
     warned: list[str] = []
     tracking = tracking_of(FakeTracker(broken=broken), home, warned)
-    job = job_of("good", "toy", tmp_path)
-    tracking.start(job, SimpleNamespace(name="good"))
+    tracking.start(partial(run_called, "good"))
     for _ in range(3):
-        tracking.curves(job, [{}])
-    tracking.close(stopped=False)
+        tracking.curves(Job("good", "good", "", "", {}), [])
+    tracking.close()
     assert len(warned) == 1
     assert "database is locked" in warned[0] and "bench mlflow sync" in warned[0] and "secret" not in warned[0]
 
 
+def test_a_killed_command_leaves_a_note(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next one finds it, and one that has written all removes it; a living one's stays."""
+    note, opened = Note(home, "toy", None), []
+    note.leave()
+    assert not note.is_left(), "this process lives"
+    (mine,) = (home.work / "tracking").iterdir()
+    mine.rename(mine.with_name(str(2**22 + 1)))
+    assert (
+        note.is_left() and not Note(home, "other", None).is_left() and not Note(home, "toy", "http://host:1").is_left()
+    )
+    monkeypatch.setattr("bench.tracking.background._mlflow", lambda *_: opened.append(1) or FakeTracker())
+    mend(None, home, "other", print)
+    assert not opened
+    mend(None, home, "toy", print)
+    assert opened and not note.is_left() and not list((home.work / "tracking").iterdir())
+
+
 def test_mlflow_can_be_off(home: Home) -> None:
     before = set(sys.modules)
-    tracking = open_tracking("off", home, "toy", "bench run", print)
-    tracking.close(stopped=False)
+    tracking = open_tracking("off", home, "toy", print)
+    tracking.finish(partial(over, "good"))
+    tracking.close()
     assert "mlflow" not in set(sys.modules) - before
 
 
@@ -322,9 +331,9 @@ def test_a_port_in_use_is_a_sentence(home: Home) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with pytest.raises(BenchError, match="another program has it"):
-            ui.serve(home, taken.getsockname()[1])
+            ui.serve(home, dict, taken.getsockname()[1])
     with pytest.raises(BenchError, match="1 to 65535"):
-        ui.serve(home, 0)
+        ui.serve(home, dict, 0)
 
 
 def test_the_server_is_lean_and_local(home: Home) -> None:
@@ -340,4 +349,4 @@ def test_a_home_that_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with pytest.raises(BenchError, match=r"cannot be made .* BENCH_HOME=FOLDER"):
-        ui.serve(Home(tmp_path / "file" / "home"), port)
+        ui.serve(Home(tmp_path / "file" / "home"), dict, port)

@@ -15,7 +15,8 @@ from bench.home import Home
 from bench.records.clip_scores import SCORES, write_scores
 from bench.records.schema import Record
 from bench.records.store import PREDICTIONS, Prediction, cell_folder, write_predictions, write_record
-from bench.tracking.client import MlflowTracker
+from bench.tracking.content import run_of
+from bench.tracking.mlflow_runs import MlflowTracker
 from bench.tuning.study import Report, Trial, save
 
 FACTS = {"bench": "0.1.0", "started": "2026-11-21T13:00:00+00:00", "finished": "2026-11-21T13:10:00+00:00"}
@@ -79,39 +80,31 @@ def test_an_empty_database_is_filled_and_then_left_alone(
     toy, other = runs_of(client, "toy"), runs_of(client, "other")
     assert (len(toy), len(other)) == (6, 1)
     done = next(
-        run for run in toy.values() if run.data.tags["bench.state"] == "done" and run.data.params["method"] == "recnet"
+        run for run in toy.values() if run.data.tags["bench.title"] == "recnet local" and "search" not in run.data.tags
     )
     assert done.data.metrics["test/cider"] == 25.0
     assert (done.info.end_time - done.info.start_time) / 60e3 == 10.0, "as long as the cell took"
-    curve = client.get_metric_history(done.info.run_id, "base/loss")
+    curve = client.get_metric_history(done.info.run_id, "train/loss")
     assert [(point.step, point.value, point.timestamp - done.info.start_time) for point in curve] == [
-        (0, 3.5, 60_000),
-        (1, 2.5, 120_000),
+        (100, 3.5, 60_000),
+        (200, 2.5, 120_000),
     ]
-    table = json.loads(Path(client.download_artifacts(done.info.run_id, "examples.json")).read_text())
-    assert table["columns"] == ["clip", "caption", "references", "cider"]
-    assert table["data"] == [["a", "a dog", None, 50.0], ["b", "a cat", None, 25.0]]
-    images = {item.path.split("+")[0] for item in client.list_artifacts(done.info.run_id, "images")}
-    assert images == {"images/curves"}
-    parents = {run.data.tags["mlflow.parentRunId"] for run in toy.values()}
-    named = sorted(client.get_run(parent).info.run_name for parent in parents)
-    assert named == ["records external", "records recnet", "records salstm"]
+    table = json.loads(Path(client.download_artifacts(done.info.run_id, "captions.json")).read_text())
+    assert table == {"columns": ["clip", "caption"], "data": [["a", "a dog"], ["b", "a cat"]]}
+    assert not [run for run in toy.values() if "mlflow.parentRunId" in run.data.tags]
     kinds = sorted((run.data.tags["bench.kind"], run.data.tags["bench.state"], run.info.status) for run in toy.values())
     assert kinds == [
         ("cell", "done", "FINISHED"),
+        ("cell", "done", "FINISHED"),
         ("cell", "failed", "FAILED"),
-        ("external", "done", "FINISHED"),
         ("trial", "completed", "FINISHED"),
         ("trial", "failed", "FAILED"),
         ("trial", "stopped", "FINISHED"),
     ]
     trial = toy[f"{1:016x}"]
-    assert (
-        trial.data.params["recnet.reconstruction_weight"] == "0.1"
-        and trial.data.params["train.learning_rate"] == "0.001"
-    )
-    assert trial.data.metrics["tuning/value"] == 31.0
-    values = [point.value for point in client.get_metric_history(trial.info.run_id, "search/val_cider_tokens")]
+    assert (trial.data.params["λ"], trial.data.params["train.learning_rate"]) == ("0.1", "0.001")
+    assert trial.data.metrics["best/val_cider"] == 31.0
+    values = [point.value for point in client.get_metric_history(trial.info.run_id, "val/cider")]
     assert values == [20.0, 31.0]
 
     before = {key: run.to_dictionary() for key, run in toy.items()}
@@ -131,23 +124,19 @@ def test_what_changed_is_written_into_the_same_run(home: Home, client: Any, caps
     after = runs_of(client, "toy")
     assert {key: run.info.run_id for key, run in after.items()} == {key: run.info.run_id for key, run in runs.items()}
     assert after[changed.key].data.metrics["test/cider"] == 26.5
-    assert after[changed.key].data.tags["mlflow.parentRunId"] == runs[changed.key].data.tags["mlflow.parentRunId"]
-    images = [item.path for item in client.list_artifacts(after[changed.key].info.run_id, "images")]
-    assert len(images) == 2, "one picture and its small copy"
 
 
 def test_runs_that_a_killed_command_left_are_closed(
     home: Home, client: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said(capsys)
-    tracker = MlflowTracker(home.mlflow_uri, home)
-    parent = tracker.start_parent(
-        "without", "salstm", "bench run methods=salstm dataset=without"
-    )  # it has no records yet
-    host = client.get_run(parent).data.tags["bench.process"].split()[0]
-    client.set_tag(parent, "bench.process", f"{host} {2**22 + 1} 5")
-    assert "1 of killed commands closed" in said(capsys)
-    assert client.get_run(parent).info.status == "KILLED"
+    begun = record("failed", dataset="without")  # it has no record
+    MlflowTracker(home.mlflow_uri, home).start(run_of(begun.key, begun.config))
+    (run,) = runs_of(client, "without").values()
+    host = run.data.tags["bench.process"].split()[0]
+    client.set_tag(run.info.run_id, "bench.process", f"{host} {2**22 + 1} 5")
+    said(capsys)
+    assert client.get_run(run.info.run_id).info.status == "KILLED"
 
 
 def test_a_damaged_record_is_named_and_the_others_are_written(

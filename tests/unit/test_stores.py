@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.server
 import socket
 import sqlite3
@@ -13,7 +14,8 @@ import pytest
 
 from bench import BenchError
 from bench.home import Home
-from bench.tracking.stores import check_store, refuse_one_machine, shown
+from bench.plan.request import RunSpec
+from bench.tracking.stores import check_store, check_stores, refuse_one_machine, shown
 
 
 @pytest.fixture
@@ -27,9 +29,12 @@ def web() -> Iterator[str]:
 
     class Answer(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(401 if self.path.startswith("/locked") else 200)
+            known = self.headers.get("Authorization") == "Basic " + base64.b64encode(b"me:secret").decode()
+            self.send_response(401 if self.path.startswith("/locked") and not known else 200)
             self.end_headers()
-            self.wfile.write(b"3.17.2" if self.path == "/mlflow/version" else b"<html>hello</html>")
+            self.wfile.write(
+                b"3.17.2" if self.path in ("/mlflow/version", "/locked/version") else b"<html>hello</html>"
+            )
 
         def log_message(self, *_: object) -> None: ...
 
@@ -46,7 +51,8 @@ def closed_port() -> int:
 
 
 def test_what_can_be_used_is_left_in_peace(home: Home, web: str) -> None:
-    for uri in (None, "off", "sqlite:///runs.db", "sqlite:///new/folder/runs.db", f"{web}/mlflow", f"{web}/locked/"):
+    locked = f"{web}/locked/".replace("://", "://me:secret@")
+    for uri in (None, "off", "sqlite:///runs.db", "sqlite:///new/folder/runs.db", f"{web}/mlflow", locked):
         check_store(uri, home)
     assert not list(home.root.rglob("*.db")), "looking makes no database"
     with sqlite3.connect(home.root / "old.db") as database:
@@ -61,6 +67,58 @@ def test_servers_that_are_not_there_or_not_mlflow(home: Home, web: str) -> None:
         check_store(web, home)
     with pytest.raises(BenchError, match="does not answer"):
         check_store("http://no host:5000", home)
+
+
+@pytest.mark.parametrize("token", ["", "wrong"])
+def test_a_server_that_does_not_know_the_user(
+    home: Home, web: str, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", token)
+    with pytest.raises(BenchError, match=r"does not let you in \(it answers 401\): set .*MLFLOW_TRACKING_TOKEN"):
+        check_store(f"{web}/locked", home)
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("http://[::1", r"is malformed \(Invalid IPv6 URL\)"),
+        (f"http://{'h' * 300}:5000", "is malformed .*too long"),
+        ("http://host:port", "is malformed .*port"),
+        ("http://host:99999", "is malformed .*[Pp]ort out of range"),
+        ("http://", r"does not answer \(no host in it\)"),
+        ("localhost:5000", "a tracking server's is mlflow=http://localhost:5000"),
+    ],
+)
+def test_malformed_addresses(home: Home, uri: str, said: str) -> None:
+    with pytest.raises(BenchError, match=said) as told:
+        check_store(uri, home)
+    assert len(str(told.value)) < 400
+
+
+def test_a_mistyped_database_is_not_made(home: Home) -> None:
+    (home.root / "runs.db").touch()
+    with pytest.raises(BenchError, match=r'there is no database .*rums\.db; did you mean "runs\.db"\?'):
+        check_store("sqlite:///rums.db", home, there=True)
+    assert not (home.root / "rums.db").exists()
+
+
+def test_what_weights_and_biases_needs(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(project: str) -> RunSpec:
+        return RunSpec(methods=["salstm"], dataset="shapes", wandb=project)
+
+    with pytest.raises(BenchError, match="wandb=a/b/c is no project"):
+        check_stores(asked("a/b/c"), home)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(BenchError, match=r'pip install "captionbench\[wandb\]"'):
+        check_stores(asked("captions"), home)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(BenchError, match="wandb login, or keep the runs here with WANDB_MODE=offline"):
+        check_stores(asked("captions"), home)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    check_stores(asked("captions"), home)
 
 
 def test_files_that_are_no_mlflow_database(home: Home) -> None:

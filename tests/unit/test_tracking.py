@@ -1,41 +1,36 @@
-"""MLflow as a view: nesting, one run per key, states, curves and files, in a real SQLite store."""
+"""MLflow as a view: one flat run per key, states, curves and files, in a real SQLite store; the same hooks by another tracker."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from record_factory import config, record
 
 from bench.declare.settings import Search, Text, Train
 from bench.disk.locks import start_time, still_runs
 from bench.home import Home
+from bench.records.curves import Row
 from bench.records.schema import Record
 from bench.records.store import cell_folder, write_record
-from bench.tracking.client import MlflowTracker
-from bench.tracking.content import parameters
+from bench.tracking.base import Brought, Ending, Entry, Files, bring_up_to_date, write
+from bench.tracking.content import of_record, parameters, points, run_of
+from bench.tracking.mlflow_runs import COLOURS, MlflowTracker
 from bench.tracking.stores import absolute_uri
+from bench.tuning.study import Report, Trial
+from bench.tuning.tracked_trials import of_report, trial_run
 
 DEAD = 2**22 + 1  # no process has an id beyond 2^22
-
-
-@dataclass(frozen=True)
-class Cell:
-    key: str
-    config: dict[str, Any]
-    label: str = "recnet:local seed 0"
-
-
-def cell_of(item: Record) -> Cell:
-    return Cell(item.key, {**item.config, "dataset_path": "/somewhere/toy.yaml"})
 
 
 @pytest.fixture(scope="module")
@@ -58,18 +53,12 @@ def client(tracker: MlflowTracker) -> Any:
     return MlflowClient(tracking_uri=tracker.uri)
 
 
-def rows(values: list[float], phase: str = "base") -> list[dict[str, Any]]:
+def rows(values: list[float], phase: str = "base", read: int = 0) -> list[Row]:
     return [
-        {
-            "phase": phase,
-            "epoch": epoch,
-            "captions": 100 * epoch,
-            "seconds": 1.5 * epoch,
-            "name": "loss",
-            "value": value,
-        }
+        {"phase": phase, "epoch": epoch, "captions": read + 100 * epoch, "seconds": 1.5 * epoch, "name": name, "value": value}
         for epoch, value in enumerate(values, start=1)
-    ]
+        for name in ("loss", "val_cider_tokens")
+    ]  # fmt: skip
 
 
 def runs_of(client: Any, dataset: str) -> dict[str, Any]:
@@ -77,78 +66,94 @@ def runs_of(client: Any, dataset: str) -> dict[str, Any]:
     return {run.info.run_id: run for run in client.search_runs([experiment.experiment_id])}
 
 
+def run_with(client: Any, dataset: str, key: str) -> Any:
+    (run,) = [run for run in runs_of(client, dataset).values() if run.data.tags.get("bench.key") == key]
+    return run
+
+
+def steps(client: Any, run: Any, name: str) -> list[tuple[int, float]]:
+    return sorted((point.step, point.value) for point in client.get_metric_history(run.info.run_id, name))
+
+
+def begin(tracker: MlflowTracker, item: Record) -> bool:
+    run = run_of(item.key, item.config)
+    if not tracker.start(run):
+        return False
+    tracker.parameters(run)
+    return True
+
+
 def finished(home: Home, dataset: str, **made: Any) -> tuple[Record, Path]:
     """A done record in its folder, with the files that a cell leaves."""
     done = record(method="recnet", variant="local", dataset=dataset, made=made)
     folder = cell_folder(home.results, done)
     write_record(folder, done)
-    (folder / "predictions.jsonl").write_text('{"clip": "a", "caption": "a dog"}\n')
+    (folder / "predictions.jsonl").write_text('{"clip": "a", "caption": "a \\"dog\\" | $x$"}\n')
     (folder / "checkpoint.safetensors").write_bytes(b"weights")
     return done, folder
 
 
-def started(tracker: MlflowTracker, item: Record, parent: str | None) -> str:
-    run_id = tracker.start_cell(cell_of(item), parent)
-    assert run_id is not None
-    return run_id
+def own(tag: str, pid: int, born: str) -> str:
+    host, _, _ = tag.split()
+    return f"{host} {pid} {born}".strip()
 
 
-def test_a_command_and_its_cell(tracker: MlflowTracker, client: Any, home: Home) -> None:
+def test_a_cell_from_its_start_to_its_end(tracker: MlflowTracker, client: Any, home: Home) -> None:
     provenance = {"bench": "0.1.0", "git": "a" * 40, "cpu": "some processor", "device": "cpu", "threads": 1}
     done, folder = finished(home, "one", provenance=provenance)
+    assert begin(tracker, done)
+    assert run_with(client, "one", done.key).info.status == "RUNNING"
+    tracker.metrics(done.key, points([*rows([3.0, 2.0, float("nan")]), *rows([1.0], "reconstruct", read=300)]))
+    assert write(tracker, of_record(done, home))
+    tracker.close("one")
 
-    parent = tracker.start_parent("one", "recnet", "bench run methods=[recnet] dataset=one")
-    run_id = started(tracker, done, parent)
-    assert client.get_run(run_id).info.status == "RUNNING"
-    tracker.log_epoch(run_id, [*rows([3.0, 2.0, float("nan")]), *rows([1.0], "reconstruct")])
-    tracker.finish(run_id, done, folder)
-    tracker.end_parent(parent)
-
-    found = runs_of(client, "one")
-    assert set(found) == {parent, run_id}
-    child = found[run_id]
-    assert (child.info.status, found[parent].info.status) == ("FINISHED", "FINISHED")
-    assert (child.info.run_name, found[parent].info.run_name) == ("recnet:local seed 0", "run recnet")
-    tags = child.data.tags
-    assert tags["mlflow.parentRunId"] == parent
-    assert tags["bench.key"] == done.key
-    assert tags["bench.state"] == "done"
+    run = run_with(client, "one", done.key)
+    assert (run.info.status, run.info.run_name) == ("FINISHED", "recnet s0")
+    tags, parameters = run.data.tags, run.data.params
+    assert "mlflow.parentRunId" not in tags and tags["mlflow.runColor"] in COLOURS
+    assert (tags["bench.kind"], tags["bench.state"], tags["bench.cpu"]) == ("cell", "done", "some processor")
     assert tags["mlflow.source.git.commit"] == "a" * 40
-    assert tags["bench.cpu"] == "some processor"
     assert tags["bench.signature"] == done.signatures["test"]["cider"]
     assert tags["bench.checkpoint"] == str(folder / "checkpoint.safetensors")
     assert f'bench.load("{folder / "checkpoint.safetensors"}")' in tags["mlflow.note.content"]
-    parameters = child.data.params
-    assert (parameters["method"], parameters["train.epochs"], parameters["model.width"]) == ("recnet", "10", "512")
+    assert (parameters["label"], parameters["method"], parameters["model.width"]) == ("recnet", "recnet", "512")
     assert (parameters["protocol"], parameters["streams"], parameters["seed"]) == ("standard", "frames", "0")
     assert not [name for name in parameters if "digest" in name or name in ("dataset_path", "title", "threads")]
-    assert child.data.metrics["test/cider"] == 25.0
-    assert child.data.metrics["ledger/fit_seconds"] == 12.5
-    assert child.data.metrics["selection/val_cider_tokens"] == 31.2
-    curve = client.get_metric_history(run_id, "base/loss")
-    assert [(point.step, point.value) for point in curve] == [(1, 3.0), (2, 2.0)]
-    assert curve[1].timestamp - curve[0].timestamp == 1500
-    assert [point.value for point in client.get_metric_history(run_id, "reconstruct/loss")] == [1.0]
-    assert {item.path for item in client.list_artifacts(run_id)} == {"predictions.jsonl", "record.json"}
-    assert child.info.artifact_uri.startswith((home.work / "mlartifacts" / "one").as_uri())
-    read = [(one.dataset.name, one.dataset.digest, one.tags[0].value) for one in child.inputs.dataset_inputs]
-    assert sorted(read) == [("one", "c" * 36, "test"), ("one frames", "f" * 36, "features")]
+    assert run.data.metrics["test/cider"] == 25.0
+    assert run.data.metrics["cost/minutes"] == 0.208
+    assert run.data.metrics["best/val_cider"] == 31.2
+    # The phases by their epochs, and under one name for all methods what was reached after so many captions of all phases.
+    assert steps(client, run, "base/loss") == [(1, 3.0), (2, 2.0)]
+    assert steps(client, run, "reconstruct/loss") == [(1, 1.0)]
+    assert steps(client, run, "train/loss") == steps(client, run, "val/cider") == [(100, 3.0), (200, 2.0), (400, 1.0)]
+    seconds = [point.timestamp for point in client.get_metric_history(run.info.run_id, "base/loss")]
+    assert seconds[1] - seconds[0] == 1500
+    assert {item.path for item in client.list_artifacts(run.info.run_id)} == {
+        "predictions.jsonl",
+        "record.json",
+        "captions.json",
+    }
+    assert run.info.artifact_uri.startswith((home.work / "mlartifacts" / "one").as_uri())
+    shown = json.loads(Path(client.download_artifacts(run.info.run_id, "captions.json")).read_text())
+    assert shown == {"columns": ["clip", "caption"], "data": [["a", 'a "dog" | $x$']]}
+    assert json.loads(tags["mlflow.loggedArtifacts"]) == [{"path": "captions.json", "type": "table"}]
+    read = [(one.dataset.name, one.dataset.digest, one.tags[0].value) for one in run.inputs.dataset_inputs]
+    assert sorted(read) == [("one", "c" * 8, "test"), ("one frames", "f" * 8, "features")]
 
 
-def test_tables_and_pictures_are_replaced_not_added_to(tracker: MlflowTracker, client: Any, home: Home) -> None:
-    done, folder = finished(home, "gallery")
-    run_id = started(tracker, done, None)
-    table = {"clip": ["a", "b"], "caption": ["a dog", 'a "cat" | $x$'], "references": [5, None], "cider": [1.5, 0.0]}
-    picture = np.zeros((8, 12, 3), np.uint8)
-    tracker.finish(run_id, done, folder, table, {"curves": [picture], "clips": [picture, picture]})
-    assert started(tracker, done, None) == run_id
-    tracker.finish(run_id, done, folder, table, {"clips": [picture]})
-    shown = json.loads(Path(client.download_artifacts(run_id, "examples.json")).read_text())
-    assert shown["columns"] == list(table)
-    assert shown["data"] == [list(row) for row in zip(*table.values(), strict=True)]
-    (told,) = json.loads(client.get_run(run_id).data.tags["mlflow.loggedArtifacts"])
-    assert told == {"path": "examples.json", "type": "table"}
-    images = [item.path for item in client.list_artifacts(run_id, "images") if item.path.endswith(".png")]
+def test_pictures_are_replaced_not_added_to(tracker: MlflowTracker, client: Any, home: Home, tmp_path: Path) -> None:
+    done, _ = finished(home, "gallery")
+    Image.fromarray(np.zeros((8, 12, 3), np.uint8)).save(tmp_path / "clip.png")
+    whole = of_record(done, home)
+
+    def ending(count: int) -> Ending:
+        files = Files(pictures={"clips": [tmp_path / "clip.png"] * count})
+        return Ending("finished", [], {}, {}, files)
+
+    for count in (2, 1):
+        assert write(tracker, Entry(whole.run, f"mark {count}", lambda count=count: ending(count)))  # type: ignore[misc]
+    run = run_with(client, "gallery", done.key)
+    images = [item.path for item in client.list_artifacts(run.info.run_id, "images") if item.path.endswith(".png")]
     assert len(images) == 1 and images[0].startswith("images/clips+step+0")
 
 
@@ -157,55 +162,46 @@ def test_the_same_key_is_taken_up_again(tracker: MlflowTracker, client: Any, hom
     folder = cell_folder(home.results, failed)
     (folder / "work").mkdir(parents=True)
     (folder / "work" / "log.txt").write_text("Traceback\n")
-    first = tracker.start_parent("two", "salstm", "bench run first")
-    run_id = started(tracker, failed, first)
-    tracker.log_epoch(run_id, rows([3.0, 2.0]))
-    tracker.finish(run_id, failed, folder)
-    tracker.end_parent(first)
-    runs = runs_of(client, "two")
-    assert (runs[run_id].info.status, runs[first].info.status) == ("FAILED", "FAILED")
-    assert runs[run_id].data.tags["bench.failure"] == "fit: RuntimeError: boom"
-    assert runs[run_id].data.tags["bench.state"] == "failed"
-    assert [item.path for item in client.list_artifacts(run_id)] == ["log.txt"]
+    begin(tracker, failed)
+    tracker.metrics(failed.key, points(rows([3.0, 2.0])))
+    write(tracker, of_record(failed, home))
+    run = run_with(client, "two", failed.key)
+    assert (run.info.status, run.data.tags["bench.state"]) == ("FAILED", "failed")
+    assert run.data.tags["bench.failure"] == "fit: RuntimeError: boom"
+    assert [item.path for item in client.list_artifacts(run.info.run_id)] == ["log.txt"]
 
     again = MlflowTracker(tracker.uri, home)  # as another command would
-    second = again.start_parent("two", "salstm", "bench run second")
-    assert started(again, failed, second) == run_id
-    assert "bench.record" not in client.get_run(run_id).data.tags, "not whole while it runs"
-    again.log_epoch(run_id, rows([3.0, 2.0, 1.0]))  # a resumed cell tells its first epochs once more
-    again.finish(run_id, record(dataset="two"), home.results / "none")
-    again.end_parent(second)
-    runs = runs_of(client, "two")
-    assert set(runs) == {first, second, run_id}
-    assert (runs[run_id].info.status, runs[second].info.status) == ("FINISHED", "FINISHED")
-    assert runs[run_id].data.tags["mlflow.parentRunId"] == second
-    assert "bench.failure" not in runs[run_id].data.tags
-    assert [point.value for point in client.get_metric_history(run_id, "base/loss")] == [3.0, 2.0, 1.0]
-    assert not client.list_artifacts(run_id), "the log was that of the failure"
+    assert begin(again, failed)
+    assert "bench.record" not in run_with(client, "two", failed.key).data.tags, "not whole while it runs"
+    again.metrics(failed.key, points(rows([3.0, 2.0, 1.0])))  # a resumed cell tells its first epochs once more
+    write(again, of_record(record(dataset="two"), home))
+    found = run_with(client, "two", failed.key)
+    assert (found.info.run_id, found.info.status) == (run.info.run_id, "FINISHED")
+    assert "bench.failure" not in found.data.tags
+    assert steps(client, found, "base/loss") == [(1, 3.0), (2, 2.0), (3, 1.0)]
+    assert not client.list_artifacts(found.info.run_id), "the log was that of the failure"
 
 
-def own(tag: str, pid: int, born: str) -> str:
-    host, _, _ = tag.split()
-    return f"{host} {pid} {born}".strip()
-
-
-def test_runs_of_a_killed_driver_are_closed(tracker: MlflowTracker, client: Any) -> None:
-    stale = tracker.start_parent("three", "salstm", "bench run killed")
-    orphan = started(tracker, record(dataset="three"), stale)
-    reborn = tracker.start_parent("three", "salstm", "bench run before the machine started anew")
-    other = tracker.start_parent("three", "salstm", "bench run on another machine")
-    tag = client.get_run(stale).data.tags["bench.process"]
-    for run_id in (stale, orphan):
-        client.set_tag(run_id, "bench.process", own(tag, DEAD, "12"))
-    client.set_tag(reborn, "bench.process", own(tag, os.getpid(), "1"))  # this id was another process's
-    client.set_tag(other, "bench.process", "elsewhere 1 1")
-    living = tracker.start_parent("three", "salstm", "bench run next")
-    assert tracker.close_stale("three") == 3
-    runs = runs_of(client, "three")
-    killed = {name for name, run in runs.items() if run.info.status == "KILLED"}
-    assert killed == {stale, orphan, reborn}
-    assert {runs[name].data.tags["bench.state"] for name in killed} == {"killed"}
-    assert {runs[name].info.status for name in (other, living)} == {"RUNNING"}
+def test_what_a_killed_driver_left_is_mended(tracker: MlflowTracker, client: Any, home: Home) -> None:
+    """Closed as killed; and written to its end where the cell had its record."""
+    done, _ = finished(home, "three")
+    others = [record("failed", dataset="three", seed=seed) for seed in (1, 2, 3)]
+    for one in (done, *others):
+        begin(MlflowTracker(tracker.uri, home), one)
+    tag = run_with(client, "three", done.key).data.tags["bench.process"]
+    owners = (own(tag, DEAD, "12"), own(tag, DEAD, "12"), own(tag, os.getpid(), "1"), "elsewhere 1 1")
+    for one, owner in zip((done, *others), owners, strict=True):
+        client.set_tag(run_with(client, "three", one.key).info.run_id, "bench.process", owner)
+    brought = Brought()
+    bring_up_to_date(MlflowTracker(tracker.uri, home), "three", [of_record(done, home)], brought)
+    assert (brought.written, brought.kept, brought.busy) == (1, 0, 0)
+    runs = [run_with(client, "three", one.key) for one in (done, *others)]
+    assert [run.info.status for run in runs] == ["FINISHED", "KILLED", "KILLED", "RUNNING"], (
+        "the last is on another machine"
+    )
+    assert runs[1].data.tags["bench.state"] == "killed"
+    bring_up_to_date(MlflowTracker(tracker.uri, home), "three", [of_record(done, home)], brought)
+    assert (brought.written, brought.kept) == (1, 1)
 
 
 def test_a_process_that_ended_is_not_alive_though_its_parent_has_not_asked() -> None:
@@ -219,64 +215,122 @@ def test_a_process_that_ended_is_not_alive_though_its_parent_has_not_asked() -> 
     assert not still_runs(child.pid, born)
 
 
-def test_a_cell_of_another_living_command_keeps_its_run(tracker: MlflowTracker, client: Any) -> None:
-    busy = record(dataset="three", seed=4)
-    run_id = started(tracker, busy, None)
+@pytest.fixture
+def living() -> Iterator[subprocess.Popen[bytes]]:
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    try:
-        mine = client.get_run(run_id).data.tags["bench.process"]
-        client.set_tag(run_id, "bench.process", own(mine, other.pid, start_time(other.pid)))
-        assert tracker.start_cell(cell_of(busy), None) is None
-    finally:
-        other.kill()
-        other.wait()
-    assert started(tracker, busy, None) == run_id, "its command is gone"
+    yield other
+    other.kill()
+    other.wait()
 
 
-def test_of_two_commands_that_begin_a_cell_at_once_one_has_the_run(
+def test_a_cell_of_another_living_command(
+    tracker: MlflowTracker, client: Any, home: Home, living: subprocess.Popen[bytes]
+) -> None:
+    """Its run stays that command's while the cell is trained; who has the record writes it, and nobody kills it then."""
+    done, _ = finished(home, "four")
+    theirs, mine = MlflowTracker(tracker.uri, home), MlflowTracker(tracker.uri, home)
+    begin(theirs, done)
+    run = run_with(client, "four", done.key)
+    client.set_tag(
+        run.info.run_id, "bench.process", own(run.data.tags["bench.process"], living.pid, start_time(living.pid))
+    )
+    entry = of_record(done, home)
+    assert not begin(mine, done)
+    assert not write(mine, entry), "nor does mlflow sync take it"
+    assert write(mine, entry, entry.mark), "the cell is over"
+    theirs.close("four")
+    assert run_with(client, "four", done.key).info.status == "FINISHED"
+    assert not write(MlflowTracker(tracker.uri, home), entry, entry.mark), "it shows that already"
+
+
+def test_of_two_commands_that_begin_a_cell_at_once_one_run_stays(
     tracker: MlflowTracker, client: Any, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The other one looked before the run was there, and made one of its own."""
-    twin = record(dataset="three", seed=6)
-    looks = tracker._first
-    answers = iter([None])
-    monkeypatch.setattr(tracker, "_first", lambda *asked: next(answers, looks(*asked)))
-    first = started(MlflowTracker(tracker.uri, home), twin, None)
-    assert tracker.start_cell(cell_of(twin), None) is None
-    runs = [run for run in runs_of(client, "three").values() if run.data.tags.get("bench.key") == twin.key]
-    assert [run.info.run_id for run in runs] == [first]
+    """The other one looked before the run was there, as on a server that two folders write to."""
+    twin, _ = finished(home, "five")
+    entry = of_record(twin, home)
+    for _ in range(2):
+        one = MlflowTracker(tracker.uri, home)
+        monkeypatch.setattr(one, "_of_key", lambda *asked: None)
+        assert write(one, entry)
+    assert len(runs_of(client, "five")) == 2
+    brought = Brought()
+    bring_up_to_date(MlflowTracker(tracker.uri, home), "five", [entry], brought)
+    assert [run.info.status for run in runs_of(client, "five").values()] == ["FINISHED"]
+    assert (brought.written, brought.kept) == (0, 1)
 
 
-def test_states_of_trials_are_told_apart(tracker: MlflowTracker, client: Any) -> None:
-    parent = tracker.start_parent("search", "salstm", "bench tune methods=salstm")
-    found = {}
-    for seed, state in enumerate(("completed", "stopped", "failed")):
-        trial = Cell(f"{seed:016x}", config(dataset="search", seed=seed, tuning="d" * 16))
-        run_id = tracker.start_cell(trial, parent)
-        assert run_id is not None
-        tracker.finish_trial(run_id, state, 12.5, "boom" if state == "failed" else None)
-        found[state] = client.get_run(run_id)
-    killed = tracker.start_cell(Cell("f" * 16, config(dataset="search", seed=9, tuning="d" * 16)), parent)
-    assert killed is not None
-    tracker.kill(killed)
-    found["killed"] = client.get_run(killed)
-    assert {state: run.data.tags["bench.state"] for state, run in found.items()} == {state: state for state in found}
-    assert {state: run.info.status for state, run in found.items()} == {
-        "completed": "FINISHED",
-        "stopped": "FINISHED",
-        "failed": "FAILED",
-        "killed": "KILLED",
-    }
-    assert {run.data.tags["bench.kind"] for run in found.values()} == {"trial"}
+def test_seeds_share_a_label_and_a_colour(tracker: MlflowTracker, client: Any) -> None:
+    """Other settings, and other methods, have others."""
+    asked = [
+        config("recnet", "local", seed, dataset="six", settings={"width": 512, "reconstruction_weight": weight})
+        for seed, weight in ((0, 0.1), (1, 0.1), (0, 0.2))
+    ]
+    cells = [Record.model_validate({"schema": 1, "key": "0" * 16, "state": "unscored", "config": one}) for one in asked]
+    for number, cell in enumerate(cells):
+        run = run_of(f"{number:016x}", {**cell.config, "dataset": "six", "dataset_path": "shapes"})
+        tracker.start(run)
+        tracker.parameters(run)
+    tracker.close("six")
+    runs = [run_with(client, "six", f"{number:016x}") for number in range(3)]
+    assert runs[0].data.params["λ"] == "0.1", "at its default too"
+    labels = [run.data.params["label"] for run in runs]
+    assert labels[0] == labels[1] != labels[2] and "λ=0.2" in labels[2]
+    assert [run.info.run_name for run in runs][:2] == [f"{labels[0]} s0", f"{labels[0]} s1"]
+    colours = [run.data.tags["mlflow.runColor"] for run in runs]
+    assert colours[0] == colours[1] != colours[2]
+
+
+def test_trials_are_flat_and_marked(tracker: MlflowTracker, client: Any, home: Home) -> None:
+    base = config("recnet", "local", dataset="search", settings={"width": 512, "reconstruction_weight": 0.1})
+    trials = [
+        Trial(number=number, point={"reconstruction_weight": weight, "train.learning_rate": 1e-3}, key=f"{number:016x}",
+              state=state, value=value, seconds=10.0, curve=[(100, 20.0), (200, value)], message="boom" * (state == "failed"))
+        for number, (weight, state, value) in enumerate([(0.1, "completed", 30.0), (0.2, "stopped", 31.0), (0.3, "failed", 9.0)])
+    ]  # fmt: skip
+    space = {"reconstruction_weight": [0.1, 0.2, 0.3], "train.learning_rate": [1e-3]}
+    report = Report(row="recnet:local", how={}, space=space, config=base, budget=200, trials=trials, chosen=0)
+    path = home.results / "tuning" / "search" / "recnet" / f"local-{'d' * 16}.json"
+    killed = trial_run("f" * 16, {**base, "tuning": "d" * 16}, {"reconstruction_weight": 0.4}, space)
+    tracker.start(killed)
+    bring_up_to_date(tracker, "search", of_report(report, path, home), Brought())
+    report.chosen = 1
+    brought = Brought()
+    bring_up_to_date(tracker, "search", of_report(report, path, home), brought)
+    tracker.close("search")
+    assert (brought.written, brought.kept) == (2, 1), "the one that is chosen now, and the one that was before"
+    runs = [run_with(client, "search", f"{number:016x}") for number in range(3)]
+    assert [run.info.status for run in runs] == ["FINISHED", "FINISHED", "FAILED"]
+    assert [run.data.tags["bench.state"] for run in runs] == ["completed", "stopped", "failed"]
+    assert [run.data.tags["chosen"] for run in runs] == ["no", "yes", "no"]
+    assert [run.info.run_name for run in runs][1] == "λ=0.2 learning_rate=0.001"
+    assert {run.data.tags["search"] for run in runs} == {"recnet λ learning_rate"}
+    assert {run.data.tags["bench.kind"] for run in runs} == {"trial"}
+    assert (runs[1].data.params["λ"], runs[1].data.params["train.learning_rate"]) == ("0.2", "0.001")
+    assert runs[1].data.metrics["best/val_cider"] == 31.0
+    assert steps(client, runs[1], "val/cider") == [(100, 20.0), (200, 31.0)]
+    assert run_with(client, "search", "f" * 16).info.status == "KILLED"
+    tags = client.get_experiment_by_name("bench/search").tags
+    (view,) = [json.loads(value) for name, value in tags.items() if name.startswith("mlflow.sharedViewState.search-")]
+    state = json.loads(view["state"])
+    assert state["searchFilter"] == "tags.`search` = 'recnet λ learning_rate'"
+    found = client.search_runs([client.get_experiment_by_name("bench/search").experiment_id], state["searchFilter"])
+    assert len(found) == 4
 
 
 def test_an_unscored_cell_is_finished_but_says_so(tracker: MlflowTracker, client: Any, home: Home) -> None:
     waiting = record("unscored", dataset="three", seed=5)
-    run_id = started(tracker, waiting, None)
-    tracker.finish(run_id, waiting, home.results / "none")
-    run = client.get_run(run_id)
+    write(tracker, of_record(waiting, home))
+    run = run_with(client, "three", waiting.key)
     assert (run.info.status, run.data.tags["bench.state"]) == ("FINISHED", "unscored")
     assert not [name for name in run.data.metrics if name.startswith("test/")]
+
+
+def test_scores_of_validation_clips_are_no_part_of_the_curve(tracker: MlflowTracker, client: Any, home: Home) -> None:
+    done = record(dataset="three", seed=6, split="val")
+    write(tracker, of_record(done, home))
+    run = run_with(client, "three", done.key)
+    assert "val/cider" not in run.data.metrics and run.data.metrics["scored_val/cider"] == 25.0
 
 
 def test_many_settings_and_long_values_fit(tracker: MlflowTracker, client: Any) -> None:
@@ -285,18 +339,48 @@ def test_many_settings_and_long_values_fit(tracker: MlflowTracker, client: Any) 
         "grid": [1, 2],
         "none": None,
     }
-    run_id = tracker.start_cell(Cell("e" * 16, config(dataset="three", seed=9, settings=settings)), None)
-    parameters = client.get_run(run_id).data.params
+    run = run_of("e" * 16, config(dataset="three", seed=9, settings=settings))
+    tracker.start(run)
+    tracker.parameters(run)
+    tracker.metrics(run.key, points(rows([float(number) for number in range(600)])))
+    parameters = run_with(client, "three", "e" * 16).data.params
     assert parameters["salstm.setting_149"] == "149"
     assert parameters["salstm.grid"] == "[1, 2]" and "salstm.none" not in parameters
     assert parameters["salstm.note"].startswith("xxx")
+    assert len(steps(client, run_with(client, "three", "e" * 16), "val/cider")) == 600
 
 
 def test_a_deleted_experiment_comes_back(tracker: MlflowTracker, client: Any, home: Home) -> None:
-    tracker.start_parent("four", "salstm", "bench run first")
-    client.delete_experiment(client.get_experiment_by_name("bench/four").experiment_id)
-    MlflowTracker(tracker.uri, home).start_parent("four", "salstm", "bench run second")
-    assert client.get_experiment_by_name("bench/four").lifecycle_stage == "active"
+    begin(tracker, record(dataset="seven"))
+    client.delete_experiment(client.get_experiment_by_name("bench/seven").experiment_id)
+    begin(MlflowTracker(tracker.uri, home), record(dataset="seven", seed=1))
+    assert client.get_experiment_by_name("bench/seven").lifecycle_stage == "active"
+
+
+def test_runs_of_the_nested_layout_make_room(tracker: MlflowTracker, client: Any, home: Home) -> None:
+    """Parents go, cells with a record are written anew, others stay out of sight of the views."""
+    done, _ = finished(home, "nested")
+    experiment = client.create_experiment(
+        "bench/nested", artifact_location=(home.work / "mlartifacts" / "nested").as_uri()
+    )
+    parent = client.create_run(experiment, tags={"bench.kind": "records"}, run_name="records recnet").info.run_id
+    for key in (done.key, "9" * 16):
+        tags = {"bench.kind": "cell", "bench.key": key, "mlflow.parentRunId": parent, "bench.record": "f" * 16}
+        run = client.create_run(experiment, tags=tags, run_name="recnet:local seed 0").info.run_id
+        client.log_param(run, "method", "recnet")
+        client.log_metric(run, "ledger/captions", 1.0)
+        client.set_terminated(run)
+    brought, again = Brought(), MlflowTracker(tracker.uri, home)
+    bring_up_to_date(again, "nested", [of_record(done, home)], brought)
+    again.close("nested")
+    assert brought.written == 1
+    runs = {run.data.tags["bench.key"]: run for run in runs_of(client, "nested").values()}
+    assert set(runs) == {done.key, "9" * 16}
+    assert runs[done.key].data.metrics["test/cider"] == 25.0 and "ledger/captions" not in runs[done.key].data.metrics
+    view = json.loads(client.get_experiment(experiment).tags["mlflow.sharedViewState.papers"])
+    seen = client.search_runs([experiment], json.loads(view["state"])["searchFilter"])
+    assert [run.data.tags["bench.key"] for run in seen] == [done.key]
+    assert "mlflow.parentRunId" not in runs["9" * 16].data.tags
 
 
 def test_a_relative_database_lies_in_the_home(home: Home) -> None:
@@ -307,9 +391,7 @@ def test_a_relative_database_lies_in_the_home(home: Home) -> None:
 
 def test_nothing_is_reported_to_anybody() -> None:
     """MLflow's own reporter does not even start where bench imports it."""
-    code = (
-        "import bench.tracking.client; from mlflow.telemetry import get_telemetry_client; print(get_telemetry_client())"
-    )
+    code = "import bench.tracking.mlflow_runs; from mlflow.telemetry import get_telemetry_client; print(get_telemetry_client())"
     reporting = ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "CI", "PYTEST_CURRENT_TEST", "GITHUB_ACTIONS")
     free = {name: value for name, value in os.environ.items() if name not in reporting}
     done = subprocess.run(
@@ -322,9 +404,63 @@ def test_a_comparison_has_few_columns() -> None:
     """Settings at their defaults are no columns, whatever their group; nor are sizes but the width."""
     train = {**Train().model_dump(), "optimizer": "sgd"}
     groups = {"train": train, "search": Search().model_dump(), "text": Text().model_dump()}
-    settings = {"width": 512, "embedding": 468, "attention": 256, "dropout": 0.5, "normalise": None}
+    settings = {
+        "width": 512,
+        "reconstruction_weight": 0.1,
+        "embedding": 468,
+        "attention": 256,
+        "dropout": 0.5,
+        "normalise": None,
+    }
     found = parameters(config("recnet", "local", split="val", settings=settings, **groups))
     assert set(found) == {
-        *("method", "variant", "protocol", "seed", "split", "streams"),
+        *("method", "variant", "protocol", "dataset", "seed", "split", "streams", "λ"),
         *("train.epochs", "train.captions", "train.learning_rate", "train.optimizer", "search.beam", "model.width"),
     }
+
+
+def test_letters_stand_at_their_defaults_too() -> None:
+    """Also a setting that came after the first records, which configurations leave out there."""
+    assert parameters(config("vre", "full", settings={"refocus_weight": 0.03}))["β"] == "0.03"
+    found = parameters(config("hail", "ha_il", settings={"information_weight": 0.5, "relevance_exponent": 2.0}))
+    assert (found["λ"], found["γ"]) == ("0.5", "2.0") and "hail.information_weight" not in found
+
+
+def test_weights_and_biases_is_told_by_the_same_hooks(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Offline, with the real package: what it wrote is read back from its own file."""
+    if importlib.util.find_spec("wandb") is None:
+        pytest.skip('no wandb: pip install "captionbench[wandb]"')
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    from wandb.proto.wandb_internal_pb2 import Record as Line
+    from wandb.sdk.internal.datastore import DataStore
+
+    from bench.tracking.wandb_runs import WandbTracker
+
+    done, _ = finished(home, "offline")
+    tracker, entry = WandbTracker("captions", home), of_record(done, home)
+    assert tracker.start(entry.run)
+    tracker.parameters(entry.run)
+    tracker.metrics(done.key, points(rows([3.0, 2.0])))
+    tracker.metrics(done.key, points(rows([3.0, 2.0])))  # as after a resume
+    assert write(tracker, entry)
+    assert tracker.shown("offline") is None
+    tracker.close("offline")
+    (path,) = (home.work / "wandb").glob("wandb/offline-run-*/*.wandb")
+    store, lines = DataStore(), []
+    store.open_for_scan(str(path))
+    while (data := store.scan_data()) is not None:
+        lines.append(Line.FromString(data))
+    history = [
+        {".".join(item.nested_key) or item.key: json.loads(item.value_json) for item in line.history.item}
+        for line in lines
+        if line.WhichOneof("record_type") == "history"
+    ]
+    curve = [(row["captions read"], row["val/cider"]) for row in history if "val/cider" in row]
+    assert sorted(curve) == [(100, 3.0), (200, 2.0)]
+    phases = [(row["epoch"], row["base/loss"]) for row in history if "base/loss" in row]
+    assert sorted(phases) == [(1, 3.0), (2, 2.0)]
+    summary = {item.key or ".".join(item.nested_key): item.value_json for line in lines for item in line.summary.update}
+    assert json.loads(summary["test/cider"]) == 25.0
+    (run,) = [line.run for line in lines if line.WhichOneof("record_type") == "run"]
+    assert (run.run_id, run.run_group, run.display_name) == (done.key, "recnet", "recnet s0")
+    assert [line.exit.exit_code for line in lines if line.WhichOneof("record_type") == "exit"] == [0]

@@ -17,7 +17,7 @@ from bench.declare.card import Interval, MethodCard
 from bench.declare.options import keys
 from bench.declare.registry import find_methods, method_entry
 from bench.plan.request import RunSpec
-from bench.tracking.background import NoTracking
+from bench.tracking.background import open_tracking
 from bench.tuning import pages
 from bench.tuning.request import How, TuneSpec, parse
 from bench.tuning.search import Recorder
@@ -238,7 +238,7 @@ def test_a_running_trial_has_a_line_a_minute(world: World, monkeypatch: pytest.M
     now = {"seconds": 0.0}
     monkeypatch.setattr("time.monotonic", lambda: now["seconds"])
     report = load(study, world.home, 1000)
-    recorder = Recorder(study, report, world.home, lines.append, [0, 1], NoTracking())
+    recorder = Recorder(study, report, world.home, lines.append, [0, 1], open_tracking("off", world.home, "", print))
     first, second = (SimpleNamespace(trial_id=f"t{number}", config={"number": number}) for number in (0, 1))
     for trial in (first, second):
         recorder.on_trial_start(0, [], trial)

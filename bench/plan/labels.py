@@ -1,0 +1,88 @@
+"""Short names of cells for legends and columns: what is compared, with the paper's letters, and what all its seeds share."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from bench import BenchError
+from bench.declare.card import MethodCard
+from bench.declare.registry import dataset, find_methods
+from bench.declare.settings import GROUPS
+from bench.plan.cells import settings_of, shared_groups
+from bench.plan.request import RunSpec
+
+SIZES = ("width", "embedding", "attention")  # usually changed together, and then said once
+DIGEST = 15  # letters that are shown of a file's digest
+
+
+@functools.cache
+def card_of(method: str) -> MethodCard | None:
+    """The card of a method; None where it is not here, as for captions made elsewhere."""
+    entry = find_methods().get(method)
+    return entry.card if entry is not None else None
+
+
+def symbol(method: str, name: str) -> str:
+    """The paper's letter for a setting where it has one, else its name without its group."""
+    card = card_of(method)
+    setting = card.settings.get(name) if card is not None else None
+    return (setting.letter if setting is not None else None) or name.rpartition(".")[2]
+
+
+def word(method: str, name: str, value: Any) -> str:
+    """A setting in a name: `λ=0.2`, `learning_rate=0.001`."""
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{symbol(method, name)}={text[:DIGEST] if text.startswith('sha256:') else text}"
+
+
+def row(config: Mapping[str, Any]) -> str:
+    """What is compared: `recnet` (its default variant), `recnet:global`, `hail +regions+motion` (beside frames)."""
+    method, variant, streams = config["method"], config.get("variant"), list(config.get("streams") or {})
+    card = card_of(method)
+    others = "+".join(stream for stream in streams if stream != "frames")
+    read = ["+" * ("frames" in streams) + others] if others else []
+    return " ".join([method if not variant or (card and variant == card.default) else f"{method}:{variant}", *read])
+
+
+def label(config: Mapping[str, Any]) -> str:
+    """What all seeds of a cell share and other settings do not: its row and what its request changed, `recnet λ=0.2 epochs=5`.
+
+    Cells of one label have read the same number of captions at the end of every epoch.
+    """
+    method, usual = config["method"], _usual(config)
+    changed = {name: value for name, value in _settings(config).items() if usual.get(name, value) != value}
+    alike = [name for name in SIZES[1:] if name in changed and changed[name] == changed.get(SIZES[0])]
+    words = [row(config), *(word(method, name, value) for name, value in changed.items() if name not in alike)]
+    words += [f"loss={config['loss']['name']}"] if "loss" in config else []
+    words += ["paper"] if config["protocol"] == "paper" else []
+    words += [f"splits={config['splits']}"] if config.get("splits", "default") not in ("default", "paper") else []
+    words += ["/".join(map(str, config["subset"]))] if config.get("subset") else []
+    return " ".join([*words, *([f"on {config['split']}"] if config["split"] != "test" else [])])
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """All settings of a cell by the names of the command line, those of its method without the method's name."""
+    shared = {f"{group}.{name}": value for group in GROUPS for name, value in (config.get(group) or {}).items()}
+    return {**(config.get("settings") or {}), **shared}
+
+
+def _usual(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that a request without any would give the row of a cell; none where that cannot be known any more."""
+    place = config.get("dataset_path") or config["dataset"]
+    return _asked_for_nothing(place, config["method"], str(config.get("variant")), config["protocol"])
+
+
+@functools.cache
+def _asked_for_nothing(place: str, method: str, variant: str, protocol: str) -> dict[str, Any]:
+    card = card_of(method)
+    if card is None or variant not in card.variants:
+        return {}
+    try:
+        definition, its = dataset(place), card.variants[variant]
+        spec = RunSpec.model_validate({"methods": [f"{method}:{variant}"], "dataset": place, "protocol": protocol})
+        settings, _ = settings_of(card, its, spec, definition)
+        return _settings({"settings": settings, **shared_groups(card, spec, definition, its.printed.epochs)})
+    except BenchError:
+        return {}

@@ -1,0 +1,312 @@
+"""The tracker of MLflow: one experiment per data set, one flat run per cell and trial, views that lay papers side by side.
+
+Nothing is read back from it but which runs are there, so it may be thrown away. All calls come from one process, the driver;
+workers never open the database, since several that make it at once break each other's migrations.
+
+MLflow takes more than a second to import: this module is imported only where runs are written, and by a thread of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+
+# Before MLflow is imported: it reports usage, and holds a command up for minutes where a server is down, unless told otherwise.
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")  # seconds; its own default is 120
+os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+
+from mlflow.entities import Dataset, DatasetInput, InputTag, LifecycleStage, Metric, Param, RunTag
+from mlflow.entities import Run as Stored
+from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.tracking import MlflowClient
+from PIL.Image import open as open_image
+
+from bench.disk.locks import lock_file, start_time, still_runs
+from bench.home import Home
+from bench.tracking.base import Ending, Files, Point, Run
+from bench.tracking.mlflow_views import grouping, views
+from bench.tracking.stores import SQLITE, absolute_uri
+
+CAPTIONS = "captions.json"
+IMAGES = "images"  # MLflow's own folder of the images that its charts show
+TABLES = "mlflow.loggedArtifacts"  # the tag by which MLflow knows tables
+BATCH = 100  # parameters and tags that MLflow takes in one call
+METRICS = 800  # of them in one call: all together it takes 1000 entries
+PAGE = 1000  # runs in one answer
+EXPERIMENT = "bench/"  # before the name of a data set
+RUNNING, FINISHED, KILLED = "RUNNING", "FINISHED", "KILLED"
+STATUS = {"finished": FINISHED, "failed": "FAILED", "killed": KILLED}
+PROCESS = "bench.process"  # machine, id and start of the process that writes the run
+KIND = {"mlflow.experimentKind": "custom_model_development"}  # which of its two faces MLflow shows
+KEY, LABEL, RECORDED, COLOUR = "bench.key", "bench.label", "bench.record", "mlflow.runColor"
+PARENTS = ("command", "records")  # kinds of runs of the layout before this one, which nested cells below them
+NOISY = ("mlflow.store.db.utils", "mlflow.tracking.fluent", "alembic", "alembic.runtime.migration")
+# Told apart by eyes of every kind as far as twenty can be; labels take them in turn.
+COLOURS = (
+    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7b3294", "#a6611a", "#1b7837", "#c51b7d",
+    "#4d4d4d", "#b2182b", "#2166ac", "#80cdc1", "#b8a700", "#f4a582", "#5e4fa2", "#66bd63", "#8c6d31", "#de77ae",
+)  # fmt: skip
+
+
+class MlflowTracker:
+    """Writes runs to the MLflow store at `uri`: a database, made where it is absent, or a server's address."""
+
+    def __init__(self, uri: str, home: Home) -> None:
+        self._home = home
+        self.uri = absolute_uri(uri, home)
+        if self.uri.startswith(SQLITE):
+            Path(self.uri.removeprefix(SQLITE)).parent.mkdir(parents=True, exist_ok=True)
+        for name in NOISY:
+            logging.getLogger(name).setLevel(logging.WARNING)
+        self._client = MlflowClient(tracking_uri=self.uri)
+        self._experiments: dict[str, str] = {}  # id by data set
+        self._colours: dict[str, dict[str, str]] = {}  # by data set and label
+        self._runs: dict[str, Stored] = {}  # that were started here and not ended, by key
+
+    # The hooks of a run ---------------------------------------------------------------------------------------------
+
+    def start(self, run: Run, mark: str = "") -> bool:
+        """Begin a run, or take up that of the same key.
+
+        False for one that a living command of this machine has, or, of a run that is over (`mark`), for one that shows it.
+        """
+        if run.key in self._runs:
+            return True
+        experiment = self._experiment(run.dataset)
+        with self._alone():
+            found = self._of_key(experiment, run.key)
+            if found is None:
+                tags = {**run.tags, **_owner(), LABEL: run.label, COLOUR: self._colour(run)}
+                found = self._client.create_run(experiment, run.began, tags, run.name)
+            elif (found.data.tags.get(RECORDED) == mark) if mark else _is_others(found):
+                return False
+            else:
+                self._client.update_run(found.info.run_id, status=RUNNING, name=run.name)
+                for stale in {"bench.failure", RECORDED} & found.data.tags.keys():
+                    self._client.delete_tag(found.info.run_id, stale)
+                self._log(found, tags={**run.tags, **_owner()})
+        self._runs[run.key] = found
+        return True
+
+    def parameters(self, run: Run) -> None:
+        """What the run does not have yet: MLflow lets no parameter change."""
+        self._log(self._runs[run.key], params=run.parameters)
+        self._inputs(run, self._runs[run.key])
+
+    def metrics(self, key: str, points: Sequence[Point]) -> None:
+        """The time of a point is the run's start plus its seconds: one that comes twice, as after a resume, is the same."""
+        if key in self._runs:
+            self._log(self._runs[key], _metrics(self._runs[key], points))
+
+    def artifacts(self, key: str, files: Files) -> None:
+        """All in one folder and one call."""
+        found = self._runs[key]
+        place = get_artifact_repository(found.info.artifact_uri, tracking_uri=self.uri)
+        for old in {item.path for item in place.list_artifacts()} & {IMAGES, "log.txt"}:
+            place.delete_artifacts(old)  # MLflow adds to images of the same name
+        with tempfile.TemporaryDirectory() as folder:
+            for path in files.paths:
+                shutil.copyfile(path, Path(folder) / path.name)
+            if files.captions is not None:
+                rows = list(zip(*files.captions.values(), strict=True))
+                table = json.dumps({"columns": list(files.captions), "data": rows})
+                (Path(folder) / CAPTIONS).write_text(table, encoding="utf-8")
+            place.log_artifacts(folder)
+        for name, steps in files.pictures.items():
+            for step, path in enumerate(steps):
+                self._client.log_image(found.info.run_id, open_image(path).convert("RGB"), key=name, step=step)
+
+    def end(self, run: Run, mark: str, ending: Ending) -> None:
+        """All in one call where it fits, the end last: a run without a mark is not whole."""
+        found = self._runs.pop(run.key)
+        now = ending.ended or round(time.time() * 1000)
+        values = [Metric(name, value, now, 0) for name, value in ending.values.items()]
+        tables = (
+            {TABLES: json.dumps([{"path": CAPTIONS, "type": "table"}])} if ending.files.captions is not None else {}
+        )
+        tags = {**ending.tags, **tables, RECORDED: mark}
+        self._inputs(run, found)
+        self._log(found, [*_metrics(found, ending.points), *values], run.parameters, tags)
+        # A run that took seconds to write from its record did not end before it began.
+        self._client.set_terminated(found.info.run_id, STATUS[ending.state], max(now, found.info.start_time))
+
+    # All runs of a data set -----------------------------------------------------------------------------------------
+
+    def shown(self, dataset: str, keys: Collection[str] = ()) -> dict[str, str]:
+        """What the runs of a data set show, by key; empty for a run that is not whole.
+
+        Before that, runs of killed commands of this machine are closed as killed, all but one run of a key are deleted, and
+        runs of the earlier, nested layout are deleted, or hidden where nothing of `keys` will replace them. MLflow can
+        restore what is deleted.
+        """
+        found: dict[str, Stored] = {}
+        for run in sorted(self._all(dataset), key=_rank):
+            tags = run.data.tags
+            if run.info.status == RUNNING and _lives(tags) is False:
+                self._kill(run)
+            if LABEL not in tags:
+                self._put_away(run, tags.get(KEY) not in keys)
+            elif tags[KEY] in found and not _is_others(run):
+                self._client.delete_run(run.info.run_id)
+            else:
+                found.setdefault(tags[KEY], run)
+        colours = self._colours.setdefault(dataset, {})
+        for run in found.values():
+            colours.setdefault(run.data.tags[LABEL], run.data.tags.get(COLOUR, COLOURS[0]))
+        return {key: run.data.tags.get(RECORDED, "") for key, run in found.items()}
+
+    def close(self, dataset: str) -> None:
+        """End as killed what was started and not ended, unless another command has it by now; write the views."""
+        for key in list(self._runs):
+            run = self._client.get_run(self._runs.pop(key).info.run_id)
+            if run.info.status == RUNNING and not _is_others(run):
+                self._kill(run)
+        experiment = self._experiment(dataset)
+        runs = [run for run in self._all(dataset) if LABEL in run.data.tags]
+        cells = [run for run in runs if run.data.tags["bench.kind"] == "cell"]
+        mode, name = grouping(cells)
+        for run in cells if mode == "tag" else ():
+            if run.data.tags.get(name) != run.data.tags[LABEL]:
+                self._client.set_tag(run.info.run_id, name, run.data.tags[LABEL])
+        before = self._client.get_experiment(experiment).tags
+        for name, value in views(experiment, runs).items():
+            if before.get(name) != value:
+                self._client.set_experiment_tag(experiment, name, value)
+
+    def datasets(self) -> dict[str, str]:
+        """The data sets that have runs, and the ids of their experiments."""
+        found = self._client.search_experiments(filter_string=f"name LIKE '{EXPERIMENT}%'", order_by=["name"])
+        return {one.name.removeprefix(EXPERIMENT): one.experiment_id for one in found}
+
+    def _inputs(self, run: Run, found: Stored) -> None:
+        """The data sets of a run, unless it was found with them."""
+        if not (found.inputs and found.inputs.dataset_inputs):
+            inputs = [
+                DatasetInput(
+                    Dataset(one["name"], one["digest"], "bench", one["source"]),
+                    [InputTag("mlflow.data.context", one["context"])],
+                )
+                for one in run.inputs
+            ]
+            self._client.log_inputs(found.info.run_id, inputs)
+
+    def _put_away(self, run: Stored, kept: bool) -> None:
+        """A run of the earlier layout: its parents go, a cell without a record here stays, out of sight of the views."""
+        if _is_others(run):
+            return  # of a command that was begun before this version was installed
+        if run.data.tags.get("bench.kind") in PARENTS or not kept:
+            self._client.delete_run(run.info.run_id)
+        elif "mlflow.parentRunId" in run.data.tags:
+            self._client.delete_tag(run.info.run_id, "mlflow.parentRunId")
+            self._log(run, tags={"bench.kind": f"earlier {run.data.tags.get('bench.kind', '')}"})
+
+    def _kill(self, run: Stored) -> None:
+        self._log(run, tags={"bench.state": "killed"})
+        self._client.set_terminated(run.info.run_id, KILLED)
+
+    def _colour(self, run: Run) -> str:
+        """That of the label's other runs, else the one that fewest labels have."""
+        colours = self._colours.setdefault(run.dataset, {})
+        taken = list(colours.values())
+        return colours.setdefault(run.label, min(COLOURS, key=taken.count))
+
+    def _of_key(self, experiment: str, key: str) -> Stored | None:
+        found = self._client.search_runs([experiment], f"tags.`{KEY}` = '{key}'")
+        return min((run for run in found if LABEL in run.data.tags), key=_rank, default=None)
+
+    def _all(self, dataset: str) -> Iterator[Stored]:
+        token = None
+        while True:
+            found = self._client.search_runs([self._experiment(dataset)], max_results=PAGE, page_token=token)
+            yield from found
+            token = found.token
+            if not token:
+                return
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Of two commands of this folder that begin a cell at the same moment the second finds the run of the first."""
+        path = self._home.work / "locks" / "tracking.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as file:
+            lock_file(file.fileno(), wait=10.0)
+            yield
+
+    def _experiment(self, dataset: str) -> str:
+        """Id of the data set's experiment, made with an absolute place for its artifacts, or brought back if deleted."""
+        if dataset not in self._experiments:
+            name = f"{EXPERIMENT}{dataset}"
+            found = self._client.get_experiment_by_name(name)
+            if found is None:
+                self._experiments[dataset] = self._new_experiment(name, dataset)
+            else:
+                if found.lifecycle_stage == LifecycleStage.DELETED:
+                    self._client.restore_experiment(found.experiment_id)
+                self._experiments[dataset] = found.experiment_id
+        return self._experiments[dataset]
+
+    def _new_experiment(self, name: str, dataset: str) -> str:
+        local = not self.uri.startswith("http")  # a server keeps artifacts where it can reach them
+        place = (self._home.work / "mlartifacts" / dataset).as_uri() if local else None
+        try:
+            return str(self._client.create_experiment(name, artifact_location=place, tags=KIND))
+        except MlflowException:
+            found = self._client.get_experiment_by_name(name)
+            if found is None:
+                raise
+            return str(found.experiment_id)  # another command made it at the same moment
+
+    def _log(
+        self,
+        run: Stored,
+        metrics: Sequence[Metric] = (),
+        params: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Log in as few calls as MLflow allows: one call per value would cost 20 ms each."""
+        all_params = [Param(*one) for one in sorted((params or {}).items()) if one[0] not in run.data.params]
+        all_tags = [RunTag(name, value) for name, value in (tags or {}).items()]
+        steps = max(-(-len(metrics) // METRICS), -(-len(all_params) // BATCH), -(-len(all_tags) // BATCH))
+        for step in range(steps):
+            part = slice(step * BATCH, (step + 1) * BATCH)
+            some = metrics[step * METRICS : (step + 1) * METRICS]
+            self._client.log_batch(run.info.run_id, some, all_params[part], all_tags[part])
+
+
+def _metrics(run: Stored, points: Sequence[Point]) -> list[Metric]:
+    began = run.info.start_time
+    return [Metric(one.name, one.value, began + round(1000 * one.seconds), one.step) for one in points]
+
+
+def _rank(run: Stored) -> tuple[bool, int, str]:
+    """Of several runs of a key that is kept which comes first: a whole one, then the oldest, whoever asks."""
+    return RECORDED not in run.data.tags, run.info.start_time, run.info.run_id
+
+
+def _owner() -> dict[str, str]:
+    """The tag that names this process. The id alone does not: another may have it tomorrow."""
+    return {PROCESS: f"{platform.node()} {os.getpid()} {start_time(os.getpid())}".strip()}
+
+
+def _lives(tags: Mapping[str, str]) -> bool | None:
+    """Whether the process that a run belongs to lives; None where that cannot be known: on another machine, or without the
+    tag."""
+    host, pid, born = [*tags.get(PROCESS, "").split(" "), "", ""][:3]
+    return still_runs(int(pid), born) if host == platform.node() and pid.isdecimal() else None
+
+
+def _is_others(run: Stored) -> bool:
+    """Whether a running run is that of another living process of this machine."""
+    tags = run.data.tags
+    return run.info.status == RUNNING and tags.get(PROCESS) != _owner()[PROCESS] and _lives(tags) is True

@@ -1,0 +1,78 @@
+"""The tracker of Weights & Biases: runs of a project, grouped by their label, online or offline as `WANDB_MODE` says."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import wandb
+
+from bench.home import Home
+from bench.tracking.base import Ending, Files, Point, Run
+from bench.tracking.content import SHARED
+
+ACROSS, EPOCH = "captions read", "epoch"  # what curves of all phases, and those of one phase, are drawn against
+UNSEEN = ("bench.process", "mlflow.")
+
+
+class WandbTracker:
+    """Sends runs to `project`. Its files lie in the home's work folder; pictures, which may show films, stay here."""
+
+    def __init__(self, project: str, home: Home) -> None:
+        self._project, self._folder = project, home.work / "wandb"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._runs: dict[str, Any] = {}
+        self._sent: set[tuple[str, str, int]] = set()  # rows: key, phase and step
+
+    def start(self, run: Run, mark: str = "") -> bool:
+        """A run of the same key is taken up again where the project knows it; others cannot be asked for it."""
+        if run.key not in self._runs:
+            entity, _, project = self._project.rpartition("/")
+            self._runs[run.key] = wandb.init(
+                entity=entity or None, project=project, id=run.key, name=run.name, group=run.label,
+                job_type=run.tags["bench.kind"], tags=[run.dataset, run.parameters["method"]],
+                dir=str(self._folder), resume="allow", reinit="create_new",
+                settings=wandb.Settings(silent=True, console="off", disable_git=True, save_code=False),
+            )  # fmt: skip
+            for names, across in (("*", EPOCH), ("val/*", ACROSS), ("train/*", ACROSS)):
+                self._runs[run.key].define_metric(names, step_metric=across)
+        return True
+
+    def parameters(self, run: Run) -> None:
+        self._runs[run.key].config.update({**run.parameters, **_seen(run.tags)}, allow_val_change=True)
+
+    def metrics(self, key: str, points: Sequence[Point]) -> None:
+        """Points of one step as one row."""
+        rows: dict[tuple[str, str, int], dict[str, float]] = {}
+        for point in points:
+            phase = "" if point.name in SHARED.values() else point.name.partition("/")[0]
+            rows.setdefault((key, phase, point.step), {})[point.name] = point.value
+        for row in rows.keys() - self._sent if key in self._runs else ():
+            self._runs[key].log({**rows[row], EPOCH if row[1] else ACROSS: row[2]})
+        self._sent |= rows.keys()
+
+    def artifacts(self, key: str, files: Files) -> None:
+        for path in files.paths:
+            self._runs[key].save(str(path), base_path=str(path.parent), policy="now")
+        if files.captions is not None:
+            rows = [list(row) for row in zip(*files.captions.values(), strict=True)]
+            self._runs[key].log({"captions": wandb.Table(columns=list(files.captions), data=rows)})
+
+    def end(self, run: Run, mark: str, ending: Ending) -> None:
+        self.parameters(run)
+        self.metrics(run.key, ending.points)
+        sent = self._runs.pop(run.key)
+        sent.summary.update({**ending.values, **_seen(ending.tags)})
+        sent.finish(exit_code=0 if ending.state == "finished" else 1)
+
+    def shown(self, dataset: str, keys: Collection[str] = ()) -> None:
+        """It is sent what happens now, and not asked for what it has."""
+
+    def close(self, dataset: str) -> None:
+        for run in self._runs.values():
+            run.finish(exit_code=255)
+        self._runs.clear()
+
+
+def _seen(tags: Any) -> dict[str, str]:
+    return {name: value for name, value in tags.items() if not name.startswith(UNSEEN)}
