@@ -21,7 +21,6 @@ from bench.home import find_home
 from bench.pages.terminal import columns, room, wrapped
 from bench.plan.request import RunSpec
 from bench.plan.request import parse as parse_request
-from bench.tracking.stores import check_stores
 
 WIDE = 120  # columns of a terminal with room for the titles of rows
 
@@ -45,9 +44,10 @@ def plan(argv: Sequence[str]) -> int:
     """
     from bench.plan.estimates import estimates
     from bench.plan.states import plan as planned
+    from bench.run.runner import check_places
 
     asked, home = parse_request(argv, Plan), find_home()
-    check_stores(asked, home)
+    check_places(asked, home)
     found = planned(asked, home)
     to_run = [item for item in found if item.state not in ("done", "unscored")]
     costs = dict(
@@ -138,14 +138,15 @@ def run(argv: Sequence[str]) -> int:
     from bench.plan.cells import cells, requested
 
     spec, home = parse_request(argv, RunSpec), find_home()
-    check_stores(spec, home)
     asked = requested(spec, home)
     check_imports(spec.methods, find_methods(), home)
     needed = {stream for cell in asked for stream in cell.config["streams"]}
     definition = dataset(spec.dataset)
     from bench.run.prepare import prepare, refuse_empty_splits
+    from bench.run.runner import check_places
     from bench.run.runner import run as run_cells
 
+    check_places(spec, home)
     refuse_empty_splits(definition, home, asked[0].config["splits"], spec.subset, spec.split)
     prepare(definition, home, spec.subset, needed)
     status = run_cells(cells(spec, home), home, spec, begun=begun)

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from bench import BenchError
+from bench.declare.addresses import check_cluster, check_tracker
 from bench.declare.card import PLAIN_LOSS, MethodCard, Resources
 from bench.declare.grammar import Value, plan_file, scalar, take_apart
 from bench.declare.losses import lent_settings
@@ -19,7 +20,6 @@ from bench.declare.registry import MethodEntry, find_methods, method_entry
 from bench.declare.settings import GROUPS, Model, Search, Text, Train, option
 from bench.errors import listing, unknown
 
-ADDRESS = re.compile(r"local|auto|[A-Za-z0-9_.-]+:[0-9]+")
 DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]+)?")
 LARGEST_SEED = 2**32 - 1  # what every generator of random numbers takes
 
@@ -58,9 +58,15 @@ class Running(Options):
 
     @field_validator("address")
     @classmethod
-    def _address_has_a_port(cls, value: str) -> str:
-        if not ADDRESS.fullmatch(value):
-            raise ValueError(f"is {value!r}, but must be local, auto or HOST:PORT")
+    def _address_is_one(cls, value: str) -> str:
+        check_cluster(value)
+        return value
+
+    @field_validator("mlflow")
+    @classmethod
+    def _tracker_has_an_address(cls, value: str | None) -> str | None:
+        if value is not None:
+            check_tracker(value)
         return value
 
     @field_validator("device")
@@ -69,6 +75,15 @@ class Running(Options):
         if not DEVICE.fullmatch(value):
             raise ValueError(f"is {value!r}, but must be auto, cpu, cuda or cuda:NUMBER")
         return value
+
+    @model_validator(mode="after")
+    def _ray_chooses_the_card(self) -> Running:
+        if self.executor == "ray" and ":" in self.device:
+            raise ValueError(
+                f"device={self.device} names one of this machine's GPUs, and Ray chooses the GPU of each cell: use device=cuda, "
+                "or executor=inline, which runs the cells in this process"
+            )
+        return self
 
     @field_validator("methods", "seeds", "streams", check_fields=False)
     @classmethod

@@ -94,6 +94,7 @@ def requests(
 
 def run(word: str, base: Running, home: Home, entries: dict[str, MethodEntry]) -> int:
     """Run the cells of the comparisons that are missing and write down what answers them; returns the exit status."""
+    runner.check_places(base, home)
     declared = study()
     names = chosen(word, declared)
     wanted = [(name, side, spec) for name in names for side, spec in requests(declared, name, base, entries)]

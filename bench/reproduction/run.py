@@ -66,6 +66,7 @@ def run(
 ) -> tuple[int, list[str]]:
     """Run what is missing of some targets, and write down what answers them; returns the exit status (USAGE where nothing
     could be run) and the sentences that say what could not."""
+    runner.check_places(base, home)
     made = plan(found, how, base, home, entries)
     status, keys = _run(made, home, base, entries)
     if status not in (WELL, FAILED):

@@ -29,13 +29,15 @@ class Request:
 
 @dataclass(frozen=True)
 class Node:
-    """What a node has in all, whoever uses it now. `name` is Ray's id of it, `gpu_memory` the GiB of its smallest GPU."""
+    """What a node has in all, whoever uses it now. `name` is Ray's id of it, `address` what a person knows it by, `gpu_memory`
+    the GiB of its smallest GPU."""
 
     cpus: float
     gpus: float
     accelerators: tuple[str, ...] = ()
     name: str = ""
     gpu_memory: float | None = None
+    address: str = ""
 
     def can_meet(self, request: Request) -> bool:
         """Whether the request fits this node when it is idle."""

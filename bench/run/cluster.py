@@ -6,6 +6,7 @@ It imports Ray, so it is itself imported only where cells are placed on it.
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from bench.run.admission import Node, Request
 from bench.run.backend import RayLostError
 
 NODE_SECONDS = 120.0  # for a worker process to start on a busy node and to answer
+GONE_SECONDS = 30.0  # in which Ray notices that a node does not answer its questions any more
 REFRESH_SECONDS = 5.0  # between two questions which nodes there are
 Answer = TypeVar("Answer")
 
@@ -38,7 +40,8 @@ def nodes() -> list[Node]:
         if node["Alive"]:
             has = node["Resources"]
             kinds = tuple(resource.removeprefix(prefix) for resource in has if resource.startswith(prefix))
-            found.append(Node(has.get("CPU", 0.0), has.get("GPU", 0.0), kinds, node["NodeID"]))
+            address = str(node["NodeManagerAddress"])
+            found.append(Node(has.get("CPU", 0.0), has.get("GPU", 0.0), kinds, node["NodeID"], address=address))
     if ray.get_runtime_context().get_node_id() not in {node.name for node in found}:
         raise RayLostError
     return found
@@ -153,24 +156,37 @@ class NodeAnswer(NamedTuple, Generic[Answer]):
 def ask_nodes(question: Callable[..., Answer], *arguments: Any) -> list[NodeAnswer[Answer]]:
     """What `question(*arguments)` returns on every other node of the cluster; empty on a single machine.
 
-    Raises BenchError for a node that cannot answer.
+    A node that dies meanwhile is left out. Raises BenchError for one that is there and cannot answer.
     """
     here = ray.get_runtime_context().get_node_id()
     task = ray.remote(num_cpus=0, max_retries=0)(question)
     asked = []
-    for node in ray.nodes():
-        if node["Alive"] and node["NodeID"] != here:
-            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+    for node in nodes():
+        if node.name != here:
+            there = NodeAffinitySchedulingStrategy(node.name, soft=False)
             asked.append((node, task.options(scheduling_strategy=there).remote(*arguments)))
     answers = []
     for node, reference in asked:
-        address = str(node["NodeManagerAddress"])
         try:
-            answers.append(NodeAnswer(node["NodeID"], address, ray.get(reference, timeout=NODE_SECONDS)))
+            answers.append(NodeAnswer(node.name, node.address, ray.get(reference, timeout=NODE_SECONDS)))
         except (ray.exceptions.RayError, TimeoutError) as error:
+            if not isinstance(error, ray.exceptions.RayTaskError) and _is_gone(node):
+                continue
             line = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-            raise BenchError(f"node {address} cannot run bench ({line}): install the same environment there") from None
+            raise BenchError(
+                f"node {node.address} cannot run bench ({line}): install the same environment there"
+            ) from None
     return answers
+
+
+def _is_gone(node: Node) -> bool:
+    """Whether a node that did not answer is dead; Ray needs a moment to find out."""
+    until = time.monotonic() + GONE_SECONDS
+    while any(one.name == node.name for one in nodes()):
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.2)
+    return True
 
 
 def check_nodes(jobs: Sequence[Job], home: Home) -> None:

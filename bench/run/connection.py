@@ -9,20 +9,19 @@ import contextlib
 import logging
 import os
 import secrets
-import socket
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import ray
-from ray._private import ray_constants
+from ray._private import ray_constants, services, worker
+from ray._private.authentication.authentication_token_setup import _enable_token_auth
 
 from bench import BenchError
 from bench.run.backend import LOCAL
+from bench.run.greeting import check_cluster, token_file, wrong_token
 
 OBJECT_STORE_BYTES = 100 * 2**20  # jobs and outcomes are a few kilobytes; Ray would set aside a third of the memory
-ANSWER_SECONDS = 5.0  # an address that is silent for longer has nobody behind it
 
 
 def connect(address: str = LOCAL) -> bool:
@@ -33,21 +32,27 @@ def connect(address: str = LOCAL) -> bool:
     BenchError, one sentence, where nobody answers, the token is not the cluster's, or the cluster has another version of Ray
     or Python.
     """
-    if address not in (LOCAL, "auto"):
-        _refuse_silent(address)
-    if ray.is_initialized():
-        return False
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    worker.print_to_stdstream = _unsaid
     try:
+        place = services.get_ray_address_from_environment(address, None) if address == "auto" else address
+        if check_cluster(place):
+            _enable_token_auth()  # Ray does so by itself for some addresses alone
+        if ray.is_initialized():
+            return False
         if address == LOCAL:
             _keep_token()
             with _loopback():
                 ray.init(address=LOCAL, include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet)
         else:
-            ray.init(address=address, **quiet)
+            ray.init(address=place, **quiet)
     except (RuntimeError, OSError, ConnectionError, TimeoutError, ray.exceptions.RayError) as error:
         raise _refused(address, error) from error
     return True
+
+
+def _unsaid(*_: Any, **__: Any) -> None:
+    """In place of what prints the last hundred lines of the log of every daemon that dies: a lost node is told in one."""
 
 
 @contextlib.contextmanager
@@ -67,8 +72,8 @@ def _loopback() -> Iterator[None]:
 def _keep_token() -> None:
     """See to it that a token for a Ray of this machine's own lies where nobody but its owner reads it; Ray asks for one."""
     if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
-        return
-    path = Path.home() / ".ray" / "auth_token"
+        return  # the owner's affair
+    path = token_file()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.is_file():
@@ -83,18 +88,6 @@ def _keep_token() -> None:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
-def _refuse_silent(address: str) -> None:
-    """Raise BenchError where nobody listens at host:port; Ray itself would try for minutes."""
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
-    except (OSError, OverflowError) as error:
-        raise BenchError(
-            f"executor.address={address}: nobody answers ({error}); start the cluster there with ray start --head "
-            f"--port={port}, or use executor.address=local"
-        ) from None
-
-
 def _refused(address: str, error: Exception) -> BenchError:
     reason = next((line for line in str(error).strip().splitlines() if line.strip()), type(error).__name__)
     if address == LOCAL:
@@ -103,10 +96,7 @@ def _refused(address: str, error: Exception) -> BenchError:
             "in this process with executor=inline"
         )
     if "token" in f"{error} {error.__cause__}".lower():  # Ray buries a wrong one below its failure to connect
-        return BenchError(
-            f"executor.address={address}: the cluster does not take this machine's token; copy the file that ray "
-            "get-auth-token names on the head to this machine, or point RAY_AUTH_TOKEN_PATH at it, with RAY_AUTH_MODE=token"
-        )
+        return wrong_token(address)
     if "version" in str(error).lower():
         message = " ".join(str(error).split())
         return BenchError(f"executor.address={address}: {message[:300]}; install the cluster's versions here")

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,7 @@ class RayBackend:
         score: Score | None = None,
         address: str = LOCAL,
         max_concurrent: int | None = None,
+        say: Callable[[str], None] = print,
     ) -> None:
         self._owns_ray = connect(address)
         try:
@@ -65,7 +66,7 @@ class RayBackend:
         self._available = [Available(node) for node in cluster]
         self._refreshed = time.monotonic()
         self._work, self._score = work, score
-        self._max_concurrent = max_concurrent
+        self._max_concurrent, self._say = max_concurrent, say
         # One function for all cells: Ray uses its workers again. But a process that has used a GPU is bound to that one:
         # where GPUs are real (Ray names their kind) a cell gets a process of its own.
         self._train = ray.remote(max_retries=RETRIES)(train_in_worker)
@@ -142,6 +143,8 @@ class RayBackend:
         except RayLostError:
             self._lost = True
             raise
+        for name in known.keys() - {one.node.name for one in self._available}:
+            self._say(f"node {known[name].node.address} is gone; its cells go on elsewhere, from their checkpoints")
 
     def _wait_for_nodes(self) -> None:
         """Nothing runs and nothing fits: the nodes that could take the waiting cells are gone. They may come back."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -28,6 +29,7 @@ from bench.records.schema import Record
 from bench.records.store import RECORD, BadRecord, read_record
 from bench.run.backend import LOCAL, Backend, InlineBackend, Kind, RayLostError
 from bench.run.display import Display, Result
+from bench.run.greeting import check_cluster
 from bench.tracking.background import Tracking, mend, open_tracking
 from bench.tracking.content import of_record, run_of
 from bench.tracking.stores import check_stores, refuse_one_machine
@@ -53,7 +55,7 @@ def run(
     `run_cell` and `score_cell`. The command began at `begun` of the monotonic clock, now unless given.
     """
     _check_writable(home)
-    check_stores(spec, home)
+    check_places(spec, home)
     this = _Run(cells, home, spec)
     begun = begun or time.monotonic()
     status = None
@@ -68,6 +70,12 @@ def run(
     if status is not None:
         return status
     return ALL_WELL if all(result.state == "done" for result in results) else SOME_FAILED
+
+
+def check_places(spec: Running, home: Home) -> None:
+    """Raise BenchError, one sentence, where the tracker or the cluster of a request is not there or does not take it."""
+    check_stores(spec, home)
+    check_cluster(spec.address)
 
 
 def _check_writable(home: Home) -> None:
@@ -141,7 +149,7 @@ class _Run:
         display = Display(self.queue.jobs())
         with _Signals() as signals:
             try:
-                backend = self._backend(work, score)
+                backend = self._backend(work, score, display)
                 signals.listen()  # Ray puts handlers of its own in place when it starts
                 self._use(backend, display)
             except KeyboardInterrupt:
@@ -151,7 +159,7 @@ class _Run:
                 display.say(str(error))
         return None
 
-    def _backend(self, work: Work | None, score: Score | None) -> Backend:
+    def _backend(self, work: Work | None, score: Score | None, display: Display) -> Backend:
         spec = self._spec
         if spec.executor == "inline":
             if spec.address != LOCAL:
@@ -165,7 +173,7 @@ class _Run:
 
         todo = self.queue.jobs()
         cards = {job.key: resources_of(job.config["method"], spec) for job in todo}
-        backend = RayBackend(todo, cards, work, score, spec.address, spec.max_concurrent)
+        backend = RayBackend(todo, cards, work, score, spec.address, spec.max_concurrent, display.say)
         try:
             refuse_one_machine(spec.mlflow, len(nodes()))
         except BenchError:

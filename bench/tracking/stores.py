@@ -22,14 +22,14 @@ import urllib.request
 from pathlib import Path
 
 from bench import BenchError
+from bench.declare.addresses import DATABASES, TRACKERS, check_tracker
+from bench.declare.addresses import OFF as OFF  # the room's own words for an address
+from bench.declare.addresses import SQLITE as SQLITE
+from bench.declare.addresses import shown as shown
 from bench.errors import did_you_mean, first_line
 from bench.home import Home, written_path
 from bench.plan.request import Running
 
-OFF = "off"
-SQLITE = "sqlite:///"
-DATABASES = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
-FORMS = "http://HOST:5000 (a tracking server), sqlite:///FILE.db, postgresql+psycopg://USER@HOST/DATABASE, or off"
 ANSWER_SECONDS = 5.0
 
 
@@ -73,25 +73,15 @@ def check_store(uri: str | None, home: Home, there: bool = False) -> None:
     if uri is None or uri == OFF:
         return
     try:
-        parts = urllib.parse.urlsplit(uri)
-        (parts.hostname or "").encode("idna")
-        _ = parts.port
-    except ValueError as error:  # of IPv6, ports and host names too
-        reason = str(getattr(error, "reason", error))
-        raise BenchError(f"mlflow={shown(uri)[:80]} is malformed ({reason}); use {FORMS}") from None
-    scheme = parts.scheme.partition("+")[0]
-    if scheme in ("http", "https"):
-        _check_server(uri, parts)
-    elif uri.startswith(SQLITE):
+        check_tracker(uri)
+    except ValueError as error:
+        raise BenchError(f"mlflow {error}") from None
+    if uri.startswith(SQLITE):
         _check_file(uri, home, there)
-    elif scheme in DATABASES:
-        _check_database(uri)
-    elif re.fullmatch(r"[\w.-]+:\d+/?", uri):
-        raise BenchError(f"mlflow={uri} names no kind of address; a tracking server's is mlflow=http://{uri}")
-    elif scheme == "file" or not scheme:
-        raise BenchError(f"mlflow={shown(uri)}: MLflow keeps no runs in folders any more; use {FORMS}")
+    elif uri.startswith("http"):
+        _check_server(uri, urllib.parse.urlsplit(uri))
     else:
-        raise BenchError(f"mlflow={shown(uri)} is no address that runs can be kept at; use {FORMS}")
+        _check_database(uri)
 
 
 def refuse_one_machine(uri: str | None, nodes: int) -> None:
@@ -103,11 +93,6 @@ def refuse_one_machine(uri: str | None, nodes: int) -> None:
             f"{which} is an SQLite file, which serves one machine, and this Ray has {nodes} nodes: start an MLflow server "
             "over PostgreSQL (deploy/README.md) and name it with mlflow=http://HOST:5000, or leave MLflow out with mlflow=off"
         )
-
-
-def shown(uri: str) -> str:
-    """An address without the password in it."""
-    return re.sub(r"(?<=://)([^/@:]*):[^/@]*@", r"\1:***@", uri)
 
 
 def _check_server(uri: str, parts: urllib.parse.SplitResult) -> None:
@@ -193,4 +178,4 @@ def _check_database(uri: str) -> None:
         ) from None
     except Exception as error:  # every database has errors of its own
         reason = first_line(getattr(error, "orig", None) or error)
-        raise BenchError(f"mlflow={shown(uri)} cannot be used ({shown(reason)}); use {FORMS}") from None
+        raise BenchError(f"mlflow={shown(uri)} cannot be used ({shown(reason)}); use {TRACKERS}") from None

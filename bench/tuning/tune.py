@@ -10,8 +10,8 @@ from bench.declare.registry import MethodEntry, dataset
 from bench.home import Home
 from bench.plan.cells import Cell, cells, requested
 from bench.run.prepare import prepare, refuse_empty_splits
+from bench.run.runner import check_places
 from bench.run.runner import run as run_cells
-from bench.tracking.stores import check_stores
 from bench.tuning import storage
 from bench.tuning.request import TuneSpec
 from bench.tuning.space import describe
@@ -26,7 +26,7 @@ def tune(spec: TuneSpec, home: Home, entries: dict[str, MethodEntry]) -> int:
     Searches and cells that are done are kept. Raises BenchError before anything starts for what cannot run.
     """
     _refuse(spec)
-    check_stores(spec.run, home)
+    check_places(spec.run, home)
     trials_of(spec, spaces(spec, entries))
     definition = dataset(spec.run.dataset)
     asked = requested(spec.run, home, entries)

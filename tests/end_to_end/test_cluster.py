@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -133,9 +134,16 @@ def on_a_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnACluste
     """What `test()` in a body returns in the home given. A head without GPUs and two nodes with two fake ones each, `gpu`,
     serve all bodies, one after the other; a body leaves the nodes as it found them."""
     log = tmp_path_factory.mktemp("cluster") / "log.txt"
+    # Ray gives a silent node half a minute.
+    eager = {"RAY_health_check_period_ms": "500", "RAY_health_check_initial_delay_ms": "500"}
     with log.open("w") as said:
         process = subprocess.Popen(
-            [sys.executable, "-c", TOY + SERVING], stdin=subprocess.PIPE, stdout=said, stderr=said, text=True
+            [sys.executable, "-c", TOY + SERVING],
+            stdin=subprocess.PIPE,
+            stdout=said,
+            stderr=said,
+            text=True,
+            env=os.environ | eager,
         )
     assert process.stdin is not None
 
@@ -221,7 +229,7 @@ def test_a_lost_node_costs_its_cells_no_more_than_the_way_to_another(on_a_cluste
         tmp_path,
         """
         def test():
-            import threading
+            import contextlib, io, threading
 
             cells = [Cell(f"long{number}", pause=0.2, steps=30) for number in range(4)]
 
@@ -234,14 +242,16 @@ def test_a_lost_node_costs_its_cells_no_more_than_the_way_to_another(on_a_cluste
 
             thread = threading.Thread(target=lose)
             thread.start()
-            status = go(cells, home, resources=Resources(gpus=1))
+            with contextlib.redirect_stdout(io.StringIO()) as said:
+                status = go(cells, home, resources=Resources(gpus=1))
             thread.join()
             gpu[1] = cluster.add_node(num_cpus=4, num_gpus=2)
             steps = [(cell.folder(home) / "steps").read_text() for cell in cells]
-            return status, [seen(cell, home) for cell in cells], steps
+            return status, [seen(cell, home) for cell in cells], steps, said.getvalue()
         """,
     )
-    status, tries, steps = found
+    status, tries, steps, said = found
+    assert "is gone; its cells go on elsewhere" in said and "raylet" not in said, "one line, and none of Ray's own"
     assert status == 0 and steps == ["30"] * 4
     moved = [cell for cell in tries if len(cell) > 1]
     assert moved, "the node was lost before its cells had ended"
@@ -281,6 +291,43 @@ def test_a_node_without_the_features_is_named_before_anything_starts(on_a_cluste
     message, started = found
     assert message.startswith("node ") and "lacks the features" in message and message.count(". ") == 0
     assert not started
+
+
+def test_a_node_that_dies_while_it_is_asked_is_left_out(on_a_cluster: OnACluster, tmp_path: Path) -> None:
+    answers, others = on_a_cluster(
+        tmp_path,
+        """
+        def test():
+            import threading
+
+            from bench.run.cluster import ask_nodes
+
+            doomed = cluster.add_node(num_cpus=1)
+
+            def question(place, doomed):
+                import time
+                from pathlib import Path
+
+                import ray
+
+                if ray.get_runtime_context().get_node_id() == doomed:
+                    Path(place).touch()
+                    time.sleep(100)
+                return "here"
+
+            def lose():
+                while not (home.root / "asked").exists():
+                    time.sleep(0.1)
+                cluster.remove_node(doomed, allow_graceful=False)
+
+            thread = threading.Thread(target=lose)
+            thread.start()
+            answers = ask_nodes(question, str(home.root / "asked"), doomed.node_id)
+            thread.join()
+            return sorted(one.node for one in answers), sorted(node.node_id for node in gpu)
+        """,
+    )
+    assert answers == others
 
 
 def test_when_all_of_ray_is_killed_no_cell_has_failed(tmp_path: Path) -> None:

@@ -92,9 +92,13 @@ def driver(body: str, token: Path | None, *words: str) -> Any:
     """What `test()` in `body` returns in a process that has this token, or none."""
     program = f"{TOY}\n{textwrap.dedent(body)}\nprint('told', json.dumps(test(*sys.argv[1:])))"
     command = [sys.executable, "-c", program, *words]
-    done = subprocess.run(command, env=environment(token), capture_output=True, text=True, timeout=200, cwd=Path.cwd())
+    own = {
+        name: value for name, value in environment(token).items() if name != "RAY_AUTH_MODE"
+    }  # the head knows its mode
+    done = subprocess.run(command, env=own, capture_output=True, text=True, timeout=200, cwd=Path.cwd())
     told = [line for line in done.stdout.splitlines() if line.startswith("told ")]
     assert told, done.stdout[-3000:] + done.stderr[-3000:]
+    assert not done.stderr, "nothing of Ray's own reaches a person"
     return json.loads(told[0].removeprefix("told "))
 
 
@@ -103,8 +107,10 @@ def test_cells_that_ask_for_gpus_go_to_the_node_that_has_them(cluster: tuple[str
     found = driver(
         """
         def test(address, root):
+            from bench.run.connection import connect
+
             home = Home(Path(root))
-            ray.init(address=address, log_to_driver=False)
+            connect(address)
             until = time.time() + 60
             while len(ray.nodes()) < 2 and time.time() < until:  # the second node may still be on its way
                 time.sleep(0.1)

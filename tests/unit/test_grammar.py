@@ -135,6 +135,21 @@ REFUSED: list[tuple[list[str], str]] = [
         [*BASE, "executor.address=nowhere"],
         f"{HERE}executor.address is 'nowhere', but must be local, auto or HOST:PORT",
     ),
+    (
+        [*BASE, "executor.address=head:ray"],
+        f"{HERE}executor.address is 'head:ray', and 'ray' is no port (1 to 65535); it must be local, auto or HOST:PORT",
+    ),
+    ([*BASE, f"executor.address={'a' * 300}:6379"], None),
+    ([*BASE, "executor.address=a b:6379"], None),
+    ([*BASE, "mlflow=http://[::1"], None),
+    ([*BASE, f"mlflow=http://{'a' * 300}:5000"], None),
+    ([*BASE, "mlflow=http://head:5000x"], None),
+    ([*BASE, "mlflow=localhost:5000"], None),
+    (
+        [*BASE, "device=cuda:1"],
+        f"{HERE}device=cuda:1 names one of this machine's GPUs, and Ray chooses the GPU of each cell: use device=cuda, or "
+        "executor=inline, which runs the cells in this process",
+    ),
     ([*BASE, "max_concurrent=0"], f"{HERE}max_concurrent is 0, but must be at least 1"),
     (
         [*BASE, "resources.gpus=0.3"],
@@ -150,6 +165,12 @@ PARTS = {
     "train.optimizer=adm": ("train.optimizer is 'adm', but must be one of adam", 'did you mean "adam'),
     "search.beem=3": ('unknown key "search.beem"; allowed: search.beam, ', 'did you mean "search.beam"?'),
     "toy.lamda=1": ('unknown setting "lamda"; allowed: weight (lambda), mode', 'did you mean "lambda"?'),
+    f"executor.address={'a' * 300}:6379": ("executor.address is", "its host has 300 characters", "HOST:PORT"),
+    "executor.address=a b:6379": ("'a b' is no name of a host",),
+    "mlflow=http://[::1": ("mlflow is 'http://[::1'", "Invalid IPv6", "use http://HOST:5000"),
+    f"mlflow=http://{'a' * 300}:5000": ("its host has 300 characters", "use http://HOST:5000"),
+    "mlflow=http://head:5000x": ("'5000x' is no port (1 to 65535)", "use http://HOST:5000"),
+    "mlflow=localhost:5000": ("use http://localhost:5000, if that is a server",),
     "splits=!!python/name:os.system x": ("the tag tag:yaml.org,2002:python/name:os.system is not allowed",),
 }
 
