@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +13,21 @@ from bench.disk.locks import lock_file
 from bench.features.sidecar import command
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+class BeingWrittenError(BenchError):
+    """Another process writes the cache; `wait` returns when it has ended, with the cache or without."""
+
+    def __init__(self, aside: Path, verb: str) -> None:
+        super().__init__(
+            f"{aside} is being written by another process: wait for it to end, or end it, then "
+            f"{command(verb, aside.with_suffix(''))} again"
+        )
+        self.aside = aside
+
+    def wait(self) -> None:
+        with suppress(FileNotFoundError), self.aside.open("rb") as file:
+            lock_file(file.fileno(), wait=math.inf, shared=True)
 
 
 def lock(aside: Path, verb: str = "import") -> int:
@@ -27,10 +43,7 @@ def lock(aside: Path, verb: str = "import") -> int:
                 raise
         if not locked:
             os.close(descriptor)
-            raise BenchError(
-                f"{aside} is being written by another process: wait for it to end, or end it, then "
-                f"{command(verb, aside.with_suffix(''))} again"
-            )
+            raise BeingWrittenError(aside, verb)
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), aside.stat()):
                 return descriptor

@@ -12,6 +12,7 @@ from bench.data.corpus import all_clips, load_corpus
 from bench.declare.dataset import DatasetDefinition, StreamSource
 from bench.features.shapes import write_streams
 from bench.features.sidecar import cache_path, named_by_command, read_sidecar
+from bench.features.unfinished import BeingWrittenError
 from bench.home import Home, written_path
 from bench.run.display import Countdown
 
@@ -31,8 +32,24 @@ def prepare(
 
     What `bench features extract`, or an import that named its source, has made stays, unless `again`. Streams that are up to
     date are left as they are; `shapes` renders those clips of `subset` that its caches lack. A stream that a method wants and
-    the data set does not declare is no matter of this function. Raises BenchError for sources that are absent or bad.
+    the data set does not declare is no matter of this function. What another process is just making is waited for, as of the
+    other jobs of an array. Raises BenchError for sources that are absent or bad.
     """
+    while True:
+        try:
+            return _prepare(definition, home, subset, needed, again)
+        except BeingWrittenError as busy:
+            print(f"{definition.name}: waiting for another process, which writes {busy.aside}", flush=True)
+            busy.wait()
+
+
+def _prepare(
+    definition: DatasetDefinition,
+    home: Home,
+    subset: tuple[int, int, int] | None,
+    needed: Collection[str] | None,
+    again: bool,
+) -> None:
     streams = [name for name in definition.streams if needed is None or name in needed]
     if not streams:
         return

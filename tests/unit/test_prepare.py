@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from bench.cli.main import main
 from bench.declare.dataset import DatasetDefinition
 from bench.declare.registry import dataset, read_definition
 from bench.features.cache import Cache
+from bench.features.sidecar import cache_path
 from bench.home import Home
 from bench.plan.cells import cells
 from bench.plan.request import parse
@@ -98,3 +102,24 @@ def test_a_split_without_clips_is_told_before_training(tmp_path: Path, definitio
     with pytest.raises(BenchError, match="subset asks for 9 clips of train, it has 1"):
         refuse_empty_splits(definition, home, subset=(9, 1, 1))
     assert not home.root.exists()
+
+
+def test_what_another_command_is_making_is_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As two jobs of an array do that are the first of a home: the second makes nothing anew."""
+    home = Home(tmp_path)
+    program = (
+        "import sys; from pathlib import Path; from bench.home import Home; from bench.run.prepare import prepare; "
+        "from bench.declare.registry import dataset; prepare(dataset('shapes'), Home(Path(sys.argv[1])), (60, 8, 8), ['frames'])"
+    )
+    first = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.DEVNULL)
+    made = cache_path(home, "shapes", "frames")
+    aside = made.with_name("frames.h5.tmp")
+    while not aside.exists() or aside.stat().st_size == 0:
+        assert first.poll() is None
+        time.sleep(0.01)
+    prepare(dataset("shapes"), home, (60, 8, 8), ["frames"])
+    assert first.wait(60) == 0
+    said = capsys.readouterr().out
+    assert said.count("waiting for another process, which writes") == 1 and "clips done" not in said
+    with Cache(made) as cache:
+        assert len(cache) == 76
