@@ -44,7 +44,7 @@ def plan(argv: Sequence[str]) -> int:
     """
     from bench.plan.estimates import estimates
     from bench.plan.states import plan as planned
-    from bench.run.runner import check_places
+    from bench.run.greeting import check_places
 
     asked, home = parse_request(argv, Plan), find_home()
     check_places(asked, home)
@@ -142,8 +142,8 @@ def run(argv: Sequence[str]) -> int:
     check_imports(spec.methods, find_methods(), home)
     needed = {stream for cell in asked for stream in cell.config["streams"]}
     definition = dataset(spec.dataset)
+    from bench.run.greeting import check_places
     from bench.run.prepare import prepare, refuse_empty_splits
-    from bench.run.runner import check_places
     from bench.run.runner import run as run_cells
 
     check_places(spec, home)

@@ -36,7 +36,7 @@ from bench.reports.study import Pair, Study, study
 from bench.reports.verdicts import spread
 from bench.reproduction import answers as asked
 from bench.reproduction.targets import FOLDER
-from bench.run import prepare, runner
+from bench.run import greeting, prepare, runner
 
 NAME = "ideas"
 PAGE = f"{FOLDER}/{NAME}"
@@ -94,7 +94,7 @@ def requests(
 
 def run(word: str, base: Running, home: Home, entries: dict[str, MethodEntry]) -> int:
     """Run the cells of the comparisons that are missing and write down what answers them; returns the exit status."""
-    runner.check_places(base, home)
+    greeting.check_places(base, home)
     declared = study()
     names = chosen(word, declared)
     wanted = [(name, side, spec) for name in names for side, spec in requests(declared, name, base, entries)]

@@ -16,7 +16,7 @@ from bench.reproduction import answers as asked
 from bench.reproduction.declaration import DeclaredCell, Part, Reproduction
 from bench.reproduction.edition import Edition, edition, request
 from bench.reproduction.targets import drawings_of
-from bench.run import prepare, runner
+from bench.run import greeting, prepare, runner
 
 WELL, FAILED, USAGE = 0, 1, 2
 
@@ -66,7 +66,7 @@ def run(
 ) -> tuple[int, list[str]]:
     """Run what is missing of some targets, and write down what answers them; returns the exit status (USAGE where nothing
     could be run) and the sentences that say what could not."""
-    runner.check_places(base, home)
+    greeting.check_places(base, home)
     made = plan(found, how, base, home, entries)
     status, keys = _run(made, home, base, entries)
     if status not in (WELL, FAILED):

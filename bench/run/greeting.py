@@ -1,4 +1,7 @@
-"""Whether a cluster is there and takes this machine's token: asked without Ray, before anything is prepared for it."""
+"""Whether the places that a request names are there: the tracker, and a cluster, which is asked for its token without Ray.
+
+It is light: `bench plan` asks too, and nothing is prepared before.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,19 @@ import socket
 from pathlib import Path
 
 from bench import BenchError
+from bench.home import Home
+from bench.plan.request import Running
 from bench.run.backend import LOCAL
+from bench.tracking.stores import check_stores
 
 ANSWER_SECONDS = 5.0  # an address that is silent for longer has nobody behind it
 ALIVE = "/ray.rpc.NodeInfoGcsService/CheckAlive"
+
+
+def check_places(spec: Running, home: Home) -> None:
+    """Raise BenchError, one sentence, where the tracker or the cluster of a request is not there or does not take it."""
+    check_stores(spec, home)
+    check_cluster(spec.address)
 
 
 def check_cluster(address: str) -> bool:

@@ -29,10 +29,10 @@ from bench.records.schema import Record
 from bench.records.store import RECORD, BadRecord, read_record
 from bench.run.backend import LOCAL, Backend, InlineBackend, Kind, RayLostError
 from bench.run.display import Display, Result
-from bench.run.greeting import check_cluster
+from bench.run.greeting import check_places
 from bench.tracking.background import Tracking, mend, open_tracking
 from bench.tracking.content import of_record, run_of
-from bench.tracking.stores import check_stores, refuse_one_machine
+from bench.tracking.stores import refuse_one_machine
 
 ALL_WELL, SOME_FAILED = 0, 1
 RETRY = "failed before; add --retry-failed to try it again"
@@ -70,12 +70,6 @@ def run(
     if status is not None:
         return status
     return ALL_WELL if all(result.state == "done" for result in results) else SOME_FAILED
-
-
-def check_places(spec: Running, home: Home) -> None:
-    """Raise BenchError, one sentence, where the tracker or the cluster of a request is not there or does not take it."""
-    check_stores(spec, home)
-    check_cluster(spec.address)
 
 
 def _check_writable(home: Home) -> None:

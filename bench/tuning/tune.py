@@ -9,8 +9,8 @@ from bench.cell.inputs import budget_of
 from bench.declare.registry import MethodEntry, dataset
 from bench.home import Home
 from bench.plan.cells import Cell, cells, requested
+from bench.run.greeting import check_places
 from bench.run.prepare import prepare, refuse_empty_splits
-from bench.run.runner import check_places
 from bench.run.runner import run as run_cells
 from bench.tuning import storage
 from bench.tuning.request import TuneSpec

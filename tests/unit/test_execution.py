@@ -72,7 +72,7 @@ class FakeCell:
 
 
 def spec(**changes: Any) -> Any:
-    asked = {"executor": "ray", "retry_failed": False, "mlflow": "off", "dataset": "toy"}
+    asked = {"executor": "ray", "retry_failed": False, "mlflow": "off", "wandb": None, "dataset": "toy"}
     where = {"address": "local", "max_concurrent": None, "resources": Resources()}
     return SimpleNamespace(**{**asked, **where, **changes})
 

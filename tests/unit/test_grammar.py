@@ -72,7 +72,7 @@ def test_understood(words: list[str], said: dict[str, Any]) -> None:
 HERE = "command line: "
 KEYS = (
     "methods, dataset, split, splits, subset, streams, protocol, loss, train, model, search, text, seeds, executor, "
-    "executor.address, max_concurrent, resources, threads, device, mlflow, wandb, plain, toy"
+    "executor.address, max_concurrent, resources, threads, device, mlflow, reuse, wandb, plain, toy"
 )
 REFUSED: list[tuple[list[str], str]] = [
     (["metods=toy", "dataset=d"], f'{HERE}unknown key "metods"; allowed: {KEYS}; did you mean "methods"?'),
