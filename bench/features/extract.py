@@ -312,7 +312,7 @@ def _made_by(path: Path) -> Mapping[str, Any] | None:
         return None
 
 
-def told_failures(dataset: str, failures: Mapping[str, str], clips: int, without: str = "") -> str:
+def failure_sentence(dataset: str, failures: Mapping[str, str], clips: int, without: str = "") -> str:
     """The sentence for clips that could not be read; `without` is the stream that was finished without them."""
     shown = named([f"{clip}: {reason}" for clip, reason in failures.items()])
     start = f"{dataset}: {len(failures)} of {clips} clips could not be extracted ({shown})"

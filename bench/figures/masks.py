@@ -108,21 +108,21 @@ def regions(
     title: str, clip: Shown, weights_Tk: Sequence[Sequence[float]], captions: Captions, note: str = ""
 ) -> Picture:
     """Frames faded to white but for the regions that are attended to; without their places, the weights as a heat map."""
-    frames, told_of = ([], []) if clip.boxes else (filmed(clip), [])
+    frames, most_seen = ([], []) if clip.boxes else (filmed(clip), [])
     for number, pixels, boxes in zip(clip.places, clip.frames, clip.boxes, strict=bool(clip.boxes)):
         weights = np.array(weights_Tk[number])
         strength = weights / max(weights.max(), 1e-9)
         outlines = tuple((*box, 0.15 + 0.85 * float(value)) for box, value in zip(boxes, strength, strict=True))
         frames.append(Frame(number, fade(pixels, boxes, strength), boxes=outlines))
-        told_of.append(f"{weights.max():.2f} on one region of frame {number}")
+        most_seen.append(f"{weights.max():.2f} on one region of frame {number}")
     with style():
-        figure, top = strip(title, frames, captions, note, extra=0.0 if told_of else 1.6)
-        if not told_of:
+        figure, top = strip(title, frames, captions, note, extra=0.0 if most_seen else 1.6)
+        if not most_seen:
             axes = place(figure, LEFT + 0.45, top + 0.1, ROOM - 0.45, 1.0)
             axes.pcolormesh(np.array(weights_Tk).T, cmap="cividis_r", vmin=0, gid="weights")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.set(xlabel="frame", ylabel="region", yticks=[])
-        most = f"Most attention: {', '.join(told_of)}." if told_of else "Attention over regions as a heat map."
+        most = f"Most attention: {', '.join(most_seen)}." if most_seen else "Attention over regions as a heat map."
         return finish(figure, title, f"{title}. {most} {in_words(captions)} {note}")
 
 

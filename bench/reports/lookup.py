@@ -28,7 +28,8 @@ def find_row(
 ) -> Row:
     """The row that `word` names: all seeds of `method:variant`, or the one record of a key or folder.
 
-    `dataset`, `split` and `protocol` narrow what a method's name may mean. With `seeds` a record stands for its row: all
+    `dataset`, `split` and `protocol` narrow what a method's name may mean; of the rows of a name the one of the main table is
+    meant, before tries of a setting and trainings with a part of the clips. With `seeds` a record stands for its row: all
     seeds of its settings. Raises BenchError for a word that names nothing or several rows, and for an unsound record.
     """
     record = _record(word, home, dataset)
@@ -92,15 +93,21 @@ def _by_name(word: str, home: Home, dataset: str | None, split: str | None, prot
         record for record in records if split in (None, record.split) and protocol in (None, record.config["protocol"])
     ]
     rows = [row for row in _rows(fitting) if name in (row.name, row.first.method)]
+    rows = [row for row in rows if _usual(row)] or rows
     _refuse_unsound(rows, name.partition(":")[0], bad)
     if not rows:
         raise _nothing(word, name, home, dataset, split, protocol, fitting)
     if len(rows) > 1:
         raise BenchError(
             f"{word} names {len(rows)} rows: {_some(sorted(map(_described, rows)))}; narrow it with dataset=, split= or "
-            "protocol=, or name a record by its key (with --seeds it stands for all seeds of its settings)"
+            "protocol=, or give a key in brackets instead of the name (with --seeds it stands for all seeds of its settings)"
         )
     return rows[0]
+
+
+def _usual(row: Row) -> bool:
+    """Whether a row is no try of another setting, and was trained with all training clips."""
+    return not row.difference and row.first.config.get("train", {}).get("data_fraction", 1.0) == 1.0
 
 
 def _refuse_unsound(rows: Sequence[Row], method: str, bad: Sequence[BadRecord]) -> None:

@@ -87,7 +87,7 @@ def extract(
     Returns its path, and a sentence on the clips that could not be read, empty if there are none. Raises BenchError where
     nothing can be extracted at all.
     """
-    from bench.features.extract import extract_stream, told_failures  # these import torch
+    from bench.features.extract import extract_stream, failure_sentence  # these import torch
     from bench.features.extraction import Extraction, Work
 
     extraction, work = Extraction.of(definition, stream, home, asked), work or Work()
@@ -97,7 +97,9 @@ def extract(
     keep_freed()  # an encoder's layers are freed and made anew at every batch
     with Countdown(f"{definition.name}: stream {stream}") as countdown:
         path, failures = extract_stream(extraction, clips, aliases, home, countdown.tell, work)
-    return path, told_failures(definition.name, failures, len(clips), stream if work.skip else "") if failures else ""
+    return path, failure_sentence(
+        definition.name, failures, len(clips), stream if work.skip else ""
+    ) if failures else ""
 
 
 def refuse_replacing(definition: DatasetDefinition, streams: Collection[str], home: Home) -> None:

@@ -391,6 +391,15 @@ class TestRefusals:
         assert "salstm:xe names 3 rows" in self.refused(bench, "salstm:xe", item.key, "dataset=toy")
         assert bench("compare", "salstm:xe", item.key, "dataset=toy", "protocol=standard", "split=test")[0] == 0
 
+    def test_a_name_means_the_row_of_the_main_table(self, home: Home, bench: Run) -> None:
+        """Neither a try of a setting nor a training with a part of the clips makes it ambiguous."""
+        item, usual = scored(home), config("recnet", "local", settings={"width": 512, "weight": 0.1})
+        made = scored(home, "recnet", "local", settings=usual["settings"])
+        scored(home, "recnet", "local", settings={"width": 512, "weight": 0.5}, changed=["weight"])
+        scored(home, "recnet", "local", settings={"width": 512, "weight": 0.9}, changed=["weight"])
+        scored(home, "recnet", "local", settings=usual["settings"], train={**usual["train"], "data_fraction": 0.5})
+        assert bench("compare", "recnet:local", item.key)[1].count(made.key[:8]) > 0
+
     def test_a_folder_elsewhere(self, home: Home, bench: Run, tmp_path: Path) -> None:
         item = scored(home)
         (home.results / "toy").rename(tmp_path / "moved")
