@@ -43,7 +43,6 @@ COLOURS = {"#1a1a1a": "var(--ink)", "#6b6b6b": "var(--quiet)", "#ffffff": "var(-
 
 _IDS = re.compile(r'(\bid="|href="#|url\(#)')
 _HEAD = re.compile(r"^.*?<svg ", re.DOTALL)
-_METADATA = re.compile(r"\s*<metadata>.*?</metadata>", re.DOTALL)
 _SIZE = re.compile(r'\s(?:width|height)="[0-9.]+pt"')
 
 
@@ -203,7 +202,7 @@ def _span(span: Span) -> str:
 
 def inline(svg: str, alt: str, prefix: str) -> str:
     """A picture as an element of a page: `alt` for those who cannot see it, its ids its own, its ground that of the page."""
-    element = _METADATA.sub("", _HEAD.sub("<svg ", svg, count=1))
+    element = _HEAD.sub("<svg ", svg, count=1)
     start, _, rest = element.partition(">")
     start = _SIZE.sub("", start).replace("<svg ", f'<svg role="img" aria-label="{text(alt)}" ', 1)
     element = _IDS.sub(rf"\g<1>{prefix}", f"{start}>{rest}".strip())
