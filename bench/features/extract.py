@@ -25,14 +25,13 @@ from bench.features.backends import need_av
 from bench.features.cache import Cache, CacheWriter
 from bench.features.contents import Contents, unfit
 from bench.features.decoders import Decoders, Reader, flow
-from bench.features.encoders import load_detector, load_encoder
+from bench.features.encoders import load_detector, load_encoder, state_digest
 from bench.features.extraction import PIXELS, Extraction, Work
 from bench.features.footage import Footage, find_footage
 from bench.features.importers import up_to_date
 from bench.features.processes import cores
 from bench.features.sidecar import cache_path, canonical, read_sidecar
 from bench.features.video import UnreadableVideoError
-from bench.features.weights import state_digest
 from bench.home import Home
 
 # Frames at once. On a processor the maps of 28 frames are memory that the system clears anew for every layer: mobilenetv2_100

@@ -23,9 +23,9 @@ from bench import BenchError
 from bench.declare.dataset import DatasetDefinition, StreamSource
 from bench.disk.digests import file_digest
 from bench.features.decoders import Reader
+from bench.features.encoders import WORDS
 from bench.features.specs import ENCODERS, Spec, spec_of
 from bench.features.video import Sampling
-from bench.features.weights import WORDS
 from bench.home import Home, written_path
 
 PIXELS = "pixels"

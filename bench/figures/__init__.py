@@ -32,13 +32,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bench.figures.charts import bars, hidden_states
+from bench.figures.charts import bars, hidden_states, top_words, word_frequency
 from bench.figures.curves import lambda_curves, reward_curves, step_memory, training_curves
 from bench.figures.drawing import Drawing
 from bench.figures.grids import frame_weights, grid
 from bench.figures.masks import region_attention, spatial_masks
 from bench.figures.strips import key_frames, qualitative
-from bench.figures.word_charts import top_words, word_frequency
 from bench.pages.document import Part
 
 FIGURES: dict[str, Callable[[Drawing], list[Part]]] = {

@@ -15,14 +15,13 @@ from drawn import SVG, Drawn, border_colours
 
 from bench import BenchError
 from bench.figures.canvas import CHARACTER, RED, YELLOW, cells, plain, wrap
-from bench.figures.charts import bar_chart, panels
+from bench.figures.charts import bar_chart, frequency, panels, probabilities
 from bench.figures.curves import Point, history, memory, rewards, sweep
 from bench.figures.drawing import Epoch
 from bench.figures.explained import explained
 from bench.figures.grids import heat_maps, word_map
 from bench.figures.masks import fade, masks, regions, upsample
 from bench.figures.strips import Frame, key_strip, quoted
-from bench.figures.word_charts import frequency, probabilities
 from bench.pages.document import Picture
 from bench.records.figure_data import Shown, Trace, read_trace, write_trace
 
