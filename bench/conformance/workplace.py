@@ -48,10 +48,13 @@ class CellFailed(NotChecked):
 
 
 class Bench:
-    """One method, or one variant of it (`etenet:step2`), a tiny corpus, and the cells run on it so far (each runs once)."""
+    """One method, or one variant of it (`etenet:step2`), a tiny corpus, and the cells run on it so far (each runs once).
 
-    def __init__(self, method: str, place: Path) -> None:
-        self.method = method
+    All of them are asked for with the words `more`, such as `train.epochs=2`, besides the usual ones.
+    """
+
+    def __init__(self, method: str, place: Path, more: Sequence[str] = ()) -> None:
+        self.method, self._more = method, tuple(more)
         self.home = Home(place)
         name, _, variant = method.partition(":")
         entry = method_entry(name)
@@ -77,7 +80,7 @@ class Bench:
 
     def _cell(self, seed: int, more: Sequence[str]) -> Cell:
         shared = [f"model.{name}={value}" for name, value in SMALL.items() if name in self.card.settings]
-        argv = [f"methods={self.method}", f"dataset={self.definition}", f"seeds=[{seed}]", *shared, *more]
+        argv = [f"methods={self.method}", f"dataset={self.definition}", f"seeds=[{seed}]", *shared, *self._more, *more]
         return cells(parse(argv), self.home)[0]  # a frames-only twin, if there is one, comes second
 
     def run(self, seed: int = 0, *more: str) -> tuple[Cell, Record]:
