@@ -1,13 +1,21 @@
 #!/usr/bin/env bash
 # A Ray cluster inside one SLURM allocation, one bench command on it:
 #   sbatch --nodes=2 --gpus-per-node=4 deploy/slurm.sh run 'methods=[recnet,vre]' dataset=msvd
-# Run it from the checkout, which all nodes must see under the same path. A job that was killed goes on with the same line.
+# or an array of jobs, a seed each, which share one results folder and wait for what another is importing:
+#   sbatch --array=0-2 deploy/slurm.sh run 'methods=[recnet,vre]' dataset=msvd 'seeds=[ARRAY]'
+# Run it from the checkout, which all nodes must see under the same path. A job that is preempted or loses a node is queued
+# again, and goes on where it ended; so does the same line given again.
 #SBATCH --job-name=bench
 #SBATCH --ntasks-per-node=1
 #SBATCH --cpus-per-task=16
 #SBATCH --time=24:00:00
+#SBATCH --requeue
+#SBATCH --open-mode=append
 set -euo pipefail
 
+# srun does not take the processors of a task from sbatch by itself since SLURM 22.05: Ray would be bound to one of them.
+export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
+set -- "${@//ARRAY/${SLURM_ARRAY_TASK_ID:-0}}"
 bin=$PWD/.venv/bin
 port=$((20000 + SLURM_JOB_ID % 20000)) # two jobs on one node keep apart
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p) # head would end the pipe early, which pipefail minds

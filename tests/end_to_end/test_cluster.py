@@ -337,7 +337,7 @@ def test_when_all_of_ray_is_killed_no_cell_has_failed(tmp_path: Path) -> None:
 
         os.environ["RAY_health_check_period_ms"] = os.environ["RAY_health_check_initial_delay_ms"] = "300"
         home = Home(Path(sys.argv[1]))
-        cells = [Cell(f"long{number}", pause=0.2, steps=20, device="cpu") for number in range(4)]
+        cells = [Cell(f"long{number}", pause=0.2, steps=10, device="cpu") for number in range(4)]
 
         def kill():
             until = time.time() + 60

@@ -21,8 +21,11 @@ import psutil
 import pytest
 from test_cluster import TOY
 
+from bench.records.store import all_records
+
 pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 
+TINY = ["model.width=16", "model.embedding=8"]
 RAY = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block"]
 
 
@@ -57,22 +60,32 @@ def started(*words: str, token: Path) -> Iterator[None]:
         for process in family:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.terminate()
-        _, alive = psutil.wait_procs(family, timeout=10)
+        _, alive = psutil.wait_procs(family, timeout=1)
         for process in alive:
             process.kill()
 
 
+DASHBOARD = free_port()
+AGENT = "--dashboard-agent-listen-port={}"  # its usual one serves one node of a machine
+
+
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """Address and token of a head without GPUs and a second node with two fake ones."""
+    """Address and token of a head without GPUs, with Ray's dashboard and job server, and a second node with two fake ones."""
     token = write_token(tmp_path_factory.mktemp("token") / "auth_token")
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # Ray's sockets allow no long paths
     address = f"127.0.0.1:{free_port()}"
-    head = ["--head", f"--port={address.partition(':')[2]}", "--node-ip-address=127.0.0.1", "--include-dashboard=false"]
-    head += [f"--temp-dir={folder}", "--num-cpus=2", "--num-gpus=0"]
+    head = [
+        "--head",
+        f"--port={address.partition(':')[2]}",
+        "--node-ip-address=127.0.0.1",
+        f"--dashboard-port={DASHBOARD}",
+    ]
+    head += [f"--temp-dir={folder}", "--num-cpus=2", "--num-gpus=0", AGENT.format(free_port())]
     with started(*head, "--object-store-memory=80000000", token=token):
         wait_for(address, token.parent / "ray.log")
         second = [f"--address={address}", "--num-cpus=4", "--num-gpus=2", "--object-store-memory=80000000"]
+        second += [AGENT.format(free_port())]
         with started(*second, token=token):
             yield address, token
     shutil.rmtree(folder, ignore_errors=True)
@@ -129,6 +142,23 @@ def test_cells_that_ask_for_gpus_go_to_the_node_that_has_them(cluster: tuple[str
     assert {nodes[cell["node"]] for cell in halves} == {2.0}
     assert sorted(cell["gpus"] for cell in halves) == ["0", "0", "1", "1"]
     assert any(nodes[cell["node"]] == 0.0 for cell in plain), "where there are no GPUs there is room too"
+
+
+def test_a_run_is_submitted_as_a_job_of_ray_s(cluster: tuple[str, Path], tmp_path: Path) -> None:
+    """`ray job submit` hands the command to the head, whose environment it runs in, and tells its output and status."""
+    token = cluster[1]
+    submit = [*RAY[:-2], "job", "submit", f"--address=http://127.0.0.1:{DASHBOARD}", "--"]
+    run = f"methods=mplstm dataset=shapes subset=8/4/4 train.epochs=1 {' '.join(TINY)} executor.address=auto mlflow=off"
+    command = [*submit, "env", f"BENCH_HOME={tmp_path}", sys.executable, "-m", "bench", "run", *run.split()]
+    until = time.monotonic() + 60
+    while True:
+        done = subprocess.run(command, env=environment(token), capture_output=True, text=True, timeout=200)
+        if "No available agent" not in done.stderr or time.monotonic() > until:  # it starts after its node
+            break
+        time.sleep(1)
+    assert done.returncode == 0 and "1 cell: 1 done" in done.stdout, done.stdout[-3000:] + done.stderr[-2000:]
+    (record,) = all_records(tmp_path / "results")
+    assert record.state == "done" and record.method == "mplstm"
 
 
 CONNECT = """
