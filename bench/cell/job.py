@@ -24,11 +24,11 @@ from bench.disk.locks import CellBusyError, cell_lock
 from bench.evaluation.metrics import outdated
 from bench.home import Home
 from bench.plan.cells import Cell
+from bench.plan.sharing import CONTEXT_BYTES
 from bench.records.schema import Failure, Record, impersonal, public
 from bench.records.store import RECORD, BadRecord, read_record, write_record
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-CONTEXT_BYTES = 3 * 2**28  # of a process on a GPU beside its tensors: CUDA's context and the code of its kernels
 NO_MEMORY = ("can't allocate memory", "out of memory")  # how torch says it, on CPU and on GPU
 # Names and values of glibc's <malloc.h>, and the largest that it takes.
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8

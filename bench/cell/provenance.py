@@ -79,6 +79,15 @@ def ask_driver(what: str) -> str | None:
     return told.strip() or None
 
 
+def gpu_memory() -> float | None:
+    """GiB of the smallest GPU of this machine by its driver; None where there is none or it is not NVIDIA's."""
+    listed = ask_driver("memory.total")
+    try:
+        return min(float(line) for line in listed.split()) / 1024 if listed else None
+    except ValueError:
+        return None
+
+
 def package_version(name: str) -> str | None:
     """Version of an installed distribution, read without importing it; None where it is absent."""
     try:

@@ -17,7 +17,7 @@ from bench.cli.show import Split
 from bench.declare.options import DataSet, Json, Options, Written, parse
 from bench.declare.settings import option
 from bench.errors import listing, many
-from bench.home import find_home
+from bench.home import Home, find_home
 from bench.pages.terminal import columns, room, wrapped
 from bench.plan.request import RunSpec
 from bench.plan.request import parse as parse_request
@@ -57,7 +57,8 @@ def plan(argv: Sequence[str]) -> int:
             strict=True,
         )
     )
-    cells = [_facts(item, costs.get(item.cell.key)) for item in found]
+    together = _together(asked, to_run, home)
+    cells = [_facts(item, costs.get(item.cell.key)) | {"gpu_cells": together.get(item.cell.key)} for item in found]
     known = [cell["seconds"] for cell in cells if cell["seconds"] is not None]
     facts = {"dataset": found[0].cell.config["dataset"], "cells": cells, "seconds": sum(known), "estimated": len(known)}
     if asked.as_json:
@@ -68,7 +69,28 @@ def plan(argv: Sequence[str]) -> int:
     print(wrapped(f"\n{many(len(cells), 'cell')}: {totals}. Data set {facts['dataset']}."))
     if to_run:
         print(wrapped(_total(len(to_run), known)))
+    for count in sorted({count for count in together.values() if count > 1}):
+        rows = dict.fromkeys(f"{one['method']}:{one['variant']}" for one in cells if one["gpu_cells"] == count)
+        print(wrapped(f"Up to {count} cells of {listing(rows)} share a GPU like this machine's."))
     return WELL
+
+
+def _together(asked: RunSpec, to_run: Sequence[Planned], home: Home) -> dict[str, int]:
+    """By key, how many cells like each would share a GPU; of those that a Ray with this machine's GPUs would give one."""
+    from bench.cell.provenance import gpu_memory
+    from bench.plan.sharing import gpu_share, recorded_room
+    from bench.run.runner import resources_of
+
+    whole = gpu_memory() if asked.executor == "ray" and asked.device != "cpu" else None
+    if whole is None:
+        return {}
+    cells = [item.cell for item in to_run]
+    recorded = recorded_room({cell.key: cell.config for cell in cells}, home)
+    shares = {
+        cell.key: gpu_share(cell.label, resources_of(cell.method, asked), whole, recorded.get(cell.key))
+        for cell in cells
+    }
+    return {key: round(1 / share) for key, share in shares.items() if share <= 1}
 
 
 def _table(cells: Sequence[dict[str, Any]]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -41,12 +41,12 @@ def estimates(cells: Sequence[tuple[Cell, int | None]], home: Home) -> list[Esti
     for cell, captions in cells:
         place = str(cell.config["dataset"]), cell.method
         if place not in known:
-            known[place] = list(_records(home, *place))
+            known[place] = list(records_of(home, *place))
         found.append(_estimate(cell.config, captions, known[place]))
     return found
 
 
-def _records(home: Home, dataset: str, method: str) -> Iterator[Record]:
+def records_of(home: Home, dataset: str, method: str) -> Iterator[Record]:
     """The records of a method on a data set that came to their end; those that cannot be read are named on the pages."""
     for path in record_paths(home.results, dataset):
         if path.parent.parent.name != method:
@@ -57,6 +57,14 @@ def _records(home: Home, dataset: str, method: str) -> Iterator[Record]:
             continue
         if record.failure is None and record.ledger is not None and record.external is None:
             yield record
+
+
+def peak_on_gpu(config: Mapping[str, Any], records: Sequence[Record]) -> float | None:
+    """MiB of a GPU that cells like this one have taken at most; None where none has run on a GPU."""
+    on_gpu = [record for record in records if _kind(_device(record)) == "cuda"]
+    own = _likeness(config, "cuda") if on_gpu else ()
+    like = [record for record in on_gpu if _likeness(record.config, "cuda") == own]
+    return max((used for record in like if (used := record.spent("peak_memory_mb")) is not None), default=None)
 
 
 def _estimate(config: dict[str, Any], captions: int | None, records: Sequence[Record]) -> Estimate:
@@ -81,7 +89,7 @@ def _estimate(config: dict[str, Any], captions: int | None, records: Sequence[Re
     return Estimate(budget, median(seconds for _, seconds in nearest), peak, len(like))
 
 
-def _likeness(config: dict[str, Any], device: str) -> tuple[Any, ...]:
+def _likeness(config: Mapping[str, Any], device: str) -> tuple[Any, ...]:
     """What cells have in common that cost alike."""
     train, settings = config["train"], config["settings"]
     return (

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -17,12 +17,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from bench import BenchError, __version__
 from bench.cell.job import Job
-from bench.cell.provenance import ask_driver
+from bench.cell.provenance import gpu_memory
 from bench.declare.card import Resources
 from bench.declare.registry import find_methods, method_digest
 from bench.errors import listing
 from bench.features.sidecar import read_sidecar
 from bench.home import Home
+from bench.plan.sharing import gpu_share, recorded_room
 from bench.run.admission import Node, Request
 from bench.run.backend import RayLostError
 
@@ -47,55 +48,39 @@ def nodes() -> list[Node]:
     return found
 
 
-def nodes_for(cards: Iterable[Resources]) -> list[Node]:
-    """The nodes, with the memory of their GPUs where a card names any: every node has to be asked for it."""
+def nodes_with_memory() -> list[Node]:
+    """The nodes, with the memory of their GPUs: every node that has some has to be asked for it."""
     found = nodes()
-    if all(card.gpu_memory is None for card in cards):
+    if not any(node.gpus for node in found):
         return found
     known = {one.node: one.answer for one in ask_nodes(gpu_memory)}
     known[ray.get_runtime_context().get_node_id()] = gpu_memory()
     return [replace(node, gpu_memory=known.get(node.name)) for node in found]
 
 
-def gpu_memory() -> float | None:
-    """GiB of the smallest GPU of this machine by its driver; None where there is none or it is not NVIDIA's."""
-    listed = ask_driver("memory.total")
-    try:
-        return min(float(line) for line in listed.split()) / 1024 if listed else None
-    except ValueError:
-        return None
+def requests_for(
+    jobs: Sequence[Job], cards: Mapping[str, Resources], home: Home
+) -> tuple[list[Node], dict[str, Request]]:
+    """The nodes, and by key what each job asks of one of them. Raises BenchError, as `request_of` does."""
+    on_gpu = {job.key: job.config for job in jobs if job.config.get("device") != "cpu"}
+    recorded = recorded_room(on_gpu, home) if any(node.gpus for node in nodes()) else {}
+    cluster = nodes_with_memory() if recorded or any(card.gpu_memory for card in cards.values()) else nodes()
+    return cluster, {job.key: request_of(job, cards[job.key], cluster, recorded.get(job.key)) for job in jobs}
 
 
-def gpu_share(label: str, card: Resources, cluster: Sequence[Node]) -> float:
-    """GPUs of a cell: what its card says, and no less than holds its `gpu_memory` on every GPU that it may get.
-
-    Where the memory of the nodes is not known that is a whole GPU. Raises BenchError for more than the smallest GPU has.
-    """
-    if card.gpu_memory is None:
-        return card.gpus or 1.0
-    kinds = [node for node in cluster if card.accelerator_type in (None, *node.accelerators)]
-    smallest = min((node.gpu_memory for node in kinds if node.gpu_memory), default=None)
-    if smallest is None:
-        return max(card.gpus, 1.0)
-    if card.gpu_memory > smallest:
-        raise BenchError(
-            f"{label} asks for {card.gpu_memory:g} GiB of GPU memory and a GPU of this Ray has {smallest:.0f}: name a larger "
-            "kind with resources.accelerator_type=, or less with resources.gpu_memory="
-        )
-    return max(card.gpus, 1.0 / int(smallest / card.gpu_memory))
-
-
-def request_of(job: Job, card: Resources, cluster: Sequence[Node]) -> Request:
+def request_of(job: Job, card: Resources, cluster: Sequence[Node], recorded: float | None = None) -> Request:
     """What `job` asks for: its threads, and where there are GPUs its card's share of one unless `device=cpu`.
 
-    A card that names no GPU still gets a whole one under `device=auto` or `device=cuda`, so that its timing is that of
-    a GPU of its own; one that names memory gets the smallest share that holds it. Raises BenchError for what no single
-    node can give, whatever they add up to; Ray would wait for ever.
+    Under `device=auto` or `device=cuda` a card that names memory gets the smallest share that holds it, one that names
+    nothing gets a share for the GiB that were `recorded` of like cells, or else a whole GPU. Raises BenchError for what no
+    single node can give, whatever they add up to; Ray would wait for ever.
     """
     device = str(job.config.get("device") or "auto")
     most_gpus, most_cpus = max(node.gpus for node in cluster), max(node.cpus for node in cluster)
     wanted = device.startswith("cuda") or (device == "auto" and most_gpus > 0)
-    gpus = gpu_share(job.label, card, cluster) if wanted else 0.0
+    having = [node.gpu_memory for node in cluster if card.accelerator_type in (None, *node.accelerators)]
+    smallest = min(filter(None, having), default=None)
+    gpus = gpu_share(job.label, card, smallest, recorded) if wanted else 0.0
     request = Request(max(float(job.threads), card.cpus), gpus, card.accelerator_type if gpus else None)
     if any(node.can_meet(request) for node in cluster):
         return request

@@ -22,7 +22,7 @@ from bench.errors import first_line
 from bench.home import Home
 from bench.run.admission import Available, Request, choose
 from bench.run.backend import LOCAL, RETRIES, Kind, RayLostError
-from bench.run.cluster import REFRESH_SECONDS, check_nodes, nodes, nodes_for, request_of
+from bench.run.cluster import REFRESH_SECONDS, check_nodes, nodes, requests_for
 from bench.run.connection import connect
 
 POLL_SECONDS = 0.5  # how often a waiting driver gets the chance to see a signal
@@ -57,9 +57,9 @@ class RayBackend:
     ) -> None:
         self._owns_ray = connect(address)
         try:
-            check_nodes(jobs, Home(Path(jobs[0].root)))
-            cluster = nodes_for(cards.values())
-            self._requests = {job.key: request_of(job, cards[job.key], cluster) for job in jobs}
+            home = Home(Path(jobs[0].root))
+            check_nodes(jobs, home)
+            cluster, self._requests = requests_for(jobs, cards, home)
         except BenchError:
             self._shut_down()
             raise

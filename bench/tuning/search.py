@@ -23,7 +23,7 @@ from bench.home import Home
 from bench.records.curves import read_curves
 from bench.run.admission import Request
 from bench.run.backend import RayLostError
-from bench.run.cluster import REFRESH_SECONDS, check_nodes, nodes, nodes_for, request_of
+from bench.run.cluster import REFRESH_SECONDS, check_nodes, nodes, requests_for
 from bench.run.connection import connect
 from bench.run.display import SILENT_SECONDS, duration
 from bench.run.runner import resources_of
@@ -90,8 +90,8 @@ def search(study: Study, report: Report, home: Home, say: Say) -> Report:
 def _fit(study: Study, report: Report, home: Home, say: Say, todo: list[int], tracking: Tracking) -> None:
     job = Job.of(study.base, home)  # every trial asks for as much
     check_nodes([job], home)
-    card = resources_of(study.card.name, study.spec.run)
-    asked = request_of(job, card, nodes_for([card]))
+    _, requests = requests_for([job], {job.key: resources_of(study.card.name, study.spec.run)}, home)
+    asked = requests[job.key]
     recorder = Recorder(study, report, home, say, todo, tracking)
     where = study.spec.how.storage or str(home.work / "tune" / "ray")
     files, path = storage.place(where)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -387,6 +388,24 @@ class TestEstimates:
         assert self.plan(bench, world, "train.epochs=14")["seconds"] == 160, (
             "twice 77 and 5 of decoding and scoring, two digits"
         )
+
+    def test_how_many_cells_share_a_gpu(
+        self, bench: Run, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """By the memory of the GPU that the driver tells and that of like cells on GPUs; the records above are of a CPU."""
+        (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 8192\n")
+        (tmp_path / "nvidia-smi").chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+        words = ["plan", "methods=toy", f"dataset={world.dataset}", "seeds=4"]
+        assert "share a GPU" not in bench(*words)[1]
+        (cell,) = cells(parse(["methods=toy", f"dataset={world.dataset}", "seeds=3", "device=cuda"]), world.home)
+        content = self.ledger(7000, 7.0)
+        content["ledger"]["peak_memory_mb"] = 1536.0
+        world.add_record(cell, **content | {"provenance": {"bench": "1", "device": "cuda:0"}})
+        (planned,) = json.loads(bench(*words, "json=true")[1])["cells"]
+        assert planned["gpu_cells"] == 3, "1.5 GiB, a quarter more, and 0.75 of a context: three in 8 GiB"
+        assert "Up to 3 cells of toy:two share a GPU like this machine's." in bench(*words)[1]
+        assert "share a GPU" not in bench(*words, "device=cpu")[1]
 
     @pytest.mark.parametrize(
         ("words", "why"),

@@ -22,7 +22,7 @@ import torch
 
 from bench import BenchError
 from bench.cell.job import Job, sentence, state_of, tensors_of, train
-from bench.cell.provenance import provenance
+from bench.cell.provenance import gpu_memory, provenance
 from bench.cell.workbench import choose_device
 from bench.declare.card import Resources
 from bench.disk.locks import CellBusyError, cell_lock
@@ -30,7 +30,7 @@ from bench.home import Home
 from bench.records.schema import Failure, Provenance, Record, cell_key
 from bench.records.store import read_record, write_record
 from bench.run.admission import Node, Request
-from bench.run.cluster import gpu_memory, request_of
+from bench.run.cluster import request_of
 from bench.run.connection import connect
 from bench.run.runner import run
 
@@ -272,6 +272,20 @@ def test_memory_asks_for_the_smallest_share_that_holds_it() -> None:
     ):
         asked("auto", Resources(gpu_memory=20), small, large)
     assert asked("cpu", Resources(gpu_memory=20), small) == Request(1, 0)
+
+
+def test_cells_share_a_gpu_where_like_ones_left_room() -> None:
+    job, large = Job("k", "label", "", "", {"device": "auto"}), Node(8, 2, ("H100",), gpu_memory=80.0)
+    for card, node, recorded, gpus in (
+        (Resources(), large, 30.0, 0.5),
+        (Resources(), large, 3.0, 0.25),  # more would only wait for each other
+        (Resources(), large, 200.0, 1.0),  # recorded on a larger one; it may fit
+        (Resources(), large, None, 1.0),
+        (Resources(), Node(8, 2), 3.0, 1.0),
+        (Resources(gpus=1), large, 3.0, 1.0),  # its timing is to be that of a GPU of its own
+        (Resources(gpu_memory=40), large, 3.0, 0.5),
+    ):
+        assert request_of(job, card, [node], recorded).gpus == pytest.approx(gpus), (card, recorded)
 
 
 def test_the_driver_of_the_gpus_is_asked_for_their_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
