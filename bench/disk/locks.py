@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import math
 import os
+import platform
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -109,3 +110,42 @@ def start_time(pid: int) -> str:
 def still_runs(pid: int, started: str) -> bool:
     """Whether the process `pid` runs and is the one whose `start_time` was noted as `started`."""
     return start_time(pid) == started if started else alive(pid)
+
+
+def this_process() -> str:
+    """Machine, id and start of this process: the id alone does not name it, another may have it tomorrow."""
+    return f"{platform.node()} {os.getpid()} {start_time(os.getpid())}".strip()
+
+
+def lives(process: str) -> bool | None:
+    """Whether what called itself `this_process` still runs; None where that cannot be known, as on another machine."""
+    host, pid, born = [*process.split(" "), "", ""][:3]
+    return still_runs(int(pid), born) if host == platform.node() and pid.isdecimal() else None
+
+
+class Note:
+    """A file that says what a command is at, for as long as it is: one that was killed leaves it behind."""
+
+    def __init__(self, folder: Path, content: str) -> None:
+        self._folder, self._content = folder, content
+
+    def leave(self) -> None:
+        """Write that this process is at it."""
+        with contextlib.suppress(OSError):  # without room for it nothing else will be written either
+            self._folder.mkdir(parents=True, exist_ok=True)
+            (self._folder / str(os.getpid())).write_text(f"{this_process()}\n{self._content}", encoding="utf-8")
+
+    def left(self) -> list[Path]:
+        """The files of commands of this machine that were killed while they were at the same."""
+        found = []
+        for path in self._folder.glob("*"):
+            with contextlib.suppress(OSError):
+                process, _, content = path.read_text(encoding="utf-8").partition("\n")
+                if content == self._content and lives(process) is False:
+                    found.append(path)
+        return found
+
+    def remove(self) -> None:
+        """All is done, also what killed commands had left."""
+        for path in [self._folder / str(os.getpid()), *self.left()]:
+            path.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from bench import BenchError
 from bench.declare.card import MethodCard
 from bench.declare.registry import dataset, find_methods
 from bench.declare.settings import GROUPS
-from bench.plan.cells import settings_of, shared_groups
+from bench.plan.cells import defaults, settings_of, shared_groups
 from bench.plan.request import RunSpec
 
 SIZES = ("width", "embedding", "attention")  # usually changed together, and then said once
@@ -69,20 +69,24 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _usual(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that a request without any would give the row of a cell; none where that cannot be known any more."""
-    place = config.get("dataset_path") or config["dataset"]
-    return _asked_for_nothing(place, config["method"], str(config.get("variant")), config["protocol"])
+    """The settings that a request without any would give the row of a cell; none where its method is not here any more.
+
+    Those of data sets that are not called by their name are not known from a record: all that they set is a change.
+    """
+    return _asked_for_nothing(config["dataset"], config["method"], str(config.get("variant")), config["protocol"])
 
 
 @functools.cache
-def _asked_for_nothing(place: str, method: str, variant: str, protocol: str) -> dict[str, Any]:
+def _asked_for_nothing(name: str, method: str, variant: str, protocol: str) -> dict[str, Any]:
     card = card_of(method)
     if card is None or variant not in card.variants:
         return {}
+    its = card.variants[variant]
     try:
-        definition, its = dataset(place), card.variants[variant]
-        spec = RunSpec.model_validate({"methods": [f"{method}:{variant}"], "dataset": place, "protocol": protocol})
+        definition = dataset(name)
+        spec = RunSpec.model_validate({"methods": [f"{method}:{variant}"], "dataset": name, "protocol": protocol})
         settings, _ = settings_of(card, its, spec, definition)
         return _settings({"settings": settings, **shared_groups(card, spec, definition, its.printed.epochs)})
     except BenchError:
-        return {}
+        usual = defaults(card)
+        return _settings({**usual, "settings": {**usual["settings"], **its.settings}})

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import queue
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from threading import Thread
 
 from bench.cell.job import Job, sentence
-from bench.disk.locks import start_time, still_runs
+from bench.disk.locks import Note
 from bench.home import Home
 from bench.records.curves import Row
-from bench.tracking.base import LATER, Brought, Entry, Run, Tracker, bring_up_to_date, write
+from bench.tracking.base import Brought, Entry, Run, Tracker, bring_up_to_date, write
 from bench.tracking.content import points, records
 from bench.tracking.stores import OFF, shown
 
+LATER = "the records are not affected, and bench mlflow sync writes from them what is missing"
 DRAIN_SECONDS = 60.0  # a database that takes longer than this at the end of a run is given up, with a warning
 
 Say = Callable[[str], None]
@@ -111,63 +109,26 @@ class Tracking:
             self._warn(f"{name} is not kept up in this run ({shown(sentence(error))}); {LATER}")
 
 
-class Note:
-    """A file for as long as a command writes runs: where a killed one left it, the next command mends its runs."""
-
-    def __init__(self, home: Home, dataset: str, uri: str | None) -> None:
-        self._folder = home.work / "tracking"
-        self._content = f"{dataset} {uri or home.mlflow_uri}"
-
-    def leave(self) -> None:
-        """Write that this process is at work."""
-        with contextlib.suppress(OSError):  # without room for it nothing else will be written either
-            self._folder.mkdir(parents=True, exist_ok=True)
-            pid = os.getpid()
-            (self._folder / str(pid)).write_text(f"{start_time(pid)} {self._content}", encoding="utf-8")
-
-    def remove(self) -> None:
-        """All is written: also what killed commands had left."""
-        for path in [self._folder / str(os.getpid()), *self._left()]:
-            path.unlink(missing_ok=True)
-
-    def is_left(self) -> bool:
-        """Whether a command was killed while it wrote."""
-        return bool(self._left())
-
-    def _left(self) -> list[Path]:
-        found = []
-        for path in self._folder.glob("*"):
-            with contextlib.suppress(OSError, ValueError):
-                born, _, content = path.read_text(encoding="utf-8").partition(" ")
-                if content == self._content and not still_runs(int(path.name), born):
-                    found.append(path)
-        return found
-
-
 def open_tracking(
-    uri: str | None,
-    home: Home,
-    dataset: str,
-    warn: Say,
-    more: Entries = lambda: (),
-    wandb: str | None = None,
+    uri: str | None, home: Home, dataset: str, warn: Say, more: Entries = lambda: (), wandb: str | None = None
 ) -> Tracking:
     """Tracking by MLflow at `uri` (None: the home's own database, `off`: none) and in the project `wandb` of Weights & Biases.
 
     They are imported by the thread, each for more than a second.
     """
-    makers: dict[str, Make] = {}
-    if uri != OFF:
-        makers["MLflow"] = partial(_mlflow, uri or home.mlflow_uri, home)
-    if wandb:
-        makers["Weights & Biases"] = partial(_wandb, wandb, home)
-    return Tracking(makers, dataset, home, warn, more, Note(home, dataset, uri) if uri != OFF else None)
+    makers: dict[str, Make] = {} if uri == OFF else {"MLflow": partial(_mlflow, uri or home.mlflow_uri, home)}
+    makers |= {"Weights & Biases": partial(_wandb, wandb, home)} if wandb else {}
+    return Tracking(makers, dataset, home, warn, more, None if uri == OFF else _note(uri, home, dataset))
 
 
 def mend(uri: str | None, home: Home, dataset: str, warn: Say) -> None:
     """Write what a killed command left unwritten in MLflow, if there is such a thing."""
-    if uri != OFF and Note(home, dataset, uri).is_left():
+    if uri != OFF and _note(uri, home, dataset).left():
         open_tracking(uri, home, dataset, warn).close()
+
+
+def _note(uri: str | None, home: Home, dataset: str) -> Note:
+    return Note(home.work / "tracking", f"{dataset} {uri or home.mlflow_uri}")
 
 
 def _mlflow(uri: str, home: Home) -> Tracker:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
-LATER = "the records are not affected, and bench mlflow sync writes from them what is missing"
 State = Literal["finished", "failed", "killed"]
 
 
@@ -19,7 +18,7 @@ State = Literal["finished", "failed", "killed"]
 class Run:
     """One cell or trial, found again by its key. `label` is what all seeds of it share, `name` tells it from them.
 
-    `inputs` are what it read: name, digest, source and context of each. It began at `began`, milliseconds since 1970.
+    `inputs` are what it read: name, digest and context of each. It began at `began`, milliseconds since 1970.
     """
 
     key: str
@@ -28,7 +27,7 @@ class Run:
     name: str
     parameters: Mapping[str, str]
     tags: Mapping[str, str]
-    inputs: Sequence[Mapping[str, str]] = ()
+    inputs: Sequence[tuple[str, str, str]] = ()
     began: int | None = None
 
 
@@ -79,10 +78,10 @@ class Tracker(Protocol):
         """Begin the run, or take it up again; False where another living command has it, or where it shows `mark` already."""
 
     def parameters(self, run: Run) -> None:
-        """Settings, tags and data sets of a run that was started."""
+        """Settings and data sets of a run that was started."""
 
     def metrics(self, key: str, points: Sequence[Point]) -> None:
-        """Add to the curves of a run; a point may come twice."""
+        """Add to the curves of a run; a point may come twice, or for a run that was not started here."""
 
     def artifacts(self, key: str, files: Files) -> None:
         """Keep files; those of an earlier record of the cell are replaced."""
@@ -120,10 +119,8 @@ class Brought:
 def bring_up_to_date(tracker: Tracker, dataset: str, entries: Sequence[Entry], done: Brought) -> None:
     """Write those of the runs of a data set that its tracker lacks or shows as they were."""
     there = tracker.shown(dataset, {entry.run.key for entry in entries})
-    if there is None:
-        return
-    for entry in entries:
-        if there.get(entry.run.key) == entry.mark:
+    for entry in entries if there is not None else ():
+        if there is not None and there.get(entry.run.key) == entry.mark:
             done.kept += 1
         elif write(tracker, entry):
             done.written += 1

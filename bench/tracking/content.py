@@ -44,6 +44,12 @@ USUAL: dict[str, Any] = {"split": "test", "splits": "default", "subset": None, "
 LONGEST_VALUE = 500  # the limit of MLflow servers before 2.x; longer values are in the record
 DIGEST = 8  # digits of a data set's digest, which stands in the head of every column of captions
 LISTED = 100  # clips in the table of captions
+COSTS = {  # by what each is divided, and which entries of the ledger it sums up
+    "minutes": (60, "fit_seconds", "decode_seconds"),
+    "GB": (1024, "peak_memory_mb"),
+    "params": (1e6, "parameters"),
+    "captions": (1, "captions"),
+}
 MADE_BY = ("dirty", "torch", "cpu", "device", "gpu_share")  # the rest of the provenance is in the record
 
 
@@ -52,16 +58,8 @@ def run_of(key: str, config: Mapping[str, Any], began: int | None = None) -> Run
     name = label(config)[:LONGEST_VALUE]
     tags = {"bench.kind": "cell", "bench.key": key, "bench.state": "running"}
     tags["bench.title"] = str(config.get("title") or row(config))
-    return Run(
-        key,
-        str(config["dataset"]),
-        name,
-        f"{name} s{config['seed']}",
-        parameters(config) | {"label": name},
-        tags,
-        inputs(config),
-        began,
-    )
+    its = parameters(config) | {"label": name}
+    return Run(key, str(config["dataset"]), name, f"{name} s{config['seed']}", its, tags, inputs(config), began)
 
 
 def parameters(config: Mapping[str, Any]) -> dict[str, str]:
@@ -99,27 +97,16 @@ def _text(value: Any) -> str:
     return text[:LONGEST_VALUE]
 
 
-def inputs(config: Mapping[str, Any]) -> list[dict[str, str]]:
-    """What a run read: the captions and each feature stream, as name, digest, source and context.
+def inputs(config: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """What a run read, the captions and each feature stream, as name, digest and context.
 
     A part of the clips is another data set than all of them, and is named so.
     """
-    name = str(config["dataset"])
-    part = "/".join(map(str, config.get("subset") or ()))
-    splits = str(config.get("splits") or "default")
-    whole = " ".join([name, *([splits] if splits != "default" else []), *([part] if part else [])])
-    source = {"dataset": name, "splits": splits, "subset": config.get("subset")}
-    captions = {
-        "name": whole,
-        "digest": str(config.get("captions_digest", ""))[:DIGEST],
-        "context": str(config["split"]),
-    }
-    found = [{**captions, "source": json.dumps(source)}]
-    for stream, mark in (config.get("streams") or {}).items():
-        source = {"dataset": name, "stream": stream, "fingerprint": mark}
-        one = {"name": f"{name} {stream}", "digest": str(mark)[:DIGEST], "context": "features"}
-        found.append({**one, "source": json.dumps(source)})
-    return [one for one in found if one["digest"]]
+    name, splits = str(config["dataset"]), config.get("splits") or "default"
+    words = [name, "" if splits == "default" else splits, "/".join(map(str, config.get("subset") or ()))]
+    read = [(" ".join(filter(None, words)), config.get("captions_digest") or "", str(config["split"]))]
+    read += [(f"{name} {stream}", str(mark), "features") for stream, mark in (config.get("streams") or {}).items()]
+    return [(what, digest[:DIGEST], context) for what, digest, context in read if digest]
 
 
 def points(rows: Iterable[Row]) -> list[Point]:
@@ -142,7 +129,6 @@ def records(home: Home, dataset: str | None = None, bad: list[BadRecord] | None 
 def of_record(record: Record, home: Home) -> Entry:
     """The run of a cell that has a record."""
     digest = hashlib.sha256(record.model_dump_json(by_alias=True).encode()).hexdigest()[:16]
-    began, ended = _span(record)
     folder = cell_folder(home.results, record)
 
     def ending() -> Ending:
@@ -152,9 +138,16 @@ def of_record(record: Record, home: Home) -> Entry:
         paths = [path for path in (folder / RECORD, folder / PREDICTIONS, *logs) if path.is_file()]
         files = Files(paths, captions(record, folder), pictures(record, folder, home))
         state: State = "failed" if record.state == "failed" else "finished"
-        return Ending(state, points(read_curves(folder)), values(record), outcome(record, folder), files, ended)
+        return Ending(
+            state,
+            points(read_curves(folder)),
+            values(record),
+            outcome(record, folder),
+            files,
+            _moment(record, "finished"),
+        )
 
-    return Entry(run_of(record.key, record.config, began), f"{LAYOUT} {digest}", ending)
+    return Entry(run_of(record.key, record.config, _moment(record, "started")), f"{LAYOUT} {digest}", ending)
 
 
 def captions(record: Record, folder: Path) -> dict[str, list[str]] | None:
@@ -172,66 +165,35 @@ def captions(record: Record, folder: Path) -> dict[str, list[str]] | None:
 
 def values(record: Record) -> dict[str, float]:
     """Scores as `test/cider`, costs as `cost/..`, and the validation score by which the epoch was chosen; to three digits."""
-    found = {
-        f"{split if split != 'val' else 'scored_val'}/{name}": value  # val/cider is a curve
-        for split, scores in record.scores.items()
-        for name, value in scores.items()
-    }
-    seconds = [record.spent(name) for name in ("fit_seconds", "decode_seconds")]
-    memory, size, read = (record.spent(name) for name in ("peak_memory_mb", "parameters", "captions"))
-    costs = {
-        "minutes": sum(filter(None, seconds)) / 60 if any(seconds) else None,
-        "GB": memory and memory / 1024,
-        "params": size and size / 1e6,
-        "captions": read,
-    }
-    found |= {f"cost/{name}": float(value) for name, value in costs.items() if value is not None}
+    sections = {split if split != "val" else "scored_val": scores for split, scores in record.scores.items()}  # a curve
+    found = {f"{split}/{name}": value for split, scores in sections.items() for name, value in scores.items()}
+    for name, units in COSTS.items():
+        spent = [value for part in units[1:] if (value := record.spent(str(part))) is not None]
+        found |= {f"cost/{name}": sum(spent) / float(units[0])} if spent else {}
     if record.selection is not None:
-        found[BEST if record.selection.metric == SELECTION else f"best/{record.selection.metric}"] = (
-            record.selection.value
-        )
+        name = "val_cider" if record.selection.metric == SELECTION else record.selection.metric
+        found[f"best/{name}"] = record.selection.value
     return {name: round(value, 3) for name, value in found.items()}
 
 
 def outcome(record: Record, folder: Path) -> dict[str, str]:
     """Tags of a run whose record is there; `bench.checkpoint` is the path that `bench.load` takes."""
-    found: dict[str, str] = {"bench.state": record.state}
-    if record.failure is not None:
-        failure = record.failure
-        found["bench.failure"] = f"{failure.stage}: {failure.type}: {failure.message}"[:LONGEST_VALUE]
-    if record.external is not None:
-        found["bench.source"] = record.external.source[:LONGEST_VALUE]
-    facts = record.provenance
-    if facts is not None:
-        found |= {f"bench.{name}": str(getattr(facts, name)) for name in MADE_BY if getattr(facts, name) is not None}
-        if facts.git:
-            found["mlflow.source.git.commit"] = facts.git
-    signatures = record.signatures.get(record.split, {})
-    if signatures:  # those of one split differ in the metric's name alone
-        found["bench.signature"] = signatures.get(RANKED_BY) or next(iter(signatures.values()))
+    failure, facts, signatures = record.failure, record.provenance, record.signatures.get(record.split, {})
+    made = {f"bench.{name}": getattr(facts, name, None) for name in MADE_BY}
+    found: dict[str, Any] = {"bench.state": record.state, **made, "mlflow.source.git.commit": facts and facts.git}
+    # Signatures of one split differ in the metric's name alone.
+    found["bench.signature"] = signatures.get(RANKED_BY) or next(iter(signatures.values()), None)
+    found["bench.source"] = record.external and record.external.source
+    found["bench.failure"] = failure and f"{failure.stage}: {failure.type}: {failure.message}"
+    note = [f"{row(record.config)} on {record.dataset}. Its record: `bench show {record.key[:8]}`"]
     if (folder / CHECKPOINT).is_file():
-        found["bench.checkpoint"] = str((folder / CHECKPOINT).resolve())
-    return found | {"mlflow.note.content": _note(record, folder)}
+        found["bench.checkpoint"] = (folder / CHECKPOINT).resolve()
+        note.append(f'In Python: `bench.load("{found["bench.checkpoint"]}")`')
+    tags = {name: str(value)[:LONGEST_VALUE] for name, value in found.items() if value is not None}
+    return {**tags, "mlflow.note.content": "\n\n".join(note)}
 
 
-def _note(record: Record, folder: Path) -> str:
-    """The description at the head of a run's page, in Markdown."""
-    config = record.config
-    title = str(config.get("title") or f"{record.method}:{record.variant}")
-    lines = [f"`{title}` on {record.dataset} ({record.split}), protocol {config['protocol']}, seed {record.seed}."]
-    if record.failure is not None:
-        lines.append(f"It failed while it was to {record.failure.stage}; the artifact `log.txt` says more.")
-    if (folder / CHECKPOINT).is_file():
-        lines.append(f'In Python: `bench.load("{(folder / CHECKPOINT).resolve()}")`')
-    lines.append(f"Its record: `bench show {record.key[:8]}`")
-    return "\n\n".join(lines)
-
-
-def _span(record: Record) -> tuple[int | None, int | None]:
-    """When the cell began and ended, in milliseconds since 1970; None where its record does not say."""
-    facts = record.provenance
-    moments = (facts.started, facts.finished) if facts is not None else (None, None)
-    began, ended = (
-        None if moment is None else round(1000 * datetime.fromisoformat(moment).timestamp()) for moment in moments
-    )
-    return began, ended
+def _moment(record: Record, name: str) -> int | None:
+    """When the cell `started` or `finished`, in milliseconds since 1970; None where its record does not say."""
+    moment = getattr(record.provenance, name, None)
+    return None if moment is None else round(1000 * datetime.fromisoformat(moment).timestamp())

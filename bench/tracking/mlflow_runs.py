@@ -12,11 +12,10 @@ import contextlib
 import json
 import logging
 import os
-import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 # Before MLflow is imported: it reports usage, and holds a command up for minutes where a server is down, unless told otherwise.
@@ -32,7 +31,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.tracking import MlflowClient
 from PIL.Image import open as open_image
 
-from bench.disk.locks import lock_file, start_time, still_runs
+from bench.disk.locks import lives, this_process
 from bench.home import Home
 from bench.tracking.base import Ending, Files, Point, Run
 from bench.tracking.mlflow_views import grouping, views
@@ -40,10 +39,10 @@ from bench.tracking.stores import SQLITE, absolute_uri
 
 CAPTIONS = "captions.json"
 IMAGES = "images"  # MLflow's own folder of the images that its charts show
-TABLES = "mlflow.loggedArtifacts"  # the tag by which MLflow knows tables
+TABLES = {"mlflow.loggedArtifacts": json.dumps([{"path": CAPTIONS, "type": "table"}])}  # by it MLflow knows tables
 BATCH = 100  # parameters and tags that MLflow takes in one call
 METRICS = 800  # of them in one call: all together it takes 1000 entries
-PAGE = 1000  # runs in one answer
+MOST_RUNS = 50_000  # that it gives in one answer
 EXPERIMENT = "bench/"  # before the name of a data set
 RUNNING, FINISHED, KILLED = "RUNNING", "FINISHED", "KILLED"
 STATUS = {"finished": FINISHED, "failed": "FAILED", "killed": KILLED}
@@ -84,18 +83,18 @@ class MlflowTracker:
         if run.key in self._runs:
             return True
         experiment = self._experiment(run.dataset)
-        with self._alone():
-            found = self._of_key(experiment, run.key)
-            if found is None:
-                tags = {**run.tags, **_owner(), LABEL: run.label, COLOUR: self._colour(run)}
-                found = self._client.create_run(experiment, run.began, tags, run.name)
-            elif (found.data.tags.get(RECORDED) == mark) if mark else _is_others(found):
-                return False
-            else:
-                self._client.update_run(found.info.run_id, status=RUNNING, name=run.name)
-                for stale in {"bench.failure", RECORDED} & found.data.tags.keys():
-                    self._client.delete_tag(found.info.run_id, stale)
-                self._log(found, tags={**run.tags, **_owner()})
+        same = self._client.search_runs([experiment], f"tags.`{KEY}` = '{run.key}'")
+        found = min((one for one in same if LABEL in one.data.tags), key=_rank, default=None)
+        if found is None:
+            tags = {**run.tags, PROCESS: this_process(), LABEL: run.label, COLOUR: self._colour(run)}
+            found = self._client.create_run(experiment, run.began, tags, run.name)
+        elif (found.data.tags.get(RECORDED) == mark) if mark else _is_others(found):
+            return False
+        else:
+            self._client.update_run(found.info.run_id, status=RUNNING, name=run.name)
+            for stale in {"bench.failure", RECORDED} & found.data.tags.keys():
+                self._client.delete_tag(found.info.run_id, stale)
+            self._log(found, tags={**run.tags, PROCESS: this_process()})
         self._runs[run.key] = found
         return True
 
@@ -132,10 +131,7 @@ class MlflowTracker:
         found = self._runs.pop(run.key)
         now = ending.ended or round(time.time() * 1000)
         values = [Metric(name, value, now, 0) for name, value in ending.values.items()]
-        tables = (
-            {TABLES: json.dumps([{"path": CAPTIONS, "type": "table"}])} if ending.files.captions is not None else {}
-        )
-        tags = {**ending.tags, **tables, RECORDED: mark}
+        tags = {**ending.tags, RECORDED: mark} | ({} if ending.files.captions is None else TABLES)
         self._inputs(run, found)
         self._log(found, [*_metrics(found, ending.points), *values], run.parameters, tags)
         # A run that took seconds to write from its record did not end before it began.
@@ -150,10 +146,34 @@ class MlflowTracker:
         runs of the earlier, nested layout are deleted, or hidden where nothing of `keys` will replace them. MLflow can
         restore what is deleted.
         """
+        found = self._cleared(dataset, keys)
+        colours = self._colours.setdefault(dataset, {})
+        for run in found:
+            colours.setdefault(run.data.tags[LABEL], run.data.tags.get(COLOUR, COLOURS[0]))
+        return {run.data.tags[KEY]: run.data.tags.get(RECORDED, "") for run in found}
+
+    def close(self, dataset: str) -> None:
+        """End as killed what was started and not ended, unless another command has it by now; write the views."""
+        for key in list(self._runs):
+            run = self._client.get_run(self._runs.pop(key).info.run_id)
+            if run.info.status == RUNNING and run.data.tags.get(PROCESS) == this_process():
+                self._kill(run)
+        experiment, runs = self._experiment(dataset), self._cleared(dataset, ())
+        mode, name = grouping(runs)
+        for run in runs if mode == "tag" else ():
+            if run.data.tags.get(name) != run.data.tags[LABEL]:
+                self._client.set_tag(run.info.run_id, name, run.data.tags[LABEL])
+        before = self._client.get_experiment(experiment).tags
+        for name, value in views(experiment, runs).items():
+            if before.get(name) != value:
+                self._client.set_experiment_tag(experiment, name, value)
+
+    def _cleared(self, dataset: str, keys: Collection[str]) -> list[Stored]:
         found: dict[str, Stored] = {}
-        for run in sorted(self._all(dataset), key=_rank):
+        every = self._client.search_runs([self._experiment(dataset)], max_results=MOST_RUNS)
+        for run in sorted(every, key=_rank):
             tags = run.data.tags
-            if run.info.status == RUNNING and _lives(tags) is False:
+            if run.info.status == RUNNING and lives(tags.get(PROCESS, "")) is False:
                 self._kill(run)
             if LABEL not in tags:
                 self._put_away(run, tags.get(KEY) not in keys)
@@ -161,28 +181,7 @@ class MlflowTracker:
                 self._client.delete_run(run.info.run_id)
             else:
                 found.setdefault(tags[KEY], run)
-        colours = self._colours.setdefault(dataset, {})
-        for run in found.values():
-            colours.setdefault(run.data.tags[LABEL], run.data.tags.get(COLOUR, COLOURS[0]))
-        return {key: run.data.tags.get(RECORDED, "") for key, run in found.items()}
-
-    def close(self, dataset: str) -> None:
-        """End as killed what was started and not ended, unless another command has it by now; write the views."""
-        for key in list(self._runs):
-            run = self._client.get_run(self._runs.pop(key).info.run_id)
-            if run.info.status == RUNNING and not _is_others(run):
-                self._kill(run)
-        experiment = self._experiment(dataset)
-        runs = [run for run in self._all(dataset) if LABEL in run.data.tags]
-        cells = [run for run in runs if run.data.tags["bench.kind"] == "cell"]
-        mode, name = grouping(cells)
-        for run in cells if mode == "tag" else ():
-            if run.data.tags.get(name) != run.data.tags[LABEL]:
-                self._client.set_tag(run.info.run_id, name, run.data.tags[LABEL])
-        before = self._client.get_experiment(experiment).tags
-        for name, value in views(experiment, runs).items():
-            if before.get(name) != value:
-                self._client.set_experiment_tag(experiment, name, value)
+        return list(found.values())
 
     def datasets(self) -> dict[str, str]:
         """The data sets that have runs, and the ids of their experiments."""
@@ -191,15 +190,10 @@ class MlflowTracker:
 
     def _inputs(self, run: Run, found: Stored) -> None:
         """The data sets of a run, unless it was found with them."""
-        if not (found.inputs and found.inputs.dataset_inputs):
-            inputs = [
-                DatasetInput(
-                    Dataset(one["name"], one["digest"], "bench", one["source"]),
-                    [InputTag("mlflow.data.context", one["context"])],
-                )
-                for one in run.inputs
-            ]
-            self._client.log_inputs(found.info.run_id, inputs)
+        if run.inputs and not (found.inputs and found.inputs.dataset_inputs):
+            tag = "mlflow.data.context"
+            read = [DatasetInput(Dataset(*one, "bench", run.dataset), [InputTag(tag, how)]) for *one, how in run.inputs]
+            self._client.log_inputs(found.info.run_id, read)
 
     def _put_away(self, run: Stored, kept: bool) -> None:
         """A run of the earlier layout: its parents go, a cell without a record here stays, out of sight of the views."""
@@ -221,51 +215,19 @@ class MlflowTracker:
         taken = list(colours.values())
         return colours.setdefault(run.label, min(COLOURS, key=taken.count))
 
-    def _of_key(self, experiment: str, key: str) -> Stored | None:
-        found = self._client.search_runs([experiment], f"tags.`{KEY}` = '{key}'")
-        return min((run for run in found if LABEL in run.data.tags), key=_rank, default=None)
-
-    def _all(self, dataset: str) -> Iterator[Stored]:
-        token = None
-        while True:
-            found = self._client.search_runs([self._experiment(dataset)], max_results=PAGE, page_token=token)
-            yield from found
-            token = found.token
-            if not token:
-                return
-
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Of two commands of this folder that begin a cell at the same moment the second finds the run of the first."""
-        path = self._home.work / "locks" / "tracking.lock"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a") as file:
-            lock_file(file.fileno(), wait=10.0)
-            yield
-
     def _experiment(self, dataset: str) -> str:
         """Id of the data set's experiment, made with an absolute place for its artifacts, or brought back if deleted."""
         if dataset not in self._experiments:
-            name = f"{EXPERIMENT}{dataset}"
-            found = self._client.get_experiment_by_name(name)
-            if found is None:
-                self._experiments[dataset] = self._new_experiment(name, dataset)
-            else:
-                if found.lifecycle_stage == LifecycleStage.DELETED:
-                    self._client.restore_experiment(found.experiment_id)
-                self._experiments[dataset] = found.experiment_id
+            name, local = f"{EXPERIMENT}{dataset}", not self.uri.startswith("http")  # a server has a place of its own
+            place = (self._home.work / "mlartifacts" / dataset).as_uri() if local else None
+            if (found := self._client.get_experiment_by_name(name)) is None:
+                with contextlib.suppress(MlflowException):  # another command made it at the same moment
+                    self._client.create_experiment(name, artifact_location=place, tags=KIND)
+                found = self._client.get_experiment_by_name(name)
+            elif found.lifecycle_stage == LifecycleStage.DELETED:
+                self._client.restore_experiment(found.experiment_id)
+            self._experiments[dataset] = found.experiment_id
         return self._experiments[dataset]
-
-    def _new_experiment(self, name: str, dataset: str) -> str:
-        local = not self.uri.startswith("http")  # a server keeps artifacts where it can reach them
-        place = (self._home.work / "mlartifacts" / dataset).as_uri() if local else None
-        try:
-            return str(self._client.create_experiment(name, artifact_location=place, tags=KIND))
-        except MlflowException:
-            found = self._client.get_experiment_by_name(name)
-            if found is None:
-                raise
-            return str(found.experiment_id)  # another command made it at the same moment
 
     def _log(
         self,
@@ -282,6 +244,7 @@ class MlflowTracker:
             part = slice(step * BATCH, (step + 1) * BATCH)
             some = metrics[step * METRICS : (step + 1) * METRICS]
             self._client.log_batch(run.info.run_id, some, all_params[part], all_tags[part])
+        run.data.params.update(params or {})
 
 
 def _metrics(run: Stored, points: Sequence[Point]) -> list[Metric]:
@@ -294,19 +257,7 @@ def _rank(run: Stored) -> tuple[bool, int, str]:
     return RECORDED not in run.data.tags, run.info.start_time, run.info.run_id
 
 
-def _owner() -> dict[str, str]:
-    """The tag that names this process. The id alone does not: another may have it tomorrow."""
-    return {PROCESS: f"{platform.node()} {os.getpid()} {start_time(os.getpid())}".strip()}
-
-
-def _lives(tags: Mapping[str, str]) -> bool | None:
-    """Whether the process that a run belongs to lives; None where that cannot be known: on another machine, or without the
-    tag."""
-    host, pid, born = [*tags.get(PROCESS, "").split(" "), "", ""][:3]
-    return still_runs(int(pid), born) if host == platform.node() and pid.isdecimal() else None
-
-
 def _is_others(run: Stored) -> bool:
     """Whether a running run is that of another living process of this machine."""
-    tags = run.data.tags
-    return run.info.status == RUNNING and tags.get(PROCESS) != _owner()[PROCESS] and _lives(tags) is True
+    owner = run.data.tags.get(PROCESS, "")
+    return run.info.status == RUNNING and owner != this_process() and lives(owner) is True

@@ -14,6 +14,7 @@ import urllib.request
 import webbrowser
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from bench import BenchError
 from bench.home import Home
@@ -37,8 +38,6 @@ def serve(
         raise BenchError(f"mlflow={shown(uri)}: a server's pages are at its own address; bench ui shows a database")
     check_store(uri, home, there=True)
     store = absolute_uri(uri, home) if uri else home.mlflow_uri
-    if not 1 <= port <= 65535:
-        raise BenchError(f"port={port} is no port: use a number from 1 to 65535, such as port=5000")
     _check_free(port)
     try:
         home.work.mkdir(parents=True, exist_ok=True)
@@ -71,15 +70,13 @@ def command_line(home: Home, port: int, store: str) -> list[str]:
 
 def lean_environment() -> dict[str, str]:
     """Environment of the server: no job runner (it costs 13 processes and 2.6 GB), nothing sent to anybody."""
-    return {
-        **os.environ,
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "DO_NOT_TRACK": "true",
-    }
+    lean = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+    return {**os.environ, **lean}
 
 
 def _check_free(port: int) -> None:
+    if not 1 <= port <= 65535:
+        raise BenchError(f"port={port} is no port: use a number from 1 to 65535, such as port=5000")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port in TIME_WAIT is free
         try:
@@ -101,14 +98,8 @@ def _server(home: Home, port: int, store: str) -> Iterator[subprocess.Popen[byte
     """The server as a child of its own session, so that Ctrl-C reaches it through here and ends all of it."""
     before = signal.signal(signal.SIGTERM, _interrupt)
     with _log(home).open("wb") as log:
-        process = subprocess.Popen(
-            command_line(home, port, store),
-            env=lean_environment(),
-            cwd=home.work,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        into: dict[str, Any] = {"cwd": home.work, "stdout": log, "stderr": subprocess.STDOUT, "start_new_session": True}
+        process = subprocess.Popen(command_line(home, port, store), env=lean_environment(), **into)
     try:
         yield process
     finally:

@@ -34,21 +34,22 @@ class WandbTracker:
                 dir=str(self._folder), resume="allow", reinit="create_new",
                 settings=wandb.Settings(silent=True, console="off", disable_git=True, save_code=False),
             )  # fmt: skip
-            for names, across in (("*", EPOCH), ("val/*", ACROSS), ("train/*", ACROSS)):
-                self._runs[run.key].define_metric(names, step_metric=across)
         return True
 
     def parameters(self, run: Run) -> None:
         self._runs[run.key].config.update({**run.parameters, **_seen(run.tags)}, allow_val_change=True)
 
     def metrics(self, key: str, points: Sequence[Point]) -> None:
-        """Points of one step as one row."""
+        """Points of one step as one row: those of all phases against captions, those of a phase against its epochs."""
         rows: dict[tuple[str, str, int], dict[str, float]] = {}
-        for point in points:
+        for point in points if key in self._runs else ():
             phase = "" if point.name in SHARED.values() else point.name.partition("/")[0]
             rows.setdefault((key, phase, point.step), {})[point.name] = point.value
-        for row in rows.keys() - self._sent if key in self._runs else ():
-            self._runs[key].log({**rows[row], EPOCH if row[1] else ACROSS: row[2]})
+        for row in rows.keys() - self._sent:
+            across = EPOCH if row[1] else ACROSS
+            for name in rows[row]:
+                self._runs[key].define_metric(name, step_metric=across)
+            self._runs[key].log({**rows[row], across: row[2]})
         self._sent |= rows.keys()
 
     def artifacts(self, key: str, files: Files) -> None:

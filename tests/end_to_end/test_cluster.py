@@ -96,7 +96,7 @@ def score(config, root, scorer):
 
 
 def go(cells, home, **changes):
-    asked = {"executor": "ray", "retry_failed": False, "mlflow": "off", "dataset": "toy"}
+    asked = {"executor": "ray", "retry_failed": False, "mlflow": "off", "wandb": None, "dataset": "toy"}
     where = {"address": "local", "max_concurrent": None, "resources": Resources()}
     return run(cells, home, SimpleNamespace(**{**asked, **where, **changes}), work=work, score=score)
 

@@ -97,7 +97,14 @@ def go(cells: list[Cell], root: str, **changes: Any) -> list[dict[str, Any]]:
     """Run cells; what each told."""
     from bench.run.runner import run
 
-    asked = {"executor": "ray", "retry_failed": False, "mlflow": "off", "dataset": "toy", "address": "local"}
+    asked = {
+        "executor": "ray",
+        "retry_failed": False,
+        "mlflow": "off",
+        "wandb": None,
+        "dataset": "toy",
+        "address": "local",
+    }
     spec: Any = SimpleNamespace(**{**asked, "max_concurrent": None, "resources": Resources(), **changes})
     home = Home(Path(root))
     run(cells, home, spec, work=work, score=score)  # type: ignore[arg-type]

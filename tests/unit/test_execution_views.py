@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import socket
 import sys
@@ -23,7 +24,7 @@ from bench.records.curves import read_curves
 from bench.records.schema import Provenance
 from bench.run.display import Display
 from bench.tracking import ui
-from bench.tracking.background import Note, Tracking, mend, open_tracking
+from bench.tracking.background import Tracking, mend, open_tracking
 from bench.tracking.base import Ending, Entry, Run
 
 # Progress ----------------------------------------------------------------------------------------------------------
@@ -295,20 +296,20 @@ def test_a_broken_tracker_is_told_once_and_stops_nothing(home: Home, broken: str
 
 
 def test_a_killed_command_leaves_a_note(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next one finds it, and one that has written all removes it; a living one's stays."""
-    note, opened = Note(home, "toy", None), []
-    note.leave()
-    assert not note.is_left(), "this process lives"
+    """The next one of the same data set finds it, mends what there is, and removes it."""
+    opened: list[FakeTracker] = []
+    monkeypatch.setattr("bench.tracking.background._mlflow", lambda *_: opened.append(FakeTracker()) or opened[-1])
+    tracking = open_tracking(None, home, "toy", print)
     (mine,) = (home.work / "tracking").iterdir()
-    mine.rename(mine.with_name(str(2**22 + 1)))
-    assert (
-        note.is_left() and not Note(home, "other", None).is_left() and not Note(home, "toy", "http://host:1").is_left()
-    )
-    monkeypatch.setattr("bench.tracking.background._mlflow", lambda *_: opened.append(1) or FakeTracker())
+    text = mine.read_text()
+    tracking.close()
+    assert not mine.exists()
+    mine.with_name("dead").write_text(text.replace(str(os.getpid()), str(2**22 + 1)))
     mend(None, home, "other", print)
-    assert not opened
+    mend("http://host:1", home, "toy", print)
+    assert len(opened) == 1
     mend(None, home, "toy", print)
-    assert opened and not note.is_left() and not list((home.work / "tracking").iterdir())
+    assert len(opened) == 2 and not list((home.work / "tracking").iterdir())
 
 
 def test_mlflow_can_be_off(home: Home) -> None:

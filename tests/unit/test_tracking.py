@@ -252,7 +252,7 @@ def test_of_two_commands_that_begin_a_cell_at_once_one_run_stays(
     entry = of_record(twin, home)
     for _ in range(2):
         one = MlflowTracker(tracker.uri, home)
-        monkeypatch.setattr(one, "_of_key", lambda *asked: None)
+        monkeypatch.setattr(one._client, "search_runs", lambda *asked: [])
         assert write(one, entry)
     assert len(runs_of(client, "five")) == 2
     brought = Brought()
@@ -269,7 +269,7 @@ def test_seeds_share_a_label_and_a_colour(tracker: MlflowTracker, client: Any) -
     ]
     cells = [Record.model_validate({"schema": 1, "key": "0" * 16, "state": "unscored", "config": one}) for one in asked]
     for number, cell in enumerate(cells):
-        run = run_of(f"{number:016x}", {**cell.config, "dataset": "six", "dataset_path": "shapes"})
+        run = run_of(f"{number:016x}", cell.config)
         tracker.start(run)
         tracker.parameters(run)
     tracker.close("six")
@@ -427,14 +427,27 @@ def test_letters_stand_at_their_defaults_too() -> None:
     assert (found["λ"], found["γ"]) == ("0.5", "2.0") and "hail.information_weight" not in found
 
 
+def wandb_lines(path: Path) -> Iterator[Any]:
+    """The records of a file of Weights & Biases, which lie in blocks of 32 KiB as in LevelDB's logs."""
+    from wandb.proto.wandb_internal_pb2 import Record as Line
+
+    data, at, part = path.read_bytes(), 7, b""
+    while at + 7 <= len(data):
+        if (left := 2**15 - at % 2**15) < 7:
+            at += left
+            continue
+        size, kind = struct.unpack("<HB", data[at + 4 : at + 7])
+        part, at = part + data[at + 7 : at + 7 + size], at + 7 + size
+        if kind in (1, 4):  # whole, or its last part
+            yield Line.FromString(part)
+            part = b""
+
+
 def test_weights_and_biases_is_told_by_the_same_hooks(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """Offline, with the real package: what it wrote is read back from its own file."""
     if importlib.util.find_spec("wandb") is None:
         pytest.skip('no wandb: pip install "captionbench[wandb]"')
     monkeypatch.setenv("WANDB_MODE", "offline")
-    import wandb
-    from wandb.proto.wandb_internal_pb2 import Record as Line
-
     from bench.tracking.wandb_runs import WandbTracker
 
     done, _ = finished(home, "offline")
@@ -446,9 +459,8 @@ def test_weights_and_biases_is_told_by_the_same_hooks(home: Home, monkeypatch: p
     assert write(tracker, entry)
     assert tracker.shown("offline") is None
     tracker.close("offline")
-    wandb.teardown()  # what the end of a command does: the package writes in a process of its own
     (path,) = (home.work / "wandb").glob("wandb/offline-run-*/*.wandb")
-    lines = [Line.FromString(data) for data in leveldb_records(path)]
+    lines = list(wandb_lines(path))
     history = [
         {".".join(item.nested_key) or item.key: json.loads(item.value_json) for item in line.history.item}
         for line in lines
@@ -463,18 +475,3 @@ def test_weights_and_biases_is_told_by_the_same_hooks(home: Home, monkeypatch: p
     (run,) = [line.run for line in lines if line.WhichOneof("record_type") == "run"]
     assert (run.run_id, run.run_group, run.display_name) == (done.key, "recnet", "recnet s0")
     assert [line.exit.exit_code for line in lines if line.WhichOneof("record_type") == "exit"] == [0]
-
-
-def leveldb_records(path: Path) -> Iterator[bytes]:
-    """The records of a file in the log format of LevelDB, behind a header of seven bytes: fragments in blocks of 32 KiB."""
-    data, at, record = path.read_bytes(), 7, b""
-    while at + 7 <= len(data):
-        if (left := 2**15 - at % 2**15) < 7:  # no room for the head of a fragment: zeros up to the next block
-            at += left
-            continue
-        length, kind = struct.unpack_from("<HB", data, at + 4)
-        record += data[at + 7 : at + 7 + length]
-        at += 7 + length
-        if kind in (1, 4):  # whole, or the last fragment
-            yield record
-            record = b""
