@@ -18,6 +18,7 @@ from bench import BenchError
 from bench.data.corpus import corpus_of, read_source
 from bench.data.source import Source
 from bench.data.splits import source_part
+from bench.data.text import NO_BLANKS, unwritable_warning, without_blanks
 from bench.declare.dataset import Clip
 from bench.declare.registry import dataset as find_dataset
 from bench.evaluation.densevid import Event
@@ -66,11 +67,22 @@ def score_cell(config: dict[str, Any], root: str, scorer: Scorer) -> None:
     (folder / EARLIER_STATISTICS).unlink(missing_ok=True)
     content = record.model_dump(by_alias=True)
     content["state"] = "done"
+    content["warnings"] = [*scores.warnings, *_on_references(config, references, scorer)]
     content["scores"] = {split: {name: percent(value) for name, value in (scores.corpus | by_event).items()}}
     content["signatures"] = {split: _signed(scores.signatures(split) | event_signatures, config)}
     if content["ledger"] is not None:
         content["ledger"]["score_seconds"] = round(time.monotonic() - started, 3)
     write_record(folder, Record.model_validate(content))
+
+
+def _on_references(config: Mapping[str, Any], references: Mapping[str, Sequence[str]], scorer: Scorer) -> Iterator[str]:
+    """What is wrong between the references and the tokens that the cell was trained on, in sentences."""
+    texts = [text for captions in references.values() for text in captions]
+    if without_blanks(texts):
+        yield NO_BLANKS
+    tokenizer = config.get("text", {}).get("tokenizer")
+    if tokenizer and (sentence := unwritable_warning(texts, tokenizer, scorer.tokens)):
+        yield sentence
 
 
 def _signed(signatures: Mapping[str, str], config: Mapping[str, Any]) -> dict[str, str]:

@@ -30,8 +30,9 @@ class Check(Options):
 
 
 def data_check(argv: Sequence[str]) -> int:
-    """Look for everything that can be wrong with a data set before a model is trained: files, counts, ids, splits, streams.
-    Exit status 1 if there are errors.
+    """Show what a data set is (clips, captions, splits, shapes of streams, reference tokens that a model cannot write), and look
+    for everything that can be wrong with it before a model is trained: files, counts, ids, splits, and every value of its
+    streams. Errors are what bench run stops at. Exit status 1 if there are errors.
 
     Example: bench data check dataset=msvd
     """
@@ -40,7 +41,10 @@ def data_check(argv: Sequence[str]) -> int:
     from bench.declare.registry import dataset
 
     definition = dataset(asked.dataset)
-    return _report(f"data set {definition.name}", check_dataset(definition, find_home()))
+    checked = check_dataset(definition, find_home())
+    for fact in checked.facts:
+        print(wrapped(fact))
+    return _report(f"data set {definition.name}", checked.findings)
 
 
 def _report(what: str, findings: Sequence[Finding]) -> int:

@@ -230,4 +230,6 @@ def evaluate(argv: Sequence[str]) -> int:
     record = score(path, dataset(asked.dataset), asked.split, asked.name or path.stem, home, splits=asked.splits)
     for metric, value in record.scores[asked.split].items():
         print(f"{metric:8} {value:7.2f}   {record.signatures[asked.split].get(metric, '')}")
+    for warning in record.warnings:
+        print(wrapped(f"warning: {warning}"))
     return write_pages(home, record.dataset, check=False)

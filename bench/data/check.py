@@ -2,38 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 from bench import BenchError
 from bench.data.corpus import load_corpus
 from bench.data.source import Corpus
-from bench.data.text import tokenize_all
+from bench.data.text import NO_BLANKS, tokenize_all, unwritable, unwritable_warning, without_blanks
+from bench.declare.card import wrong_axes
 from bench.declare.dataset import DatasetDefinition
-from bench.errors import Finding, many
+from bench.declare.settings import Text
+from bench.errors import Finding, many, sizes
+from bench.evaluation.java import ScoringUnavailable
+from bench.evaluation.ptb import PtbCache
+from bench.features.check import check_cache
+from bench.features.sidecar import cache_path, read_sidecar
 from bench.home import Home
 
 
-def check_dataset(definition: DatasetDefinition, home: Home) -> list[Finding]:
-    """Findings on the captions, every split rule and the stream files of a data set; an empty list is a clean one.
+@dataclass
+class Checked:
+    """What a data set is, in lines, and what is wrong with it: errors first."""
 
-    Errors are what `bench run` would stop at (files, counts, identifiers, splits); warnings are what it would say
-    and go on (rules applied to odd entries, captions without words, streams whose source is absent).
+    facts: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+
+    def add(self, found: Iterable[Finding]) -> None:
+        """Each message once: what is wrong with the files shows under every split rule."""
+        known = {finding.message for finding in self.findings}
+        self.findings += [finding for finding in found if finding.message not in known]
+        self.findings.sort(key=lambda finding: finding.severity)  # errors first, else as they were found
+
+
+def check_dataset(definition: DatasetDefinition, home: Home) -> Checked:
+    """The captions, every split rule and every stream of a data set, features read whole.
+
+    Errors are what `bench run` would stop at (files, counts, identifiers, splits, features that cannot be read or are of other
+    clips); warnings are what it would say and go on (rules applied to odd entries, captions without words, captions that stand
+    in train and test, streams whose source is absent, words that a model cannot write).
     """
-    found: dict[str, Finding] = {}  # by message: what is wrong with the files shows under every split rule
+    checked = Checked()
+    corpora = {}
     for splits in ("default", *definition.split_variants):
-        for finding in _check_splits(definition, home, splits):
-            found.setdefault(finding.message, finding)
-    for finding in _check_streams(definition, home):
-        found.setdefault(finding.message, finding)
-    return sorted(found.values(), key=lambda finding: finding.severity)  # errors first, else as they were found
+        try:
+            corpus = load_corpus(definition, home, splits=splits, fold=0)  # all folds are dealt to find one
+        except BenchError as error:
+            checked.add([Finding("error", str(error))])
+            continue
+        corpora[splits] = corpus
+        sizes_of = ", ".join(f"{name} {len(ids):,}" for name, ids in corpus.splits.items())
+        checked.facts.append(f"splits{'' if splits == 'default' else f'={splits}'}: {sizes_of} clips")
+        checked.add([*corpus.findings, *_without_words(corpus), *_repeated(corpus)])
+    if corpora:
+        corpus = next(iter(corpora.values()))
+        checked.facts.insert(0, f"{len(corpus.clips):,} clips, {sum(map(len, corpus.captions.values())):,} captions")
+        _check_words(checked, corpus, home)
+    clips = {clip for corpus in corpora.values() for clip in corpus.clips}
+    for name in definition.streams:
+        _check_stream(checked, definition, name, home, sorted(clips))
+    return checked
 
 
-def _check_splits(definition: DatasetDefinition, home: Home, splits: str) -> list[Finding]:
+def _check_words(checked: Checked, corpus: Corpus, home: Home) -> None:
+    """Whether captions can be written with the usual training tokens."""
+    texts = [caption.text for sentences in corpus.captions.values() for caption in sentences]
+    if without_blanks(texts):
+        checked.add([Finding("warning", NO_BLANKS)])
+    scored = PtbCache(home.work / "tokens").tokenize
+    name = Text().tokenizer
     try:
-        corpus = load_corpus(definition, home, splits=splits, fold=0)  # all folds are dealt to find one
-    except BenchError as error:
-        return [Finding("error", str(error))]
-    return [*corpus.findings, *_without_words(corpus), *_repeated(corpus)]
+        share = unwritable(texts, name, scored).share
+        warning = unwritable_warning(texts, name, scored)
+    except ScoringUnavailable as error:
+        checked.add([Finding("warning", f"words that cannot be written were not looked for: {error}")])
+        return
+    checked.facts.append(f"{100 * share:.2f} % of the reference tokens cannot be written with text.tokenizer={name}")
+    checked.add([Finding("warning", warning)] if warning else [])
 
 
 def _without_words(corpus: Corpus) -> Iterable[Finding]:
@@ -53,15 +97,42 @@ def _repeated(corpus: Corpus) -> Iterable[Finding]:
     twins = tuple(clip for clip in corpus.splits["test"] if texts[clip] in trained)
     if twins:
         message = f"test clips in train: {many(len(twins), 'clip')} with the very captions of a train clip"
-        yield Finding("error", message, twins)
+        yield Finding("warning", message, twins)
 
 
-def _check_streams(definition: DatasetDefinition, home: Home) -> Iterable[Finding]:
-    for name, stream in definition.streams.items():
-        if stream.place is None:
-            continue
-        path = definition.resolve(stream.place, home)
-        if not path.exists():
-            yield Finding(
-                "warning", f"stream {name}: {path} is absent; methods that need {name} cannot run until it is there"
-            )
+def _check_stream(checked: Checked, definition: DatasetDefinition, name: str, home: Home, clips: list[str]) -> None:
+    """A stream as it lies in the cache, else in its source."""
+    stream, cached = definition.streams[name], cache_path(home, definition.name, name)
+    if cached.is_file():
+        checked.add(check_cache(cached, () if definition.generated else clips))
+        try:
+            facts = read_sidecar(cached)
+            checked.facts.append(f"stream {name}: {sizes(facts['shape'])} in the cache, {facts['clips']:,} clips")
+            _check_axes(checked, name, facts["shape"])
+        except BenchError:
+            pass  # among the findings
+        return
+    if stream.place is None:
+        what = "is rendered when a run asks for it" if definition.generated else "has no source in the definition"
+        checked.facts.append(f"stream {name}: not in the cache; it {what}")
+        return
+    path = definition.resolve(stream.place, home)
+    if not path.exists():
+        message = f"stream {name}: {path} is absent; methods that need {name} cannot run until it is there"
+        checked.add([Finding("warning", message)])
+    elif stream.source is None:
+        checked.facts.append(f"stream {name}: to be extracted from {path}")
+    else:
+        from bench.features.importers import check_source  # it imports torch, which takes seconds
+
+        try:
+            shape = check_source(definition, name, home, clips)
+            checked.facts.append(f"stream {name}: {sizes(shape)} in {path}")
+            _check_axes(checked, name, shape)
+        except BenchError as error:
+            checked.add([Finding("error", str(error))])
+
+
+def _check_axes(checked: Checked, name: str, shape: Sequence[int]) -> None:
+    if wrong := wrong_axes(name, shape):
+        checked.add([Finding("error", f"no method can run: {wrong}")])

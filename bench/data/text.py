@@ -14,6 +14,7 @@ import string
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from bench import BenchError
 from bench.method import SPECIAL, Vocabulary
@@ -72,6 +73,62 @@ def tokenize_all(texts: Sequence[str], name: str) -> list[Tokens]:
 def tokenize(text: str, name: str) -> Tokens:
     """Tokens of one text. For many texts `tokenize_all` is far faster where the tokenizer runs in Java."""
     return tokenize_all([text], name)[0]
+
+
+MOST_UNWRITABLE = 0.01  # of the reference tokens, without a word about it
+NO_BLANKS = (
+    "the captions have no blanks between words, so that each of them is one word to tokenizers and metrics: separate their words "
+    "by blanks first"
+)
+_SPACED_BY_NOTHING = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
+
+
+@dataclass(frozen=True)
+class Unwritable:
+    """Reference tokens that no caption of a model can hold: how many `of` how many, and the most frequent of them."""
+
+    tokens: int
+    of: int
+    examples: tuple[str, ...]
+
+    @property
+    def share(self) -> float:
+        return self.tokens / max(self.of, 1)
+
+
+def unwritable(texts: Sequence[str], name: str, scored: Callable[[Sequence[str]], list[str]]) -> Unwritable:
+    """What of the references `texts` a model that was trained on tokens of `name` can never write.
+
+    `scored` gives the tokens that scores are counted on, a line for each text. A model joins training tokens by blanks: what
+    no caption holds once it is written so, such as a_b of a tokenizer that makes ab of it, can never match.
+    """
+    written = [" ".join(tokens) for tokens in tokenize_all(texts, name)]
+    can = {word for line in scored(written) for word in line.split()}
+    counts = Counter(word for line in scored(texts) for word in line.split())
+    lost = {word: count for word, count in counts.items() if word not in can}
+    most = sorted(lost, key=lambda word: (-lost[word], word))[:3]
+    return Unwritable(sum(lost.values()), sum(counts.values()), tuple(most))
+
+
+def unwritable_warning(texts: Sequence[str], name: str, scored: Callable[[Sequence[str]], list[str]]) -> str | None:
+    """The sentence on references of which more than `MOST_UNWRITABLE` cannot be written, with the tokenizer that can."""
+    found = unwritable(texts, name, scored)
+    if found.share <= MOST_UNWRITABLE:
+        return None
+    others = {other: unwritable(texts, other, scored).share for other in _TOKENIZERS if other != name}
+    best = min(others, key=lambda other: others[other])
+    remedy = f"; text.tokenizer={best} leaves {100 * others[best]:.1f} %" if others[best] < found.share else ""
+    return (
+        f"{100 * found.share:.1f} % of the reference tokens ({', '.join(found.examples)}) can never be written by a model that "
+        f"is trained with text.tokenizer={name}, so that perfect captions lose points{remedy}"
+    )
+
+
+def without_blanks(texts: Iterable[str]) -> bool:
+    """Whether most letters are of scripts that put no blanks between words, where no tokenizer here finds any."""
+    counts = Counter(character for text in texts for character in text if character.isalpha())
+    spaced = sum(n for letter, n in counts.items() if unicodedata.name(letter, "").startswith(_SPACED_BY_NOTHING))
+    return 2 * spaced > counts.total()
 
 
 def build_vocabulary(captions_tokens: Iterable[Sequence[str]], min_count: int) -> Vocabulary:

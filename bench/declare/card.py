@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +23,27 @@ class Paper(Strict):
     year: int | None = None
     venue: str | None = None
     arxiv: str | None = None
+
+
+AXES: Mapping[str, tuple[str, ...]] = {
+    "frames": ("frames", "width"),
+    "motion": ("frames", "width"),
+    "regions": ("frames", "regions", "width"),
+    "spatial": ("places", "width"),
+    "audio": ("width",),
+    "pixels": ("frames", "3", "height", "width"),
+}
+"""Axes of the streams that methods share by name, as every method reads them; other streams have those of their source."""
+
+
+def wrong_axes(stream: str, shape: Sequence[int]) -> str | None:
+    """Why no method could read a stream of this name and shape, in words; None where it can."""
+    axes = AXES.get(stream)
+    if axes is None or len(axes) == len(shape):
+        return None
+    single = len(shape) == 1 and axes[0] == "frames"
+    one = "; one vector for a clip can be given as one frame, as arrays of [1, width]" if single else ""
+    return f"the stream {stream} is read as [{listing(axes)}], and this one has the shape {list(shape)}{one}"
 
 
 class Streams(Strict):

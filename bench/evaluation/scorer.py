@@ -27,6 +27,8 @@ from bench.evaluation.statistics import Count, References, clip_scores, corpus_s
 
 __all__ = ["Scorer", "Scores", "ScoringUnavailable", "digest"]
 
+LONGEST = 80  # characters of a caption in a sentence
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -96,8 +98,12 @@ class Scorer:
             statistics={part: rows[part] for part in rows if PARTS[part].columns},
             references=digest(references),
             empty=empty,
-            warnings=_warnings(read, empty),
+            warnings=_warnings(read, lines, empty),
         )
+
+    def tokens(self, texts: Sequence[str]) -> list[str]:
+        """The tokens that scores are counted on, a line for each text; kept like those of references."""
+        return self._tokens.tokenize(texts)
 
     def score_events(
         self, captions: Sequence[densevid.Event], references: Sequence[densevid.Event]
@@ -148,7 +154,7 @@ def check(references: Mapping[str, Sequence[str]], hypotheses: Mapping[str, str]
         raise BenchError(f"a caption to score is one text, and that of {named(odd)} is not")
 
 
-def _warnings(references: References, empty: Sequence[str]) -> tuple[str, ...]:
+def _warnings(references: References, lines: Sequence[str], empty: Sequence[str]) -> tuple[str, ...]:
     found = []
     clips = len(references.table.clips)
     if np.all(references.table.document_frequency == clips):
@@ -158,4 +164,6 @@ def _warnings(references: References, empty: Sequence[str]) -> tuple[str, ...]:
         )
     if empty:
         found.append(f"{len(empty)} of {clips} captions are empty and score 0: {named(empty)}")
+    if len(lines) > 1 and len(set(lines)) == 1 and lines[0]:
+        found.append(f"all {clips} captions are alike, whatever the clip: {lines[0][:LONGEST]!r}")
     return tuple(found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -294,21 +294,51 @@ def _write(
     attributes = {"encoder": recipe.encoder, "source": about}
     faults: dict[str, str] = {}
     with CacheWriter(target, recipe.stream, shape, timed, dtype, list(places), attributes) as writer:
-        for clip in sorted(writer.missing, key=places.__getitem__):  # in the order of the file
-            try:
-                values, length = source.read(places[clip])
-                values = as_cached(values, length, recipe, timed, shape[0])
-            except (OSError, RuntimeError, ValueError) as error:
-                faults[clip] = f"cannot be read: {error}"
-                continue
-            reason = unfit(values, dtype)
-            if reason:
-                faults[clip] = reason
-            elif not faults:
+        wanted = {clip: places[clip] for clip in writer.missing}
+        for clip, values in _readable(recipe, source, wanted, shape[0] if timed else None, dtype, faults):
+            if not faults:
                 writer.write(clip, values)
         if faults:
             writer.discard()
             raise _faulty(recipe, faults)
+
+
+def _readable(
+    recipe: Recipe, source: Source, places: dict[str, int], frames: int | None, dtype: str, faults: dict[str, str]
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Clips with their values, in the order of the file; those that cannot be stored go into `faults` instead, with why."""
+    for clip in sorted(places, key=places.__getitem__):
+        try:
+            values, length = source.read(places[clip])
+            values = as_cached(values, length, recipe, frames)
+        except (OSError, RuntimeError, ValueError) as error:
+            faults[clip] = f"cannot be read: {error}"
+            continue
+        if reason := unfit(values, dtype):
+            faults[clip] = reason
+        else:
+            yield clip, values
+
+
+def check_source(definition: DatasetDefinition, stream: str, home: Home, corpus_ids: Sequence[str]) -> tuple[int, ...]:
+    """Read the source of a stream as an import would, without writing; returns the shape that its cache would have.
+
+    Raises BenchError for what the import would stop at.
+    """
+    recipe = Recipe.of(definition, stream, home)
+    source = recipe.open(corpus_ids)
+    try:
+        places, _ = _places(recipe, source, corpus_ids)
+        shape, timed = _shape(recipe, source, places)
+        faults: dict[str, str] = {}
+        dtype = recipe.dtype or _stored_type(source, next(iter(places.values())))
+        for _ in _readable(recipe, source, places, shape[0] if timed else None, dtype, faults):
+            pass
+        if faults:
+            raise _faulty(recipe, faults)
+    finally:
+        source.close()
+    return shape
 
 
 def _faulty(recipe: Recipe, faults: dict[str, str]) -> BenchError:
@@ -327,13 +357,13 @@ def _stored_type(source: Source, number: int) -> str:
         return "float16"  # the clip will be named with all others that cannot be read
 
 
-def as_cached(values: np.ndarray, length: int | None, recipe: Recipe, timed: bool, frames: int) -> np.ndarray:
-    """One clip as it is cached: real frames only, the chosen columns, at most `frames` equally spaced frames."""
-    if timed:
+def as_cached(values: np.ndarray, length: int | None, recipe: Recipe, frames: int | None) -> np.ndarray:
+    """One clip as it is cached: real frames only, the chosen columns, at most `frames` equally spaced frames (None: untimed)."""
+    if frames is not None:
         values = values[: real_frames(values) if length is None else length]
     if recipe.columns is not None:
         values = values[..., slice(*recipe.columns)]
-    if timed and len(values) > frames:
+    if frames is not None and len(values) > frames:
         values = values[choose_frames(len(values), frames)]
     if recipe.l2:
         wide = values.astype(np.float32)

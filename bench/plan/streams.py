@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench import BenchError
-from bench.declare.card import MethodCard
+from bench.declare.card import MethodCard, wrong_axes
 from bench.declare.dataset import DatasetDefinition
 from bench.disk.digests import FileDigests
 from bench.errors import listing, sizes, unknown
@@ -117,9 +117,19 @@ def _fingerprint(stream: str, card: MethodCard, definition: DatasetDefinition, s
             )
         return None
     facts = read_sidecar(cache)
+    _check_axes(stream, list(facts["shape"]), card, spec)
     if spec.protocol == "paper" and card.protocol_paper:
         _check_shape(stream, list(facts["shape"]), card, spec)
     return str(facts["fingerprint"])
+
+
+def _check_axes(stream: str, shape: list[int], card: MethodCard, spec: RunSpec) -> None:
+    """Refuse what no method could read under this name: one vector for a clip as `frames`, for instance."""
+    if wrong := wrong_axes(stream, shape):
+        raise BenchError(
+            f"{card.name} cannot run on {spec.dataset}: {wrong}; correct streams.{stream} of the data set, then: "
+            f"bench features import dataset={spec.dataset} stream={stream}"
+        )
 
 
 def _check_shape(stream: str, shape: list[int], card: MethodCard, spec: RunSpec) -> None:

@@ -124,7 +124,7 @@ class External(Part):
 
 class Record(Part):
     """One cell. `scores[split][metric]` is on the papers' scale of 100; every score has its signature. `endings` tells of each
-    phase of budget=converged whether it did converge."""
+    phase of budget=converged whether it did converge. `warnings` are sentences on what makes its scores less than they seem."""
 
     version: Literal[1] = Field(alias="schema")
     key: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
@@ -136,6 +136,7 @@ class Record(Part):
     ledger: Ledger | None = None
     scores: dict[str, dict[str, float]] = {}
     signatures: dict[str, dict[str, str]] = {}
+    warnings: list[str] = []
     vocabulary: VocabularyFacts | None = None
     weights_sha256: str | None = None
     provenance: Provenance | None = None

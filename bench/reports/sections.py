@@ -213,9 +213,11 @@ def _chosen_on(block: Block) -> str:
 
 
 def _troubles(block: Block, home: Home) -> list[Line]:
-    """Failed cells, each with where and why."""
+    """Failed cells, each with where and why; and warnings of rows, each once."""
     notes: list[Line] = []
     for row in block.rows:
+        for warning in dict.fromkeys(sentence for record in row.records for sentence in record.warnings):
+            notes.append((Alarm("WARNING"), f" {row.label}: {warning}."))
         for record in row.in_state("failed"):
             failure = record.failure
             assert failure is not None  # the schema ties the state to it

@@ -104,7 +104,8 @@ def record_text(record: Record, found: Mapping[str, Any]) -> str:
             for one in chosen
         ]
         parts += ["\n\n".join([title, *blocks])] if blocks else []
-    return "\n\n".join(part for part in [*parts, *found["notes"]] if part)
+    warnings = [f"WARNING: {warning}." for warning in record.warnings]
+    return "\n\n".join(part for part in [*parts, *warnings, *found["notes"]] if part)
 
 
 def _head(record: Record) -> str:

@@ -131,7 +131,7 @@ class Display:
             self.say(f"{job.label}: {'decoded, to be scored' if waits else outcome.state} after {spent}{reason}")
 
     def results(self, results: list[Result], seconds: float) -> None:
-        """The closing table, one sentence for each cell that is not done, and the totals."""
+        """The closing table, one sentence for each cell that is not done or has warnings, and the totals."""
         table = Table(box=None, pad_edge=False, header_style="bold")
         longest = max((len(result.label) for result in results), default=0)
         metrics = SHOWN if longest + SCORES <= self.console.size.width else {RANKED_BY: SHOWN[RANKED_BY]}

@@ -227,6 +227,7 @@ class _Run:
         if state == "unreadable":
             message = _unreadable(job)
         new = outcome is not None
+        message = message or "; ".join(record.warnings if record is not None else ())
         if record is None or record.state != "done":
             return Result(job.label, state, {}, None, message + _log_of(job, state), new)
         return Result(job.label, state, record.scores.get(record.split, {}), _seconds(record), message, new)

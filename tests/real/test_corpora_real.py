@@ -120,7 +120,7 @@ def test_the_small_real_sets(home: Home) -> None:
 
 @pytest.mark.parametrize("name", ["msvd", "msrvtt1000", "msrvtt_glrg"])
 def test_check_finds_no_errors_in_published_files(home: Home, name: str) -> None:
-    errors = [finding for finding in check_dataset(dataset(name), home) if finding.severity == "error"]
+    errors = [finding for finding in check_dataset(dataset(name), home).findings if finding.severity == "error"]
     assert errors == []
 
 

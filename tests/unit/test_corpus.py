@@ -9,7 +9,9 @@ MSR-VTT as its readme describes the JSON (Xu et al., CVPR 2016); ActivityNet Cap
 from __future__ import annotations
 
 import json
+import re
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -590,7 +592,56 @@ def test_ids_in_natural_order() -> None:
 
 
 def test_a_clean_data_set_has_no_findings(tmp_path: Path) -> None:
-    assert check_dataset(define(tmp_path, ten(tmp_path), splits={"first": [6, 2, 2]}), Home(tmp_path)) == []
+    checked = check_dataset(define(tmp_path, ten(tmp_path), splits={"first": [6, 2, 2]}), Home(tmp_path))
+    assert checked.findings == []
+    assert checked.facts[1:] == [
+        "splits: train 6, val 2, test 2 clips",
+        "0.00 % of the reference tokens cannot be written with text.tokenizer=strip",
+    ]
+    assert re.fullmatch(r"10 clips, \d+ captions", checked.facts[0])
+
+
+def test_check_reads_every_value_of_a_source(tmp_path: Path) -> None:
+    """NaN, another width, a file that is none, clips without features, a shape that no method reads: each is an error."""
+    captions, folder = ten(tmp_path), tmp_path / "features"
+    folder.mkdir()
+    definition = define(tmp_path, captions, splits={"first": [6, 2, 2]}, streams={"frames": {"source": "features"}})
+    ids = sorted(load_corpus(definition, Home(tmp_path)).clips)
+
+    def checked(spoil: Callable[[Path], object], shape: tuple[int, ...] = (4, 3)) -> tuple[list[str], list[str]]:
+        for clip in ids:
+            np.save(folder / f"{clip}.npy", np.ones(shape, np.float32))
+        spoil(folder / f"{ids[0]}.npy")
+        found = check_dataset(definition, Home(tmp_path))
+        assert {finding.severity for finding in found.findings} <= {"error"}
+        return found.facts[3:], [finding.message for finding in found.findings]
+
+    assert checked(lambda path: None) == ([f"stream frames: 4x3 in {folder}"], [])
+    for spoil, words in (
+        (lambda path: np.save(path, np.full((4, 3), np.nan, np.float32)), "12 of 12 values are NaN"),
+        (lambda path: np.save(path, np.ones((4, 5), np.float32)), "1 clips have other shapes"),
+        (lambda path: path.write_bytes(b"no array"), "cannot be read"),
+        (lambda path: path.unlink(), "1 of 10 clips have no features"),
+    ):
+        _, (message,) = checked(spoil)
+        assert words in message and ids[0] in message
+    facts, (message,) = checked(lambda path: None, (3,))
+    assert facts == [f"stream frames: 3 in {folder}"]
+    assert (
+        "read as [frames, width], and this one has the shape [3]; one vector for a clip can be given as one frame"
+        in message
+    )
+
+
+def test_words_that_a_model_cannot_write_are_counted(tmp_path: Path) -> None:
+    entries = [{"clip": f"c{n}", "captions": ["a red_car stops", "cars stop"]} for n in range(10)]
+    checked = check_dataset(define(tmp_path, jsonl(tmp_path, *entries), splits={"first": [6, 2, 2]}), Home(tmp_path))
+    assert "20.00 % of the reference tokens cannot be written with text.tokenizer=strip" in checked.facts
+    (warning,) = [finding.message for finding in checked.findings if finding.message.startswith("20.0 %")]
+    assert "(red_car) can never be written" in warning and "text.tokenizer=ptb leaves 0.0 %" in warning
+    entries = [{"clip": f"c{n}", "captions": [f"一个男人在跑步{n}"]} for n in range(10)]
+    checked = check_dataset(define(tmp_path, jsonl(tmp_path, *entries), splits={"first": [6, 2, 2]}), Home(tmp_path))
+    assert any("no blanks between words" in finding.message for finding in checked.findings)
 
 
 def test_check_finds_what_a_run_would_stumble_over(tmp_path: Path) -> None:
@@ -606,11 +657,11 @@ def test_check_finds_what_a_run_would_stumble_over(tmp_path: Path) -> None:
         split_variants={"wide": {"first": [9, 9, 9]}},
         streams={"frames": {"source": "gone.h5"}},
     )
-    found = {finding.message.split(":")[0]: finding for finding in check_dataset(definition, Home(tmp_path))}
+    found = {finding.message.split(":")[0]: finding for finding in check_dataset(definition, Home(tmp_path)).findings}
     assert found["captions without words"].clips == ("c10",)
     assert found["control characters"].clips == ("c10",)
     assert found["empty captions"].clips == ("c10",)
-    assert found["test clips in train"].clips == ("c9",)
+    assert (found["test clips in train"].clips, found["test clips in train"].severity) == (("c9",), "warning")
     assert "gone.h5" in found["stream frames"].message
     assert found["data set mine"].severity == "error", "the variant that asks for too many clips"
 
@@ -619,7 +670,7 @@ def test_check_of_damaged_files_is_one_finding_under_all_rules(tmp_path: Path) -
     captions = ten(tmp_path)
     (tmp_path / "c.jsonl").write_text('{"clip": ')
     definition = define(tmp_path, captions, splits={"first": [6, 2, 2]}, split_variants={"b": {"first": [1, 1, 1]}})
-    findings = check_dataset(definition, Home(tmp_path))
+    findings = check_dataset(definition, Home(tmp_path)).findings
     assert [finding.severity for finding in findings] == ["error"]
     assert "line 1 is not JSON" in findings[0].message
 

@@ -139,3 +139,12 @@ def test_tokens_of_references_are_kept_on_disk_and_checked(tmp_path: Path, monke
     blocked.write_text("")
     with pytest.warns(UserWarning, match="could not be kept"):
         assert ptb.PtbCache(blocked / "folder").tokenize(texts) == tokens
+
+
+def test_captions_that_are_all_alike_are_told() -> None:
+    references = {"a": ["a man runs"], "b": ["a dog sits"]}
+    with Scorer() as scorer:
+        assert scorer.score(references, {"a": "a man runs", "b": "a dog sits"}).warnings == ()
+        assert scorer.score(references, {"a": "A man.", "b": "a man"}).warnings == (
+            "all 2 captions are alike, whatever the clip: 'a man'",
+        )

@@ -228,6 +228,15 @@ class TestKeys:
         with pytest.raises(BenchError, match=r"gone\.safetensors cannot be read: No such file"):
             ask(world, "toy.weights=gone.safetensors")
 
+    @pytest.mark.parametrize("shape", [(6,), (28, 3, 6), (28, 4, 4, 6)])
+    def test_a_stream_of_axes_that_nothing_reads(self, world: World, shape: tuple[int, ...]) -> None:
+        world.add_stream("frames", shape=shape)
+        with pytest.raises(
+            BenchError, match=rf"toy cannot run on .*the stream frames is read as .*{len(shape) * '.+'}\]"
+        ) as told:
+            one(world)
+        assert ("given as one frame" in str(told.value)) == (len(shape) == 1)
+
     def test_a_row_may_need_more_streams_than_its_card(self, world: World) -> None:
         world.add_method("toy", TOY.replace("title: Toy-one,", "title: Toy-one, needs: [pixels],"))
         with pytest.raises(
@@ -239,7 +248,7 @@ class TestKeys:
             BenchError, match=r"pixels of little has no videos: .* name its folder, then: bench features ext"
         ):
             ask(world, methods="toy:one")
-        world.add_stream("pixels", "b" * 64)
+        world.add_stream("pixels", "b" * 64, shape=(16, 3, 8, 8))
         (cell,) = ask(world, methods="toy:one")
         assert cell.config["streams"] == {"frames": "f" * 64, "pixels": "b" * 64}
         assert one(world).config["streams"] == {"frames": "f" * 64}
