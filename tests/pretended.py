@@ -17,6 +17,7 @@ from unittest import mock
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.utils import clip_grad
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
@@ -28,6 +29,7 @@ aten = torch.ops.aten
 
 WAITING = {
     aten._local_scalar_dense.default,
+    aten.is_nonzero.default,
     aten.nonzero.default,
     aten.equal.default,
     aten.masked_select.default,
@@ -38,7 +40,42 @@ WAITING = {
     aten.repeat_interleave.Tensor,
 }
 """Operations whose result, or its size, the host has to know."""
+FREE = {"aten.empty", "aten.empty_like", "aten.new_empty", "aten._unsafe_view", "aten.dropout"}
+"""Operations that start nothing: memory without values, views under another name, the dropout of an evaluation."""
 INDEXING = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default}
+
+
+def _lstm_cell(gates: Tensor, more: Tensor, cell: Tensor, *biases: Tensor) -> tuple[Tensor, ...]:
+    own, forget, candidate, output = (gates + more + sum(biases)).chunk(4, 1)
+    acts = own.sigmoid(), forget.sigmoid(), candidate.tanh(), output.sigmoid()
+    after = acts[1] * cell + acts[0] * acts[2]
+    return acts[3] * after.tanh(), after, torch.cat(acts, 1)
+
+
+def _lstm_cell_backward(
+    hidden: Tensor | None, cell: Tensor | None, before: Tensor, after: Tensor, acts: Tensor, biased: bool
+) -> tuple[Tensor, ...]:
+    own, forget, candidate, output = acts.chunk(4, 1)
+    hidden = torch.zeros_like(after) if hidden is None else hidden
+    told = after.tanh()
+    through = hidden * output * (1 - told * told) + (0 if cell is None else cell)
+    gates = torch.cat(
+        [
+            through * candidate * own * (1 - own),
+            through * before * forget * (1 - forget),
+            through * own * (1 - candidate * candidate),
+            hidden * told * output * (1 - output),
+        ],
+        1,
+    )
+    return gates, through * forget, gates.sum(0)
+
+
+GPU_ONLY = {
+    aten._thnn_fused_lstm_cell.default: _lstm_cell,
+    aten._thnn_fused_lstm_cell_backward_impl.default: _lstm_cell_backward,
+}
+"""Operations that torch has for CUDA alone, as it documents them."""
 
 
 def is_there(value: Any) -> bool:
@@ -52,15 +89,29 @@ def _put_there(value: Tensor) -> Tensor:
 
 
 class Seen:
-    """What happened: `waits` by place, `mixed` operations by name and place, `launches` as a number."""
+    """What happened: `waits` by place, `mixed` operations by name and place, launched `operations` by name."""
 
     def __init__(self) -> None:
         self.waits: Counter[str] = Counter()
         self.mixed: Counter[str] = Counter()
-        self.launches = 0
+        self.operations: Counter[str] = Counter()
+
+    @property
+    def launches(self) -> int:
+        return self.operations.total()
 
     def forget(self) -> None:
         self.__init__()  # type: ignore[misc]
+
+    def copy(self) -> Seen:
+        return self.since(Seen())
+
+    def since(self, before: Seen) -> Seen:
+        """What happened after `before`, an earlier copy."""
+        found = Seen()
+        for name, counter in vars(self).items():
+            setattr(found, name, counter - getattr(before, name))
+        return found
 
 
 def _place() -> str:
@@ -82,14 +133,15 @@ class _Operations(TorchDispatchMode):
         self.seen = seen
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = func(*args, **(kwargs or {}))
+        found = GPU_ONLY.get(func, func)(*args, **(kwargs or {}))
         tensors = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
         if not any(map(is_there, tensors)):
             return found
         self._check(func, args, tensors)
         returns = func._schema.returns
-        if not any(one.alias_info is not None and not one.alias_info.is_write for one in returns):
-            self.seen.launches += 1
+        view = any(one.alias_info is not None and not one.alias_info.is_write for one in returns)
+        if not view and str(func.overloadpacket) not in FREE:
+            self.seen.operations[str(func)] += 1
         for value in tree_leaves(found):
             if isinstance(value, Tensor):
                 _put_there(value)
@@ -129,6 +181,10 @@ class _Python(TorchFunctionMode):
             return self._move(
                 own, *args[1:], **kwargs, **{"cpu": {"device": "cpu"}, "cuda": {"device": GPU}}.get(name, {})
             )
+        elif func is functional.dropout and is_there(own) and kwargs["training"] and kwargs["p"]:
+            return torch.native_dropout(own, kwargs["p"], True)[0]
+        elif name == "gru" and is_there(own):
+            return _recurrent(self.seen, func, args)
         elif name == "tolist" and is_there(own):
             self.seen.waits[_place()] += 1
         elif name == "numpy" and is_there(own):
@@ -164,6 +220,42 @@ class _Python(TorchFunctionMode):
         return _put_there(copy) if there else copy
 
 
+class _Recurrent(torch.autograd.Function):
+    """Recurrent layers as cuDNN runs them: all steps in one call, and their backward pass in another."""
+
+    @staticmethod
+    def forward(ctx: Any, seen: Seen, run: Any, *given: Tensor) -> Any:
+        ctx.seen = seen
+        with _one_call(seen, "forward"), torch.enable_grad():
+            ctx.given = [value.detach().requires_grad_(value.requires_grad) for value in given]
+            ctx.found = run(ctx.given)
+        return tuple(_put_there(value.detach()) for value in ctx.found)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        with _one_call(ctx.seen, "backward"):
+            wanted = [value for value in ctx.given if value.requires_grad]
+            made = map(_put_there, torch.autograd.grad(ctx.found, wanted, gradients))
+            return None, None, *(next(made) if value.requires_grad else None for value in ctx.given)
+
+
+def _recurrent(seen: Seen, func: Any, args: Any) -> Any:
+    values, state, weights, *rest = args
+    return _Recurrent.apply(seen, lambda given: func(*given[:2], given[2:], *rest), values, state, *weights)
+
+
+@contextmanager
+def _one_call(seen: Seen, name: str) -> Iterator[None]:
+    """What happens inside counts as one operation."""
+    before = dict(vars(seen))
+    seen.forget()
+    try:
+        yield
+    finally:
+        vars(seen).update(before)
+        seen.operations[f"cudnn.{name}"] += 1
+
+
 def _is_gpu(place: torch.device | str) -> bool:
     return str(place).startswith("cuda")
 
@@ -187,7 +279,11 @@ class _Generator:
 def pretended_gpu() -> Iterator[Seen]:
     """Inside, `cuda` is there. Draws come from the CPU's generator, whose state may not be set to a tensor of the GPU either."""
     seen, generator = Seen(), _Generator()
+    inference_mode = torch.inference_mode
     set_state, by_device = torch.set_rng_state, clip_grad._group_tensors_by_device_and_dtype
+
+    def no_inference(mode: bool = True) -> Any:
+        return torch.no_grad() if mode else inference_mode(False)
 
     def grouped(tensors: Any, *words: Any) -> Any:
         """Gradients by the device that Python sees."""
@@ -207,7 +303,7 @@ def pretended_gpu() -> Iterator[Seen]:
         mock.patch.object(torch.cuda, "synchronize", lambda device=None: None),
         mock.patch.object(torch, "set_rng_state", set_cpu_state),
         mock.patch.object(clip_grad, "_group_tensors_by_device_and_dtype", grouped),
-        mock.patch.object(torch, "inference_mode", torch.no_grad),
+        mock.patch.object(torch, "inference_mode", no_inference),
         _Operations(seen),
         _Python(seen),
     ):

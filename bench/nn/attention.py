@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from bench.method import PAD, Batch
-from bench.nn.deferred import product, weighted_sum
+from bench.nn.deferred import Loan, Total, loan_of, once, product, sum_of, weighted_sum
 from bench.nn.host import on_host
+
+aten = torch.ops.aten
 
 READ_COST = 72.0  # multiplications in the time that a number is read in twice, on processors of 10 operations a byte
 
@@ -46,7 +50,74 @@ class AdditiveAttention(nn.Module):
 
     def forward(self, query_BH: Tensor, keys_BTA: Tensor, values_BTD: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
         """Context [B, D] and weights [B, T]; masked positions get weight exactly 0."""
-        energy_BTA = torch.tanh(keys_BTA + product(query_BH, self.query.weight).unsqueeze(1))
-        score_BT = (energy_BTA @ self.score.weight.T).squeeze(-1).masked_fill(~mask_BT, float("-inf"))
-        weight_BT = torch.softmax(score_BT, dim=-1, dtype=torch.promote_types(score_BT.dtype, torch.float32))
-        return weighted_sum(weight_BT, values_BTD), weight_BT
+        return self.look(product(query_BH, self.query.weight), keys_BTA, values_BTD, mask_BT)
+
+    def look(self, query_BA: Tensor, keys_BTA: Tensor, values_BTD: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """The same from W_h h."""
+        return attend(query_BA, keys_BTA, self.score.weight, values_BTD, mask_BT)
+
+
+def attend(
+    query_BA: Tensor, keys_BTA: Tensor, score_1A: Tensor, values_BTD: Tensor, mask_BT: Tensor, multiply: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Context [B, D] and weights [B, T] from e_j = w^T tanh(q + k_j), or w^T tanh(q * k_j) with `multiply`.
+
+    Weights are a softmax over the real positions, exactly 0 elsewhere. Keys and values may be rows that `first_rows` lent.
+    """
+    closed_BT = once("closed", mask_BT, torch.logical_not)
+    if not torch.is_grad_enabled():
+        energy_BTA = torch.tanh_(_meet(query_BA, keys_BTA, multiply))
+        weight_BT = _weights(energy_BTA, score_1A, closed_BT)
+        return torch.bmm(weight_BT.to(values_BTD.dtype).unsqueeze(1), values_BTD).squeeze(1), weight_BT
+    anchor, total = sum_of(score_1A)
+    weight_BT = _Weights.apply(query_BA, keys_BTA, anchor, closed_BT, multiply, loan_of(keys_BTA), total)
+    return weighted_sum(weight_BT, values_BTD), weight_BT
+
+
+def _meet(query_BA: Tensor, keys_BTA: Tensor, multiply: bool) -> Tensor:
+    return keys_BTA * query_BA.unsqueeze(1) if multiply else keys_BTA + query_BA.unsqueeze(1)
+
+
+def _weights(energy_BTA: Tensor, score_1A: Tensor, closed_BT: Tensor) -> Tensor:
+    score_BT = (energy_BTA @ score_1A.to(energy_BTA.dtype).T).squeeze(-1).masked_fill_(closed_BT, float("-inf"))
+    return torch.softmax(score_BT, dim=-1, dtype=torch.promote_types(score_BT.dtype, torch.float32))
+
+
+class _Weights(torch.autograd.Function):
+    """The weights; leaves the keys' part of the gradient with their loan, and the scores' in a sum over the loop."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query_BA: Tensor,
+        keys_BTA: Tensor,
+        score_1A: Tensor,
+        closed_BT: Tensor,
+        multiply: bool,
+        loan: Loan | None,
+        total: Total | None,
+    ) -> Tensor:
+        energy_BTA = torch.tanh_(_meet(query_BA, keys_BTA, multiply))
+        weight_BT = _weights(energy_BTA, score_1A, closed_BT)
+        ctx.save_for_backward(energy_BTA, weight_BT, score_1A, *((query_BA, keys_BTA) if multiply else ()))
+        ctx.loan, ctx.total, ctx.dtypes = loan, total, (query_BA.dtype, keys_BTA.dtype)
+        return weight_BT
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        energy_BTA, weight_BT, score_1A, *factors = ctx.saved_tensors
+        score_BT = aten._softmax_backward_data(gradients[0], weight_BT, -1, energy_BTA.dtype)
+        if ctx.total is not None:
+            ctx.total.add(energy_BTA, score_BT)
+        inner_BTA = score_BT.unsqueeze(-1) * score_1A.to(energy_BTA.dtype)
+        aten.tanh_backward.grad_input(inner_BTA, energy_BTA, grad_input=inner_BTA)
+        of_query, of_keys = ctx.dtypes
+        if factors:
+            query_BA, keys_BTA = factors
+            of_keys_BTA, query_BA = inner_BTA * query_BA.unsqueeze(1), (inner_BTA * keys_BTA).sum(1)
+        else:
+            of_keys_BTA, query_BA = inner_BTA, inner_BTA.sum(1)
+        if ctx.loan is not None:
+            ctx.loan.add(of_keys_BTA)
+        keys = of_keys_BTA.to(of_keys) if ctx.loan is None and ctx.needs_input_grad[1] else None
+        return query_BA.to(of_query), keys, None, None, None, None, None

@@ -1,4 +1,4 @@
-"""Beam search over a batch of clips; only hypotheses that still search are computed."""
+"""Beam search over a batch of clips."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ import torch
 from torch import Tensor
 
 from bench.method import BOS, EOS, PAD, UNK, Batch, Caption, Search, Vocabulary
-from bench.nn.decoding import Captioner, expand
+from bench.nn.decoding import Captioner, Memory, expand
+from bench.nn.deferred import deferred_weight_gradients
+from bench.nn.host import all_rows, ids
 
 NEVER = (PAD, BOS, UNK)
 """Ids that no caption contains: a beam may not write them."""
+
+LOOK = 12  # words between two looks whether all captions have ended, where the host has to wait for the answer
 
 
 def length_divisor(length: Tensor, rule: str) -> Tensor:
@@ -38,9 +42,15 @@ class _Beams:
     finished: Tensor
     attention: Tensor | None = None
 
-    def on_cpu(self) -> _Beams:
-        """The same beams on the CPU: four copies instead of one for each clip."""
-        return _Beams(*(None if part is None else part.cpu() for part in vars(self).values()))  # type: ignore[arg-type]
+    def told(self) -> tuple[list[list[list[int]]], list[list[float]], list[list[list[list[float]]]] | None]:
+        """Words without BOS, scores and attention for the host, all by one copy: a float64 holds every number exactly."""
+        parts = [self.words[:, :, 1:], self.score.unsqueeze(-1)]
+        if self.attention is not None:
+            parts.append(self.attention.flatten(2))
+        wide = [part.shape[-1] for part in parts]
+        words, score, *rest = torch.cat([part.double() for part in parts], -1).cpu().split(wide, -1)
+        attention = rest[0].unflatten(-1, self.attention.shape[2:]).tolist() if self.attention is not None else None
+        return words.long().tolist(), score.squeeze(-1).tolist(), attention
 
 
 @torch.inference_mode()
@@ -52,32 +62,94 @@ def beam_search(captioner: Captioner, batch: Batch, vocabulary: Vocabulary, sear
     wide as the set of captions this is exhaustive search.
     """
     memory_C = captioner.encode(batch)
-    device, clip_L = next(iter(memory_C.values())).device, torch.arange(len(batch.clip_ids))
+    device = next(iter(memory_C.values())).device
+    with deferred_weight_gradients():
+        beams = (_all_beams if all_rows(device) else _searching_beams)(captioner, memory_C, search)
+    words, scores, attention = beams.told()
+    return [
+        _caption(clip, words[place], scores[place], attention[place] if attention else None, vocabulary)
+        for place, clip in enumerate(batch.clip_ids)
+    ]
+
+
+def _searching_beams(captioner: Captioner, memory_C: Memory, search: Search) -> _Beams:
+    """Only hypotheses that still search are computed."""
+    device, clip_L = next(iter(memory_C.values())).device, torch.arange(_clips(memory_C))
     beams = _first_beams(len(clip_L), search.beam, device)
-    memory = memory_C  # of the beams that search, whose clips are `clip_L` on the CPU: at first one of each clip
+    memory = memory_C  # of the beams that search, whose clips are `clip_L`: at first one of each clip
     state = captioner.start(memory)
-    row_CK = clip_L.to(device).unsqueeze(1).expand(-1, search.beam)  # where the state of each beam is
+    row_CK = clip_L.unsqueeze(1).expand(-1, search.beam)  # where the state of each beam is
     for word in range(search.max_words + 1):
-        # The one time in a word that the host waits for a GPU: it decides here which beams are computed, and whether any.
-        live_L = (~beams.finished).view(-1).cpu().nonzero().squeeze(1)
+        live_L = (~beams.finished).view(-1).nonzero().squeeze(1)
         if not len(live_L):
             break
-        before_L, clip_L, live_L = clip_L, live_L // search.beam, live_L.to(device)
+        before_L, clip_L = clip_L, live_L // search.beam
         if not torch.equal(before_L, clip_L):
-            memory = expand(memory_C, clip_L.to(device))
+            memory = expand(memory_C, clip_L)
         source_L = row_CK.reshape(-1)[live_L]
         state = tuple(part.index_select(0, source_L) for part in state)
         words_L = beams.words[:, :, -1].reshape(-1)[live_L]
-        features, state, weights = captioner.step(words_L, state, memory)
-        log_LV = torch.log_softmax(captioner.logits(features).float(), dim=-1)
-        beams, parent_CK = _extend(
-            beams, live_L, log_LV, weights, last=word == search.max_words, rule=search.length_rule
-        )
+        features, state, weights_LT = captioner.step(words_L, state, memory)
+        log_LH, word_LH = _heirs(captioner.logits(features), search, last=word == search.max_words)
+        # A finished beam has one continuation, itself, at no cost.
+        log_BH = log_LH.new_full((beams.score.numel(), log_LH.shape[1]), float("-inf"))
+        log_BH[:, 0] = 0.0
+        log_BH.index_copy_(0, live_L, log_LH)
+        word_BH = word_LH.new_full(log_BH.shape, PAD).index_copy_(0, live_L, word_LH)
+        weights_BT = None
+        if weights_LT is not None:
+            weights_BT = weights_LT.new_zeros(len(log_BH), weights_LT.shape[1]).index_copy_(0, live_L, weights_LT)
+        beams, parent_CK = _extend(beams, log_BH, word_BH, weights_BT, search.length_rule)
         row_CK = torch.zeros_like(parent_CK)
-        row_CK.view(-1)[live_L] = torch.arange(len(live_L), device=live_L.device)
+        row_CK.view(-1)[live_L] = torch.arange(len(live_L))
         row_CK = row_CK.gather(1, parent_CK)
-    beams = beams.on_cpu()
-    return [_caption(clip, beams, place, vocabulary) for place, clip in enumerate(batch.clip_ids)]
+    return beams
+
+
+def _all_beams(captioner: Captioner, memory_C: Memory, search: Search) -> _Beams:
+    """All hypotheses are computed, finished ones too, and the host looks now and then whether any still searches."""
+    device, clips = next(iter(memory_C.values())).device, _clips(memory_C)
+    beams = _first_beams(clips, search.beam, device)
+    place_C1 = torch.arange(0, clips * search.beam, search.beam, device=device).unsqueeze(1)
+    memory = expand(memory_C, (place_C1 // search.beam).expand(-1, search.beam).flatten())
+    state = captioner.start(memory)
+    words_B, itself_1H = beams.words.flatten(), None
+    for word in range(search.max_words + 1):
+        if word and word % LOOK == 0 and bool(beams.finished.all()):
+            break
+        features, state, weights_BT = captioner.step(words_B, state, memory)
+        log_BH, word_BH = _heirs(captioner.logits(features), search, last=word == search.max_words)
+        finished_B1 = beams.finished.view(-1, 1)
+        itself_1H = _itself(log_BH) if itself_1H is None else itself_1H
+        log_BH, word_BH = torch.where(finished_B1, itself_1H, log_BH), word_BH.masked_fill(finished_B1, PAD)
+        beams, parent_CK = _extend(beams, log_BH, word_BH, weights_BT, search.length_rule)
+        source_B = (place_C1 + parent_CK).view(-1)
+        state = tuple(part.index_select(0, source_B) for part in state)
+        words_B = beams.words[:, :, -1].flatten()
+    return beams
+
+
+def _clips(memory_C: Memory) -> int:
+    return len(next(iter(memory_C.values())))
+
+
+def _itself(log_BH: Tensor) -> Tensor:
+    """The continuations of a finished beam, [1, heirs]: itself, at no cost, and no other."""
+    first_1H = torch.full_like(log_BH[:1], float("-inf"))
+    first_1H[:, 0] = 0.0
+    return first_1H
+
+
+def _heirs(logits_LV: Tensor, search: Search, last: bool) -> tuple[Tensor, Tensor]:
+    """log p and word of the best continuations of each hypothesis: no hypothesis can have more heirs than there are beams."""
+    log_LV = torch.log_softmax(logits_LV.float(), dim=-1)
+    if last:
+        ending_L = log_LV[:, EOS].clone()
+        log_LV.fill_(float("-inf"))
+        log_LV[:, EOS] = ending_L
+    else:
+        log_LV.index_fill_(1, ids(NEVER, log_LV.device), float("-inf"))
+    return log_LV.topk(min(search.beam, log_LV.shape[1]), dim=1)
 
 
 def _first_beams(clips: int, wide: int, device: torch.device) -> _Beams:
@@ -92,24 +164,11 @@ def _first_beams(clips: int, wide: int, device: torch.device) -> _Beams:
 
 
 def _extend(
-    beams: _Beams, live_L: Tensor, log_LV: Tensor, weights_LT: Tensor | None, last: bool, rule: str
+    beams: _Beams, log_BH: Tensor, word_BH: Tensor, weights_BT: Tensor | None, rule: str
 ) -> tuple[_Beams, Tensor]:
-    """The next beams, and the beam that each comes from. `live_L` are the places of the searching ones in [C, K]."""
+    """The next beams, and the beam that each comes from, [C, K], out of the continuations of all, [C K, heirs]."""
     clips, wide = beams.score.shape
-    for mark in NEVER:
-        log_LV[:, mark] = float("-inf")
-    if last:
-        ending_L = log_LV[:, EOS].clone()
-        log_LV.fill_(float("-inf"))
-        log_LV[:, EOS] = ending_L
-    # No hypothesis can have more heirs than there are beams.
-    log_LH, word_LH = log_LV.topk(min(wide, log_LV.shape[1]), dim=1)
-    heirs = log_LH.shape[1]
-    # A finished beam has one continuation, itself, at no cost.
-    log_BH = log_LH.new_full((clips * wide, heirs), float("-inf"))
-    log_BH[:, 0] = 0.0
-    log_BH.index_copy_(0, live_L, log_LH)
-    word_BH = word_LH.new_full((clips * wide, heirs), PAD).index_copy_(0, live_L, word_LH)
+    heirs = log_BH.shape[1]
     total_CKH = beams.score.unsqueeze(-1) + log_BH.view(clips, wide, heirs)
     length_CK = beams.length + (~beams.finished)
     ranked = total_CKH / length_divisor(length_CK, rule).unsqueeze(-1)
@@ -122,9 +181,8 @@ def _extend(
         return value.reshape(clips * wide, *value.shape[2:]).index_select(0, flat).view(clips, wide, *value.shape[2:])
 
     attention = None
-    if weights_LT is not None:
-        now = weights_LT.new_zeros(clips * wide, weights_LT.shape[1]).index_copy_(0, live_L, weights_LT)
-        now = now.view(clips, wide, 1, -1)
+    if weights_BT is not None:
+        now = weights_BT.view(clips, wide, 1, -1)
         attention = follow(now if beams.attention is None else torch.cat([beams.attention, now], dim=2))
     words = torch.cat([follow(beams.words), word_CK.unsqueeze(-1)], dim=2)
     score = total_CKH.view(clips, -1).gather(1, top_CK)
@@ -133,16 +191,17 @@ def _extend(
     return _Beams(words, score, follow(length_CK), finished, attention), parent_CK
 
 
-def _caption(clip: str, beams: _Beams, place: int, vocabulary: Vocabulary) -> Caption:
+def _caption(
+    clip: str,
+    words: list[list[int]],
+    scores: list[float],
+    attention: list[list[list[float]]] | None,
+    vocabulary: Vocabulary,
+) -> Caption:
     """Beams stand in ranked order, for topk sorts."""
-    scores = beams.score[place].tolist()
-    texts = [
-        vocabulary.decode([number for number in row if number != PAD]) for row in beams.words[place, :, 1:].tolist()
-    ]
+    texts = [vocabulary.decode([number for number in row if number != PAD]) for row in words]
     alternatives = tuple(
         (" ".join(text), score) for text, score in zip(texts[1:], scores[1:], strict=True) if score > float("-inf")
     )
-    traces = {}
-    if beams.attention is not None:
-        traces["attention"] = beams.attention[place, 0, : len(texts[0])].tolist()
+    traces = {} if attention is None else {"attention": attention[0][: len(texts[0])]}
     return Caption(clip, texts[0], scores[0], alternatives, traces)

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from bench.method import BOS, PAD, Batch
 from bench.nn.deferred import deferred_weight_gradients, first_rows, lookup
-from bench.nn.host import on_device, on_host
+from bench.nn.host import all_rows, ids, on_device, on_host
 
 Memory = dict[str, Tensor]
 """All that one clip lends to its words, computed once: every tensor has the clips (or their copies) as first axis."""
@@ -66,7 +66,7 @@ class Forced:
 
 
 def teacher_forcing(captioner: Captioner, batch: Batch, sampling: float = 0.0) -> Forced:
-    """Run `captioner` over the captions of a batch, each caption only as long as it is.
+    """Run `captioner` over the captions of a batch, each caption only as long as it is, or all to the end (`all_rows`).
 
     The batch has its longest caption first, so the captions still running at a word are always the first rows.
     `sampling` is the probability of feeding the model's own sample instead of the true word (scheduled sampling,
@@ -77,12 +77,12 @@ def teacher_forcing(captioner: Captioner, batch: Batch, sampling: float = 0.0) -
     state = captioner.start(memory)
     inputs_BW, targets_BW = batch.words_BW[:, :-1], batch.words_BW[:, 1:]
     mask_BW = targets_BW != PAD
-    told_BW = mask_BW if mask_BW.device.type == "cpu" else on_host(batch.words_BW)[:, 1:] != PAD
-    running = told_BW.sum(0).tolist()
+    total = inputs_BW.shape[0]
+    whole = all_rows(mask_BW.device)
+    running = [total] * mask_BW.shape[1] if whole else mask_BW.sum(0).tolist()
     features: list[Tensor] = []
     hidden: list[Tensor] = []
     attention: list[Tensor] = []
-    total = inputs_BW.shape[0]
     with deferred_weight_gradients():
         for word, count in enumerate(running):
             words_B = inputs_BW[:count, word]
@@ -94,15 +94,27 @@ def teacher_forcing(captioner: Captioner, batch: Batch, sampling: float = 0.0) -
             hidden.append(_pad_rows(state[0], total))
             if weights_BT is not None:
                 attention.append(_pad_rows(weights_BT, total))
+    padding_BW1 = ~mask_BW.unsqueeze(-1)
+
+    def laid(parts: list[Tensor]) -> Tensor:
+        together = torch.stack(parts, 1)
+        return together.masked_fill(padding_BW1, 0.0) if whole else together
+
     return Forced(
-        torch.stack(features, 1),
-        torch.stack(hidden, 1),
-        torch.stack(attention, 1) if attention else None,
+        laid(features),
+        laid(hidden),
+        laid(attention) if attention else None,
         mask_BW,
         targets_BW,
         clips,
-        on_device(told_BW.flatten().nonzero().squeeze(1), mask_BW.device),
+        real_words(batch),
     )
+
+
+def real_words(batch: Batch) -> Tensor:
+    """Places of the predicted words, EOS included, in a flattened [B, W] of them."""
+    told_BW = on_host(batch.words_BW)[:, 1:] != PAD
+    return on_device(told_BW.flatten().nonzero().squeeze(1), batch.words_BW.device)
 
 
 @torch.no_grad()
@@ -131,7 +143,7 @@ def word_losses(captioner: Captioner, forced: Forced, never: Sequence[int] = ())
     logits_NV = captioner.logits(forced.features_BWR.flatten(0, 1)[forced.real_N])
     logits_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))  # -log p is no matter for bfloat16
     if never:
-        logits_NV = logits_NV.index_fill(1, torch.tensor(never, device=logits_NV.device), float("-inf"))
+        logits_NV = logits_NV.index_fill(1, ids(tuple(never), logits_NV.device), float("-inf"))
     losses_N = functional.cross_entropy(logits_NV, forced.targets_BW.flatten()[forced.real_N], reduction="none")
     return losses_N.new_zeros(forced.mask_BW.numel()).index_copy(0, forced.real_N, losses_N).view_as(forced.mask_BW)
 

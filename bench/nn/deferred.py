@@ -17,35 +17,43 @@ another one over the same graph.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 
-class _Ledger:
-    """Inputs and output gradients of one weight, step by step, and the weight's place in the graph."""
+class Ledger:
+    """Inputs and output gradients of one weight, step by step, and the places of weight and bias in the graph."""
 
-    def __init__(self, weight: Tensor) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         self.inputs: list[Tensor] = []
         self.gradients: list[Tensor] = []
         # Under autocast the weight is rounded once for the whole loop, not at every step.
-        self.anchor: Tensor = _Anchor.apply(weight.to(_product_type(weight)), self)
+        low = weight.to(_product_type(weight))
+        self.anchor, *rest = _Anchor.apply(self, low) if bias is None else _Anchor.apply(self, low, bias)
+        self.bias: Tensor | None = rest[0] if rest else None
+        self._biased = bool(rest)
 
     def release(self) -> None:
-        """Let go of the place in the graph, after the loop."""
-        del self.anchor
+        del self.anchor, self.bias
 
-    def settle(self) -> Tensor:
-        """The weight's gradient as one product, once all steps have left theirs; the ledger is empty then."""
-        total = torch.cat(self.gradients).T @ torch.cat(self.inputs)
+    def settle(self) -> tuple[Tensor | None, ...]:
+        """One product and one sum."""
+        if not self.gradients:
+            return (None, None)[: 1 + self._biased]
+        gradients = torch.cat(self.gradients)
+        total = gradients.T @ torch.cat(self.inputs)
         self.gradients.clear()
         self.inputs.clear()
-        return total
+        if not self._biased:
+            return (total,)
+        return total, gradients.sum(0, dtype=torch.promote_types(gradients.dtype, torch.float32))
 
 
 def _product_type(weight: Tensor) -> torch.dtype:
@@ -53,26 +61,35 @@ def _product_type(weight: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
 
 
+class _Account(Protocol):
+    """What gathers gradients of a loop."""
+
+    def release(self) -> None:
+        """Let go of the places in the graph, after the loop."""
+
+    def settle(self) -> tuple[Tensor | None, ...]:
+        """The gradients, once all steps have left theirs; the account is empty then."""
+
+
 class _Anchor(torch.autograd.Function):
     """Identity on what the steps use. Its backward runs when every step's has run, for all of them hang on it."""
 
     @staticmethod
-    def forward(ctx: Any, shared: Tensor, account: _Ledger | _Readings | _Loan) -> Tensor:
+    def forward(ctx: Any, account: _Account, *shared: Tensor) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
         ctx.account = account
-        return shared.view_as(shared)
+        return tuple(value.view_as(value) for value in shared)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, None]:
-        account: _Ledger | _Readings | _Loan = ctx.account
-        return account.settle(), None
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        return None, *ctx.account.settle()
 
 
 class _Step(torch.autograd.Function):
     """base + x W^T; leaves its part of W's gradient in the ledger."""
 
     @staticmethod
-    def forward(ctx: Any, base: Tensor | None, x_ND: Tensor, weight: Tensor, ledger: _Ledger) -> Tensor:
+    def forward(ctx: Any, base: Tensor | None, x_ND: Tensor, weight: Tensor, ledger: Ledger) -> Tensor:
         x_ND = x_ND.to(weight.dtype)
         ctx.save_for_backward(x_ND, weight)
         ctx.ledger = ledger
@@ -80,12 +97,37 @@ class _Step(torch.autograd.Function):
         return x_ND @ weight.T if base is None else torch.addmm(base.to(weight.dtype), x_ND, weight.T)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         x_ND, weight = ctx.saved_tensors
         (gradient,) = gradients
         ctx.ledger.inputs.append(x_ND)
         ctx.ledger.gradients.append(gradient)
-        return (gradient if ctx.based else None), gradient @ weight, None, None
+        return (gradient if ctx.based else None), gradient @ weight if ctx.needs_input_grad[1] else None, None, None
+
+
+class Total:
+    """The gradient of a row of weights [1, A] that scores vectors: sum over steps and vectors of gradient times vector."""
+
+    def __init__(self, weight_1A: Tensor) -> None:
+        self.sum_A: Tensor | None = None
+        (self.anchor,) = _Anchor.apply(self, weight_1A.to(_product_type(weight_1A)))
+
+    def release(self) -> None:
+        del self.anchor
+
+    def add(self, vectors: Tensor, gradients: Tensor) -> None:
+        """Vectors [..., A] of one step and the gradients of their scores [...]."""
+        vectors_AN, gradients_N = vectors.reshape(-1, vectors.shape[-1]).T, gradients.reshape(-1)
+        if self.sum_A is None:
+            self.sum_A = torch.mv(vectors_AN, gradients_N).to(torch.promote_types(vectors.dtype, torch.float32))
+        elif self.sum_A.dtype == vectors.dtype:
+            self.sum_A.addmv_(vectors_AN, gradients_N)
+        else:
+            self.sum_A += torch.mv(vectors_AN, gradients_N)
+
+    def settle(self) -> tuple[Tensor | None]:
+        sum_A, self.sum_A = self.sum_A, None
+        return (None if sum_A is None else sum_A.unsqueeze(0),)
 
 
 class _Readings:
@@ -95,18 +137,17 @@ class _Readings:
         self.words: list[Tensor] = []
         self.gradients: list[Tensor] = []
         self.rows, self.padding = table.shape[0], -1 if padding is None else padding
-        self.anchor: Tensor = _Anchor.apply(table, self)
+        (self.anchor,) = _Anchor.apply(self, table)
 
     def release(self) -> None:
-        """Let go of the place in the graph, after the loop."""
         del self.anchor
 
-    def settle(self) -> Tensor:
-        """The table's gradient, once all steps have left theirs."""
+    def settle(self) -> tuple[Tensor]:
+        """The table's gradient."""
         gradients, words = torch.cat(self.gradients), torch.cat(self.words)
         self.gradients.clear()
         self.words.clear()
-        return torch.ops.aten.embedding_dense_backward(gradients, words, self.rows, self.padding, False)
+        return (torch.ops.aten.embedding_dense_backward(gradients, words, self.rows, self.padding, False),)
 
 
 class _Lookup(torch.autograd.Function):
@@ -124,7 +165,7 @@ class _Lookup(torch.autograd.Function):
         return None, None, None
 
 
-class _Loan:
+class Loan:
     """A tensor whose first rows are lent to steps, and the sum of their gradients.
 
     A mixture of positions leaves its weights and its own gradient instead: their products for all steps are one.
@@ -134,30 +175,46 @@ class _Loan:
         self.total: Tensor | None = None
         self.weights: list[Tensor] = []
         self.gradients: list[Tensor] = []
-        self.lender: Tensor | None = lender  # kept during the loop, so that no other tensor takes its id
-        self.rows, self.dtype = lender.shape[0], lender.dtype
+        self.lender: Tensor | None = lender
+        self.shape, self.dtype = lender.shape, lender.dtype
         self.lent: Tensor | None = None  # the rows of the present step
-        self.anchor: Tensor = _Anchor.apply(lender, self)
+        self._low: Tensor | None = None
+        (self.anchor,) = _Anchor.apply(self, lender)
 
     def release(self) -> None:
-        """Let go of the place in the graph, after the loop."""
         del self.anchor
-        self.lender = self.lent = None
+        self.lender = self.lent = self._low = None
 
-    def settle(self) -> Tensor | None:
-        """The sum, once all rows have added theirs; the loan is empty then."""
+    def rows(self, count: int, dtype: torch.dtype) -> Tensor:
+        """The values of the first rows, rounded once for the whole loop where another type is wanted."""
+        assert self.lender is not None
+        if self._low is None:
+            self._low = self.lender.detach().to(dtype)
+        return self._low[:count]
+
+    def add(self, gradient: Tensor) -> None:
+        """The gradient of one step's rows."""
+        if self.total is None:
+            self.total = gradient.new_zeros(self.shape, dtype=torch.promote_types(gradient.dtype, torch.float32))
+        self.total[: len(gradient)].add_(gradient)  # += would copy the sum onto itself
+
+    def settle(self) -> tuple[Tensor | None]:
+        """The sum."""
         total, self.total = self.total, None
         if self.weights:
             weights_BST, gradients_BSD = (self._by_step(parts) for parts in (self.weights, self.gradients))
-            mixed = torch.bmm(weights_BST.transpose(1, 2), gradients_BSD).to(self.dtype)
+            mixed = torch.bmm(weights_BST.transpose(1, 2), gradients_BSD)
             total = mixed if total is None else total + mixed
             self.weights.clear()
             self.gradients.clear()
-        return total
+        return (None if total is None else total.to(self.dtype),)
 
     def _by_step(self, parts: list[Tensor]) -> Tensor:
         """Rows of all steps side by side, [B, S, ...], zero for those that a step did not have."""
-        laid = parts[0].new_zeros(self.rows, len(parts), parts[0].shape[1])
+        rows = self.shape[0]
+        if all(len(part) == rows for part in parts):
+            return torch.stack(parts, 1)
+        laid = parts[0].new_zeros(rows, len(parts), parts[0].shape[1])
         for step, part in enumerate(parts):
             laid[: part.shape[0], step] = part
         return laid
@@ -167,20 +224,16 @@ class _Rows(torch.autograd.Function):
     """The first rows; adds their gradient to the loan's."""
 
     @staticmethod
-    def forward(ctx: Any, anchor: Tensor, count: int, loan: _Loan) -> Tensor:
+    def forward(ctx: Any, anchor: Tensor, count: int, loan: Loan) -> Tensor:
         ctx.set_materialize_grads(False)
-        ctx.shape, ctx.count, ctx.loan = anchor.shape, count, loan
+        ctx.loan = loan
         return anchor[:count]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None, None]:
         (gradient,) = gradients
-        loan: _Loan = ctx.loan
-        if gradient is None:  # every use of these rows was a mixture
-            return None, None, None
-        if loan.total is None:
-            loan.total = gradient.new_zeros(ctx.shape)
-        loan.total[: ctx.count] += gradient
+        if gradient is not None:  # otherwise every use of these rows left its gradient with the loan
+            ctx.loan.add(gradient)
         return None, None, None
 
 
@@ -188,8 +241,9 @@ class _Mixture(torch.autograd.Function):
     """sum_t weight_t value_t over lent rows; leaves the values' part of the gradient with the loan."""
 
     @staticmethod
-    def forward(ctx: Any, weights_BT: Tensor, rows_BTD: Tensor, loan: _Loan) -> Tensor:
-        low = weights_BT.to(_product_type(rows_BTD)), rows_BTD.to(_product_type(rows_BTD))
+    def forward(ctx: Any, weights_BT: Tensor, rows_BTD: Tensor, loan: Loan) -> Tensor:
+        kind = _product_type(rows_BTD)
+        low = weights_BT.to(kind), loan.rows(len(weights_BT), kind)
         ctx.save_for_backward(*low)
         ctx.loan, ctx.dtype = loan, weights_BT.dtype
         return torch.bmm(low[0].unsqueeze(1), low[1]).squeeze(1)
@@ -203,46 +257,108 @@ class _Mixture(torch.autograd.Function):
         return torch.bmm(rows_BTD, gradient_BD.unsqueeze(2)).squeeze(2).to(ctx.dtype), None, None
 
 
-_LEDGERS: ContextVar[dict[int, _Ledger] | None] = ContextVar("ledgers", default=None)
-_READINGS: ContextVar[dict[int, _Readings] | None] = ContextVar("readings", default=None)
-_LOANS: ContextVar[dict[int, _Loan] | None] = ContextVar("loans", default=None)
+@dataclass
+class _Loop:
+    """The accounts of one time loop by what they are kept for, and what was derived once for all its steps.
+
+    The tensors that are meant are kept as long as the loop runs, so that no other takes the id of one.
+    """
+
+    accounts: dict[tuple[str, int], _Account] = field(default_factory=dict)
+    once: dict[tuple[str, int], Tensor] = field(default_factory=dict)
+    kept: list[Tensor] = field(default_factory=list)
+
+    def account(self, kind: str, value: Tensor, make: Callable[[], _Account]) -> Any:
+        key = kind, id(value)
+        if key not in self.accounts:
+            self.accounts[key] = make()
+            self.kept.append(value)
+        return self.accounts[key]
+
+
+_LOOP: ContextVar[_Loop | None] = ContextVar("loop", default=None)
 
 
 @contextmanager
 def deferred_weight_gradients() -> Iterator[None]:
     """Inside, `product`, `lookup`, `first_rows` and `weighted_sum` gather gradients. Use it around one time loop."""
-    opened: tuple[dict[int, _Ledger], dict[int, _Readings], dict[int, _Loan]] = {}, {}, {}
-    ledgers, readings, loans = _LEDGERS.set(opened[0]), _READINGS.set(opened[1]), _LOANS.set(opened[2])
+    loop = _Loop()
+    token = _LOOP.set(loop)
     try:
         yield
     finally:
-        _LEDGERS.reset(ledgers)
-        _READINGS.reset(readings)
-        _LOANS.reset(loans)
+        _LOOP.reset(token)
         # The graph keeps what it needs. An account that still held its place in the graph would be kept by it in turn, and the
         # whole graph with all it saved would wait for the garbage collector: memory grew with the number of steps.
-        for accounts in opened:
-            for account in accounts.values():
-                account.release()
+        for account in loop.accounts.values():
+            account.release()
+
+
+def once(name: str, value: Tensor, make: Callable[[Tensor], Tensor]) -> Tensor:
+    """`make(value)`, a constant; in a loop it is made at the first of its steps that asks for it."""
+    loop = _LOOP.get()
+    if loop is None:
+        return make(value)
+    key = name, id(value)
+    if key not in loop.once:
+        loop.once[key] = make(value)
+        loop.kept.append(value)
+    return loop.once[key]
+
+
+def entry(weight: Tensor, bias: Tensor | None = None) -> tuple[Ledger | None, Tensor, Tensor | None]:
+    """The ledger of a weight [O, D] and of a bias [O] that is added to its products, and both as a step uses them.
+
+    There is no ledger where the weight does not learn.
+    """
+    loop = _LOOP.get()
+    if not torch.is_grad_enabled() or not weight.requires_grad:
+        kind = _product_type(weight)
+        return None, weight if weight.dtype == kind else once("low", weight, lambda value: value.to(kind)), bias
+    if loop is not None:
+        ledger = loop.account("ledger", weight, lambda: Ledger(weight, bias))
+        return ledger, ledger.anchor, ledger.bias
+    ledger = Ledger(weight, bias)
+    found = ledger, ledger.anchor, ledger.bias
+    ledger.release()
+    return found
+
+
+def sum_of(weight_1A: Tensor) -> tuple[Tensor, Total | None]:
+    """A row of weights that scores vectors, as a step uses it, and where its gradients are added up; None if it is fixed."""
+    loop = _LOOP.get()
+    if not weight_1A.requires_grad:
+        return weight_1A, None
+    if loop is not None:
+        total: Total = loop.account("total", weight_1A, lambda: Total(weight_1A))
+        return total.anchor, total
+    total = Total(weight_1A)
+    anchor = total.anchor
+    total.release()
+    return anchor, total
 
 
 def first_rows(value: Tensor, count: int) -> Tensor:
     """`value[:count]` of a tensor that every step of the loop reads."""
-    loans = _LOANS.get()
-    if loans is None or not torch.is_grad_enabled() or not value.requires_grad:
+    loop = _LOOP.get()
+    if loop is None or not torch.is_grad_enabled() or not value.requires_grad:
         return value if count == value.shape[0] else value[:count]
-    loan = loans.get(id(value))
-    if loan is None:
-        loan = loans[id(value)] = _Loan(value)
+    loan: Loan = loop.account("loan", value, lambda: Loan(value))
     rows: Tensor = _Rows.apply(loan.anchor, count, loan)
     loan.lent = rows
     return rows
 
 
+def loan_of(rows: Tensor) -> Loan | None:
+    """The loan that `first_rows` took these rows from at this step."""
+    loop = _LOOP.get()
+    accounts = () if loop is None else loop.accounts.values()
+    return next((account for account in accounts if isinstance(account, Loan) and account.lent is rows), None)
+
+
 def weighted_sum(weights_BT: Tensor, values_BTD: Tensor) -> Tensor:
     """sum_t weights[b, t] values[b, t], [B, D], of values that `first_rows` lent or of any others."""
-    loans = _LOANS.get() or {}
-    loan = next((loan for loan in loans.values() if loan.lent is values_BTD), None)
+    loan = loan_of(values_BTD)
     if loan is None:
         return torch.bmm(weights_BT.unsqueeze(1), values_BTD).squeeze(1)
     mixed: Tensor = _Mixture.apply(weights_BT, values_BTD, loan)
@@ -251,22 +367,17 @@ def weighted_sum(weights_BT: Tensor, values_BTD: Tensor) -> Tensor:
 
 def lookup(words_N: Tensor, table_VE: Tensor, padding: int | None = None) -> Tensor:
     """Rows of a table of word vectors for 1-D words, [N] -> [N, E]. The row `padding` gets no gradient."""
-    readings = _READINGS.get()
-    if readings is None or not torch.is_grad_enabled() or not table_VE.requires_grad:
+    loop = _LOOP.get()
+    if loop is None or not torch.is_grad_enabled() or not table_VE.requires_grad:
         return functional.embedding(words_N, table_VE, padding)
-    own = readings.get(id(table_VE))
-    if own is None:
-        own = readings[id(table_VE)] = _Readings(table_VE, padding)
+    own = loop.account("readings", table_VE, lambda: _Readings(table_VE, padding))
     vectors: Tensor = _Lookup.apply(words_N, own.anchor, own)
     return vectors
 
 
 def product(x_ND: Tensor, weight: Tensor, base: Tensor | None = None) -> Tensor:
     """base + x W^T for 2-D x, [N, D] -> [N, O]; `base` is [N, O]."""
-    ledgers = _LEDGERS.get()
-    if ledgers is None or not torch.is_grad_enabled() or not weight.requires_grad:
-        return x_ND @ weight.T if base is None else torch.addmm(base, x_ND, weight.T)
-    ledger = ledgers.get(id(weight))
-    if ledger is None:
-        ledger = ledgers[id(weight)] = _Ledger(weight)
-    return _Step.apply(base, x_ND, ledger.anchor, ledger)
+    if _LOOP.get() is None or not torch.is_grad_enabled() or not weight.requires_grad:
+        return functional.linear(x_ND, weight) if base is None else torch.addmm(base, x_ND, weight.T)
+    ledger, anchor, _ = entry(weight)
+    return _Step.apply(base, x_ND, anchor, ledger)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bench.nn.deferred import product
+from bench.nn.deferred import once, product
 from bench.nn.host import on_device
+from bench.nn.recurrent import lstm_step
 
 
 def masked_mean(values_CTD: Tensor, mask_CT: Tensor) -> Tensor:
@@ -28,6 +30,18 @@ def vector_mask(values: Tensor, mask_CT: Tensor | None) -> Tensor:
     if values.dim() == 3:
         return mask_CT
     return mask_CT.unsqueeze(-1) & (values != 0).any(-1)
+
+
+class HostState(nn.Module):
+    """A module whose buffers `of_host` stay on the CPU wherever it goes: what decides there need not be waited for."""
+
+    of_host: tuple[str, ...] = ()
+
+    def _apply(self, *words: Any, **more: Any) -> HostState:
+        super()._apply(*words, **more)
+        for name in self.of_host:
+            setattr(self, name, getattr(self, name).cpu())
+        return self
 
 
 class FeatureNorm(nn.Module):
@@ -95,12 +109,13 @@ class SplitLSTMCell(nn.Module):
         gates = x_ND @ self.weights[name].T
         return gates if base is None else base + gates
 
+    def together(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """The sum of several parts by one product, [N, 4H], of an input [N, D] for each."""
+        weight = once(
+            " ".join(inputs), self.recurrent, lambda _: torch.cat([self.weights[name] for name in inputs], dim=1)
+        )
+        return product(torch.cat(list(inputs.values()), dim=-1), weight)
+
     def forward(self, gates_B4H: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """One step from the summed input parts and (h, c); returns the new (h, c), each [B, H]."""
-        hidden_BH, cell_BH = state
-        gates_B4H = product(hidden_BH, self.recurrent, gates_B4H)
-        if self.bias is not None:
-            gates_B4H = gates_B4H + self.bias
-        input_BH, forget_BH, candidate_BH, output_BH = gates_B4H.chunk(4, dim=-1)
-        cell_BH = forget_BH.sigmoid() * cell_BH + input_BH.sigmoid() * candidate_BH.tanh()
-        return output_BH.sigmoid() * cell_BH.tanh(), cell_BH
+        return lstm_step(gates_B4H, *state, self.recurrent, self.bias)

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from bench.method import BOS, EOS, PAD, Batch
-from bench.nn.beam import NEVER
+from bench.nn.beam import LOOK, NEVER
 from bench.nn.decoding import Captioner, Memory, State, expand
-from bench.nn.host import on_device, on_host
-
-LOOK = 10  # words between two looks whether all captions have ended
+from bench.nn.deferred import deferred_weight_gradients
+from bench.nn.host import all_rows, ids, on_device, on_host
 
 
 @dataclass
@@ -42,67 +41,84 @@ def sample(captioner: Captioner, batch: Batch, max_words: int) -> Sampled:
     PAD, BOS and UNK are never written, as in beam search: the distribution is that of the other words. The generator is
     torch's global one, which a resumed training restores.
     """
-    return _roll_out(captioner, batch, batch.clip_of_B, batch.caption_ids, max_words, greedy=False)
+    return _roll_out(captioner, batch, max_words, drawn=True, likeliest=False)[0]
 
 
 def greedy(captioner: Captioner, batch: Batch, max_words: int) -> Sampled:
     """The caption of the likeliest word at every step, one for each clip of `batch`."""
-    rows = on_device(torch.arange(len(batch.clip_ids)), batch.clip_of_B.device)
-    return _roll_out(captioner, batch, rows, batch.clip_ids, max_words, greedy=True)
+    return _roll_out(captioner, batch, max_words, drawn=False, likeliest=True)[0]
+
+
+def sample_and_greedy(captioner: Captioner, batch: Batch, max_words: int) -> tuple[Sampled, Sampled]:
+    """Both, in one pass over the words."""
+    drawn, likeliest = _roll_out(captioner, batch, max_words, drawn=True, likeliest=True)
+    return drawn, likeliest
 
 
 @torch.no_grad()
-def _roll_out(
-    captioner: Captioner, batch: Batch, clip_of_N: Tensor, names: tuple[str, ...], max_words: int, greedy: bool
-) -> Sampled:
-    memory = expand(captioner.encode(batch), clip_of_N)
-    draw = _while_running if clip_of_N.device.type == "cpu" else _all_rows
-    return Sampled(_as_batch(batch, draw(captioner, memory, len(clip_of_N), max_words, greedy), clip_of_N, names))
+def _roll_out(captioner: Captioner, batch: Batch, max_words: int, drawn: bool, likeliest: bool) -> list[Sampled]:
+    device = batch.clip_of_B.device
+    groups = [(batch.clip_of_B, batch.caption_ids)] if drawn else []
+    if likeliest:
+        groups.append((on_device(torch.arange(len(batch.clip_ids)), device), batch.clip_ids))
+    clip_of_N = torch.cat([rows for rows, _ in groups])
+    with deferred_weight_gradients():
+        memory = expand(captioner.encode(batch), clip_of_N)
+        run = _to_the_end if all_rows(device) else _while_running
+        words_NW = run(captioner, memory, len(clip_of_N), max_words, len(batch.caption_ids) if drawn else 0).cpu()
+    parts = words_NW.split([len(rows) for rows, _ in groups])
+    return [
+        Sampled(_as_batch(batch, part_NW, rows, names)) for (rows, names), part_NW in zip(groups, parts, strict=True)
+    ]
 
 
-def _while_running(captioner: Captioner, memory: Memory, rows: int, max_words: int, greedy: bool) -> Tensor:
-    """Words of `rows` captions, [N, max_words + 1]; a caption that has ended is not computed any more."""
+def _while_running(captioner: Captioner, memory: Memory, rows: int, max_words: int, drawn: int) -> Tensor:
+    """Words of `rows` captions, [N, max_words + 1], the first of which are drawn and the others the likeliest; a caption that has
+    ended is not computed any more."""
     state = captioner.start(memory)
     words_NW = torch.full((rows, max_words + 1), PAD)
     words_NW[:, 0] = BOS
     running_R = torch.arange(rows)
     for word in range(max_words):
         features_RF, state, _ = captioner.step(words_NW[running_R, word], state, memory)
-        next_R = _choose(captioner.logits(features_RF), greedy)
+        next_R = _choose(captioner.logits(features_RF), drawn)
         words_NW[running_R, word + 1] = next_R
         keep = (next_R != EOS).nonzero().flatten()
         if len(keep) < len(running_R):
             running_R, memory, state = running_R[keep], expand(memory, keep), _rows(state, keep)
+            drawn = int((keep < drawn).sum())
         if not len(keep):
             break
     return words_NW
 
 
-def _all_rows(captioner: Captioner, memory: Memory, rows: int, max_words: int, greedy: bool) -> Tensor:
+def _to_the_end(captioner: Captioner, memory: Memory, rows: int, max_words: int, drawn: int) -> Tensor:
     """The same on a GPU, [N, W + 1]: ended captions are computed on and thrown away, and the host looks for the end of the last
     one now and then. To know at each word who has ended it would have to wait each time."""
     state = captioner.start(memory)
     device = next(iter(memory.values())).device
     words_N = torch.full((rows,), BOS, device=device)
-    running_N = torch.ones(rows, dtype=torch.bool, device=device)
+    ended_N = torch.zeros(rows, dtype=torch.bool, device=device)
     words = [words_N]
     for word in range(1, max_words + 1):
         features_NF, state, _ = captioner.step(words_N, state, memory)
-        words_N = torch.where(running_N, _choose(captioner.logits(features_NF), greedy), PAD)
+        words_N = _choose(captioner.logits(features_NF), drawn).masked_fill(ended_N, PAD)
         words.append(words_N)
-        running_N = running_N & (words_N != EOS)
-        if word % LOOK == 0 and word < max_words and not running_N.any():
+        ended_N = ended_N | (words_N == EOS)
+        if word % LOOK == 0 and word < max_words and bool(ended_N.all()):
             break
     return torch.stack(words, 1)
 
 
-def _choose(logits_RV: Tensor, greedy: bool) -> Tensor:
-    logits_RV = logits_RV.float()
-    for mark in NEVER:
-        logits_RV[:, mark] = float("-inf")
-    if greedy:
-        return logits_RV.argmax(-1)
-    return torch.multinomial(torch.softmax(logits_RV, -1), 1).squeeze(1)
+def _choose(logits_RV: Tensor, drawn: int) -> Tensor:
+    """The next word of each row: drawn for the first `drawn` rows, the likeliest for the others."""
+    logits_RV = logits_RV.float().index_fill(1, ids(NEVER, logits_RV.device), float("-inf"))
+    chosen = []
+    if drawn:
+        chosen.append(torch.multinomial(torch.softmax(logits_RV[:drawn], -1), 1).squeeze(1))
+    if drawn < len(logits_RV):
+        chosen.append(logits_RV[drawn:].argmax(-1))
+    return chosen[0] if len(chosen) == 1 else torch.cat(chosen)
 
 
 def _rows(state: State, keep: Tensor) -> State:
@@ -110,8 +126,8 @@ def _rows(state: State, keep: Tensor) -> State:
 
 
 def _as_batch(batch: Batch, words_NW: Tensor, clip_of_N: Tensor, names: tuple[str, ...]) -> Batch:
-    """Longest caption first, as teacher forcing needs it; equal lengths keep their order. Made on the CPU, then moved."""
-    device, clip_of_N, words_NW = words_NW.device, on_host(clip_of_N), words_NW.cpu()
+    """Longest caption first, as teacher forcing needs it; equal lengths keep their order. Words are on the CPU, then moved."""
+    device, clip_of_N = batch.clip_of_B.device, on_host(clip_of_N)
     lengths_N = (words_NW != PAD).sum(1) - 1
     order = lengths_N.argsort(descending=True, stable=True)
     return Batch(

@@ -19,7 +19,7 @@ from bench.method import EOS, SPECIAL, Batch, Clips, Run, Vocabulary
 from bench.nn.beam import NEVER
 from bench.nn.decoding import Forced, teacher_forcing, word_losses
 from bench.nn.host import on_host
-from bench.nn.sampling import Sampled, greedy, sample
+from bench.nn.sampling import Sampled, greedy, sample, sample_and_greedy
 from bench.training.phases import Losses, Phase
 
 
@@ -91,7 +91,10 @@ class CaptionReward:
 
 @dataclass(frozen=True)
 class Draw:
-    """Captions drawn for one batch and what they earned: all that a baseline may look at. `rewards` is [B]."""
+    """Captions drawn for one batch and what they earned: all that a baseline may look at. `rewards` is [B].
+
+    `likeliest` are the greedy captions, one for each clip, where they were written beside the drawn ones.
+    """
 
     captioner: Any
     batch: Batch
@@ -99,6 +102,7 @@ class Draw:
     rewards: Floats
     reward: CaptionReward
     max_words: int
+    likeliest: Sampled | None = None
 
 
 Baseline = Callable[[Draw], Floats]
@@ -112,7 +116,7 @@ def no_baseline(draw: Draw) -> Floats:
 
 def greedy_baseline(draw: Draw) -> Floats:
     """Self-critical: b = reward of the model's greedy caption of the clip (RecNet eq. 21)."""
-    captions = greedy(draw.captioner, draw.batch, draw.max_words)
+    captions = draw.likeliest or greedy(draw.captioner, draw.batch, draw.max_words)
     of_clip = np.zeros(len(draw.batch.clip_ids))
     of_clip[on_host(captions.batch.clip_of_B).numpy()] = draw.reward(captions)
     return of_clip[on_host(draw.sampled.batch.clip_of_B).numpy()]
@@ -155,12 +159,16 @@ def reinforce_phase(
 
     def loss(batch: Batch) -> Losses:
         captioner.eval()
-        sampled = sample(captioner, batch, max_words)
-        rewards = reward(sampled)
-        draw = Draw(captioner, batch, sampled, rewards, reward, max_words)
-        bases = baseline(draw)
+        likeliest = None
+        if baseline is greedy_baseline:
+            sampled, likeliest = sample_and_greedy(captioner, batch, max_words)
+        else:
+            sampled = sample(captioner, batch, max_words)
+        # A GPU reads the captions once more while the CPU counts what they earned.
         forced = teacher_forcing(captioner, sampled.batch)
         losses_BW = word_losses(captioner, forced, NEVER)
+        rewards = reward(sampled)
+        bases = baseline(Draw(captioner, batch, sampled, rewards, reward, max_words, likeliest))
         advantage_B = torch.as_tensor(rewards - bases, dtype=losses_BW.dtype, device=losses_BW.device)
         value = policy_loss(losses_BW, advantage_B)
         means = {"reward": _mean(rewards), "baseline": _mean(bases)}

@@ -15,7 +15,8 @@ from bench.method import Batch
 from bench.nn.attention import AdditiveAttention
 from bench.nn.decoding import Memory, State, WordEmbedding
 from bench.nn.deferred import product
-from bench.nn.layers import FeatureNorm, SplitLSTMCell, masked_mean
+from bench.nn.host import on_host
+from bench.nn.layers import FeatureNorm, HostState, SplitLSTMCell, masked_mean
 
 
 class EtENetDecoder(nn.Module):
@@ -71,13 +72,14 @@ class EtENetDecoder(nn.Module):
         return self.output(self.dropout(features_NE))  # eq. 15, before the softmax
 
 
-class EndToEnd(nn.Module):
+class EndToEnd(HostState):
     """Encoder phi and decoder psi as one captioner (eq. 1, 2).
 
     In step 1 it reads cached features of the frozen encoder, in step 2 pixels. Which step it is in is a part of its weights.
     An encoder that `learns` is as well; one that stays as it is, is not saved. Until `attach` there is none.
     """
 
+    of_host = ("from_pixels",)
     from_pixels: Tensor
 
     def __init__(self, decoder: EtENetDecoder, learns: bool) -> None:
@@ -121,7 +123,8 @@ class EndToEnd(nn.Module):
         """
         phi = self.phi
         assert phi is not None, "an encoder has to be attached first"
-        clips = [pixels[clip][mask_CT[clip]] for clip in range(len(pixels))]
+        counts = on_host(mask_CT).sum(1).tolist()  # the real frames of a clip come first
+        clips = [clip[:count] for clip, count in zip(pixels, counts, strict=True)]
         if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in phi.parameters()):
             # Nothing random happens in an encoder in eval mode: no generator needs to be set back.
             vectors = [checkpoint(phi, clip, use_reentrant=False, preserve_rng_state=False) for clip in clips]

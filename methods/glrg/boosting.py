@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from bench.method import Clips
+from bench.nn.host import on_host
 from bench.training import BASELINES, Baseline, Draw, caption_weights
 
 TOP = 5  # Q: no text prints it
@@ -36,7 +37,7 @@ def samples_baseline(count: int | None, highest: bool = True) -> Baseline:
     """
 
     def baseline(draw: Draw) -> Any:
-        clip_B = draw.sampled.batch.clip_of_B.cpu()
+        clip_B = on_host(draw.sampled.batch.clip_of_B)
         rewards_B = torch.as_tensor(draw.rewards)
         bases_B = torch.zeros_like(rewards_B)
         for clip in clip_B.unique():

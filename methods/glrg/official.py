@@ -15,6 +15,7 @@ from bench.method import BOS, EOS, PAD, Batch, Caption, Clips, Run, Search, Voca
 from bench.nn.beam import NEVER
 from bench.nn.decoding import Memory, State, WordEmbedding, cross_entropy, expand
 from bench.nn.deferred import deferred_weight_gradients
+from bench.nn.host import all_rows, ids, on_host
 from bench.nn.layers import SplitLSTMCell
 from bench.nn.sampling import Sampled
 from bench.training import Baseline, CaptionModel, CaptionReward, Draw, Losses, Phase, caption_weights
@@ -101,8 +102,9 @@ def slot_weights(clips: Clips, weights: Mapping[str, float], slots: int) -> Call
     def weigh(batch: Batch) -> list[float]:
         found = [weights[caption] for caption in batch.caption_ids]
         dealt = dict.fromkeys(batch.clip_ids, 0)
+        clip_of = on_host(batch.clip_of_B).tolist()
         for row in torch.randperm(len(found)).tolist():
-            clip = batch.clip_ids[int(batch.clip_of_B[row])]
+            clip = batch.clip_ids[clip_of[row]]
             if clip in stored:
                 found[row] = stored[clip][dealt[clip] % slots]
                 dealt[clip] += 1
@@ -140,23 +142,28 @@ def policy_phase(
 def draw(captioner: Any, batch: Batch, max_words: int) -> tuple[Tensor, Tensor]:
     """Words drawn for every caption slot and their log p, [B, W] each. A caption goes on after its end mark.
 
-    Drawing stops after `max_words`, or where all captions draw an end mark at once.
+    Drawing stops after `max_words`, or where all captions draw an end mark at once. Where the host would have to wait to know
+    that, words that come later are end marks behind end marks, which count for nothing.
     """
     memory = expand(captioner.encode(batch), batch.clip_of_B)
     state = captioner.start(memory)
     words_B = torch.full_like(batch.clip_of_B, BOS)
-    never = torch.tensor(NEVER, device=words_B.device)
+    whole, never = all_rows(words_B.device), ids(NEVER, words_B.device)
     drawn: list[Tensor] = []
     log_p: list[Tensor] = []
     with deferred_weight_gradients():
-        while len(drawn) < max_words and not (drawn and (words_B == EOS).all()):
+        while len(drawn) < max_words and (whole or not (drawn and (words_B == EOS).all())):
             features_BR, state, _ = captioner.step(words_B, state, memory)
             logits_BV = captioner.logits(features_BR).index_fill(1, never, float("-inf"))
             log_BV = torch.log_softmax(logits_BV, dim=-1)
             words_B = torch.multinomial(log_BV.detach().exp(), 1).squeeze(1)
             drawn.append(words_B)
             log_p.append(log_BV.gather(1, words_B.unsqueeze(1)).squeeze(1))
-    return torch.stack(drawn, 1), torch.stack(log_p, 1)
+    drawn_BW = torch.stack(drawn, 1)
+    if whole:
+        all_W = (drawn_BW == EOS).all(0).long()
+        drawn_BW = drawn_BW.masked_fill(all_W.cumsum(0) > all_W, EOS)
+    return drawn_BW, torch.stack(log_p, 1)
 
 
 def until_end(batch: Batch, drawn_BW: Tensor) -> Sampled:
@@ -207,7 +214,7 @@ def perplexity_beam(captioner: Any, batch: Batch, vocabulary: Vocabulary, search
     for step in range(steps):
         features, state, _ = captioner.step(last_CK.reshape(-1), state, memory)
         log_CKV = torch.log_softmax(captioner.logits(features).float(), dim=-1).view(clips, wide, -1)
-        log_CKV[:, :, list(NEVER)] = -math.inf
+        log_CKV.index_fill_(2, ids(NEVER, device), -math.inf)
         size = log_CKV.shape[-1]
         total_CK, top_CK = (total_CK.unsqueeze(-1) + log_CKV).view(clips, -1).topk(wide, dim=1)
         parent_CK, last_CK = top_CK // size, top_CK % size
@@ -222,6 +229,7 @@ def perplexity_beam(captioner: Any, batch: Batch, vocabulary: Vocabulary, search
         ended_CK = (last_CK == EOS) | (step == steps - 1)
         rank_CK = rank_CK.masked_fill(~ended_CK | total_CK.isneginf(), -math.inf)
         aside = aside.best_of(_Aside(rank_CK, words_CKW, log_p_CKW))
+    aside = aside.on_host()
     return [aside.caption(place, clip, vocabulary) for place, clip in enumerate(batch.clip_ids)]
 
 
@@ -242,6 +250,13 @@ class _Aside:
         words = torch.cat([self.words_CKW, later.words_CKW], 1)
         log_p = torch.cat([self.log_p_CKW, later.log_p_CKW], 1)
         return _Aside(rank_CK, _rows(words, place_CK), _rows(log_p, place_CK))
+
+    def on_host(self) -> "_Aside":
+        """The same on the CPU, by one copy: a float64 holds every number exactly."""
+        parts = (self.rank_CK.unsqueeze(-1), self.words_CKW, self.log_p_CKW)
+        together = torch.cat([part.double() for part in parts], -1).cpu()
+        rank_CK1, words_CKW, log_p_CKW = together.split([part.shape[-1] for part in parts], -1)
+        return _Aside(rank_CK1.squeeze(-1), words_CKW.long(), log_p_CKW)
 
     def caption(self, place: int, clip: str, vocabulary: Vocabulary) -> Caption:
         """The best text of a clip and the other texts, each with its sum of log p to the first end mark."""

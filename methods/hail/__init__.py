@@ -10,7 +10,7 @@ from torch import Tensor
 from bench.method import Batch, Caption, Clips, Run, Search, StreamInfo, Vocabulary, WordLoss
 from bench.nn.decoding import cross_entropy
 from bench.training import CaptionModel, Losses, Phase, cross_entropy_phase
-from methods.hail.information import information_loss, target_weights, word_weights
+from methods.hail.information import WordWeights, information_loss, word_weights
 from methods.hail.model import HierarchicalAttention
 
 SOURCES = {"frames+motion+regions": ("regions", "frames", "motion"), "frames+motion": ("frames", "motion")}
@@ -78,9 +78,10 @@ def build_loss(settings: Mapping[str, Any], clips: Clips) -> WordLoss:
     The weights are a function of the training captions, so a resumed run counts them again and saves nothing.
     """
     table = word_weights(clips, settings["information_weight"], settings["relevance_exponent"])
+    weights = WordWeights(table, len(clips.vocabulary))
 
     def losses(losses_BW: Tensor, batch: Batch, targets_BW: Tensor) -> Losses:
-        loss = information_loss(losses_BW, target_weights(table, batch, targets_BW, len(clips.vocabulary)))
+        loss = information_loss(losses_BW, weights.of_targets(batch, targets_BW))
         plain = cross_entropy(losses_BW).detach()
         return {"loss": loss, "cross_entropy": plain, "information_loss": loss.detach()}
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from bench.method import UNK, Batch, Clips
+from bench.nn.host import on_device
 
 Captions = Sequence[Sequence[int]]
 """All captions of one video."""
@@ -57,13 +58,31 @@ def word_weights(clips: Clips, weight: float, exponent: float) -> Table:
     }
 
 
-def target_weights(table: Table, batch: Batch, targets_BW: Tensor, vocabulary: int) -> Tensor:
-    """The factor of every target word, [B, W] float64; 1 for words without an entry (EOS, UNK, PAD)."""
-    weights_CV = torch.ones(len(batch.clip_ids), vocabulary, dtype=torch.float64)
-    for row, clip in enumerate(batch.clip_ids):
-        words = torch.tensor(list(table[clip]), dtype=torch.long)
-        weights_CV[row, words] = torch.tensor(list(table[clip].values()), dtype=torch.float64)
-    return weights_CV.to(targets_BW.device)[batch.clip_of_B.unsqueeze(1), targets_BW]
+class WordWeights:
+    """A `Table` in two sorted tensors, on whatever device is asked: finding a number there needs no word with the host."""
+
+    def __init__(self, table: Table, vocabulary: int) -> None:
+        self.row = {clip: row for row, clip in enumerate(table)}
+        self.vocabulary = vocabulary
+        entries = sorted(
+            (self.row[clip] * vocabulary + word, value)
+            for clip, words in table.items()
+            for word, value in words.items()
+        )
+        self.keys = torch.tensor([key for key, _ in entries], dtype=torch.long)
+        self.values = torch.tensor([value for _, value in entries], dtype=torch.float64)
+
+    def of_targets(self, batch: Batch, targets_BW: Tensor) -> Tensor:
+        """The factor of every target word, [B, W] float64; 1 for words without an entry (EOS, UNK, PAD)."""
+        device = targets_BW.device
+        if not len(self.keys):
+            return torch.ones(targets_BW.shape, dtype=torch.float64, device=device)
+        if self.keys.device != device:
+            self.keys, self.values = self.keys.to(device), self.values.to(device)
+        row_C = on_device(torch.tensor([self.row[clip] for clip in batch.clip_ids]), device)
+        keys_BW = row_C[batch.clip_of_B].unsqueeze(1) * self.vocabulary + targets_BW
+        place_BW = torch.searchsorted(self.keys, keys_BW).clamp(max=len(self.keys) - 1)
+        return torch.where(self.keys[place_BW] == keys_BW, self.values[place_BW], 1.0)
 
 
 def information_loss(losses_BW: Tensor, weights_BW: Tensor) -> Tensor:

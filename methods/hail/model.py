@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bench.method import Batch
 from bench.nn.attention import AdditiveAttention
 from bench.nn.decoding import Memory, State, WordEmbedding
-from bench.nn.deferred import deferred_weight_gradients
+from bench.nn.deferred import deferred_weight_gradients, once, product
 from bench.nn.layers import FeatureNorm, SplitLSTMCell, masked_mean, vector_mask
 
 
@@ -36,16 +36,14 @@ class ObjectLSTM(nn.Module):
 
     def forward(self, regions_CTkD: Tensor, mask_CTk: Tensor) -> tuple[Tensor, Tensor]:
         """H^R [C, T, H] and alpha [C, T, k]. Regions outside the mask must be zero; they get weight exactly 0."""
-        keys_CTkA = self.attention.keys(regions_CTkD)
-        open_CTk = attendable(mask_CTk)
+        keys = self.attention.keys(regions_CTkD).unbind(1)
+        regions, opened = regions_CTkD.unbind(1), attendable(mask_CTk).unbind(1)
         zero = regions_CTkD.new_zeros(regions_CTkD.shape[0], self.cell.hidden)
         state = (zero, zero)
         hidden, weights = [], []
         with deferred_weight_gradients():
-            for frame in range(regions_CTkD.shape[1]):
-                phi_CD, alpha_Ck = self.attention(
-                    state[0], keys_CTkA[:, frame], regions_CTkD[:, frame], open_CTk[:, frame]
-                )  # eq. 2
+            for keys_CkA, regions_CkD, open_Ck in zip(keys, regions, opened, strict=True):
+                phi_CD, alpha_Ck = self.attention(state[0], keys_CkA, regions_CkD, open_Ck)  # eq. 2
                 state = self.cell(self.cell.part("regions", self.dropout(phi_CD)), state)  # eq. 1
                 hidden.append(state[0])
                 weights.append(alpha_Ck)
@@ -127,19 +125,30 @@ class HierarchicalAttention(nn.Module):
 
     def step(self, words_B: Tensor, state: State, memory: Memory) -> tuple[Tensor, State, Tensor | None]:
         """The weights returned are those of the frames."""
-        gates_B4H = self.cell.part("word", self.dropout(self.embedding(words_B)))
+        inputs = {"word": self.dropout(self.embedding(words_B))}
         weights: dict[str, Tensor] = {}
+        queries = iter(self._queries(state[0]))
         for stream in self.streams:
             context_BX = memory[stream]
             if stream in self.attention:
                 keys_BTA, mask_BT = memory[f"{stream}_keys"], memory[f"{stream}_mask"]
-                context_BX, weights[stream] = self._attention(stream)(state[0], keys_BTA, context_BX, mask_BT)  # eq. 4
-            gates_B4H = self.cell.part(stream, self.dropout(context_BX), gates_B4H)
+                layer = self._attention(stream)
+                context_BX, weights[stream] = layer.look(next(queries), keys_BTA, context_BX, mask_BT)  # eq. 4
+            inputs[stream] = self.dropout(context_BX)
+        gates_B4H = self.cell.together(inputs)
         hidden_BH, cell_BH = self.cell(gates_B4H, (state[0], state[1]))  # eq. 3
         return hidden_BH, (hidden_BH, cell_BH), weights.get("frames")
 
     def logits(self, features_NH: Tensor) -> Tensor:
         return self.output(self.dropout(features_NH))
+
+    def _queries(self, hidden_BH: Tensor) -> tuple[Tensor, ...]:
+        """W_h h of every attention, [B, A] each, by one product."""
+        if not self.attention:
+            return ()
+        layers = [self._attention(stream) for stream in self.attention]
+        weight = once("queries", layers[0].query.weight, lambda _: torch.cat([layer.query.weight for layer in layers]))
+        return product(hidden_BH, weight).chunk(len(layers), dim=-1)
 
     def _attention(self, stream: str) -> AdditiveAttention:
         layer = self.attention[stream]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from bench.method import Batch, Caption, Clips, Run, Search, StreamInfo, Vocabulary
 from bench.nn.beam import beam_search
 from bench.nn.decoding import Captioner
+from bench.nn.host import on_host
 from bench.nn.layers import FeatureNorm
 from bench.nn.sampling import greedy
 from bench.training import (
@@ -147,7 +148,7 @@ class RefocusedModel(OnePassModel):
         captions = self.write(Told(decoder, watched.second), batch, search)
         once = greedy(Told(decoder, watched.first), batch, search.max_words)
         first = dict(zip(once.clips(), once.captions(ended=False), strict=True))
-        counts = batch.masks["frames"].sum(1).tolist()
+        counts = on_host(batch.masks["frames"]).sum(1).tolist()
         told = zip(captions, watched.key.tolist(), watched.log_weights.exp().tolist(), counts, strict=True)
         return [
             replace(

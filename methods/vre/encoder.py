@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from bench.nn.deferred import product, weighted_sum
+from bench.nn.attention import attend
+from bench.nn.host import largest, on_both
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,12 @@ class Video:
     @property
     def count(self) -> Tensor:
         """K: real frames of each clip, [C]."""
-        return self.mask.sum(1).clamp(min=1)
+        return on_both(lambda mask_CT: mask_CT.sum(1).clamp(min=1), self.mask)
 
     @property
     def middle(self) -> Tensor:
         """K/2, the key frame of the first step, [C]."""
-        return self.count // 2
+        return on_both(lambda count_C: count_C // 2, self.count)
 
 
 class ProductAttention(nn.Module):
@@ -55,14 +56,13 @@ class ProductAttention(nn.Module):
 
     def log_weights(self, query_BQ: Tensor, keys_BTA: Tensor, mask_BT: Tensor) -> Tensor:
         """log alpha, [B, T]; minus infinity on masked positions."""
-        inner_BTA = torch.tanh(product(query_BQ, self.query.weight).unsqueeze(1) * keys_BTA)
-        scores_BT = (inner_BTA @ self.score.weight.T).squeeze(-1)
+        inner_BTA = torch.tanh(self.query(query_BQ).unsqueeze(1) * keys_BTA)
+        scores_BT = self.score(inner_BTA).squeeze(-1)
         return torch.log_softmax(scores_BT.masked_fill(~mask_BT, float("-inf")), dim=-1)
 
-    def forward(self, query_BQ: Tensor, keys_BTA: Tensor, values_BTD: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
-        """Context [B, D] and weights [B, T]; masked positions get weight exactly 0."""
-        weights_BT = self.log_weights(query_BQ, keys_BTA, mask_BT).exp()
-        return weighted_sum(weights_BT, values_BTD), weights_BT
+    def forward(self, query_BA: Tensor, keys_BTA: Tensor, values_BTD: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """Context [B, D] and weights [B, T] from W_q q; masked positions get weight exactly 0."""
+        return attend(query_BA, keys_BTA, self.score.weight, values_BTD, mask_BT, multiply=True)
 
 
 class KBiGRU(nn.Module):
@@ -76,14 +76,15 @@ class KBiGRU(nn.Module):
 
     def forward(self, frames_CTD: Tensor, key_C: Tensor, count_C: Tensor) -> Tensor:
         """h<->, [C, H], from the key frame of each clip and its number of real frames."""
-        left_CH = _read(self.leftward, frames_CTD, key_C, -1, key_C + 1)  # eq. 5
-        right_CH = _read(self.rightward, frames_CTD, key_C, 1, count_C - key_C)  # eq. 6
+        to_left_C, to_right_C = on_both(lambda key_C: key_C + 1, key_C), on_both(torch.sub, count_C, key_C)
+        left_CH = _read(self.leftward, frames_CTD, key_C, -1, to_left_C)  # eq. 5
+        right_CH = _read(self.rightward, frames_CTD, key_C, 1, to_right_C)  # eq. 6
         return torch.tanh(self.join(torch.cat([left_CH, right_CH], dim=-1)))  # eq. 7
 
 
 def _read(gru: nn.GRU, frames_CTD: Tensor, key_C: Tensor, stride: int, length_C: Tensor) -> Tensor:
     """The state of `gru` after `length_C` frames, from the key frame on in steps of `stride`; it starts at zero."""
-    steps = torch.arange(int(length_C.max()), device=frames_CTD.device)
+    steps = torch.arange(largest(length_C, frames_CTD.shape[1]), device=frames_CTD.device)
     # Places beyond a clip's last frame are read too, after its state has been taken.
     place_CS = (key_C.unsqueeze(1) + stride * steps).clamp(0, frames_CTD.shape[1] - 1)
     clip_C = torch.arange(len(key_C), device=frames_CTD.device)

@@ -7,15 +7,17 @@ Algorithm 2). Equation numbers are the paper's.
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from bench.method import BOS, Batch, Clips
 from bench.nn.attention import pays_beforehand
-from bench.nn.decoding import Memory, State, WordEmbedding, teacher_forcing, word_losses
-from bench.nn.layers import FeatureNorm, SplitLSTMCell, vector_mask
+from bench.nn.decoding import Memory, State, WordEmbedding, real_words, teacher_forcing, word_losses
+from bench.nn.deferred import once, product
+from bench.nn.host import on_both
+from bench.nn.layers import FeatureNorm, HostState, SplitLSTMCell, vector_mask
 from methods.vre.encoder import Encoder, ProductAttention, Video, refocus_loss
 from methods.vre.tables import Table
 
@@ -72,12 +74,12 @@ class Decoder(nn.Module):
             return {**memory, f"{part}_gates": self.cell.part(part, values)}
         return {**memory, part: values}
 
-    def _see(self, part: str, attention: ProductAttention, query_BQ: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
+    def _see(self, part: str, attention: ProductAttention, query_BA: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
         """What frames or places add to the gates, [B, 4H], and their weights."""
         keys, mask = memory[f"{part}_keys"], memory[f"{part}_mask"]
         if f"{part}_gates" in memory:
-            return attention(query_BQ, keys, memory[f"{part}_gates"], mask)
-        seen_BD, weights_BT = attention(query_BQ, keys, memory[part], mask)
+            return attention(query_BA, keys, memory[f"{part}_gates"], mask)
+        seen_BD, weights_BT = attention(query_BA, keys, memory[part], mask)
         return self.cell.part(part, seen_BD), weights_BT
 
     def remember(self, survey: Memory, video_CH: Tensor | None) -> Memory:
@@ -86,7 +88,13 @@ class Decoder(nn.Module):
             rows = survey["temporal_keys"]
             zeros = rows.new_zeros(len(rows), self.width)
             return {**survey, "video": zeros, "entry": rows.new_zeros(len(rows), self.embedding.embedding_dim)}
-        return {**survey, "video": video_CH, "entry": self.enter(video_CH)}
+        of_video_QH = self._queries()[:, : self.width]
+        return {**survey, "video": video_CH, "entry": self.enter(video_CH), "query": video_CH @ of_video_QH.T}
+
+    def _queries(self) -> Tensor:
+        """W_q of both attentions under one another, [A or 2A, Q]: o first, then h."""
+        parts = [self.temporal] if self.spatial is None else [self.temporal, self.spatial]
+        return torch.cat([part.query.weight for part in parts])
 
     def start(self, memory: Memory) -> State:
         """h = 0, c = o_i."""
@@ -95,12 +103,14 @@ class Decoder(nn.Module):
     def step(self, words_B: Tensor, state: State, memory: Memory) -> tuple[Tensor, State, Tensor]:
         """The weights are those of the frames and, behind them, of the places: [B, T + S]."""
         hidden_BH, cell_BH = state
-        query_BQ = torch.cat([memory["video"], hidden_BH], dim=-1) if self.encoded else hidden_BH
-        gates_B4H, weights_BT = self._see("temporal", self.temporal, query_BQ, memory)
+        of_hidden_QH = once("query", self.temporal.query.weight, lambda _: self._queries()[:, -self.width :])
+        query_BQ = product(hidden_BH, of_hidden_QH, memory.get("query"))
+        query_BA, place_query_BA = query_BQ.tensor_split([self.temporal.key.out_features], dim=-1)
+        gates_B4H, weights_BT = self._see("temporal", self.temporal, query_BA, memory)
         if "audio_gates" in memory:
             gates_B4H = gates_B4H + memory["audio_gates"]
         if self.spatial is not None:
-            place_gates_B4H, place_weights_BS = self._see("spatial", self.spatial, query_BQ, memory)
+            place_gates_B4H, place_weights_BS = self._see("spatial", self.spatial, place_query_BA, memory)
             gates_B4H = gates_B4H + place_gates_B4H
             weights_BT = torch.cat([weights_BT, place_weights_BS], dim=-1)
         first_B1 = (words_B == BOS).unsqueeze(-1)
@@ -182,9 +192,10 @@ class Watched:
     second: Memory
 
 
-class VRE(OnePass):
+class VRE(OnePass, HostState):
     """Two passes. `stage`, key frames, rewards and the finder of key frames are part of the state."""
 
+    of_host = ("stage",)
     encoder: Encoder
     stage: Tensor
 
@@ -239,7 +250,7 @@ class VRE(OnePass):
         reward_B = losses_B[0] - losses_B[1]  # eq. 20
         if feeding == "truth":
             with torch.no_grad(), _quiet(self.decoder.dropout):
-                reward_B = torch.sub(*(self._told_losses(batch, memory, 0.0) for memory in memories))
+                reward_B = torch.sub(*self._told_losses(batch, memories, 0.0))
         change_B = self.rewards.replace(batch.caption_ids, reward_B.detach())
         change_B = change_B.nan_to_num(0.0)  # the first joint epoch has no R_{e-1}
         rows = batch.clip_of_B
@@ -262,12 +273,32 @@ class VRE(OnePass):
         """L1 and L2 of each caption, [B] (eq. 17-18), and the memories that they were decoded from."""
         survey = self.decoder.survey(video, batch, readings=2)
         memories = (self.decoder.remember(survey, first_CH), self.decoder.remember(survey, second_CH))
-        one_B, two_B = (self._told_losses(batch, memory, sampling) for memory in memories)
-        return (one_B, two_B), memories
+        return self._told_losses(batch, memories, sampling), memories
 
-    def _told_losses(self, batch: Batch, memory: Memory, sampling: float) -> Tensor:
-        told = Told(self.decoder, memory)
-        return word_losses(told, teacher_forcing(told, batch, sampling)).sum(1)
+    def _told_losses(self, batch: Batch, memories: tuple[Memory, Memory], sampling: float) -> tuple[Tensor, Tensor]:
+        """Both steps are read in one pass: every caption stands there twice, and finds the memories of step 2 behind those of
+        step 1."""
+        first, second = memories
+        clips = len(first["video"])
+        told = Told(self.decoder, {name: torch.cat([first[name], second[name]]) for name in first})
+        twice = replace(
+            batch,
+            clip_of_B=on_both(lambda clip_B: torch.stack([clip_B, clip_B + clips], 1).flatten(), batch.clip_of_B),
+            words_BW=on_both(lambda words_BW: words_BW.repeat_interleave(2, 0), batch.words_BW),
+            lengths_B=on_both(lambda lengths_B: lengths_B.repeat_interleave(2), batch.lengths_B),
+        )
+        forced, real_N = teacher_forcing(told, twice, sampling), real_words(batch)
+        one, two = (
+            replace(
+                forced,
+                features_BWR=forced.features_BWR[step::2],
+                mask_BW=forced.mask_BW[step::2],
+                targets_BW=forced.targets_BW[step::2],
+                real_N=real_N,
+            )
+            for step in range(2)
+        )
+        return word_losses(told, one).sum(1), word_losses(told, two).sum(1)
 
     @torch.no_grad()
     def fix_key_frames(self, clips: Clips) -> None:
@@ -277,7 +308,7 @@ class VRE(OnePass):
         self.finder.load_state_dict(self.encoder.state_dict())
         self.stage.fill_(FIXED)
         for batch in clips.in_order(256):
-            here = batch.to(self.stage.device)
+            here = batch.to(self.key_frames.values.device)
             self.key_frames.put(here.clip_ids, self.find(self.video(here)).argmax(1))
         self.train(training)
 

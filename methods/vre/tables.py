@@ -4,16 +4,20 @@ import hashlib
 from collections.abc import Iterable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from bench.nn.host import on_device
+from bench.nn.layers import HostState
 
 
-class Table(nn.Module):
+class Table(HostState):
     """One number for each name, in two buffers: the marks of the names in ascending order, and the values.
 
     A mark is the first eight bytes of a name's SHA-256, so that a checkpoint says by itself which number belongs to whom,
-    in whatever order the names are met. A new table has no rows; `open` makes them.
+    in whatever order the names are met. A new table has no rows; `open` makes them. The names are looked up on the CPU.
     """
 
+    of_host = ("marks",)
     marks: Tensor
     values: Tensor
 
@@ -37,12 +41,12 @@ class Table(nn.Module):
         self.values = self.values.new_full((rows,), self.empty)
 
     def _rows(self, names: Sequence[str]) -> Tensor:
-        marks = torch.tensor([_mark(name) for name in names], dtype=torch.long, device=self.marks.device)
+        marks = torch.tensor([_mark(name) for name in names], dtype=torch.long)
         known = torch.isin(marks, self.marks)
         if not known.all():
             unknown = next(name for name, here in zip(names, known.tolist(), strict=True) if not here)
             raise KeyError(f"{unknown} is not in this table of {len(self.marks)} names")
-        return torch.searchsorted(self.marks, marks)
+        return on_device(torch.searchsorted(self.marks, marks), self.values.device)
 
     def find(self, names: Sequence[str]) -> Tensor:
         """The numbers of `names`, in their order."""

@@ -20,6 +20,7 @@ from bench.cell.repeatable import before_torch, same_every_time
 from bench.data.batches import CorpusClips, StreamSource
 from bench.method import BOS, EOS, PAD, SPECIAL, UNK, Batch, Clips, Reference
 from bench.nn import sampling
+from bench.nn.host import on_device
 from bench.training import Phase, fit_phases
 from tests import support
 from tests.cards import CardRow
@@ -189,14 +190,19 @@ def given_draws(seed: int = 0) -> Iterator[None]:
         drawn[random.random(shape) < 0.15] = EOS
         return torch.from_numpy(drawn)
 
-    def roll_out(
-        captioner: Any, batch: Batch, clip_of_N: Tensor, names: tuple[str, ...], max_words: int, greedy: bool
-    ) -> sampling.Sampled:
-        drawn_NW = words(len(clip_of_N), max_words)
+    def captions(batch: Batch, clip_of_N: Tensor, names: tuple[str, ...], max_words: int) -> sampling.Sampled:
+        drawn_NW = words(len(names), max_words)
         ended_NW = (drawn_NW == EOS).long()
         drawn_NW = drawn_NW.masked_fill(ended_NW.cumsum(1) > ended_NW, PAD)
-        words_NW = torch.cat([torch.full_like(drawn_NW[:, :1], BOS), drawn_NW], 1).to(clip_of_N.device)
+        words_NW = torch.cat([torch.full_like(drawn_NW[:, :1], BOS), drawn_NW], 1)
         return sampling.Sampled(sampling._as_batch(batch, words_NW, clip_of_N, names))
+
+    def roll_out(captioner: Any, batch: Batch, max_words: int, drawn: bool, likeliest: bool) -> list[sampling.Sampled]:
+        found = [captions(batch, batch.clip_of_B, batch.caption_ids, max_words)] if drawn else []
+        if likeliest:
+            rows = on_device(torch.arange(len(batch.clip_ids)), batch.clip_of_B.device)
+            found.append(captions(batch, rows, batch.clip_ids, max_words))
+        return found
 
     with (
         mock.patch.object(sampling, "_roll_out", roll_out),

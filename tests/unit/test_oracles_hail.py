@@ -25,7 +25,7 @@ from bench.nn.layers import FeatureNorm, vector_mask
 from bench.reports.published import load_papers
 from bench.training import CaptionModel
 from methods.hail import build
-from methods.hail.information import importance, information, information_loss, relevance, target_weights, word_weights
+from methods.hail.information import WordWeights, importance, information, information_loss, relevance, word_weights
 from methods.hail.model import HierarchicalAttention, ObjectLSTM
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
@@ -201,7 +201,7 @@ def test_gradient_is_the_slope_of_equation_8(attend: str, streams: tuple[str, ..
 
     def own() -> Tensor:
         forced = teacher_forcing(model, batch)
-        weights = target_weights(table, batch, forced.targets_BW, WORDS)
+        weights = WordWeights(table, WORDS).of_targets(batch, forced.targets_BW)
         return information_loss(word_losses(model, forced), weights)
 
     def expected() -> float:
@@ -382,7 +382,7 @@ def test_weights_are_those_of_a_plain_loop_for_every_word_of_every_caption(weigh
     for order in range(2):
         for batch in clips.epoch(order, 4, 2):
             targets = batch.words_BW[:, 1:]
-            own = target_weights(table, batch, targets, len(clips.vocabulary))
+            own = WordWeights(table, len(clips.vocabulary)).of_targets(batch, targets)
             for row, clip, words in captions_of(batch):
                 name = batch.clip_ids[clip]
                 expected = [hail.factor(numbered(clips), name, word, weight, exponent) for word in (*words, 2)]
@@ -399,7 +399,7 @@ def test_weight_of_an_unknown_word_is_one() -> None:
 def test_a_clip_of_unknown_words_alone_keeps_plain_weights() -> None:
     clips = spoken({"v1": ["ZEBRA"], "v2": ["a man"]})
     batch = one_batch(clips)
-    own = target_weights(word_weights(clips, 0.5, 2.0), batch, batch.words_BW[:, 1:], len(clips.vocabulary))
+    own = WordWeights(word_weights(clips, 0.5, 2.0), len(clips.vocabulary)).of_targets(batch, batch.words_BW[:, 1:])
     row = batch.caption_ids.index("c0#0")
     assert (own[row] == 1).all()
 

@@ -96,16 +96,14 @@ def run_of(case: agreement.Case, steps: int = 2) -> SavingRun:
     return run
 
 
-WAITS = {"vre": 12, "glrg": 36, "etenet": 20}
-"""The most waits of a step that stand in a method's own folder; the others have none there."""
-
-ONCE = {"bench/training/tally.py", "bench/nn/layers.py"}
-"""Where the engine waits in a training now and then: once a second for the losses, and before it for the mean features."""
+ONCE = {"bench/training/tally.py", "bench/nn/layers.py", "methods/etenet/__init__.py", "methods/vre/tables.py"}
+"""Where a training waits now and then: once a second for the losses; before it, for the mean features and to compare features
+with pixels; between phases, where VRE looks up its tables' names."""
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_training_and_a_caption_on_a_gpu(name: str) -> None:
-    """No operation mixes sides. The engine does not wait in a step, but for drawn captions; a search waits once a word."""
+    """No operation mixes sides. A step does not wait, but for drawn captions; a search waits for the captions."""
     case = CASES[name]
     draws = {"reinforce", "boost"} & set(case.row.phases)
     with pretended_gpu() as seen:
@@ -115,13 +113,11 @@ def test_a_training_and_a_caption_on_a_gpu(name: str) -> None:
         files: Counter[str] = Counter()
         for place, count in seen.waits.items():
             files[place.partition(":")[0]] += count
-        own = sum(count for file, count in files.items() if file.startswith("methods/"))
-        assert own <= WAITS.get(case.row.method, 0) * len(run.ticks), seen.waits
-        engine = {file for file in files if file.startswith("bench/")}
+        files.pop("elsewhere", None)
         drawn = {"bench/nn/sampling.py"} if draws else set()
         if "official" in name:  # draws in the method's folder, and hands on captions of which the host knows nothing
             drawn |= {"bench/nn/host.py"}
-        assert engine <= ONCE | drawn, seen.waits
+        assert files.keys() <= ONCE | drawn, seen.waits
         # Of each batch the drawn captions, and the greedy ones of some baselines, come to the host.
         assert files["bench/nn/sampling.py"] <= 2 * sum(phase in draws for phase, _ in run.ticks), seen.waits
         seen.forget()
@@ -130,7 +126,7 @@ def test_a_training_and_a_caption_on_a_gpu(name: str) -> None:
         if "official" in name:  # a search of the authors' own, in the method's folder
             return
         search = sum(count for place, count in seen.waits.items() if place.startswith("bench/nn/beam.py"))
-        assert search <= 8 + 1 + 5, seen.waits  # a wait at each word, and one for each part of the beams
+        assert search == 1, seen.waits  # for the captions; eight words are too few for a look whether they have ended
 
 
 @pytest.mark.parametrize("name", ["salstm:rl", "recnet:local", "vre:full", "hail:ha_il"])
@@ -161,7 +157,7 @@ def test_a_training_that_died_goes_on_exactly_on_a_gpu(name: str, die: int, monk
 
 def weights(method: Any) -> str:
     state = method.state_dict()
-    assert all(is_there(value) for value in state.values() if value.numel())
+    assert all(is_there(value) for value in state.values() if value.numel() and value.is_floating_point())
     return digest({name: value.cpu() for name, value in state.items()})
 
 
