@@ -190,8 +190,8 @@ def mlflow_sync(argv: Sequence[str]) -> int:
     for error in bad:
         say(str(error), FAILED)
     done, _ = sync(entries, uri, home, name, print)
-    parts = [f"{done.written} written", f"{done.kept} up to date"]
-    parts += [f"{done.busy} of commands that are at work"] if done.busy else []
+    parts = [f"{done['written']} written", f"{done['kept']} up to date"]
+    parts += [f"{done['busy']} of commands that are at work"] if done["busy"] else []
     which = "".join(f" {word}={value}" for word, value in (("dataset", asked.dataset), ("mlflow", uri)) if value)
     where = f"MLflow at {uri} shows them" if uri and uri.startswith("http") else f"bench ui{which} shows them"
     print(wrapped(f"MLflow runs: {listing(parts)}; {where}"))

@@ -29,7 +29,7 @@ from bench.evaluation.ptb import tokenize
 from bench.evaluation.scorer import Scorer
 from bench.features.check import check_cache
 from bench.home import CHECKOUT, Home
-from bench.tracking.stores import check_store
+from bench.plan.stores import check_store
 
 PACKAGE = "captionbench"
 TESTED = CHECKOUT / "deploy" / "constraints.txt"

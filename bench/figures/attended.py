@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from bench.figures.canvas import RED, WIDTH, place, short
+from bench import BenchError
+from bench.figures.canvas import RED, WIDTH, place, short, style
 from bench.figures.strips import LEFT, Frame
 from bench.figures.strips import strip as draw_strip
+from bench.records.figure_data import Frames, spread
 
+FRAMES = 8  # of a clip
+DPI = 100
 # Inches: height of a word's row, width of its name, space for numbers below the rows.
 ROW, NAMES, BELOW = 0.23, 1.35, 0.5
+
+
+class Pixels(Protocol):
+    """Frames of clips (`bench.cell.pixels` has those of a data set)."""
+
+    def length(self, clip: str) -> int: ...
+
+    def of(self, clip: str, places: Sequence[int], length: int) -> Frames: ...
 
 
 def attention(shown: Mapping[str, Any]) -> tuple[list[str], NDArray[np.float64]] | None:
@@ -58,3 +72,32 @@ def attended(
         if isinstance(key, int) and key < weights.shape[1]:
             axes.axvline(key, color=RED, linewidth=1.2)
     return figure
+
+
+def pictures_of(traces: Path, pixels: Pixels | None) -> list[Path]:
+    """A PNG file beside `traces` for each of their clips of which there is more to see than a caption, drawn unless it is there
+    and newer. `pixels` has the frames of the clips, where there are any. Empty where no traces were left."""
+    try:
+        shown = json.loads(traces.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    paths = []
+    for number, one in enumerate(shown if isinstance(shown, list) else []):
+        path = traces.with_suffix(f".{number}.png")
+        if path.is_file() and path.stat().st_mtime_ns >= traces.stat().st_mtime_ns:
+            paths.append(path)
+            continue
+        rows = attention(one)
+        try:
+            length = pixels.length(one["clip"]) if pixels is not None else 0
+        except BenchError:
+            length = 0
+        if not length and rows is None:
+            continue
+        count = rows[1].shape[1] if rows is not None else length
+        places = spread(count, FRAMES)
+        frames = pixels.of(one["clip"], places, count) if pixels is not None and length else None
+        with style():
+            attended(one, rows, places, frames).savefig(path, format="png", dpi=DPI)
+        paths.append(path)
+    return paths

@@ -12,8 +12,8 @@ from pathlib import Path
 from bench import BenchError
 from bench.home import Home
 from bench.plan.request import Running
+from bench.plan.stores import check_stores
 from bench.run.backend import LOCAL
-from bench.tracking.stores import check_stores
 
 ANSWER_SECONDS = 5.0  # an address that is silent for longer has nobody behind it
 ALIVE = "/ray.rpc.NodeInfoGcsService/CheckAlive"

@@ -25,6 +25,7 @@ from bench.home import Home
 from bench.plan.cells import Cell
 from bench.plan.request import Running
 from bench.plan.states import UNREADABLE
+from bench.plan.stores import refuse_one_machine
 from bench.records.schema import Record
 from bench.records.store import RECORD, BadRecord, read_record
 from bench.run.backend import LOCAL, Backend, InlineBackend, Kind, RayLostError
@@ -32,7 +33,6 @@ from bench.run.display import Display, Result
 from bench.run.greeting import check_places
 from bench.tracking.background import Tracking, mend, open_tracking
 from bench.tracking.content import of_record, run_of
-from bench.tracking.stores import refuse_one_machine
 
 ALL_WELL, SOME_FAILED = 0, 1
 RETRY = "failed before; add --retry-failed to try it again"

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 import queue
 from collections.abc import Callable, Sequence
 from functools import partial
 from threading import Thread
+from typing import Any
 
 from bench.cell.job import Job, sentence
 from bench.disk.locks import Note
 from bench.home import Home
+from bench.plan.stores import OFF, shown
 from bench.records.curves import Row
-from bench.tracking.base import Brought, Entry, Run, Tracker, bring_up_to_date, write
+from bench.tracking.base import Entry, Run, Tracker, bring_up_to_date, write
 from bench.tracking.content import points, records
-from bench.tracking.stores import OFF, shown
 
 LATER = "the records are not affected, and bench mlflow sync writes from them what is missing"
 DRAIN_SECONDS = 60.0  # a database that takes longer than this at the end of a run is given up, with a warning
@@ -35,7 +37,7 @@ class Tracking:
         dataset: str,
         home: Home,
         warn: Say,
-        more: Entries = lambda: (),
+        more: Entries = tuple,
         note: Note | None = None,
     ) -> None:
         self._makers, self._dataset, self._warn, self._note = makers, dataset, warn, note
@@ -72,7 +74,7 @@ class Tracking:
 
     def update(self, entries: Entries) -> None:
         """What is to be shown of runs that are over may have changed."""
-        self._put(lambda tracker: bring_up_to_date(tracker, self._dataset, entries(), Brought()))
+        self._put(lambda tracker: bring_up_to_date(tracker, self._dataset, entries()))
 
     def close(self) -> None:
         """Wait until all is written; the runs of cells that did not end are closed as killed, the same command takes them up
@@ -93,13 +95,10 @@ class Tracking:
 
     def _loop(self) -> None:
         for name, make in self._makers.items():
-            self._try(name, partial(self._make, name, make))
+            self._try(name, lambda name=name, make=make: self._trackers.update({name: make()}))  # type: ignore[misc]
         while (step := self._queue.get()) is not None:
             for name, tracker in list(self._trackers.items()):
                 self._try(name, partial(step, tracker))
-
-    def _make(self, name: str, make: Make) -> None:
-        self._trackers[name] = make()
 
     def _try(self, name: str, step: Callable[[], object]) -> None:
         try:
@@ -110,14 +109,17 @@ class Tracking:
 
 
 def open_tracking(
-    uri: str | None, home: Home, dataset: str, warn: Say, more: Entries = lambda: (), wandb: str | None = None
+    uri: str | None, home: Home, dataset: str, warn: Say, more: Entries = tuple, wandb: str | None = None
 ) -> Tracking:
     """Tracking by MLflow at `uri` (None: the home's own database, `off`: none) and in the project `wandb` of Weights & Biases.
 
     They are imported by the thread, each for more than a second.
     """
-    makers: dict[str, Make] = {} if uri == OFF else {"MLflow": partial(_mlflow, uri or home.mlflow_uri, home)}
-    makers |= {"Weights & Biases": partial(_wandb, wandb, home)} if wandb else {}
+    makers: dict[str, Make] = {}
+    if uri != OFF:
+        makers["MLflow"] = partial(_made, "mlflow_runs", "MlflowTracker", uri or home.mlflow_uri, home)
+    if wandb:
+        makers["Weights & Biases"] = partial(_made, "wandb_runs", "WandbTracker", wandb, home)
     return Tracking(makers, dataset, home, warn, more, None if uri == OFF else _note(uri, home, dataset))
 
 
@@ -131,13 +133,6 @@ def _note(uri: str | None, home: Home, dataset: str) -> Note:
     return Note(home.work / "tracking", f"{dataset} {uri or home.mlflow_uri}")
 
 
-def _mlflow(uri: str, home: Home) -> Tracker:
-    from bench.tracking.mlflow_runs import MlflowTracker
-
-    return MlflowTracker(uri, home)
-
-
-def _wandb(project: str, home: Home) -> Tracker:
-    from bench.tracking.wandb_runs import WandbTracker
-
-    return WandbTracker(project, home)
+def _made(module: str, name: str, *where: Any) -> Tracker:
+    made: Tracker = getattr(importlib.import_module(f"bench.tracking.{module}"), name)(*where)
+    return made

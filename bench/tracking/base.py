@@ -6,6 +6,7 @@ store raises, which is a warning to the user and stops no cell.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,23 +43,17 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Files:
-    """Files, a table of captions by column, and PNG pictures by name, one for each step."""
-
-    paths: Sequence[Path] = ()
-    captions: Mapping[str, Sequence[str]] | None = None
-    pictures: Mapping[str, Sequence[Path]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Ending:
-    """What is known of a run when it is over: its whole curves, single values, tags, files."""
+    """What is known of a run when it is over: whole curves, single values, tags, files, a table of captions by column, and PNG
+    pictures by name, one for each step."""
 
     state: State
     points: Sequence[Point]
     values: Mapping[str, float]
     tags: Mapping[str, str]
-    files: Files = Files()
+    files: Sequence[Path] = ()
+    captions: Mapping[str, Sequence[str]] | None = None
+    pictures: Mapping[str, Sequence[Path]] = field(default_factory=dict)
     ended: int | None = None
 
 
@@ -83,8 +78,8 @@ class Tracker(Protocol):
     def metrics(self, key: str, points: Sequence[Point]) -> None:
         """Add to the curves of a run; a point may come twice, or for a run that was not started here."""
 
-    def artifacts(self, key: str, files: Files) -> None:
-        """Keep files; those of an earlier record of the cell are replaced."""
+    def artifacts(self, key: str, ending: Ending) -> None:
+        """Keep files, captions and pictures; those of an earlier record of the cell are replaced."""
 
     def end(self, run: Run, mark: str, ending: Ending) -> None:
         """All that the run lacks of settings, curves, single values and tags, then its end; it shows `mark` from now on."""
@@ -102,27 +97,17 @@ def write(tracker: Tracker, entry: Entry, mark: str = "") -> bool:
     if not tracker.start(entry.run, mark):
         return False
     ending = entry.ending()
-    tracker.artifacts(entry.run.key, ending.files)
+    tracker.artifacts(entry.run.key, ending)
     tracker.end(entry.run, entry.mark, ending)
     return True
 
 
-@dataclass
-class Brought:
-    """How many runs were written, were whole before, belong to a command that still runs."""
-
-    written: int = 0
-    kept: int = 0
-    busy: int = 0
-
-
-def bring_up_to_date(tracker: Tracker, dataset: str, entries: Sequence[Entry], done: Brought) -> None:
-    """Write those of the runs of a data set that its tracker lacks or shows as they were."""
+def bring_up_to_date(tracker: Tracker, dataset: str, entries: Sequence[Entry]) -> Counter[str]:
+    """Write those of the runs of a data set that its tracker lacks or shows as they were: how many were `written`, `kept`, and
+    `busy`, of commands that are at work."""
     there = tracker.shown(dataset, {entry.run.key for entry in entries})
-    for entry in entries if there is not None else ():
-        if there is not None and there.get(entry.run.key) == entry.mark:
-            done.kept += 1
-        elif write(tracker, entry):
-            done.written += 1
-        else:
-            done.busy += 1
+    if there is None:
+        return Counter()
+    old = [entry for entry in entries if there.get(entry.run.key) != entry.mark]
+    done = Counter("written" if write(tracker, entry) else "busy" for entry in old)
+    return done + Counter(kept=len(entries) - len(old))

@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from bench import BenchError
+from bench.cell.pixels import Pixels
+from bench.cell.traces import TRACES
+from bench.declare.registry import dataset
 from bench.declare.settings import GROUPS, Model
 from bench.evaluation.metrics import RANKED_BY
 from bench.home import Home
@@ -31,7 +34,7 @@ from bench.records.store import (
     prediction_ids,
     read_predictions,
 )
-from bench.tracking.base import Ending, Entry, Files, Point, Run, State
+from bench.tracking.base import Ending, Entry, Point, Run
 
 LAYOUT = "flat-1"  # before every mark: runs of another layout are written anew
 CHECKPOINT = "checkpoint.safetensors"
@@ -132,18 +135,15 @@ def of_record(record: Record, home: Home) -> Entry:
     folder = cell_folder(home.results, record)
 
     def ending() -> Ending:
-        from bench.tracking.pictures import pictures  # matplotlib: the tracker's thread waits for it, training does not
-
         logs = [folder / record.failure.log] if record.failure is not None and record.failure.log else []
-        paths = [path for path in (folder / RECORD, folder / PREDICTIONS, *logs) if path.is_file()]
-        files = Files(paths, captions(record, folder), pictures(record, folder, home))
-        state: State = "failed" if record.state == "failed" else "finished"
         return Ending(
-            state,
+            "failed" if record.state == "failed" else "finished",
             points(read_curves(folder)),
             values(record),
             outcome(record, folder),
-            files,
+            [path for path in (folder / RECORD, folder / PREDICTIONS, *logs) if path.is_file()],
+            captions(record, folder),
+            pictures(record, folder, home),
             _moment(record, "finished"),
         )
 
@@ -161,6 +161,24 @@ def captions(record: Record, folder: Path) -> dict[str, list[str]] | None:
         return None
     chosen = [ids[place] for place in spread(len(ids), LISTED)]
     return {"clip": chosen, "caption": [said[clip] for clip in chosen]}
+
+
+def pictures(record: Record, folder: Path, home: Home) -> dict[str, list[Path]]:
+    """`clips`: pictures of clips with what a cell attended to, as far as its decoding left that in its work folder.
+
+    Frames of films are among them: what trackers of this machine hold is not published.
+    """
+    traces = folder / "work" / TRACES
+    if record.weights_sha256 is None or not traces.is_file():
+        return {}
+    from bench.figures.attended import pictures_of  # matplotlib: the tracker's thread waits for it, training does not
+
+    try:
+        pixels = Pixels(dataset(record.config.get("dataset_path") or record.dataset), home, real=True)
+    except BenchError:
+        pixels = None
+    found = pictures_of(traces, pixels)
+    return {"clips": found} if found else {}
 
 
 def values(record: Record) -> dict[str, float]:

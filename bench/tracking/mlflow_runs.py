@@ -33,9 +33,9 @@ from PIL.Image import open as open_image
 
 from bench.disk.locks import lives, this_process
 from bench.home import Home
-from bench.tracking.base import Ending, Files, Point, Run
-from bench.tracking.mlflow_views import grouping, views
-from bench.tracking.stores import SQLITE, absolute_uri
+from bench.plan.stores import SQLITE, absolute_uri
+from bench.tracking.base import Ending, Point, Run
+from bench.tracking.mlflow_views import looks, views
 
 CAPTIONS = "captions.json"
 IMAGES = "images"  # MLflow's own folder of the images that its charts show
@@ -48,14 +48,9 @@ RUNNING, FINISHED, KILLED = "RUNNING", "FINISHED", "KILLED"
 STATUS = {"finished": FINISHED, "failed": "FAILED", "killed": KILLED}
 PROCESS = "bench.process"  # machine, id and start of the process that writes the run
 KIND = {"mlflow.experimentKind": "custom_model_development"}  # which of its two faces MLflow shows
-KEY, LABEL, RECORDED, COLOUR = "bench.key", "bench.label", "bench.record", "mlflow.runColor"
+KEY, LABEL, RECORDED = "bench.key", "bench.label", "bench.record"
 PARENTS = ("command", "records")  # kinds of runs of the layout before this one, which nested cells below them
 NOISY = ("mlflow.store.db.utils", "mlflow.tracking.fluent", "alembic", "alembic.runtime.migration")
-# Told apart by eyes of every kind as far as twenty can be; labels take them in turn.
-COLOURS = (
-    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7b3294", "#a6611a", "#1b7837", "#c51b7d",
-    "#4d4d4d", "#b2182b", "#2166ac", "#80cdc1", "#b8a700", "#f4a582", "#5e4fa2", "#66bd63", "#8c6d31", "#de77ae",
-)  # fmt: skip
 
 
 class MlflowTracker:
@@ -70,7 +65,6 @@ class MlflowTracker:
             logging.getLogger(name).setLevel(logging.WARNING)
         self._client = MlflowClient(tracking_uri=self.uri)
         self._experiments: dict[str, str] = {}  # id by data set
-        self._colours: dict[str, dict[str, str]] = {}  # by data set and label
         self._runs: dict[str, Stored] = {}  # that were started here and not ended, by key
 
     # The hooks of a run ---------------------------------------------------------------------------------------------
@@ -86,7 +80,7 @@ class MlflowTracker:
         same = self._client.search_runs([experiment], f"tags.`{KEY}` = '{run.key}'")
         found = min((one for one in same if LABEL in one.data.tags), key=_rank, default=None)
         if found is None:
-            tags = {**run.tags, PROCESS: this_process(), LABEL: run.label, COLOUR: self._colour(run)}
+            tags = {**run.tags, PROCESS: this_process(), LABEL: run.label}
             found = self._client.create_run(experiment, run.began, tags, run.name)
         elif (found.data.tags.get(RECORDED) == mark) if mark else _is_others(found):
             return False
@@ -108,21 +102,21 @@ class MlflowTracker:
         if key in self._runs:
             self._log(self._runs[key], _metrics(self._runs[key], points))
 
-    def artifacts(self, key: str, files: Files) -> None:
+    def artifacts(self, key: str, ending: Ending) -> None:
         """All in one folder and one call."""
         found = self._runs[key]
         place = get_artifact_repository(found.info.artifact_uri, tracking_uri=self.uri)
         for old in {item.path for item in place.list_artifacts()} & {IMAGES, "log.txt"}:
             place.delete_artifacts(old)  # MLflow adds to images of the same name
         with tempfile.TemporaryDirectory() as folder:
-            for path in files.paths:
+            for path in ending.files:
                 shutil.copyfile(path, Path(folder) / path.name)
-            if files.captions is not None:
-                rows = list(zip(*files.captions.values(), strict=True))
-                table = json.dumps({"columns": list(files.captions), "data": rows})
+            if ending.captions is not None:
+                rows = list(zip(*ending.captions.values(), strict=True))
+                table = json.dumps({"columns": list(ending.captions), "data": rows})
                 (Path(folder) / CAPTIONS).write_text(table, encoding="utf-8")
             place.log_artifacts(folder)
-        for name, steps in files.pictures.items():
+        for name, steps in ending.pictures.items():
             for step, path in enumerate(steps):
                 self._client.log_image(found.info.run_id, open_image(path).convert("RGB"), key=name, step=step)
 
@@ -131,7 +125,7 @@ class MlflowTracker:
         found = self._runs.pop(run.key)
         now = ending.ended or round(time.time() * 1000)
         values = [Metric(name, value, now, 0) for name, value in ending.values.items()]
-        tags = {**ending.tags, RECORDED: mark} | ({} if ending.files.captions is None else TABLES)
+        tags = {**ending.tags, RECORDED: mark} | ({} if ending.captions is None else TABLES)
         self._inputs(run, found)
         self._log(found, [*_metrics(found, ending.points), *values], run.parameters, tags)
         # A run that took seconds to write from its record did not end before it began.
@@ -146,11 +140,7 @@ class MlflowTracker:
         runs of the earlier, nested layout are deleted, or hidden where nothing of `keys` will replace them. MLflow can
         restore what is deleted.
         """
-        found = self._cleared(dataset, keys)
-        colours = self._colours.setdefault(dataset, {})
-        for run in found:
-            colours.setdefault(run.data.tags[LABEL], run.data.tags.get(COLOUR, COLOURS[0]))
-        return {run.data.tags[KEY]: run.data.tags.get(RECORDED, "") for run in found}
+        return {run.data.tags[KEY]: run.data.tags.get(RECORDED, "") for run in self._cleared(dataset, keys)}
 
     def close(self, dataset: str) -> None:
         """End as killed what was started and not ended, unless another command has it by now; write the views."""
@@ -159,10 +149,8 @@ class MlflowTracker:
             if run.info.status == RUNNING and run.data.tags.get(PROCESS) == this_process():
                 self._kill(run)
         experiment, runs = self._experiment(dataset), self._cleared(dataset, ())
-        mode, name = grouping(runs)
-        for run in runs if mode == "tag" else ():
-            if run.data.tags.get(name) != run.data.tags[LABEL]:
-                self._client.set_tag(run.info.run_id, name, run.data.tags[LABEL])
+        for run in runs:
+            self._log(run, tags=dict(looks(runs, run.data.tags[LABEL]).items() - run.data.tags.items()))
         before = self._client.get_experiment(experiment).tags
         for name, value in views(experiment, runs).items():
             if before.get(name) != value:
@@ -208,12 +196,6 @@ class MlflowTracker:
     def _kill(self, run: Stored) -> None:
         self._log(run, tags={"bench.state": "killed"})
         self._client.set_terminated(run.info.run_id, KILLED)
-
-    def _colour(self, run: Run) -> str:
-        """That of the label's other runs, else the one that fewest labels have."""
-        colours = self._colours.setdefault(run.dataset, {})
-        taken = list(colours.values())
-        return colours.setdefault(run.label, min(COLOURS, key=taken.count))
 
     def _experiment(self, dataset: str) -> str:
         """Id of the data set's experiment, made with an absolute place for its artifacts, or brought back if deleted."""

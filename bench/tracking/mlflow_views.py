@@ -5,10 +5,11 @@ A view is the state of the page of an experiment, kept as a tag of the experimen
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from mlflow.entities import Run
@@ -23,7 +24,10 @@ COMPARED = 10  # runs whose captions MLflow's table shows
 CELLS = "tags.`bench.kind` = 'cell'"
 GREEK = range(0x3B1, 0x3CA)
 # Where labels may stand: MLflow's page colours a group by a checksum of this and the label, and by nothing else.
-GROUPINGS = (("param", "label"), *(("tag", word) for word in "label Label paper Paper name row Row line".split()))
+GROUPINGS = (
+    ("param", "label"),
+    *(("tag", word) for word in "label Label paper Paper name row Row line idea method_of".split()),
+)
 PALETTE = (  # of the page, in its order
     "a6630c c83243 b45091 8a63bf 434a93 137dae 04867d 308613 facb66 1f272d 445461 5f7281 8396a5 93320b be501e de7921 "
     "f2be88 115026 277c43 3ba65e 8ddda8 9e102c c82d4c e65b77 f792a6 0e538b 2272b4 4299e0 8acaff"
@@ -47,27 +51,32 @@ def pages(experiments: Mapping[str, str], dataset: str | None) -> dict[str, str]
     return {"papers": page(one), "every run": page(one, "runs"), **other, "table": page(one, mode=None)}
 
 
-def grouping(runs: Iterable[Run]) -> tuple[str, str]:
-    """The parameter or tag of the labels of cells by whose name their groups get colours that differ most."""
-    labels = {run.data.params.get("label", "") for run in runs if run.data.tags["bench.kind"] == "cell"}
-    return max(GROUPINGS, key=lambda way: _contrast([f"{way[0]}.{way[1]}.{label}" for label in labels]))
+def looks(runs: Sequence[Run], label: str) -> dict[str, str]:
+    """The tags by which the runs of a label have one colour, alone and as a group."""
+    mode, name = _grouping(frozenset(run.data.params.get("label", "") for run in runs))
+    return {"mlflow.runColor": f"#{_colour(mode, name, label)}", **({name: label} if mode == "tag" else {})}
 
 
-def _contrast(groups: Sequence[str]) -> tuple[int, int]:
-    """How many colours groups have, and how far the nearest two are apart."""
-    found = {PALETTE[_checksum(group) % len(PALETTE)] for group in groups}
-    colours = [[int(colour[at : at + 2], 16) for at in (0, 2, 4)] for colour in found]
-    apart = [sum((x - y) ** 2 for x, y in zip(*pair, strict=True)) for pair in itertools.combinations(colours, 2)]
-    return len(found), min(apart, default=0)
+@functools.lru_cache(1)
+def _grouping(labels: frozenset[str]) -> tuple[str, str]:
+    """The parameter or tag of labels by whose name their groups get colours that differ most."""
+    return max(GROUPINGS, key=lambda way: _contrast({_colour(*way, label) for label in labels}))
 
 
-def _checksum(text: str) -> int:
-    """Fletcher's, as the page computes it."""
+def _colour(mode: str, name: str, label: str) -> str:
+    """Of a group on MLflow's page: of its palette, by Fletcher's checksum."""
     low = high = 0
-    for letter in text:
+    for letter in f"{mode}.{name}.{label}":
         low = (low + ord(letter)) % 255
         high = (high + low) % 255
-    return low | high << 8
+    return PALETTE[(low | high << 8) % len(PALETTE)]
+
+
+def _contrast(colours: Collection[str]) -> tuple[int, int]:
+    """How many colours there are, and how far the nearest two are apart."""
+    parts = [[int(colour[at : at + 2], 16) for at in (0, 2, 4)] for colour in colours]
+    apart = [sum((x - y) ** 2 for x, y in zip(*pair, strict=True)) for pair in itertools.combinations(parts, 2)]
+    return len(colours), min(apart, default=0)
 
 
 def views(experiment: str, runs: Sequence[Run]) -> dict[str, str]:
@@ -76,7 +85,7 @@ def views(experiment: str, runs: Sequence[Run]) -> dict[str, str]:
     letters = {name for run in cells for name, value in run.data.params.items() if _is_swept(name, value)}
     columns = [*(f"params.`{name}`" for name in sorted(letters)), *(f"metrics.`{name}`" for name in COLUMNS)]
     charts = _charts({name for run in cells for name in run.data.metrics})
-    mode, name = grouping(cells)
+    mode, name = _grouping(frozenset(run.data.params.get("label", "") for run in runs))
     group = {
         "groupBy": {"aggregateFunction": "average", "groupByKeys": [{"mode": mode, "groupByData": name}]},
         "useGroupedValuesInCharts": True,

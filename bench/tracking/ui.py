@@ -14,15 +14,15 @@ import urllib.request
 import webbrowser
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from bench import BenchError
 from bench.home import Home
-from bench.tracking.stores import OFF, absolute_uri, check_store, shown
+from bench.plan.stores import OFF, absolute_uri, check_store, shown
 
 HOST = "127.0.0.1"
 START_SECONDS = 120.0  # six to seven seconds were measured on two free processors
 STOP_SECONDS = 10.0
+LOG = "mlflow_server.log"  # the server's own: dozens of lines that nobody reads while all is well
 
 
 def serve(
@@ -37,8 +37,8 @@ def serve(
     if uri is not None and (uri == OFF or uri.startswith("http")):
         raise BenchError(f"mlflow={shown(uri)}: a server's pages are at its own address; bench ui shows a database")
     check_store(uri, home, there=True)
-    store = absolute_uri(uri, home) if uri else home.mlflow_uri
     _check_free(port)
+    store, address, log = absolute_uri(uri or home.mlflow_uri, home), f"http://{HOST}:{port}", home.work / LOG
     try:
         home.work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -47,17 +47,14 @@ def serve(
             "BENCH_HOME=FOLDER"
         ) from error
     pages = prepare()
-    address = f"http://{HOST}:{port}"
-    with contextlib.suppress(KeyboardInterrupt), _server(home, port, store) as process:
-        _await_answer(process, f"{address}/health", _log(home))
-        print(f"MLflow shows {shown(store)} at {address} (Ctrl-C ends it)")
-        for name, path in pages.items():
-            print(f"  {name:{max(map(len, pages))}}  {address}{path}")
-        sys.stdout.flush()
+    with contextlib.suppress(KeyboardInterrupt), _server(home, port, store, log) as process:
+        _await_answer(process, f"{address}/health", log)
+        lines = [f"  {name:{max(map(len, pages))}}  {address}{path}" for name, path in pages.items()]
+        print("\n".join([f"MLflow shows {shown(store)} at {address} (Ctrl-C ends it)", *lines]), flush=True)
         if browse and pages:
             webbrowser.open(address + next(iter(pages.values())))
         status = process.wait()
-        raise BenchError(f"the MLflow server ended by itself (exit status {status}); its log is {_log(home)}")
+        raise BenchError(f"the MLflow server ended by itself (exit status {status}); its log is {log}")
 
 
 def command_line(home: Home, port: int, store: str) -> list[str]:
@@ -88,29 +85,25 @@ def _check_free(port: int) -> None:
             ) from error
 
 
-def _log(home: Home) -> Path:
-    """The server's own log: dozens of lines that nobody reads while all is well."""
-    return home.work / "mlflow_server.log"
-
-
 @contextlib.contextmanager
-def _server(home: Home, port: int, store: str) -> Iterator[subprocess.Popen[bytes]]:
+def _server(home: Home, port: int, store: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """The server as a child of its own session, so that Ctrl-C reaches it through here and ends all of it."""
     before = signal.signal(signal.SIGTERM, _interrupt)
-    with _log(home).open("wb") as log:
-        into: dict[str, Any] = {"cwd": home.work, "stdout": log, "stderr": subprocess.STDOUT, "start_new_session": True}
-        process = subprocess.Popen(command_line(home, port, store), env=lean_environment(), **into)
+    command, environment = command_line(home, port, store), lean_environment()
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            command, env=environment, cwd=home.work, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+        )
     try:
         yield process
     finally:
         signal.signal(signal.SIGTERM, before)
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)  # the group of the child that was started here
-                process.wait()
+        process.terminate()
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # the group of the child that was started here
+            process.wait()
 
 
 def _interrupt(*_: object) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import wandb
 
 from bench.home import Home
-from bench.tracking.base import Ending, Files, Point, Run
+from bench.tracking.base import Ending, Point, Run
 from bench.tracking.content import SHARED
 
 ACROSS, EPOCH = "captions read", "epoch"  # what curves of all phases, and those of one phase, are drawn against
@@ -45,19 +45,19 @@ class WandbTracker:
         for point in points if key in self._runs else ():
             phase = "" if point.name in SHARED.values() else point.name.partition("/")[0]
             rows.setdefault((key, phase, point.step), {})[point.name] = point.value
-        for row in rows.keys() - self._sent:
+        for row in sorted(rows.keys() - self._sent, key=lambda row: row[2]):
             across = EPOCH if row[1] else ACROSS
             for name in rows[row]:
                 self._runs[key].define_metric(name, step_metric=across)
             self._runs[key].log({**rows[row], across: row[2]})
         self._sent |= rows.keys()
 
-    def artifacts(self, key: str, files: Files) -> None:
-        for path in files.paths:
+    def artifacts(self, key: str, ending: Ending) -> None:
+        for path in ending.files:
             self._runs[key].save(str(path), base_path=str(path.parent), policy="now")
-        if files.captions is not None:
-            rows = [list(row) for row in zip(*files.captions.values(), strict=True)]
-            self._runs[key].log({"captions": wandb.Table(columns=list(files.captions), data=rows)})
+        if ending.captions is not None:
+            rows = [list(row) for row in zip(*ending.captions.values(), strict=True)]
+            self._runs[key].log({"captions": wandb.Table(columns=list(ending.captions), data=rows)})
 
     def end(self, run: Run, mark: str, ending: Ending) -> None:
         self.parameters(run)

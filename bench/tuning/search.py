@@ -20,6 +20,7 @@ from typing import Any
 from bench.cell.job import Job, sentence
 from bench.declare.card import Interval
 from bench.home import Home
+from bench.plan.stores import OFF, refuse_one_machine
 from bench.records.curves import read_curves
 from bench.run.admission import Request
 from bench.run.backend import RayLostError
@@ -28,7 +29,6 @@ from bench.run.connection import connect
 from bench.run.display import SILENT_SECONDS, duration
 from bench.run.runner import resources_of
 from bench.tracking.background import Tracking, open_tracking
-from bench.tracking.stores import OFF, refuse_one_machine
 from bench.tuning import storage
 from bench.tuning.space import describe
 from bench.tuning.study import Report, State, Study, Trial, save

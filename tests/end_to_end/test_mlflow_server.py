@@ -18,9 +18,9 @@ from servers import mlflow_server, postgresql
 
 from bench.conformance.workplace import write_corpus
 from bench.home import Home
+from bench.plan.stores import check_store
 from bench.records.store import all_records
 from bench.tracking.mlflow_runs import MlflowTracker
-from bench.tracking.stores import check_store
 
 pytestmark = pytest.mark.slow
 

@@ -298,7 +298,7 @@ def test_a_broken_tracker_is_told_once_and_stops_nothing(home: Home, broken: str
 def test_a_killed_command_leaves_a_note(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next one of the same data set finds it, mends what there is, and removes it."""
     opened: list[FakeTracker] = []
-    monkeypatch.setattr("bench.tracking.background._mlflow", lambda *_: opened.append(FakeTracker()) or opened[-1])
+    monkeypatch.setattr("bench.tracking.background._made", lambda *_: opened.append(FakeTracker()) or opened[-1])
     tracking = open_tracking(None, home, "toy", print)
     (mine,) = (home.work / "tracking").iterdir()
     text = mine.read_text()

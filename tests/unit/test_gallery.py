@@ -16,8 +16,7 @@ from bench.home import Home
 from bench.method import Caption
 from bench.records.schema import Record
 from bench.records.store import PREDICTIONS, Prediction, write_predictions
-from bench.tracking.content import LISTED, captions
-from bench.tracking.pictures import pictures
+from bench.tracking.content import LISTED, captions, pictures
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from record_factory import config, put, record
+from servers import free_port
 
 from bench.cli.main import main
 from bench.home import Home
@@ -173,3 +174,10 @@ def test_a_broken_database_is_a_sentence(home: Home, tmp_path: Path, capsys: pyt
     (tmp_path / "runs.db").write_text("no database, but long enough to be looked at " * 50)
     assert main(["mlflow", "sync", f"mlflow=sqlite:///{tmp_path}/runs.db"]) == 2
     assert "file is not a database" in capsys.readouterr().err
+
+
+def test_the_interface_refuses_what_it_cannot_show(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ui", "mlflow=sqlite:///nope.db"]) == 2
+    assert "there is no database" in capsys.readouterr().err and not (home.root / "nope.db").exists()
+    assert main(["ui", "dataset=toi", f"port={free_port()}"]) == 2
+    assert 'unknown data set with runs "toi"; allowed: other, toy' in capsys.readouterr().err

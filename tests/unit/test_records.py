@@ -153,7 +153,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 
 def test_records_load_without_heavy_packages() -> None:
     program = (
-        "import sys, bench.records.store, bench.tracking.stores, bench.cli.main, bench.reports.listings;"
+        "import sys, bench.records.store, bench.plan.stores, bench.cli.main, bench.reports.listings;"
         "print(sorted({'torch', 'ray', 'mlflow', 'h5py', 'pandas', 'numpy'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -15,7 +15,7 @@ import pytest
 from bench import BenchError
 from bench.home import Home
 from bench.plan.request import RunSpec
-from bench.tracking.stores import check_store, check_stores, refuse_one_machine, shown
+from bench.plan.stores import check_store, check_stores, refuse_one_machine, shown
 
 
 @pytest.fixture

@@ -21,13 +21,13 @@ from record_factory import config, record
 from bench.declare.settings import Search, Text, Train
 from bench.disk.locks import start_time, still_runs
 from bench.home import Home
+from bench.plan.stores import absolute_uri
 from bench.records.curves import Row
 from bench.records.schema import Record
 from bench.records.store import cell_folder, write_record
-from bench.tracking.base import Brought, Ending, Entry, Files, bring_up_to_date, write
+from bench.tracking.base import Ending, Entry, bring_up_to_date, write
 from bench.tracking.content import of_record, parameters, points, run_of
-from bench.tracking.mlflow_runs import COLOURS, MlflowTracker
-from bench.tracking.stores import absolute_uri
+from bench.tracking.mlflow_runs import MlflowTracker
 from bench.tuning.study import Report, Trial
 from bench.tuning.tracked_trials import of_report, trial_run
 
@@ -111,7 +111,7 @@ def test_a_cell_from_its_start_to_its_end(tracker: MlflowTracker, client: Any, h
     run = run_with(client, "one", done.key)
     assert (run.info.status, run.info.run_name) == ("FINISHED", "recnet s0")
     tags, parameters = run.data.tags, run.data.params
-    assert "mlflow.parentRunId" not in tags and tags["mlflow.runColor"] in COLOURS
+    assert "mlflow.parentRunId" not in tags and tags["mlflow.runColor"].startswith("#")
     assert (tags["bench.kind"], tags["bench.state"], tags["bench.cpu"]) == ("cell", "done", "some processor")
     assert tags["mlflow.source.git.commit"] == "a" * 40
     assert tags["bench.signature"] == done.signatures["test"]["cider"]
@@ -148,8 +148,7 @@ def test_pictures_are_replaced_not_added_to(tracker: MlflowTracker, client: Any,
     whole = of_record(done, home)
 
     def ending(count: int) -> Ending:
-        files = Files(pictures={"clips": [tmp_path / "clip.png"] * count})
-        return Ending("finished", [], {}, {}, files)
+        return Ending("finished", [], {}, {}, pictures={"clips": [tmp_path / "clip.png"] * count})
 
     for count in (2, 1):
         assert write(tracker, Entry(whole.run, f"mark {count}", lambda count=count: ending(count)))  # type: ignore[misc]
@@ -193,16 +192,15 @@ def test_what_a_killed_driver_left_is_mended(tracker: MlflowTracker, client: Any
     owners = (own(tag, DEAD, "12"), own(tag, DEAD, "12"), own(tag, os.getpid(), "1"), "elsewhere 1 1")
     for one, owner in zip((done, *others), owners, strict=True):
         client.set_tag(run_with(client, "three", one.key).info.run_id, "bench.process", owner)
-    brought = Brought()
-    bring_up_to_date(MlflowTracker(tracker.uri, home), "three", [of_record(done, home)], brought)
-    assert (brought.written, brought.kept, brought.busy) == (1, 0, 0)
+    brought = bring_up_to_date(MlflowTracker(tracker.uri, home), "three", [of_record(done, home)])
+    assert brought == {"written": 1}
     runs = [run_with(client, "three", one.key) for one in (done, *others)]
     assert [run.info.status for run in runs] == ["FINISHED", "KILLED", "KILLED", "RUNNING"], (
         "the last is on another machine"
     )
     assert runs[1].data.tags["bench.state"] == "killed"
-    bring_up_to_date(MlflowTracker(tracker.uri, home), "three", [of_record(done, home)], brought)
-    assert (brought.written, brought.kept) == (1, 1)
+    brought = bring_up_to_date(MlflowTracker(tracker.uri, home), "three", [of_record(done, home)])
+    assert brought == {"kept": 1}
 
 
 def test_a_process_that_ended_is_not_alive_though_its_parent_has_not_asked() -> None:
@@ -255,10 +253,9 @@ def test_of_two_commands_that_begin_a_cell_at_once_one_run_stays(
         monkeypatch.setattr(one._client, "search_runs", lambda *asked: [])
         assert write(one, entry)
     assert len(runs_of(client, "five")) == 2
-    brought = Brought()
-    bring_up_to_date(MlflowTracker(tracker.uri, home), "five", [entry], brought)
+    brought = bring_up_to_date(MlflowTracker(tracker.uri, home), "five", [entry])
     assert [run.info.status for run in runs_of(client, "five").values()] == ["FINISHED"]
-    assert (brought.written, brought.kept) == (0, 1)
+    assert brought == {"kept": 1}
 
 
 def test_seeds_share_a_label_and_a_colour(tracker: MlflowTracker, client: Any) -> None:
@@ -294,12 +291,11 @@ def test_trials_are_flat_and_marked(tracker: MlflowTracker, client: Any, home: H
     path = home.results / "tuning" / "search" / "recnet" / f"local-{'d' * 16}.json"
     killed = trial_run("f" * 16, {**base, "tuning": "d" * 16}, {"reconstruction_weight": 0.4}, space)
     tracker.start(killed)
-    bring_up_to_date(tracker, "search", of_report(report, path, home), Brought())
+    bring_up_to_date(tracker, "search", of_report(report, path, home))
     report.chosen = 1
-    brought = Brought()
-    bring_up_to_date(tracker, "search", of_report(report, path, home), brought)
+    brought = bring_up_to_date(tracker, "search", of_report(report, path, home))
     tracker.close("search")
-    assert (brought.written, brought.kept) == (2, 1), "the one that is chosen now, and the one that was before"
+    assert brought == {"written": 2, "kept": 1}, "the one that is chosen now, and the one that was before"
     runs = [run_with(client, "search", f"{number:016x}") for number in range(3)]
     assert [run.info.status for run in runs] == ["FINISHED", "FINISHED", "FAILED"]
     assert [run.data.tags["bench.state"] for run in runs] == ["completed", "stopped", "failed"]
@@ -371,10 +367,10 @@ def test_runs_of_the_nested_layout_make_room(tracker: MlflowTracker, client: Any
         client.log_param(run, "method", "recnet")
         client.log_metric(run, "ledger/captions", 1.0)
         client.set_terminated(run)
-    brought, again = Brought(), MlflowTracker(tracker.uri, home)
-    bring_up_to_date(again, "nested", [of_record(done, home)], brought)
+    again = MlflowTracker(tracker.uri, home)
+    brought = bring_up_to_date(again, "nested", [of_record(done, home)])
     again.close("nested")
-    assert brought.written == 1
+    assert brought["written"] == 1
     runs = {run.data.tags["bench.key"]: run for run in runs_of(client, "nested").values()}
     assert set(runs) == {done.key, "9" * 16}
     assert runs[done.key].data.metrics["test/cider"] == 25.0 and "ledger/captions" not in runs[done.key].data.metrics
