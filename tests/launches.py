@@ -118,9 +118,11 @@ def main(words: list[str]) -> int:
     if words == ["--write"]:
         TABLE.write_text(json.dumps(table(), indent=1) + "\n", encoding="utf-8")
         return 0
+    low = "--low" in words
+    words = [word for word in words if word != "--low"]
     for case in agreement.cases():
         if not words or case.name in words:
-            found = count(case)
+            found = count(case, low)
             print(case.name, {name: (found.launches[name], found.waits[name]) for name in found.launches}, flush=True)
             if words:
                 for name, operations in found.operations.items():

@@ -277,13 +277,15 @@ class _Generator:
 
 @contextmanager
 def pretended_gpu() -> Iterator[Seen]:
-    """Inside, `cuda` is there. Draws come from the CPU's generator, whose state may not be set to a tensor of the GPU either."""
+    """Inside, `cuda` is there, with the autocast of the CPU. Draws come from the CPU's generator, whose state may not be set to a tensor of the GPU either."""
     seen, generator = Seen(), _Generator()
     inference_mode = torch.inference_mode
     set_state, by_device = torch.set_rng_state, clip_grad._group_tensors_by_device_and_dtype
 
     def no_inference(mode: bool = True) -> Any:
         return torch.no_grad() if mode else inference_mode(False)
+
+    autocast, enabled, low = torch.autocast, torch.is_autocast_enabled, torch.get_autocast_dtype
 
     def grouped(tensors: Any, *words: Any) -> Any:
         """Gradients by the device that Python sees."""
@@ -304,6 +306,9 @@ def pretended_gpu() -> Iterator[Seen]:
         mock.patch.object(torch, "set_rng_state", set_cpu_state),
         mock.patch.object(clip_grad, "_group_tensors_by_device_and_dtype", grouped),
         mock.patch.object(torch, "inference_mode", no_inference),
+        mock.patch.object(torch, "autocast", lambda kind, *words, **more: autocast("cpu", *words, **more)),
+        mock.patch.object(torch, "is_autocast_enabled", lambda kind: enabled("cpu")),
+        mock.patch.object(torch, "get_autocast_dtype", lambda kind: low("cpu")),
         _Operations(seen),
         _Python(seen),
     ):

@@ -106,7 +106,7 @@ class _Weights(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         energy_BTA, weight_BT, score_1A, *factors = ctx.saved_tensors
-        score_BT = aten._softmax_backward_data(gradients[0], weight_BT, -1, energy_BTA.dtype)
+        score_BT = aten._softmax_backward_data(gradients[0], weight_BT, -1, weight_BT.dtype).to(energy_BTA.dtype)
         if ctx.total is not None:
             ctx.total.add(energy_BTA, score_BT)
         inner_BTA = score_BT.unsqueeze(-1) * score_1A.to(energy_BTA.dtype)
