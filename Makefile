@@ -31,7 +31,7 @@ unit: install
 
 # Which lines and branches of bench/ no test reaches; takes half as long again as the tests.
 cover: install
-	$(BIN)/python -m pytest -n 2 --cov=bench --cov-branch --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -n 2 --cov --cov-report=term
 
 # Speed and memory beside their bars, with a JSON file and a picture in tests/perf/results; nothing else should run meanwhile.
 perf: install

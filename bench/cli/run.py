@@ -78,12 +78,13 @@ def plan(argv: Sequence[str]) -> int:
 def _together(asked: RunSpec, to_run: Sequence[Planned], home: Home) -> dict[str, int]:
     """By key, how many cells like each would share a GPU; of those that a Ray with this machine's GPUs would give one."""
     from bench.cell.provenance import gpu_memory
-    from bench.plan.sharing import gpu_share, recorded_room
-    from bench.run.runner import resources_of
 
     whole = gpu_memory() if asked.executor == "ray" and asked.device != "cpu" else None
     if whole is None:
         return {}
+    from bench.plan.sharing import gpu_share, recorded_room
+    from bench.run.runner import resources_of  # imports numpy
+
     cells = [item.cell for item in to_run]
     recorded = recorded_room({cell.key: cell.config for cell in cells}, home)
     shares = {
