@@ -14,6 +14,7 @@ from bench.features.shapes import write_streams
 from bench.features.sidecar import cache_path, named_by_command, read_sidecar
 from bench.features.unfinished import BeingWrittenError
 from bench.home import Home, written_path
+from bench.pages.terminal import wrapped
 from bench.run.display import Countdown
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def prepare(
         try:
             return _prepare(definition, home, subset, needed, again)
         except BeingWrittenError as busy:
-            print(f"{definition.name}: waiting for another process, which writes {busy.aside}", flush=True)
+            print(wrapped(f"{definition.name}: waiting for another process, which writes {busy.aside}"), flush=True)
             busy.wait()
 
 
@@ -54,7 +55,10 @@ def _prepare(
     if not streams:
         return
     if definition.generated:
-        print(f"{definition.name}: streams {', '.join(streams)} are rendered unless they are in the cache", flush=True)
+        print(
+            wrapped(f"{definition.name}: streams {', '.join(streams)} are rendered unless they are in the cache"),
+            flush=True,
+        )
         with Countdown(definition.name) as countdown:
             write_streams(home, definition.options, subset, name=definition.name, streams=streams, tell=countdown.tell)
         return
@@ -72,7 +76,7 @@ def _prepare(
                 raise BenchError(failed)
         else:
             path = import_stream(definition, name, home, list(clips))
-        print(f"{definition.name}: stream {name} is in {path}", flush=True)
+        print(wrapped(f"{definition.name}: stream {name} is in {path}"), flush=True)
 
 
 def extract(
@@ -93,7 +97,9 @@ def extract(
     extraction, work = Extraction.of(definition, stream, home, asked), work or Work()
     clips, aliases = all_clips(definition, home)
     if extraction.weights == "random":
-        print(f"{definition.name}: stream {stream}: the weights are random, which is for tests only", flush=True)
+        print(
+            wrapped(f"{definition.name}: stream {stream}: the weights are random, which is for tests only"), flush=True
+        )
     keep_freed()  # an encoder's layers are freed and made anew at every batch
     with Countdown(f"{definition.name}: stream {stream}") as countdown:
         path, failures = extract_stream(extraction, clips, aliases, home, countdown.tell, work)
