@@ -241,7 +241,7 @@ class CacheWriter:
         self._claimed -= 1
 
     def _flush(self) -> None:
-        """Values first, flags second: a flag on disk never speaks of values that are not."""
+        """Values first, flags second: no flag on disk stands for values that are not there."""
         assert self._file is not None
         if not self._pending:
             return

@@ -30,9 +30,6 @@ from bench.home import written_path
 WORDS = ("pretrained", "random", "empty")  # what `weights` may be besides a file
 
 
-GIVES = ("vectors", "maps", "classes")
-
-
 class Encoder(nn.Module):
     """What decoding makes of a video -> what the network makes of it, in the type of its weights.
 

@@ -29,12 +29,12 @@ from bench.features.video import Sampling
 from bench.home import Home, written_path
 
 PIXELS = "pixels"
-BOXES = 16  # of a frame, unless told: as many as HA_IL reads
+BOXES = 16  # of a frame, unless given: as many as HA_IL reads
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A stream that videos can be made into: the family of its encoder, what that gives, how many frames unless told."""
+    """A stream that videos can be made into: the family of its encoder, what that gives, how many frames unless given."""
 
     family: str
     gives: str
@@ -165,7 +165,7 @@ def as_recorded(
     has it.
 
     `weights` are paths of files by digest, or the path of a file where the cache does not say which (features that were
-    imported). Raises BenchError where the encoder is not known, or its weights are not told and cannot be downloaded.
+    imported). Raises BenchError where the encoder is not known, or its weights are not given and cannot be downloaded.
     """
     kind, name = kind_of(stream), str(encoder.get("name", ""))
     if not name:

@@ -233,7 +233,7 @@ def _feature_array(items: dict[str, h5py.Dataset]) -> str | None:
 
 
 def _id_lists(items: dict[str, h5py.Dataset], n: int) -> list[str]:
-    """Arrays of n texts, or of n whole numbers under a name that speaks of ids."""
+    """Arrays of n texts, or of n whole numbers under a name of ids."""
     return [
         name
         for name, item in items.items()

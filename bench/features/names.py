@@ -86,7 +86,7 @@ def match(names: Sequence[str], rename: Rename, corpus: Collection[str]) -> dict
 
 
 def hint(names: Sequence[str], corpus: Collection[str]) -> str:
-    """What probably is the matter with names that do not cover the corpus."""
+    """What is probably wrong with names that do not cover the corpus."""
     for rule, start in (("zero_based", 0), ("one_based", 1)):
         if len(match(names, by_shift(rule, corpus), corpus)) == len(set(corpus)):
             return f"the source seems to count from {start}: say ids: {rule}"

@@ -67,8 +67,8 @@ def write_streams(
     Without a subset these are all clips. Only clips that a cache lacks are painted, in `processes` (default: one for each
     processor, if there is enough to do); a cache that was made with other options is made anew. Files do not depend on the
     number of processes, nor on whether a cache was filled at once or grew. A writer that was killed is taken up where it
-    stopped. `tell` hears after each clip that was painted how many are left and how many failed (none do). Raises BenchError
-    for unknown streams, impossible options and unwritable folders.
+    stopped. `tell` is called after each clip that was painted, with how many are left and how many failed (none do). Raises
+    BenchError for unknown streams, impossible options and unwritable folders.
     """
     chosen = Options.read(options)
     asked = {clip for ids in chosen.splits(subset).values() for clip in ids}

@@ -268,13 +268,13 @@ def read_sound(path: Path, rate: int, span: Span | None = None) -> NDArray[np.fl
                 raise SilentVideoError("has no sound track")
             # Channels are averaged by us: swresample's own way from two to one is louder by the root of two.
             resampler = av.AudioResampler(format="fltp", rate=rate)
-            enough, heard = float("inf") if span is None else span[1] * rate, 0
+            enough, samples = float("inf") if span is None else span[1] * rate, 0
             for frame in container.decode(container.streams.audio[0]):
                 frame.pts = None  # gaps between packets are not sound
                 for part in resampler.resample(frame):
                     parts.append(part.to_ndarray().mean(axis=0))
-                    heard += len(parts[-1])
-                if heard >= enough:
+                    samples += len(parts[-1])
+                if samples >= enough:
                     break
             parts += [part.to_ndarray().mean(axis=0) for part in resampler.resample(None)]
     except (av.error.FFmpegError, OSError) as error:

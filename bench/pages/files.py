@@ -53,7 +53,7 @@ def files_of(name: str, document: Document, folder: Path) -> dict[Path, str]:
 def between_markers(path: Path, body: str) -> str:
     """The page at `path` with `body` between its markers; a new page where there is none.
 
-    Raises BenchError for a page without exactly one pair of markers: what is whose could not be told.
+    Raises BenchError for a page without exactly one pair of markers: what is to be replaced could not be known.
     """
     block = f"{BEGIN}\n{body.strip()}\n{END}"
     if not path.exists():

@@ -33,7 +33,7 @@ def prepare(
 
     What `bench features extract`, or an import that named its source, has made stays, unless `again`. Streams that are up to
     date are left as they are; `shapes` renders those clips of `subset` that its caches lack. A stream that a method wants and
-    the data set does not declare is no matter of this function. What another process is just making is waited for, as of the
+    the data set does not declare is not made here. What another process is just making is waited for, as of the
     other jobs of an array. Raises BenchError for sources that are absent or bad.
     """
     while True:
