@@ -49,9 +49,9 @@ def _unfinished(path: Path) -> Finding:
     )
 
 
-def _about(path: Path, clips: Sequence[str], what: str, then: str | None = None) -> Finding:
+def _about(path: Path, clips: Sequence[str], what: str) -> Finding:
     few = f"{len(clips)} clip{'s' if len(clips) > 1 else ''} of {path} {what} ({named(clips)})"
-    return Finding("error", f"{few}: {then or remake(path)}", tuple(clips))
+    return Finding("error", f"{few}: {remake(path)}", tuple(clips))
 
 
 def _declared(path: Path, contents: Contents) -> list[Finding]:

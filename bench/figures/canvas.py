@@ -84,9 +84,9 @@ def style() -> Iterator[None]:
         yield
 
 
-def sheet(height: float, width: float = WIDTH) -> Figure:
-    """An empty figure in inches, with no global state behind it. Call it inside `style`."""
-    figure = Figure(figsize=(width, height))
+def sheet(height: float) -> Figure:
+    """An empty figure of `height` inches, with no global state behind it. Call it inside `style`."""
+    figure = Figure(figsize=(WIDTH, height))
     FigureCanvasSVG(figure)
     return figure
 
@@ -189,9 +189,9 @@ def cells(text: str) -> int:
     )
 
 
-def wrap(text: str, inches: float, size: float = SMALL) -> list[str]:
-    """`text` in lines that fit `inches` at a font size in points; at least one, and no word too long for a line."""
-    room = max(int(inches * 72 / (size * CHARACTER)), 4)
+def wrap(text: str, inches: float) -> list[str]:
+    """`text` in small lines that fit `inches`; at least one, and no word too long for a line."""
+    room = max(int(inches * 72 / (SMALL * CHARACTER)), 4)
     lines = [""]
     for word in plain(text).split():
         joined = f"{lines[-1]} {word}".strip()

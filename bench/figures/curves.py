@@ -172,15 +172,12 @@ def history(rows: Sequence[Epoch], losses: Sequence[str], name: str) -> Picture:
     """Losses and validation score of a training, over all phases."""
     phases = list(dict.fromkeys(row.phase for row in rows))
     with style():
-        figure = training(rows, losses, name)
+        figure = _training(rows, losses, name)
         return finish(figure, f"Training of {name}", f"Training curves of {name}. {_ends(rows, losses, phases)}")
 
 
-def training(
-    rows: Sequence[Epoch], losses: Sequence[str], name: str, chosen: tuple[int, float] | None = None
-) -> Figure:
-    """Losses (left axis) and validation score (right axis, dotted) by captions read; a line where a phase begins, a star at the
-    `chosen` (captions, score). Call it inside `style`."""
+def _training(rows: Sequence[Epoch], losses: Sequence[str], name: str) -> Figure:
+    """Losses (left axis) and validation score (right axis, dotted) by captions read; a line where a phase begins."""
     phases = list(dict.fromkeys(row.phase for row in rows))
     figure = sheet(3.5)
     axes = place(figure, 0.65, 0.45, 5.35, 2.5)
@@ -192,8 +189,6 @@ def training(
         colour = COLOURS.get(loss, CYCLE[(number + 3) % len(CYCLE)])
         _by_phase(axes, rows, loss, phases, color=colour, linewidth=broad, zorder=1 if loss == "loss" else 2)
     _by_phase(score, rows, VALIDATION, phases, color=GREEN, linewidth=1.5, linestyle=":")
-    if chosen is not None:
-        score.plot(*chosen, "*", color=INK, markersize=11, label="chosen")
     _name_phases(axes, rows, phases)
     axes.set_xlabel("captions read")
     axes.xaxis.set_major_formatter(FuncFormatter(thousands))

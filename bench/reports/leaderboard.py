@@ -31,7 +31,7 @@ from bench.reports.blocks import Block, blocks, distinctions
 from bench.reports.clips import Clips
 from bench.reports.clips import check as check_records
 from bench.reports.intervals import of_tables
-from bench.reports.printed import document as printed_results
+from bench.reports.published_page import document as printed_results
 from bench.reports.sections import Setting, section
 from bench.reports.study import Claim, claims, pairs
 

@@ -189,9 +189,9 @@ def published_value(
     return min(found, key=lambda item: item.row.role != "proposed", default=None)
 
 
-def family(dataset: str, folder: Path | None = None) -> str | None:
-    """The published data set that `dataset` is, or is cut from, as its definition among those of `folder` declares it."""
-    return _families(folder or data_folder("datasets")).get(dataset)
+def family(dataset: str) -> str | None:
+    """The published data set that `dataset` is, or is cut from, as its definition declares it."""
+    return _families(data_folder("datasets")).get(dataset)
 
 
 @functools.cache

@@ -14,7 +14,7 @@ import pytest
 from drawn import SVG, Drawn, border_colours
 
 from bench import BenchError
-from bench.figures.canvas import CHARACTER, RED, YELLOW, cells, plain, wrap
+from bench.figures.canvas import CHARACTER, RED, SMALL, YELLOW, cells, plain, wrap
 from bench.figures.charts import bar_chart, frequency, panels, probabilities
 from bench.figures.curves import Point, history, memory, rewards, sweep
 from bench.figures.drawing import Epoch
@@ -151,9 +151,9 @@ def test_no_caption_breaks_a_picture() -> None:
 
 def test_lines_fit_and_lose_nothing() -> None:
     text = "one two three " * 20 + "x" * 90 + " 一只狗" * 9
-    lines = wrap(text, inches=3, size=9)
+    lines = wrap(text, inches=3)
     assert "".join(lines).replace(" ", "") == text.replace(" ", "")
-    assert max(map(cells, lines)) <= int(3 * 72 / (9 * CHARACTER))
+    assert max(map(cells, lines)) <= int(3 * 72 / (SMALL * CHARACTER))
     assert wrap("", 1) == [""]
 
 
