@@ -80,9 +80,9 @@ def compare(argv: Sequence[str]) -> int:
     """Put two rows or records beside each other: the means of each metric, their difference with its 95 % interval and p
     value, what differs in the configurations, and the clips that A wins and loses most, with captions and references.
 
-    A row stands for all its seeds. The two must share data set, split and metric signatures. References are shown where the
-    captions of the data set are on this machine; cells scored by earlier versions need them, and Java, for the intervals of
-    BLEU and METEOR.
+    A row stands for all its seeds; of the rows of a name it is the one in the main table, not a try of other settings. The two
+    must share data set, split and metric signatures. References are shown where the captions of the data set are on this
+    machine; cells scored by earlier versions need them, and Java, for the intervals of BLEU and METEOR.
 
     Example: bench compare recnet:local salstm dataset=msrvtt1000
     """
