@@ -122,7 +122,7 @@ def _train(job: Job, work: Work | None, log: TextIO) -> Outcome:
         log.flush()
         message = sentence(error, job)
         record_failure(job, type(error).__name__, message)
-        return Outcome("failed", message, os.getpid(), _is_memory(error))
+        return Outcome("failed", message, os.getpid(), out_of_memory(error))
     state = state_of(folder)
     if state not in ("done", "unscored"):
         message = f"the cell ended without a finished record in {folder}"
@@ -141,7 +141,7 @@ def sentence(error: BaseException, job: Job | None = None) -> str:
         return text
     if isinstance(error, OSError) and error.errno in FULL:
         return _no_room(error)
-    if _is_memory(error):
+    if out_of_memory(error):
         return _too_large(job, text)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
@@ -158,7 +158,8 @@ def _too_large(job: Job | None, text: str) -> str:
     return f"{job.label}{batches} does not fit into {where} ({text}): {lower}"
 
 
-def _is_memory(error: BaseException) -> bool:
+def out_of_memory(error: BaseException) -> bool:
+    """Whether that is what an error says, of a GPU or of the machine."""
     return isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY)
 
 

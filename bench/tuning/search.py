@@ -30,6 +30,7 @@ from bench.run.display import SILENT_SECONDS, duration
 from bench.run.runner import resources_of
 from bench.tracking.background import Tracking, open_tracking
 from bench.tuning import storage
+from bench.tuning.failures import Failures, held_gpus, told_first
 from bench.tuning.space import describe
 from bench.tuning.study import Report, State, Study, Trial, save
 from bench.tuning.tracked_trials import of_report, of_trial, trial_run
@@ -115,7 +116,7 @@ def _fit(study: Study, report: Report, home: Home, say: Say, todo: list[int], tr
             storage_path=path,
             storage_filesystem=files,
             failure_config=tune.FailureConfig(max_failures=RETRIES),
-            callbacks=[recorder],
+            callbacks=[recorder, Failures(say)],
             verbose=0,
         ),
     )
@@ -155,7 +156,9 @@ def _trainable(config: dict[str, Any], study: Study, root: str, gpus: float) -> 
     home = Home(Path(root))
     point = study.points[config["number"]] if study.points is not None else dict(config)
     cell = study.cell(point, home)
-    run_trial(replace(Job.of(cell, home), gpus=gpus), tune.report, study.resume_states)
+    held = held_gpus()
+    with told_first(tune.report, {VALUE: 0.0, CAPTIONS: 0, ENDED: False}) as send:
+        run_trial(replace(Job.of(cell, home), gpus=held, again=held > gpus), send, study.resume_states)
 
 
 def _searcher(study: Study, report: Report, todo: list[int]) -> tuple[Any, dict[str, Any], int]:

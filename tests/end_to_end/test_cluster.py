@@ -224,6 +224,48 @@ def test_out_of_memory_gets_a_whole_gpu_once_and_the_record_says_so(on_a_cluster
     assert [one["share"] for one in tries] == [0.5, 1.0]
 
 
+def test_a_trial_that_would_fail_again_is_tried_once_and_a_hungry_one_on_a_whole_gpu(
+    on_a_cluster: OnACluster, tmp_path: Path
+) -> None:
+    tries, errors, said = on_a_cluster(
+        tmp_path,
+        """
+        def test():
+            from ray import tune
+
+            from bench.tuning.failures import Failures, held_gpus, told_first
+
+            def trial(config, root):
+                with (Path(root) / f"tries{config['number']}").open("a") as file:
+                    print(held_gpus(), file=file)
+                with told_first(tune.report, {"value": 0.0}) as send:
+                    send({"value": 1.0})
+                    if config["number"] == 0:
+                        raise ArithmeticError("the loss is not finite")
+                    if held_gpus() < 1:
+                        raise MemoryError("CUDA out of memory")
+
+            said = []
+            told = tune.with_resources(tune.with_parameters(trial, root=str(home.root)), {"cpu": 1, "gpu": 0.5})
+            results = tune.Tuner(
+                told,
+                param_space={"number": tune.grid_search([0, 1])},
+                tune_config=tune.TuneConfig(metric="value", mode="max"),
+                run_config=tune.RunConfig(
+                    storage_path=str(home.root / "ray"),
+                    failure_config=tune.FailureConfig(max_failures=2),
+                    callbacks=[Failures(said.append)],
+                    verbose=0,
+                ),
+            ).fit()
+            tries = [(home.root / f"tries{number}").read_text().split() for number in (0, 1)]
+            return tries, [type(error).__name__ for error in results.errors], said
+        """,
+    )
+    assert tries == [["0.5"], ["0.5", "1.0"]]
+    assert len(errors) == 1 and len(said) == 1 and said[0].endswith("once more, alone on a whole GPU")
+
+
 def test_a_lost_node_costs_its_cells_no_more_than_the_way_to_another(on_a_cluster: OnACluster, tmp_path: Path) -> None:
     found = on_a_cluster(
         tmp_path,
