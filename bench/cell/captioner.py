@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from bench import BenchError
 from bench.data.batches import CorpusClips, StreamSource
@@ -24,12 +25,14 @@ from bench.records.figure_data import Frames, Shown
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trained method, ready to decode clips that offer `streams` and `vocabulary`. `config` is its cell's declaration."""
+    """A trained method, ready to decode clips that offer `streams` and `vocabulary`. `config` is its cell's declaration,
+    `device` what it computes on."""
 
     method: Method
     config: dict[str, Any]
     vocabulary: Vocabulary
     streams: dict[str, StreamInfo]
+    device: torch.device = torch.device("cpu")  # noqa: RUF009 - it never changes
     _captioners: dict[str, VideoCaptioner] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
@@ -82,7 +85,7 @@ class VideoCaptioner:
         self.trained = trained
         self.search = search or trained.search
         known = _recorded(trained.streams, trained.config["dataset"])
-        self._streams = VideoStreams(known, _by_stream(encoder), _by_stream(weights), tell)
+        self._streams = VideoStreams(known, _by_stream(encoder), _by_stream(weights), tell, str(trained.device))
 
     def caption(self, video: str | Path) -> Caption:
         """The caption of a video under its path, with alternatives and traces.

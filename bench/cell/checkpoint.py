@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -25,6 +26,7 @@ from bench.declare.registry import method_digest, method_entry
 from bench.disk.digests import file_digest
 from bench.disk.whole import write_atomically, write_whole
 from bench.errors import listing, named
+from bench.features.device import choose_device
 from bench.features.encoders import load_encoder
 from bench.home import written_path
 from bench.method import Method, StreamInfo, Vocabulary
@@ -82,17 +84,19 @@ def load(
     method: str | None = None,
     vocabulary: Vocabulary | None = None,
     weights: Iterable[str | Path] = (),
+    device: str = "cpu",
 ) -> Checkpoint:
-    """The trained method of a checkpoint, on the CPU: for clips of a corpus by its `method`, for a video by its `caption`.
+    """The trained method of a checkpoint: for clips of a corpus by its `method`, for a video by its `caption`.
 
     `method` (`recnet` or `recnet:local`) and `vocabulary` say what the caller needs. Raises BenchError with both values
     where the checkpoint is of another method, variant, vocabulary or version of the code, or its weights do not fit; and
     for a file that is absent, damaged, or no checkpoint of a cell. In place of the file its cell's folder may be named.
 
     `weights` are files of encoders' weights: a method that decodes with an encoder which it did not train finds its own among
-    them by their digest, where the file is not any more where the cell found it.
+    them by their digest, where the file is not any more where the cell found it. The method and the encoders of videos
+    compute on the `device`: cpu, cuda, cuda:1, or auto for the GPU where there is one.
     """
-    path = written_path(path)
+    path, place = written_path(path), choose_device(device)
     if path.is_dir():
         path /= CHECKPOINT
     state, metadata = _read(path)
@@ -107,14 +111,26 @@ def load(
     made = build(config, streams, words)
     if prepare := getattr(made, "prepare", None):
         files = config.get("files", {}) | {file_digest(written_path(file)): str(file) for file in weights}
-        prepare(lambda name, which: load_encoder(name, which, files))
+        prepare(lambda name, which: load_encoder(name, which, files).to(place))
     try:
         made.load_state_dict(state)
     except (ValueError, KeyError, RuntimeError) as error:
         raise BenchError(
             f"the weights of {path} do not fit {_called(config)} as it is built now: {_misfit(state, made, error)}"
         ) from error
-    return Checkpoint(made, config, words, streams)
+    _put(made, place, config)
+    return Checkpoint(made, config, words, streams, place)
+
+
+def _put(made: Method, place: torch.device, config: Mapping[str, Any]) -> None:
+    """Bring the weights of a method to a device; its module has them, or it is one itself."""
+    module = getattr(made, "module", made)
+    if isinstance(module, torch.nn.Module):
+        module.to(place)
+    elif place.type != "cpu":
+        raise BenchError(
+            f"{config['method']} does not say where its weights are (no attribute `module`): use device=cpu"
+        )
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -25,14 +25,16 @@ from bench.home import Home
 WORDS = "words"
 
 
-def extract_words(definition: DatasetDefinition, home: Home, checkpoint: Path, replace: bool = False) -> Path:
+def extract_words(
+    definition: DatasetDefinition, home: Home, checkpoint: Path, replace: bool = False, device: str = "auto"
+) -> Path:
     """Fill the cache of `words` [K] from that of `frames` by the word network of the checkpoint; returns its path.
 
     `checkpoint` is a file or the folder of a cell. Raises BenchError where the method holds no such network, where the frames
     are others than it was trained on, and where the cache was made otherwise and is not to be replaced.
     """
     checkpoint = checkpoint / CHECKPOINT if checkpoint.is_dir() else checkpoint
-    saved = load(checkpoint)
+    saved = load(checkpoint, device=device)
     network: Any = getattr(getattr(saved.method, "module", None), "word_network", None)
     if network is None:
         raise BenchError(
@@ -65,6 +67,7 @@ def extract_words(definition: DatasetDefinition, home: Home, checkpoint: Path, r
             for clip in writer.missing:
                 values, length = frames.read(clip)
                 with torch.inference_mode():
-                    logits = network(torch.from_numpy(values).float()[None], (torch.arange(len(values)) < length)[None])
-                writer.write(clip, torch.sigmoid(logits)[0].numpy())
+                    frames_CTD = torch.from_numpy(values).float()[None].to(saved.device)
+                    logits = network(frames_CTD, (torch.arange(len(values)) < length)[None].to(saved.device))
+                writer.write(clip, torch.sigmoid(logits)[0].cpu().numpy())
     return target

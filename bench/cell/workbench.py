@@ -19,6 +19,7 @@ from bench.declare.settings import Train, most_captions
 from bench.disk.whole import replacing, write_atomically, write_whole
 from bench.evaluation.cider import TokenCider
 from bench.evaluation.ngrams import VocabularyTooLargeError
+from bench.features.device import choose_device
 from bench.home import Home
 from bench.method import Clips, Method, Search, WordLoss
 from bench.training import plain_loss
@@ -195,18 +196,3 @@ class Workbench:
         }
         with replacing(self.work / "progress.json", durable=False) as aside:  # of no use after a power cut
             aside.write_text(json.dumps(told), encoding="utf-8")
-
-
-def choose_device(name: str) -> torch.device:
-    """`auto` is the GPU that this process sees, else the CPU."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise BenchError(f"device={name}, but this process sees no GPU: use device=auto or device=cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise BenchError(
-            f"device={name}, but this process sees {torch.cuda.device_count()} of the machine's GPUs, from cuda:0 on, and Ray "
-            "shows a cell only its own: use device=cuda"
-        )
-    return device

@@ -44,6 +44,7 @@ class Request(Options):
     explain: Annotated[str | None, Written("FOLDER|true")] = option(
         None, "a picture (SVG) of each video, in FOLDER or in ./explained: its frames, and what the method looked at"
     )
+    device: Annotated[str, Written("auto|cpu|cuda|cuda:N")] = option("auto", "what the networks compute on")
     search: Decoding = Decoding()
 
     @field_validator("weights", "encoder")
@@ -96,7 +97,7 @@ def run(request: Request, home: Home) -> int:
     from bench.cell.checkpoint import load
 
     videos = find_videos(request.videos)
-    trained = load(find_checkpoint(request.checkpoint, home), weights=request.weights.values())
+    trained = load(find_checkpoint(request.checkpoint, home), weights=request.weights.values(), device=request.device)
     own = dict(trained.config["search"])
     if request.alternatives is not None and request.alternatives >= own["beam"]:
         own["beam"] = request.alternatives + 1

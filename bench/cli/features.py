@@ -157,14 +157,14 @@ class Extract(Check):
     replace: bool = option(False, "make a cache anew that was made otherwise")
     batch: int | None = option(None, "frames that go through the network at once", ge=1)
     workers: int | None = option(None, "processes that decode; 0 for this process", ge=0)
-    device: Annotated[str, Written("auto|cpu|cuda")] = option("auto", "what the network computes on")
+    device: Annotated[str, Written("auto|cpu|cuda|cuda:N")] = option("auto", "what the network computes on")
     checkpoint: Annotated[str | None, Written("FILE")] = option(
         None, "for words: of a trained glrg, which makes them of the stream frames"
     )
 
 
 OF_STREAM = {"videos", "encoder", "weights", "frames", "fps", "boxes", "silence"}
-OF_WORDS = {"dataset", "stream", "checkpoint", "replace"}
+OF_WORDS = {"dataset", "stream", "checkpoint", "replace", "device"}
 
 
 def features_extract(argv: Sequence[str]) -> int:
@@ -187,7 +187,7 @@ def features_extract(argv: Sequence[str]) -> int:
 
     definition, home = dataset(asked.dataset), find_home()
     if asked.checkpoint:
-        path = extract_words(definition, home, written_path(asked.checkpoint), asked.replace)
+        path = extract_words(definition, home, written_path(asked.checkpoint), asked.replace, asked.device)
     else:
         work = Work(asked.batch, asked.workers, asked.device, asked.skip is not None, asked.replace)
         entry = asked.model_dump(include=OF_STREAM, exclude_unset=True)

@@ -22,12 +22,12 @@ from packaging.requirements import Requirement
 
 from bench import BenchError, __version__
 from bench.cell.provenance import ask_driver, processor_name
-from bench.cell.workbench import choose_device
 from bench.errors import first_line, listing, many
 from bench.evaluation.java import find_java
 from bench.evaluation.ptb import tokenize
 from bench.evaluation.scorer import Scorer
 from bench.features.check import check_cache
+from bench.features.device import choose_device
 from bench.home import CHECKOUT, Home
 from bench.plan.stores import check_store
 

@@ -6,10 +6,13 @@ that layers can be laid over one another. Names, types, ranges and defaults of t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]+)?")
 
 ADDED = "added"
 """Marks a setting, or in `ADDED_GROUPS` a group, that is younger than the first records: a configuration names it only where

@@ -25,6 +25,7 @@ from bench.features.backends import need_av
 from bench.features.cache import Cache, CacheWriter
 from bench.features.contents import Contents, unfit
 from bench.features.decoders import Decoders, Reader, flow
+from bench.features.device import choose_device
 from bench.features.encoders import load_detector, load_encoder, state_digest
 from bench.features.extraction import PIXELS, Extraction, Work
 from bench.features.footage import Footage, find_footage
@@ -50,7 +51,7 @@ class Extractor:
     def __init__(self, extraction: Extraction, batch: int | None = None, device: str = "auto") -> None:
         self.extraction = extraction
         self.reader: Reader = extraction.reader
-        self.device = _device(device)
+        self.device = choose_device(device)
         self.batch = batch or BATCH.get(self.device.type, BATCH["cuda"])
         self.encoder = self._load()
         self.shapes = self._shapes()
@@ -126,15 +127,6 @@ class Extractor:
         """What made the streams: part of their fingerprint."""
         options = self.extraction.options()
         return options if self.encoder is None else {**options, "digest": state_digest(self.encoder)}
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.device(name)
-    except RuntimeError as error:
-        raise BenchError(f"device is {name!r}, but must be auto, cpu or cuda") from error
 
 
 class _UnfinishedError(Exception):
@@ -235,7 +227,7 @@ def _workers(work: Work) -> int:
 def _lanes(extraction: Extraction, work: Work) -> Iterator[int]:
     """How many threads encode. Each has as many of torch's as are left: frames are shared badly between threads."""
     count = cores()
-    alone = _workers(work) == 0 or extraction.stream == PIXELS or _device(work.device).type != "cpu"
+    alone = _workers(work) == 0 or extraction.stream == PIXELS or choose_device(work.device).type != "cpu"
     lanes = 1 if alone else min(LANES, count)
     before = torch.get_num_threads()
     if lanes > 1:

@@ -38,7 +38,8 @@ class VideoStreams:
     """Makes the streams of videos. An encoder is loaded when its stream is first asked for, and kept.
 
     `encoder` and `weights` are what the user says of the features; they may fill in what is not recorded, but not
-    contradict it. `tell` is given a sentence for each encoder: which weights it has, and whether that is certain.
+    contradict it. `tell` is given a sentence for each encoder: which weights it has, and whether that is certain. Encoders
+    compute on the `device`.
     """
 
     def __init__(
@@ -47,8 +48,10 @@ class VideoStreams:
         encoder: ByStream | None = None,
         weights: ByStream | None = None,
         tell: Callable[[str], None] = lambda sentence: None,
+        device: str = "auto",
     ) -> None:
         self.streams = dict(streams)
+        self._device = device
         self._encoder, self._weights, self._tell = encoder or {}, weights or {}, tell
         self._makers: dict[str, Callable[[Path], Values]] = {}
         self._boxes: tuple[Path, Values] | None = None
@@ -147,7 +150,7 @@ class VideoStreams:
                 f"encoder {spec.name} does not make the stream {info.name}, as for instance {kind.example} does"
             )
         weights = None if info.name == PIXELS else self._weights_of(info, spec)
-        extractor = Extractor(self._recorded(info, spec, weights))
+        extractor = Extractor(self._recorded(info, spec, weights), device=self._device)
         recorded, found = info.made_by.get("digest"), extractor.about().get("digest")
         if recorded and found != recorded:
             raise BenchError(

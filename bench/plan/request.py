@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -17,10 +16,9 @@ from bench.declare.losses import lent_settings
 from bench.declare.options import DataSet, Options, Written, field_of, flagged, flags, keys
 from bench.declare.options import read as read_options
 from bench.declare.registry import MethodEntry, find_methods, method_entry
-from bench.declare.settings import GROUPS, Model, Search, Text, Train, option
+from bench.declare.settings import DEVICE, GROUPS, Model, Search, Text, Train, option
 from bench.errors import listing, unknown
 
-DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]+)?")
 LARGEST_SEED = 2**32 - 1  # what every generator of random numbers takes
 
 

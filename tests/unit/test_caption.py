@@ -39,6 +39,7 @@ from bench.plan.request import parse as parse_run
 from bench.records.store import PREDICTIONS
 from bench.run.prepare import extract, prepare
 from bench.shapes import render_clip
+from tests.pretended import pretended_gpu
 
 OPTIONS = {"seed": 3, "size": [8, 2, 2], "captions": 3}
 METHODS = ("salstm", "vre:full", "hail:ha", "etenet:step2")
@@ -124,6 +125,25 @@ def test_a_video_is_captioned_as_its_clip_was(trained: dict[str, Cell], home: Ho
     values = [found.log_probability, *(value for _, value in found.alternatives)]
     assert len(values) == 5
     assert values == sorted(values, reverse=True)
+
+
+@pytest.mark.parametrize("method", [name.partition(":")[0] for name in METHODS])
+def test_a_gpu_says_the_same(trained: dict[str, Cell], home: Home, video: Path, method: str) -> None:
+    """On a pretended one: the method and its encoders compute there, and nothing is left on the other side."""
+    folder = trained[method].folder(home)
+    caption = bench.load(folder).caption(video)
+    with pretended_gpu() as seen:
+        there = bench.load(folder, device="cuda").caption(video)
+    assert not seen.mixed and seen.launches > 100
+    assert there.text == caption.text and there.log_probability == pytest.approx(caption.log_probability, abs=1e-4)
+
+
+def test_a_device_that_is_not_there_is_refused(salstm: Path, video: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for device, why in (("cuda", "but this process sees no GPU"), ("tpu", "must be auto, cpu, cuda or cuda:NUMBER")):
+        assert main(["caption", str(video), f"checkpoint={salstm}", f"device={device}"]) == 2
+        assert why in capsys.readouterr().err
+        with pytest.raises(BenchError, match=why):
+            bench.load(salstm, device=device)
 
 
 def test_the_command_prints_captions_and_others_with_log_probabilities(

@@ -23,9 +23,9 @@ import torch
 from bench import BenchError
 from bench.cell.job import Job, sentence, state_of, tensors_of, train
 from bench.cell.provenance import gpu_memory, provenance
-from bench.cell.workbench import choose_device
 from bench.declare.card import Resources
 from bench.disk.locks import CellBusyError, cell_lock
+from bench.features.device import choose_device
 from bench.home import Home
 from bench.records.schema import Failure, Provenance, Record, cell_key
 from bench.records.store import read_record, write_record
@@ -486,6 +486,7 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from bench.disk.locks import cell_lock
+from bench.features.device import choose_device
 from bench.home import Home
 with cell_lock(Home(Path(sys.argv[1])), sys.argv[2]):
     print("held", flush=True)
@@ -513,6 +514,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from test_execution import FakeCell, spec
 from bench.run.runner import run
+from bench.features.device import choose_device
 from bench.home import Home
 def work(config, root):
     import os, time
