@@ -277,7 +277,8 @@ class _Generator:
 
 @contextmanager
 def pretended_gpu() -> Iterator[Seen]:
-    """Inside, `cuda` is there, with the autocast of the CPU. Draws come from the CPU's generator, whose state may not be set to a tensor of the GPU either."""
+    """Inside, `cuda` is there, with the autocast of the CPU. Draws come from the CPU's generator, whose state may not be set to
+    a tensor of the GPU either."""
     seen, generator = Seen(), _Generator()
     inference_mode = torch.inference_mode
     set_state, by_device = torch.set_rng_state, clip_grad._group_tensors_by_device_and_dtype

@@ -24,7 +24,7 @@ COMPARED = 10  # runs whose captions MLflow's table shows
 CELLS = "tags.`bench.kind` = 'cell'"
 GREEK = range(0x3B1, 0x3CA)
 # Where labels may stand: MLflow's page colours a group by a checksum of this and the label, and by nothing else.
-GROUPINGS = (
+GROUPINGS: tuple[tuple[str, str], ...] = (
     ("param", "label"),
     *(("tag", word) for word in "label Label paper Paper name row Row line idea method_of".split()),
 )
