@@ -119,7 +119,7 @@ def _place() -> str:
     frame: Any = sys._getframe(1)
     while frame is not None:
         name = frame.f_code.co_filename
-        if name.startswith(ROOT) and name != __file__:
+        if name.startswith(ROOT) and name != __file__ and not name.startswith(sys.prefix):
             return f"{name.removeprefix(ROOT)}:{frame.f_lineno}"
         frame = frame.f_back
     return "elsewhere"

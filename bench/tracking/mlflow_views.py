@@ -60,7 +60,7 @@ def looks(runs: Sequence[Run], label: str) -> dict[str, str]:
 @functools.lru_cache(1)
 def _grouping(labels: frozenset[str]) -> tuple[str, str]:
     """The parameter or tag of labels by whose name their groups get colours that differ most."""
-    return max(GROUPINGS, key=lambda way: _contrast({_colour(*way, label) for label in labels}))
+    return max(GROUPINGS, key=lambda way: _contrast({_colour(way[0], way[1], label) for label in labels}))
 
 
 def _colour(mode: str, name: str, label: str) -> str:
