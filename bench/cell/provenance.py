@@ -97,23 +97,20 @@ def package_version(name: str) -> str | None:
 
 
 def git_state(folder: Path) -> tuple[str | None, bool]:
-    """Commit of the checkout at `folder` and whether its code differs from it; (None, False) outside a checkout."""
+    """Commit of the checkout at `folder` and whether its code differs from it; (None, False) outside a checkout.
+
+    None and False too where git fails: a folder that it does not trust must not stop a run.
+    """
     if not is_checkout(folder) or shutil.which("git") is None:
         return None, False
-    commit = _git(folder, "rev-parse", "HEAD")
-    changes = _git(folder, "status", "--porcelain", "--", *CODE)
-    return commit or None, bool(changes)
-
-
-def _git(folder: Path, *words: str) -> str | None:
-    """Output of a git command, None where it fails: a folder that git does not trust must not stop a run."""
+    ask = ["git", "--no-optional-locks", "-C", str(folder), "status", "--porcelain=v2", "--branch", "--", *CODE]
     try:
-        done = subprocess.run(
-            ["git", "--no-optional-locks", "-C", str(folder), *words], capture_output=True, text=True, timeout=20
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
+        done = subprocess.run(ask, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None, False
+    lines = done.stdout.splitlines()
+    commit = next(line.split()[-1] for line in lines if line.startswith("# branch.oid "))
+    return None if commit == "(initial)" else commit, any(not line.startswith("#") for line in lines)
 
 
 @functools.cache

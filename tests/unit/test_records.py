@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from record_factory import SCORES, config, content, put, record
 
 from bench import BenchError
+from bench.cell.provenance import git_state
 from bench.disk.whole import CannotWrite
 from bench.home import Home
 from bench.records.clip_scores import SCORES as CLIP_SCORES
@@ -157,6 +158,29 @@ def test_records_load_without_heavy_packages() -> None:
         "print(sorted({'torch', 'ray', 'mlflow', 'h5py', 'pandas', 'numpy'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_a_record_names_the_commit_and_whether_the_code_differs_from_it(tmp_path: Path) -> None:
+    """Code that git does not know differs too, pages do not count; without a commit or outside a checkout nothing is said."""
+
+    def git(*words: str) -> str:
+        author = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+        done = subprocess.run(["git", "-C", tmp_path, *author, *words], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    assert git_state(tmp_path) == (None, False)
+    for name in ("pyproject.toml", "bench/home.py", "docs/page.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x = 1\n")
+    git("init", "-q")
+    assert git_state(tmp_path) == (None, True)
+    git("add", ".")
+    git("commit", "-q", "-m", "first")
+    (tmp_path / "docs" / "page.md").write_text("other\n")
+    assert git_state(tmp_path) == (git("rev-parse", "HEAD"), False)
+    (tmp_path / "methods").mkdir()
+    (tmp_path / "methods" / "new.py").write_text("x = 2\n")
+    assert git_state(tmp_path) == (git("rev-parse", "HEAD"), True)
 
 
 def test_predictions_come_back_in_the_order_asked(tmp_path: Path) -> None:
