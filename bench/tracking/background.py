@@ -42,13 +42,15 @@ class Tracking:
     ) -> None:
         self._makers, self._dataset, self._warn, self._note = makers, dataset, warn, note
         self._trackers: dict[str, Tracker] = {}
+        self._mine: set[tuple[Tracker, str]] = set()  # runs that were begun here, by key
+        self._over = lambda: [*records(home, dataset), *more()]
         self._queue: queue.Queue[Callable[[Tracker], object] | None] = queue.Queue()
         self._thread = Thread(target=self._loop, name="trackers", daemon=True)
         if note is not None:
             note.leave()
         if makers:
             self._thread.start()
-        self.update(lambda: [*records(home, dataset), *more()])
+        self.update(self._over)
 
     def start(self, run: Callable[[], Run]) -> None:
         """A cell or trial begins: its run is made, or taken up again."""
@@ -56,19 +58,25 @@ class Tracking:
         def begin(tracker: Tracker) -> None:
             if tracker.start(this := run()):
                 tracker.parameters(this)
+                self._mine.add((tracker, this.key))
 
         self._put(begin)
 
     def curves(self, job: Job, rows: list[Row]) -> None:
         """New rows of its curves."""
-        self._put(lambda tracker: tracker.metrics(job.key, points(rows)))
+
+        def add(tracker: Tracker) -> None:
+            if (tracker, job.key) in self._mine:
+                tracker.metrics(job.key, points(rows))
+
+        self._put(add)
 
     def finish(self, entry: Callable[[], Entry]) -> None:
-        """It is over: all that is known of it is written, whoever began its run."""
+        """It is over: all that is known of it is written, by the command that began its run."""
 
         def end(tracker: Tracker) -> None:
-            over = entry()
-            write(tracker, over, over.mark)
+            if (tracker, (over := entry()).run.key) in self._mine:
+                write(tracker, over)
 
         self._put(end)
 
@@ -77,8 +85,9 @@ class Tracking:
         self._put(lambda tracker: bring_up_to_date(tracker, self._dataset, entries()))
 
     def close(self) -> None:
-        """Wait until all is written; the runs of cells that did not end are closed as killed, the same command takes them up
-        again."""
+        """Wait until all is written, cells of this command's that others have ended too; runs of cells that did not end are
+        closed as killed, the same command takes them up again."""
+        self.update(self._over)
         self._put(lambda tracker: tracker.close(self._dataset))
         self._put(None)
         if not self._makers:

@@ -7,7 +7,7 @@ store raises, which is a warning to the user and stops no cell.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -69,14 +69,14 @@ class Entry:
 class Tracker(Protocol):
     """The hooks, in the order of a run's life."""
 
-    def start(self, run: Run, mark: str = "") -> bool:
-        """Begin the run, or take it up again; False where another living command has it, or where it shows `mark` already."""
+    def start(self, run: Run) -> bool:
+        """Begin the run, or take it up again; False where another living command has it."""
 
     def parameters(self, run: Run) -> None:
         """Settings and data sets of a run that was started."""
 
     def metrics(self, key: str, points: Sequence[Point]) -> None:
-        """Add to the curves of a run; a point may come twice, or for a run that was not started here."""
+        """Add to the curves of a run; a point may come twice."""
 
     def artifacts(self, key: str, ending: Ending) -> None:
         """Keep files, captions and pictures; those of an earlier record of the cell are replaced."""
@@ -84,17 +84,17 @@ class Tracker(Protocol):
     def end(self, run: Run, mark: str, ending: Ending) -> None:
         """All that the run lacks of settings, curves, single values and tags, then its end; it shows `mark` from now on."""
 
-    def shown(self, dataset: str, keys: Collection[str] = ()) -> Mapping[str, str] | None:
+    def shown(self, dataset: str, labels: Mapping[str, str]) -> Mapping[str, str] | None:
         """The marks that whole runs of a data set show, by key, after what killed commands left was cleared; None for a
-        tracker that cannot be asked. `keys` are those of the runs that could be written."""
+        tracker that cannot be asked. `labels` are those of the runs that could be written, by key."""
 
     def close(self, dataset: str) -> None:
         """End as killed the runs that were started and not ended, and bring up to date what is shown of all together."""
 
 
-def write(tracker: Tracker, entry: Entry, mark: str = "") -> bool:
-    """Write all that is known of a run that is over; False where `start` forbids it."""
-    if not tracker.start(entry.run, mark):
+def write(tracker: Tracker, entry: Entry) -> bool:
+    """Write all that is known of a run that is over; False where another command has it."""
+    if not tracker.start(entry.run):
         return False
     ending = entry.ending()
     tracker.artifacts(entry.run.key, ending)
@@ -105,7 +105,7 @@ def write(tracker: Tracker, entry: Entry, mark: str = "") -> bool:
 def bring_up_to_date(tracker: Tracker, dataset: str, entries: Sequence[Entry]) -> Counter[str]:
     """Write those of the runs of a data set that its tracker lacks or shows as they were: how many were `written`, `kept`, and
     `busy`, of commands that are at work."""
-    there = tracker.shown(dataset, {entry.run.key for entry in entries})
+    there = tracker.shown(dataset, {entry.run.key: entry.run.label for entry in entries})
     if there is None:
         return Counter()
     old = [entry for entry in entries if there.get(entry.run.key) != entry.mark]

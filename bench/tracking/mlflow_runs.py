@@ -66,29 +66,31 @@ class MlflowTracker:
         self._client = MlflowClient(tracking_uri=self.uri)
         self._experiments: dict[str, str] = {}  # id by data set
         self._runs: dict[str, Stored] = {}  # that were started here and not ended, by key
+        self._absent: set[str] = set()  # keys that were looked for just now
+        self._labels: set[str] = set()  # of all runs of a data set
 
     # The hooks of a run ---------------------------------------------------------------------------------------------
 
-    def start(self, run: Run, mark: str = "") -> bool:
-        """Begin a run, or take up that of the same key.
-
-        False for one that a living command of this machine has, or, of a run that is over (`mark`), for one that shows it.
-        """
+    def start(self, run: Run) -> bool:
+        """Begin a run, or take up that of the same key; False for one that a living command of this machine has."""
         if run.key in self._runs:
             return True
         experiment = self._experiment(run.dataset)
-        same = self._client.search_runs([experiment], f"tags.`{KEY}` = '{run.key}'")
+        known = run.key in self._absent
+        same = [] if known else self._client.search_runs([experiment], f"tags.`{KEY}` = '{run.key}'")
         found = min((one for one in same if LABEL in one.data.tags), key=_rank, default=None)
         if found is None:
-            tags = {**run.tags, PROCESS: this_process(), LABEL: run.label}
+            self._labels.add(run.label)
+            tags = {**run.tags, PROCESS: this_process(), LABEL: run.label, **looks(self._labels, run.label)}
             found = self._client.create_run(experiment, run.began, tags, run.name)
-        elif (found.data.tags.get(RECORDED) == mark) if mark else _is_others(found):
+        elif _is_others(found):
             return False
         else:
             self._client.update_run(found.info.run_id, status=RUNNING, name=run.name)
             for stale in {"bench.failure", RECORDED} & found.data.tags.keys():
                 self._client.delete_tag(found.info.run_id, stale)
             self._log(found, tags={**run.tags, PROCESS: this_process()})
+        self._absent.discard(run.key)
         self._runs[run.key] = found
         return True
 
@@ -99,8 +101,7 @@ class MlflowTracker:
 
     def metrics(self, key: str, points: Sequence[Point]) -> None:
         """The time of a point is the run's start plus its seconds: one that comes twice, as after a resume, is the same."""
-        if key in self._runs:
-            self._log(self._runs[key], _metrics(self._runs[key], points))
+        self._log(self._runs[key], _metrics(self._runs[key], points))
 
     def artifacts(self, key: str, ending: Ending) -> None:
         """All in one folder and one call."""
@@ -133,28 +134,31 @@ class MlflowTracker:
 
     # All runs of a data set -----------------------------------------------------------------------------------------
 
-    def shown(self, dataset: str, keys: Collection[str] = ()) -> dict[str, str]:
+    def shown(self, dataset: str, labels: Mapping[str, str]) -> dict[str, str]:
         """What the runs of a data set show, by key; empty for a run that is not whole.
 
         Before that, runs of killed commands of this machine are closed as killed, all but one run of a key are deleted, and
-        runs of the earlier, nested layout are deleted, or hidden where nothing of `keys` will replace them. MLflow can
+        runs of the earlier, nested layout are deleted, or hidden where nothing of `labels` will replace them. MLflow can
         restore what is deleted.
         """
-        return {run.data.tags[KEY]: run.data.tags.get(RECORDED, "") for run in self._cleared(dataset, keys)}
+        found = {run.data.tags[KEY]: run.data.tags for run in self._cleared(dataset, labels)}
+        self._absent = labels.keys() - found.keys()
+        self._labels = {tags[LABEL] for tags in found.values()} | {*labels.values()}
+        return {key: tags.get(RECORDED, "") for key, tags in found.items()}
 
     def close(self, dataset: str) -> None:
-        """End as killed what was started and not ended, unless another command has it by now; write the views."""
-        for key in list(self._runs):
-            run = self._client.get_run(self._runs.pop(key).info.run_id)
-            if run.info.status == RUNNING and run.data.tags.get(PROCESS) == this_process():
-                self._kill(run)
+        """End as killed what was started and not ended; write the views."""
+        while self._runs:
+            self._kill(self._runs.popitem()[1])
         experiment, runs = self._experiment(dataset), self._cleared(dataset, ())
+        labels = {run.data.tags[LABEL] for run in runs}
         for run in runs:
-            self._log(run, tags=dict(looks(runs, run.data.tags[LABEL]).items() - run.data.tags.items()))
+            self._log(run, tags=dict(looks(labels, run.data.tags[LABEL]).items() - run.data.tags.items()))
         before = self._client.get_experiment(experiment).tags
         for name, value in views(experiment, runs).items():
             if before.get(name) != value:
-                self._client.set_experiment_tag(experiment, name, value)
+                with contextlib.suppress(MlflowException):  # another command writes it at the same moment
+                    self._client.set_experiment_tag(experiment, name, value)
 
     def _cleared(self, dataset: str, keys: Collection[str]) -> list[Stored]:
         found: dict[str, Stored] = {}

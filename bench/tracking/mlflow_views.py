@@ -9,6 +9,7 @@ import functools
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -19,14 +20,22 @@ CURVE, BEST, MINUTES, SCORE = "val/cider", "best/val_cider", "cost/minutes", "te
 BARS = (SCORE, "test/meteor", "test/bleu4", "test/rouge_l", MINUTES, "cost/GB", "cost/params")
 LINES = (CURVE, "train/xent", "train/loss")
 COLUMNS = (SCORE, "test/meteor", "test/bleu4", MINUTES)
-SECTIONS = {"val": (1, 400), "test": (4, 330), "cost": (4, 330), "train": (2, 330)}  # charts in a row, their height
+# Of charts: how many in a row, and their height.
+SECTIONS = {
+    "val": (1, 400),
+    "best": (2, 330),
+    "test": (4, 330),
+    "cost": (4, 330),
+    "settings": (1, 400),
+    "train": (2, 330),
+}
 COMPARED = 10  # runs whose captions MLflow's table shows
 CELLS = "tags.`bench.kind` = 'cell'"
 GREEK = range(0x3B1, 0x3CA)
 # Where labels may stand: MLflow's page colours a group by a checksum of this and the label, and by nothing else.
 GROUPINGS: tuple[tuple[str, str], ...] = (
     ("param", "label"),
-    *(("tag", word) for word in "label Label paper Paper name row Row line idea method_of".split()),
+    *(("tag", word) for word in "label Label paper Paper row Row name Name line title idea entry".split()),
 )
 PALETTE = (  # of the page, in its order
     "a6630c c83243 b45091 8a63bf 434a93 137dae 04867d 308613 facb66 1f272d 445461 5f7281 8396a5 93320b be501e de7921 "
@@ -51,9 +60,9 @@ def pages(experiments: Mapping[str, str], dataset: str | None) -> dict[str, str]
     return {"papers": page(one), "every run": page(one, "runs"), **other, "table": page(one, mode=None)}
 
 
-def looks(runs: Sequence[Run], label: str) -> dict[str, str]:
-    """The tags by which the runs of a label have one colour, alone and as a group."""
-    mode, name = _grouping(frozenset(run.data.params.get("label", "") for run in runs))
+def looks(labels: Collection[str], label: str) -> dict[str, str]:
+    """The tags by which the runs of one of `labels` have one colour, alone and as a group."""
+    mode, name = _grouping(frozenset(labels))
     return {"mlflow.runColor": f"#{_colour(mode, name, label)}", **({name: label} if mode == "tag" else {})}
 
 
@@ -72,11 +81,11 @@ def _colour(mode: str, name: str, label: str) -> str:
     return PALETTE[(low | high << 8) % len(PALETTE)]
 
 
-def _contrast(colours: Collection[str]) -> tuple[int, int]:
-    """How many colours there are, and how far the nearest two are apart."""
+def _contrast(colours: Collection[str]) -> tuple[int, float]:
+    """How many colours there are, and how far the nearest two are apart, in hue more than in lightness."""
     parts = [[int(colour[at : at + 2], 16) for at in (0, 2, 4)] for colour in colours]
-    apart = [sum((x - y) ** 2 for x, y in zip(*pair, strict=True)) for pair in itertools.combinations(parts, 2)]
-    return len(colours), min(apart, default=0)
+    seen = [((red + green + blue) / 5, red - green, (red + green) / 2 - blue) for red, green, blue in parts]
+    return len(colours), min((math.dist(*pair) for pair in itertools.combinations(seen, 2)), default=0.0)
 
 
 def views(experiment: str, runs: Sequence[Run]) -> dict[str, str]:
@@ -85,16 +94,16 @@ def views(experiment: str, runs: Sequence[Run]) -> dict[str, str]:
     letters = {name for run in cells for name, value in run.data.params.items() if _is_swept(name, value)}
     columns = [*(f"params.`{name}`" for name in sorted(letters)), *(f"metrics.`{name}`" for name in COLUMNS)]
     charts = _charts({name for run in cells for name in run.data.metrics})
-    mode, name = _grouping(frozenset(run.data.params.get("label", "") for run in runs))
+    mode, name = _grouping(frozenset(run.data.tags["bench.label"] for run in runs))
     group = {
         "groupBy": {"aggregateFunction": "average", "groupByKeys": [{"mode": mode, "groupByData": name}]},
         "useGroupedValuesInCharts": True,
         # Else the runs of all groups fill the list.
-        "groupsExpanded": {f"{mode}.{name}.{run.data.params.get('label')}": False for run in cells},
+        "groupsExpanded": {f"{mode}.{name}.{run.data.tags['bench.label']}": False for run in cells},
     }
     found = {
         "papers": ("Papers (mean over seeds)", _state(CELLS, columns, charts, SCORE) | group),
-        "runs": ("Every run", _state(CELLS, columns, [*charts, _chart("DIFFERENCE", "train/settings")], SCORE)),
+        "runs": ("Every run", _state(CELLS, columns, [*charts, _chart("DIFFERENCE", "settings/all")], SCORE)),
         "captions": ("Captions, one run of each row", _state(_of_first_seeds(cells), columns, charts, SCORE)),
     }
     for name in sorted({run.data.tags["search"] for run in runs if "search" in run.data.tags}):
@@ -116,7 +125,7 @@ def views(experiment: str, runs: Sequence[Run]) -> dict[str, str]:
 def _search(trials: Sequence[Run]) -> dict[str, Any]:
     """The trials of a search: their curves, and the best score against each setting that was searched."""
     searched = sorted({word for run in trials for word in run.data.tags.get("searched", "").split()})
-    charts = [_chart("LINE", CURVE), *(_scatter("val", one, "PARAM", BEST) for one in searched), _chart("BAR", BEST)]
+    charts = [_chart("LINE", CURVE), *(_scatter("best", one, "PARAM", BEST) for one in searched), _chart("BAR", BEST)]
     columns = [*(f"params.`{one}`" for one in searched), f"metrics.`{BEST}`", "tags.`chosen`", "tags.`printed`"]
     return _state(f"tags.`search` = '{trials[0].data.tags['search']}'", columns, charts, BEST)
 
@@ -152,6 +161,7 @@ def _state(chosen: str, columns: Sequence[str], charts: Sequence[Any], order: st
         "compareRunSections": [
             {"uuid": f"s-{name}", "name": name, "columns": wide, "cardHeight": high, **own}
             for name, (wide, high) in SECTIONS.items()
+            if any(chart["metricSectionId"] == f"s-{name}" for chart in charts)
         ],
         "compareRunCharts": charts,
     }
@@ -159,7 +169,7 @@ def _state(chosen: str, columns: Sequence[str], charts: Sequence[Any], order: st
 
 def _charts(metrics: Iterable[str]) -> list[dict[str, Any]]:
     """Curves, scores and costs; what else there is in their sections is kept away."""
-    away = [name for name in sorted({*metrics} - {*LINES, *BARS}) if name.partition("/")[0] in SECTIONS]
+    away = [name for name in sorted({*metrics} - {*LINES, *BARS}) if name.startswith(("test/", "cost/"))]
     charts = [
         _chart("LINE", CURVE),
         _scatter("cost", MINUTES, "METRIC", SCORE),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import os
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+os.environ.setdefault("WANDB_SILENT", "true")  # before it is imported: it talks on the user's terminal
 
 import wandb
 
@@ -24,7 +27,7 @@ class WandbTracker:
         self._runs: dict[str, Any] = {}
         self._sent: set[tuple[str, str, int]] = set()  # rows: key, phase and step
 
-    def start(self, run: Run, mark: str = "") -> bool:
+    def start(self, run: Run) -> bool:
         """A run of the same key is taken up again where the project knows it; others cannot be asked for it."""
         if run.key not in self._runs:
             entity, _, project = self._project.rpartition("/")
@@ -42,7 +45,7 @@ class WandbTracker:
     def metrics(self, key: str, points: Sequence[Point]) -> None:
         """Points of one step as one row: those of all phases against captions, those of a phase against its epochs."""
         rows: dict[tuple[str, str, int], dict[str, float]] = {}
-        for point in points if key in self._runs else ():
+        for point in points:
             phase = "" if point.name in SHARED.values() else point.name.partition("/")[0]
             rows.setdefault((key, phase, point.step), {})[point.name] = point.value
         for row in sorted(rows.keys() - self._sent, key=lambda row: row[2]):
@@ -66,13 +69,14 @@ class WandbTracker:
         sent.summary.update({**ending.values, **_seen(ending.tags)})
         sent.finish(exit_code=0 if ending.state == "finished" else 1)
 
-    def shown(self, dataset: str, keys: Collection[str] = ()) -> None:
+    def shown(self, dataset: str, labels: Mapping[str, str]) -> None:
         """It is sent what happens now, and not asked for what it has."""
 
     def close(self, dataset: str) -> None:
         for run in self._runs.values():
             run.finish(exit_code=255)
         self._runs.clear()
+        wandb.teardown()  # waits for its process, which may still write
 
 
 def _seen(tags: Any) -> dict[str, str]:

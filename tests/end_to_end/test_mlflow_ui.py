@@ -115,7 +115,7 @@ def test_all_papers_are_seen_without_a_click(pages: dict[str, str]) -> None:
         heads.first.wait_for()
         seen: set[str] = set()
         for _ in range(12):  # columns that are out of sight are not drawn
-            seen |= {text.split(" s")[0].strip() for text in heads.all_inner_texts()}
+            seen |= {found[1] for text in heads.all_inner_texts() if (found := re.search(r"(\S+) s\d", text))}
             page.mouse.move(1100, 600)
             page.mouse.wheel(400, 0)
             page.wait_for_timeout(200)

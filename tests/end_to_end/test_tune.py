@@ -142,7 +142,7 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_report(home: Path, bench: B
     assert [(trial.point, trial.curve, trial.state) for trial in again.trials] == [
         (trial.point, trial.curve, trial.state) for trial in report.trials
     ]
-    runs = MlflowClient(Home(home).mlflow_uri).search_runs(["1"], "tags.`bench.method` = 'salstm'")
+    runs = MlflowClient(Home(home).mlflow_uri).search_runs(["1"], "params.method = 'salstm'")
     keys = [run.data.tags["bench.key"] for run in runs if run.data.tags["bench.kind"] == "trial"]
     assert sorted(keys) == sorted(trial.key for trial in again.trials), "one run for each trial, over three commands"
     assert not [run for run in runs if run.info.status == "RUNNING"]

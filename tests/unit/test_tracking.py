@@ -25,6 +25,7 @@ from bench.plan.stores import absolute_uri
 from bench.records.curves import Row
 from bench.records.schema import Record
 from bench.records.store import cell_folder, write_record
+from bench.tracking.background import Tracking
 from bench.tracking.base import Ending, Entry, bring_up_to_date, write
 from bench.tracking.content import of_record, parameters, points, run_of
 from bench.tracking.mlflow_runs import MlflowTracker
@@ -225,21 +226,30 @@ def living() -> Iterator[subprocess.Popen[bytes]]:
 def test_a_cell_of_another_living_command(
     tracker: MlflowTracker, client: Any, home: Home, living: subprocess.Popen[bytes]
 ) -> None:
-    """Its run stays that command's while the cell is trained; who has the record writes it, and nobody kills it then."""
+    """Its run stays that command's as long as it lives."""
     done, _ = finished(home, "four")
-    theirs, mine = MlflowTracker(tracker.uri, home), MlflowTracker(tracker.uri, home)
-    begin(theirs, done)
-    run = run_with(client, "four", done.key)
-    client.set_tag(
-        run.info.run_id, "bench.process", own(run.data.tags["bench.process"], living.pid, start_time(living.pid))
-    )
-    entry = of_record(done, home)
-    assert not begin(mine, done)
-    assert not write(mine, entry), "nor does mlflow sync take it"
-    assert write(mine, entry, entry.mark), "the cell is over"
-    theirs.close("four")
+    begin(MlflowTracker(tracker.uri, home), done)
+    run, entry = run_with(client, "four", done.key), of_record(done, home)
+    theirs = own(run.data.tags["bench.process"], living.pid, start_time(living.pid))
+    client.set_tag(run.info.run_id, "bench.process", theirs)
+    assert not begin(MlflowTracker(tracker.uri, home), done)
+    assert bring_up_to_date(MlflowTracker(tracker.uri, home), "four", [entry]) == {"busy": 1}
+    living.kill()
+    living.wait()
+    assert bring_up_to_date(MlflowTracker(tracker.uri, home), "four", [entry]) == {"written": 1}
     assert run_with(client, "four", done.key).info.status == "FINISHED"
-    assert not write(MlflowTracker(tracker.uri, home), entry, entry.mark), "it shows that already"
+
+
+def test_a_cell_that_another_command_ended_is_written_by_the_one_that_has_its_run(
+    tracker: MlflowTracker, client: Any, home: Home
+) -> None:
+    """It began the run first, and waited in vain for the cell."""
+    done = record(dataset="eight")
+    told = Tracking({"MLflow": lambda: MlflowTracker(tracker.uri, home)}, "eight", home, pytest.fail)
+    told.start(lambda: run_of(done.key, done.config))
+    write_record(cell_folder(home.results, done), done)  # by the other
+    told.close()
+    assert run_with(client, "eight", done.key).info.status == "FINISHED"
 
 
 def test_of_two_commands_that_begin_a_cell_at_once_one_run_stays(
@@ -453,7 +463,7 @@ def test_weights_and_biases_is_told_by_the_same_hooks(home: Home, monkeypatch: p
     tracker.metrics(done.key, points(rows([3.0, 2.0])))
     tracker.metrics(done.key, points(rows([3.0, 2.0])))  # as after a resume
     assert write(tracker, entry)
-    assert tracker.shown("offline") is None
+    assert tracker.shown("offline", {}) is None
     tracker.close("offline")
     (path,) = (home.work / "wandb").glob("wandb/offline-run-*/*.wandb")
     lines = list(wandb_lines(path))
