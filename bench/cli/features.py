@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from bench import BenchError
 from bench.cli.answers import FAILED, WELL, say
 from bench.cli.show import Nothing, list_all
+from bench.declare.addresses import check_cluster
 from bench.declare.options import DataSet, Options, Written, parse
 from bench.declare.settings import option
 from bench.errors import listing, many, unknown
@@ -158,9 +159,18 @@ class Extract(Check):
     batch: int | None = option(None, "frames that go through the network at once", ge=1)
     workers: int | None = option(None, "processes that decode; 0 for this process", ge=0)
     device: Annotated[str, Written("auto|cpu|cuda|cuda:N")] = option("auto", "what the network computes on")
+    address: Annotated[str, Written("auto|HOST:PORT")] = option(
+        "local", "a Ray cluster whose GPUs share the clips; all its nodes see the videos", alias="executor.address"
+    )
     checkpoint: Annotated[str | None, Written("FILE")] = option(
         None, "for words: of a trained glrg, which makes them of the stream frames"
     )
+
+    @field_validator("address")
+    @classmethod
+    def _address_is_one(cls, value: str) -> str:
+        check_cluster(value)
+        return value
 
 
 OF_STREAM = {"videos", "encoder", "weights", "frames", "fps", "boxes", "silence"}
@@ -174,7 +184,8 @@ def features_extract(argv: Sequence[str]) -> int:
     set's definition says of the stream need not be said again.
 
     Stopped or failed clips are made up for by the same command; exit status 1 if there are clips that could not be read.
-    batch=, workers= and device= change how long it takes, not the values. Needs pip install "captionbench[extract]".
+    batch=, workers=, device= and executor.address= change how long it takes, not the values. Needs pip install
+    "captionbench[extract]".
 
     Example: bench features extract dataset=msvd stream=frames videos=/data/msvd/clips encoder=inception_v4 frames=28
     """
@@ -191,7 +202,7 @@ def features_extract(argv: Sequence[str]) -> int:
     else:
         work = Work(asked.batch, asked.workers, asked.device, asked.skip is not None, asked.replace)
         entry = asked.model_dump(include=OF_STREAM, exclude_unset=True)
-        path, failed = extract(definition, asked.stream, home, entry, work)
+        path, failed = extract(definition, asked.stream, home, entry, work, asked.address)
         if failed and (not work.skip or not path.is_file()):
             return say(failed, FAILED)
         if failed:

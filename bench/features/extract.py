@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,10 @@ class Extractor:
         return options if self.encoder is None else {**options, "digest": state_digest(self.encoder)}
 
 
+Elsewhere = Callable[[Mapping[str, Footage]], Iterator[tuple[str, Any]]]
+"""Each clip with its streams, or with the UnreadableVideoError that says why there are none, as `flow` gives them."""
+
+
 class _UnfinishedError(Exception):
     """Some clips could not be read: the file aside is kept, the cache gets no name yet."""
 
@@ -140,14 +145,17 @@ def extract_stream(
     home: Home,
     tell: Callable[[int, int], None] = lambda left, failed: None,
     work: Work | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> tuple[Path, dict[str, str]]:
     """Fill the cache of `extraction` for all `clips`; returns its path, and for clips that could not be read the reason.
 
     `aliases` are other names of clips. A cache that is up to date is left as it is. `tell(left, failed)` is called after each
-    clip. Raises BenchError where the folder is absent, where a cache was made otherwise and is not to be replaced, where the
-    encoder cannot be had, and where the disk is full.
+    clip. With `elsewhere` the streams are made there, and only written here. Raises BenchError where the folder is absent,
+    where a cache was made otherwise and is not to be replaced, where the encoder cannot be had, and where the disk is full.
     """
     work = work or Work()
+    if elsewhere is not None:
+        work = replace(work, workers=0, device="cpu")  # here the encoder only says what comes out
     target = cache_path(home, extraction.dataset, extraction.stream)
     options = extraction.options()
     # Not the facts of the files: a video that was mended must not undo what is written of the others.
@@ -174,7 +182,8 @@ def extract_stream(
             missing = [clip for clip in clips if any(not writer.done(clip) for writer in writers.values())]
             failures = {clip: reason for clip, reason in failures.items() if clip in missing}
             todo = {clip: footage[clip] for clip in missing if clip in footage}
-            for number, (clip, found) in enumerate(flow(todo, decoders, extractor.encode, lanes), start=1):
+            made = elsewhere(todo) if elsewhere is not None else flow(todo, decoders, extractor.encode, lanes)
+            for number, (clip, found) in enumerate(made, start=1):
                 reason = str(found) if isinstance(found, UnreadableVideoError) else _written(writers, clip, found)
                 if reason:
                     failures[clip] = reason
@@ -227,8 +236,7 @@ def _workers(work: Work) -> int:
 def _lanes(extraction: Extraction, work: Work) -> Iterator[int]:
     """How many threads encode. Each has as many of torch's as are left: frames are shared badly between threads."""
     count = cores()
-    alone = _workers(work) == 0 or extraction.stream == PIXELS or choose_device(work.device).type != "cpu"
-    lanes = 1 if alone else min(LANES, count)
+    lanes = lanes_of(extraction, _workers(work), choose_device(work.device))
     before = torch.get_num_threads()
     if lanes > 1:
         torch.set_num_threads(max(1, count // lanes))
@@ -236,6 +244,12 @@ def _lanes(extraction: Extraction, work: Work) -> Iterator[int]:
         yield lanes
     finally:
         torch.set_num_threads(before)
+
+
+def lanes_of(extraction: Extraction, workers: int, device: torch.device) -> int:
+    """How many threads encode beside so many processes that decode."""
+    alone = workers == 0 or extraction.stream == PIXELS or device.type != "cpu"
+    return 1 if alone else min(LANES, cores())
 
 
 def _only_left_out(target: Path, request: Mapping[str, Any], clips: Mapping[str, Clip]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from bench.features.sidecar import cache_path, named_by_command, read_sidecar
 from bench.features.unfinished import BeingWrittenError
 from bench.home import Home, written_path
 from bench.pages.terminal import wrapped
+from bench.run.backend import LOCAL
 from bench.run.display import Countdown
 
 if TYPE_CHECKING:
@@ -85,8 +87,10 @@ def extract(
     home: Home,
     asked: Mapping[str, Any] | None = None,
     work: Work | None = None,
+    address: str = LOCAL,
 ) -> tuple[Path, str]:
-    """Make the cache of a stream that comes from videos; `asked`, fields of a command, are laid over its definition's.
+    """Make the cache of a stream that comes from videos; `asked`, fields of a command, are laid over its definition's. The
+    GPUs of a cluster at `address` share the clips.
 
     Returns its path, and a sentence on the clips that could not be read, empty if there are none. Raises BenchError where
     nothing can be extracted at all.
@@ -101,8 +105,15 @@ def extract(
             wrapped(f"{definition.name}: stream {stream}: the weights are random, which is for tests only"), flush=True
         )
     keep_freed()  # an encoder's layers are freed and made anew at every batch
-    with Countdown(f"{definition.name}: stream {stream}") as countdown:
-        path, failures = extract_stream(extraction, clips, aliases, home, countdown.tell, work)
+    with ExitStack() as stack:
+        elsewhere = None
+        if address != LOCAL:
+            from bench.run.spreading import cluster  # it imports Ray
+
+            elsewhere = stack.enter_context(cluster(address, extraction, work))
+            print(wrapped(f"{definition.name}: stream {stream}: {elsewhere.told}"), flush=True)
+        countdown = stack.enter_context(Countdown(f"{definition.name}: stream {stream}"))
+        path, failures = extract_stream(extraction, clips, aliases, home, countdown.tell, work, elsewhere)
     return path, failure_sentence(
         definition.name, failures, len(clips), stream if work.skip else ""
     ) if failures else ""

@@ -19,6 +19,7 @@ from typing import Any
 
 import psutil
 import pytest
+from films import film
 from test_cluster import TOY
 
 from bench.records.store import all_records
@@ -159,6 +160,45 @@ def test_a_run_is_submitted_as_a_job_of_ray_s(cluster: tuple[str, Path], tmp_pat
     assert done.returncode == 0 and "1 cell: 1 done" in done.stdout, done.stdout[-3000:] + done.stderr[-2000:]
     (record,) = all_records(tmp_path / "results")
     assert record.state == "done" and record.method == "mplstm"
+
+
+FILMS = """
+name: films
+captions: [{format: jsonl, files: {captions: captions.jsonl}}]
+splits: {train: clips.txt, val: clips.txt, test: clips.txt}
+streams:
+  frames: {videos: videos, frames: 4, encoder: shapes}
+"""
+
+
+def test_extraction_spreads_over_the_gpus_of_a_cluster(cluster: tuple[str, Path], tmp_path: Path) -> None:
+    """The same bytes as here, from the node with GPUs; a clip that cannot be read is named as it is here."""
+    address, token = cluster
+    clips = [f"c{number:02d}" for number in range(20)]
+    for number, clip in enumerate(clips[:-1]):
+        film(tmp_path / "videos" / f"{clip}.mkv", 8 + number)
+    (tmp_path / "videos" / f"{clips[-1]}.mkv").write_bytes(b"no film")
+    (tmp_path / "captions.jsonl").write_text("\n".join(json.dumps({"clip": c, "caption": "a dog"}) for c in clips))
+    (tmp_path / "clips.txt").write_text("\n".join(clips))
+    (tmp_path / "dataset.yaml").write_text(FILMS)
+    found = []
+    for home, words in (("spread", [f"executor.address={address}"]), ("here", ["workers=0"])):
+        command = [
+            sys.executable,
+            "-m",
+            "bench",
+            "features",
+            "extract",
+            f"dataset={tmp_path / 'dataset.yaml'}",
+            "stream=frames",
+        ]
+        own = environment(token) | {"BENCH_HOME": str(tmp_path / home)}
+        done = subprocess.run([*command, "skip=failed", *words], env=own, capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert ("2 GPUs of 1 node share the clips" in done.stdout) == (home == "spread"), done.stdout
+        assert "1 of 20 clips could not be extracted (c19: c19.mkv cannot be decoded" in done.stdout
+        found.append((tmp_path / home / ".bench" / "cache" / "films" / "frames.h5").read_bytes())
+    assert found[0] == found[1]
 
 
 CONNECT = """
