@@ -112,7 +112,7 @@ def compare(case: Case, device_name: str) -> dict[str, Any]:
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
         try:
-            told |= _compared(case, device)
+            told |= difference(case, device)
         except Exception as error:
             told["error"] = f"{type(error).__name__}: {error}"[:600]
             told["trace"] = traceback.format_exc()[-1500:]
@@ -121,7 +121,8 @@ def compare(case: Case, device_name: str) -> dict[str, Any]:
     return told
 
 
-def _compared(case: Case, device: torch.device) -> dict[str, Any]:
+def difference(case: Case, device: torch.device) -> dict[str, Any]:
+    """Losses of the steps on the CPU and on `device`, and captions with the weights of the CPU."""
     here, wanted = trained(case, torch.device("cpu"))
     there, found = trained(case, device)
     apart = {phase: _apart(wanted[phase], found[phase]) for phase in wanted}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +16,8 @@ from torch import nn
 from bench.cell.workbench import Workbench
 from bench.method import Batch, Search
 from bench.training import Losses, Phase, phases, tally
+from tests import launches
 from tests.gpu import agreement
-from tests.gpu.agreement import CLIPS
 from tests.gpu.worlds import Run, build
 from tests.pretended import GPU, is_there, pretended_gpu
 from tests.support import DiedError, TinyEncoder, digest
@@ -96,37 +95,60 @@ def run_of(case: agreement.Case, steps: int = 2) -> SavingRun:
     return run
 
 
-ONCE = {"bench/training/tally.py", "bench/nn/layers.py", "methods/etenet/__init__.py", "methods/vre/tables.py"}
-"""Where a training waits now and then: once a second for the losses; before it, for the mean features and to compare features
-with pixels; between phases, where VRE looks up its tables' names."""
-
-
 @pytest.mark.parametrize("name", CASES)
-def test_a_training_and_a_caption_on_a_gpu(name: str) -> None:
-    """No operation mixes sides. A step does not wait, but for drawn captions; a search waits for the captions."""
-    case = CASES[name]
-    draws = {"reinforce", "boost"} & set(case.row.phases)
-    with pretended_gpu() as seen:
-        run = run_of(case)
-        method = trained(case, run)
-        assert not seen.mixed, seen.mixed
-        files: Counter[str] = Counter()
-        for place, count in seen.waits.items():
-            files[place.partition(":")[0]] += count
-        files.pop("elsewhere", None)
-        drawn = {"bench/nn/sampling.py"} if draws else set()
-        if "official" in name:  # draws in the method's folder, and hands on captions of which the host knows nothing
-            drawn |= {"bench/nn/host.py"}
-        assert files.keys() <= ONCE | drawn, seen.waits
-        # Of each batch the drawn captions, and the greedy ones of some baselines, come to the host.
-        assert files["bench/nn/sampling.py"] <= 2 * sum(phase in draws for phase, _ in run.ticks), seen.waits
-        seen.forget()
-        captions = method.decode(agreement.clips_of(case, seed=2, captions=False), Search(3, 8, clips=CLIPS))
-        assert len(captions) == CLIPS and not seen.mixed, seen.mixed
-        if "official" in name:  # a search of the authors' own, in the method's folder
-            return
-        search = sum(count for place, count in seen.waits.items() if place.startswith("bench/nn/beam.py"))
-        assert search == 1, seen.waits  # for the captions; eight words are too few for a look whether they have ended
+def test_a_step_and_captions_start_no_more_and_wait_no_longer_than_the_table_says(name: str) -> None:
+    """Nothing mixes sides. The table was written with one torch; others may need a twentieth more.
+
+    After a change that needs fewer, or has to need more: python -m tests.launches --write
+    """
+    table = launches.written()
+    steps, mixed = launches.count(CASES[name], launches.SMALL)
+    assert not mixed, mixed
+    room = 1.0 if table["torch"] == launches.version() else 1.05
+    assert steps.keys() == table["rows"][name].keys()
+    for phase, step in steps.items():
+        most, waits = table["rows"][name][phase]
+        assert step.launches <= room * most, (phase, step.launches, step.operations.most_common(20))
+        assert sum(step.waits.values()) <= waits, (phase, step.waits)
+
+
+def test_the_table_promises_few_waits() -> None:
+    """None in a step, three where captions are drawn; of eight words, one for the captions and what is told of each clip."""
+    for name, row in launches.written()["rows"].items():
+        for phase, (_, waits) in row.items():
+            most = {"reinforce": 3, "boost": 3, "decode": 4 if name.startswith("vre") else 2}.get(phase, 0)
+            assert waits <= most, (name, phase, waits)
+
+
+GOALS = {
+    ("salstm:rl", "base"): 900,
+    ("salstm:rl", "reinforce"): 1211,
+    ("recnet:local", "reconstruct"): 1700,
+    ("hail:ha", "base"): 2500,
+    ("vre:full", "joint"): 3000,
+    ("s2vt:xe", "base"): 2000,
+}
+"""Launches of a step over 64 captions of up to 24 words of 16 clips of 28 frames. A policy gradient made 2,423 when each word was
+drawn and then written greedily, and all rows were cut to those that had not ended."""
+
+
+@pytest.mark.parametrize("name", dict.fromkeys(name for name, _ in GOALS))
+def test_a_step_of_msrvtts_shape_starts_few_operations(name: str) -> None:
+    steps, _ = launches.count(CASES[name], launches.MSRVTT)
+    for phase, step in steps.items():
+        assert step.launches <= GOALS.get((name, phase), step.launches), (phase, step.operations.most_common(20))
+
+
+STEPS = {"salstm:rl": 50, "recnet:local": 8, "hail:ha_il": 5, "vre:full": 5, "s2vt:xe": 5, "glrg:dxe_scst": 8}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_gpus_way_gives_the_losses_and_captions_of_a_cpus(name: str) -> None:
+    """All rows to the end, one operation for a cell, fixed beams, against what a CPU does; `make gpu` does it for every case."""
+    with pretended_gpu():
+        told = agreement.difference(replace(CASES[name], steps=STEPS[name]), GPU)
+    assert max(told["largest relative difference of a loss"].values()) < 1e-5, told
+    assert not told["captions that differ"], told
 
 
 @pytest.mark.parametrize("name", ["salstm:rl", "recnet:local", "vre:full", "hail:ha_il"])
