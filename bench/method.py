@@ -130,6 +130,18 @@ class Batch:
             known(self.lengths_B),
         )
 
+    def pinned(self) -> Batch:
+        """The same batch in memory that a GPU reads by itself, while the host goes on."""
+        return Batch(
+            self.clip_ids,
+            {name: value.pin_memory() for name, value in self.streams.items()},
+            {name: value.pin_memory() for name, value in self.masks.items()},
+            self.caption_ids,
+            self.clip_of_B.pin_memory(),
+            self.words_BW.pin_memory(),
+            self.lengths_B.pin_memory(),
+        )
+
 
 class Clips(Protocol):
     """Clips of one split as `fit` and `decode` may see them. Test references are absent from every instance."""

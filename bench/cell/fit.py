@@ -28,6 +28,7 @@ from bench.cell.traces import keep_alternatives, keep_traces
 from bench.cell.workbench import Workbench
 from bench.declare.registry import method as card_of
 from bench.errors import named
+from bench.features.device import choose_device
 from bench.home import Home
 from bench.method import Caption, Clips, Method, Vocabulary, WordLoss
 from bench.plan.cells import Cell
@@ -68,7 +69,11 @@ class Trainer:
     ) -> None:
         self.config = config
         self.inputs = gather(
-            config, home, lambda captions: self.run.spend(captions), lambda seconds: self.run.wait(seconds)
+            config,
+            home,
+            lambda captions: self.run.spend(captions),
+            lambda seconds: self.run.wait(seconds),
+            pinned=choose_device(config["device"]).type == "cuda",
         )
         self.run = workbench(config, work, self.inputs.train.n_captions)
         self.run.lend_validation(self.inputs.val, self.inputs.val_references)

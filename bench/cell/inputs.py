@@ -46,10 +46,12 @@ def gather(
     home: Home,
     spend: Callable[[int], None],
     wait: Callable[[float], None] | None = None,
+    pinned: bool = False,
 ) -> Inputs:
     """Load what `fit` and `decode` need. References of the test split do not outlive this function.
 
-    `spend` gets the number of training captions that are read, `wait` the seconds in which a batch was waited for.
+    `spend` gets the number of training captions that are read, `wait` the seconds in which a batch was waited for. `pinned` is
+    for a training on a GPU.
     """
     corpus = corpus_of(config, home)
     train_ids = _fraction(corpus.splits["train"], config["train"]["data_fraction"])
@@ -70,14 +72,12 @@ def gather(
     }
     caches = {name: _cache(config, name, mark, home) for name, mark in config["streams"].items()}
 
-    def clips(
-        ids: Sequence[str], own: Mapping[str, tuple[Reference, ...]], **meters: Callable[[Any], None] | None
-    ) -> CorpusClips:
+    def clips(ids: Sequence[str], own: Mapping[str, tuple[Reference, ...]], **meters: Any) -> CorpusClips:
         sources = {name: _source(name, cache, ids) for name, cache in caches.items()}
         return CorpusClips(ids, own, sources, vocabulary, seed=config["seed"], **meters)
 
     return Inputs(
-        clips(train_ids, references, spend=spend, wait=wait),
+        clips(train_ids, references, spend=spend, wait=wait, pinned=pinned),
         clips(corpus.splits["val"], {}),
         clips(corpus.splits[config["split"]], {}),
         tokens["val"],

@@ -37,7 +37,7 @@ class CorpusClips:
 
     `references` is empty for a split whose captions are withheld. `spend` is told of every caption handed out by
     `epoch`, so that the budget is counted where captions are read and not by the method that reads them. `wait` is told the
-    seconds that each batch of an `epoch` was waited for.
+    seconds that each batch of an `epoch` was waited for. `pinned` batches of an `epoch` go to a GPU without the host's waiting.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class CorpusClips:
         seed: int = 0,
         spend: Callable[[int], None] | None = None,
         wait: Callable[[float], None] | None = None,
+        pinned: bool = False,
     ) -> None:
         self.ids = tuple(ids)
         self.vocabulary = vocabulary
@@ -58,6 +59,7 @@ class CorpusClips:
         self._seed = seed
         self._spend = spend or (lambda captions: None)
         self._wait = wait or (lambda seconds: None)
+        self._pinned = pinned
 
     @property
     def n_captions(self) -> int:
@@ -83,12 +85,17 @@ class CorpusClips:
             yield self._batch([(clip, ()) for clip in self.ids[start : start + clips]])
 
     def reading(self, streams: Sequence[str]) -> CorpusClips:
-        sources = {name: self._sources[name] for name in streams}
-        return CorpusClips(self.ids, self._references, sources, self.vocabulary, self._seed, self._spend, self._wait)
+        return self._like(self.ids, {name: self._sources[name] for name in streams})
 
     def only(self, ids: Sequence[str]) -> CorpusClips:
         """These clips alone, in this order."""
-        return CorpusClips(ids, self._references, self._sources, self.vocabulary, self._seed, self._spend, self._wait)
+        return self._like(ids, self._sources)
+
+    def _like(self, ids: Sequence[str], sources: Mapping[str, StreamSource]) -> CorpusClips:
+        """Other clips or streams of the same corpus."""
+        return CorpusClips(
+            ids, self._references, sources, self.vocabulary, self._seed, self._spend, self._wait, self._pinned
+        )
 
     def padded(self, steps: int, filler: float) -> CorpusClips:
         """The same clips with their last `steps` time steps as padding that holds `filler`; one step at least stays real."""
@@ -103,8 +110,7 @@ class CorpusClips:
 
             return StreamSource(source.info, read) if source.info.timed else source
 
-        sources = {name: short(source) for name, source in self._sources.items()}
-        return CorpusClips(self.ids, self._references, sources, self.vocabulary, self._seed, self._spend, self._wait)
+        return self._like(self.ids, {name: short(source) for name, source in self._sources.items()})
 
     def _plan(self, order: int, captions: int, captions_per_clip: int) -> Sequence[Groups]:
         random = np.random.default_rng([self._seed, order])
@@ -129,19 +135,24 @@ class CorpusClips:
         return batches
 
     def _batches(self, plan: Iterable[Groups]) -> Iterator[Batch]:
-        """The batches of a plan in its order. Where reading is slow, a thread reads the next one while this one is used."""
-        if not any(source.slow for source in self._sources.values()):
+        """The batches of a plan in its order. A thread reads the next one while this one is used, where that takes time or a GPU
+        works on this one."""
+        if not self._pinned and not any(source.slow for source in self._sources.values()):
             yield from map(self._batch, plan)
             return
         with ThreadPoolExecutor(1, thread_name_prefix="next-batch") as reader:
             coming: Future[Batch] | None = None
             for groups in plan:
-                following = reader.submit(self._batch, groups)
+                following = reader.submit(self._ahead, groups)
                 if coming is not None:
                     yield coming.result()
                 coming = following
             if coming is not None:
                 yield coming.result()
+
+    def _ahead(self, groups: Groups) -> Batch:
+        batch = self._batch(groups)
+        return batch.pinned() if self._pinned else batch
 
     def _batch(self, groups: Groups) -> Batch:
         clips = tuple(dict.fromkeys(clip for clip, _ in groups))

@@ -38,6 +38,25 @@ def test_batches_read_ahead_are_the_batches() -> None:
     assert len(list(ahead.epoch(0, 4, 2, 99))) == 0
 
 
+def test_batches_of_an_epoch_are_pinned_by_the_thread_that_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    pinned, threads = [], set()
+
+    def pin(value: torch.Tensor) -> torch.Tensor:
+        threads.add(threading.current_thread())
+        pinned.append(value.clone())
+        return pinned[-1]
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    plain, ahead = clips(slow=False), clips(slow=False)
+    ahead._pinned = True
+    for here, there in zip(plain.epoch(0, 4, 2), ahead.reading(["frames"]).epoch(0, 4, 2), strict=True):
+        assert same(here, there)
+        parts = (*there.streams.values(), *there.masks.values(), there.clip_of_B, there.words_BW, there.lengths_B)
+        assert all(any(part is one for one in pinned) for part in parts)
+    assert threading.main_thread() not in threads
+    assert not any(one is part for batch in ahead.in_order(2) for part in batch.streams.values() for one in pinned)
+
+
 def test_the_next_batch_is_read_before_it_is_asked_for() -> None:
     found = clips(slow=True)
     source = found._sources["frames"]
