@@ -103,14 +103,34 @@ def git_state(folder: Path) -> tuple[str | None, bool]:
     """
     if not is_checkout(folder) or shutil.which("git") is None:
         return None, False
-    ask = ["git", "--no-optional-locks", "-C", str(folder), "status", "--porcelain=v2", "--branch", "--", *CODE]
-    try:
-        done = subprocess.run(ask, capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
+    said = _git(folder, "status", "--porcelain=v2", "--branch", "--", *CODE)
+    if said is None:
         return None, False
-    lines = done.stdout.splitlines()
+    lines = said.splitlines()
     commit = next(line.split()[-1] for line in lines if line.startswith("# branch.oid "))
     return None if commit == "(initial)" else commit, any(not line.startswith("#") for line in lines)
+
+
+def committed(path: Path) -> tuple[str | None, bool]:
+    """The commit that last changed the file at `path`, and whether it stands as it was committed; (None, True) where no git
+    checkout holds it."""
+    if not is_checkout(CHECKOUT) or not path.is_relative_to(CHECKOUT) or shutil.which("git") is None:
+        return None, True
+    commit = _git(CHECKOUT, "log", "-1", "--format=%H", "--", str(path))
+    if commit is None:
+        return None, True
+    return commit or None, bool(commit) and not _git(CHECKOUT, "status", "--porcelain", "--", str(path))
+
+
+def _git(folder: Path, *words: str) -> str | None:
+    """Output of a git command, None where it fails: a folder that git does not trust must not stop a run."""
+    try:
+        done = subprocess.run(
+            ["git", "--no-optional-locks", "-C", str(folder), *words], capture_output=True, text=True, timeout=20
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
 
 
 @functools.cache

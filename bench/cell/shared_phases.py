@@ -60,15 +60,16 @@ def addresses(
         first.setdefault(card.settings[name].acts, {})[name] = value
     digest = _digest(
         {name: value for name, value in config.items() if name not in APART},
-        {name: value for name, value in config["train"].items() if name != "epochs"},  # it comes as captions
+        {name: value for name, value in config["train"].items() if name not in ("epochs", "reward_epochs", "rewards")},
         first.get(None, {}),
         _machine(device),
         weights_digest(module.state_dict()),
         weights_digest(_generators(device)),
     )
     found = []
-    for name, captions in phases[:-1]:
-        digest = _digest(digest, name, captions, first.get(name, {}))
+    for number, (name, captions) in enumerate(phases[:-1]):  # lengths in epochs come as captions
+        rewards = config["train"].get("rewards", True) if number else True  # no recipe begins with a phase of rewards
+        digest = _digest(digest, name, captions, first.get(name, {}), rewards)
         found.append(digest)
     return found
 

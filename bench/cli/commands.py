@@ -114,6 +114,13 @@ COMMANDS: dict[str, Command] = {
         "show.export_csv", "Export", "[dataset=..] [path=FILE.csv]", "all records as a table", "[dataset=..] [path=..]"
     ),
     "leaderboard": Command("pages.leaderboard", "Leaderboard", "[dataset=..] [--check]", "regenerate the pages"),
+    "study": Command(
+        "study.study",
+        "Study",
+        "NAME [cells=N] [--dry] [key=value ...]",
+        "each idea of a declared study against its control",
+        "NAME",
+    ),
     "reproduce list": Command(
         "pages.reproduce_list", "Nothing", "", "every table and figure of the papers, and how far it is here"
     ),

@@ -75,6 +75,7 @@ def _changed(home: Home, dataset: str | None, check: bool) -> tuple[list[Path], 
     """Bring all pages up to date, or with `check` only look: the files that changed, and the records that were refused."""
     from bench.reports import leaderboard
     from bench.reproduction import pages as reproductions
+    from bench.study import effects
     from bench.tuning import pages as searches
 
     bad: list[BadRecord] = []
@@ -82,6 +83,7 @@ def _changed(home: Home, dataset: str | None, check: bool) -> tuple[list[Path], 
         partial(leaderboard.write, dataset=dataset, bad=bad),
         reproductions.write,
         searches.write,
+        effects.write,
     )
     return [path for write in makers for path in write(home, check=check)], bad
 

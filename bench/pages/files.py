@@ -38,7 +38,7 @@ def write_pages(documents: Mapping[str, Document], folder: Path, check: bool) ->
     if not check:
         for path in orphans:
             path.unlink()
-    return [*_bring_up_to_date(texts, check), *orphans]
+    return [*bring_up_to_date(texts, check), *orphans]
 
 
 def files_of(name: str, document: Document, folder: Path) -> dict[Path, str]:
@@ -68,7 +68,7 @@ def between_markers(path: Path, body: str) -> str:
     return text[:start] + block + text[end + len(END) :]
 
 
-def _bring_up_to_date(texts: Mapping[Path, str], check: bool) -> list[Path]:
+def bring_up_to_date(texts: Mapping[Path, str], check: bool) -> list[Path]:
     """Write the pages and pictures that are not as `texts` say; returns them. With `check` nothing is written.
 
     `check` asks of a picture, in a file of its own or within an HTML page, only that it is there: its bytes are those of one

@@ -108,7 +108,7 @@ def _compared(cell: Cell, home: Home) -> tuple[State, str]:
             continue  # the page of records names it; here it only cannot be compared
         if any(config.get(name) != cell.config[name] for name in _IDENTITY):
             continue
-        changed = _differences(config, cell.config)
+        changed = differences(config, cell.config)
         streams = [name.partition(".")[2] for name in changed if name.startswith("streams.")]
         others = [name for name in changed if name not in _CHANGES and not name.startswith("streams.")]
         if not others and config.get("streams", {}).keys() == cell.config["streams"].keys():
@@ -121,7 +121,7 @@ def _compared(cell: Cell, home: Home) -> tuple[State, str]:
     return "missing", f"not run yet; a record with other {listing(nearest[:4])}{' ...' if nearest[4:] else ''} exists"
 
 
-def _differences(one: dict[str, Any], other: dict[str, Any], prefix: str = "") -> list[str]:
+def differences(one: dict[str, Any], other: dict[str, Any], prefix: str = "") -> list[str]:
     """Dotted names of the keyed values in which two configurations differ."""
     names = []
     for name in sorted(one.keys() | other.keys()):
@@ -129,7 +129,7 @@ def _differences(one: dict[str, Any], other: dict[str, Any], prefix: str = "") -
             continue
         mine, theirs = one.get(name), other.get(name)
         if isinstance(mine, dict) and isinstance(theirs, dict):
-            names += _differences(mine, theirs, f"{prefix}{name}.")
+            names += differences(mine, theirs, f"{prefix}{name}.")
         elif mine != theirs:
             names.append(prefix + name)
     return names

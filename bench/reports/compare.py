@@ -6,16 +6,19 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from itertools import count
+from math import ceil, sqrt
+from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
 
 from bench import BenchError
 from bench.errors import listing
-from bench.evaluation.metrics import MEANS, TOP, long_name
+from bench.evaluation.metrics import MEANS, RANKED_BY, TOP, long_name
 from bench.evaluation.ngrams import Floats
 from bench.evaluation.resampling import DRAWS, Difference, Rows, compare, holm, metrics_of
+from bench.evaluation.statistics import student
 from bench.pages.document import clean
 from bench.pages.terminal import columns
 from bench.records.clip_scores import CellClips
@@ -122,15 +125,16 @@ def facts(
     cells, record = [*first.cells, *second.cells], first.row.first
     if any(set(cell.ids) != set(cells[0].ids) for cell in cells):
         raise BenchError("the cells have other clips in their clip_scores.csv: copy their folders again")
-    rows = differences(first.row, second.row)
+    rows, drawn = differences(first.row, second.row), _compared(first, second)
     return {
         "dataset": record.dataset,
         "split": record.split,
         "clips": len(cells[0].ids),
         "a": _side(first.row),
         "b": _side(second.row),
-        "metrics": _metrics(first, second),
+        "metrics": _metrics(first, second, drawn),
         "draws": DRAWS,
+        "needed": _needed(first, second, drawn),
         "differences": [dict(zip(("part", "setting", "a", "b"), row, strict=True)) for row in rows],
         "cider_by_clip": _clips(first, second, references, most),
         "notes": list(notes),
@@ -147,9 +151,8 @@ def _side(row: Row) -> dict[str, Any]:
     }
 
 
-def _metrics(first: Side, second: Side) -> list[dict[str, Any]]:
+def _metrics(first: Side, second: Side, drawn: Mapping[str, Difference]) -> list[dict[str, Any]]:
     """The scores of both by seed, and what chance makes of the difference of their means."""
-    drawn = _compared(first, second)
     corrected = dict(zip(drawn, holm([found.p for found in drawn.values()]).tolist(), strict=True))
     rows = []
     for metric in common(first.row, second.row):
@@ -167,6 +170,21 @@ def _metrics(first: Side, second: Side) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _needed(first: Side, second: Side, drawn: Mapping[str, Difference]) -> dict[str, int | None]:
+    """How many seeds, or clips of the same kind, would tell a difference of one CIDEr from none: as many as bring half of the
+    95 % interval down to one. Seeds by their paired differences, None with fewer than two; clips by the bootstrap."""
+    scores = [{one.seed: one.scores[one.split].get(RANKED_BY) for one in side.row.records} for side in (first, second)]
+    shared = [scores[0][seed] - scores[1][seed] for seed in scores[0].keys() & scores[1].keys()]  # type: ignore[operator]
+    found = drawn.get(RANKED_BY)
+    clips = None
+    if found is not None and not np.isnan(found.low):
+        clips = max(2, ceil(len(first.cells[0].ids) * (50 * (found.high - found.low)) ** 2))
+    if len(shared) < 2:
+        return {"seeds": None, "clips": clips}
+    deviation = stdev(shared)
+    return {"seeds": next(n for n in count(2) if student(n - 1) * deviation <= sqrt(n)), "clips": clips}
 
 
 def comparison_text(found: Mapping[str, Any]) -> str:
@@ -209,7 +227,12 @@ def _scores(found: Mapping[str, Any]) -> list[str]:
         f"A and B exchange their captions of random clips, {found['draws']:,} draws. p (Holm): corrected for {drawn} metrics. "
         "CIDEr keeps the document frequencies of the whole set. What other seeds would have given is not in interval or p."
     )
-    return [table, words]
+    needed = [f"{number:,} {kind}" for kind, number in found["needed"].items() if number is not None]
+    return (
+        [table, words, f"To tell a difference of 1 CIDEr from none takes some {' and '.join(needed)}."]
+        if needed
+        else [table, words]
+    )
 
 
 def _compared(first: Side, second: Side) -> dict[str, Difference]:

@@ -36,7 +36,8 @@ from bench.reports.sections import Setting, section
 from bench.reports.study import Claim, claims, pairs
 
 PUBLISHED = "published"
-PAGES = (INDEX, HOME_PAGE, PUBLISHED)  # pages that are no data set's
+EFFECTS = "effects"
+PAGES = (INDEX, HOME_PAGE, PUBLISHED, EFFECTS)  # pages that are no data set's
 FOLDERS = {"reproductions": "Tables and figures of the papers, made again", "tuning": "Searches of settings"}
 """Pages of other commands, beside these; their files below `results` have the same names."""
 
@@ -177,4 +178,11 @@ def _index(tables: Mapping[str, Sequence[Block]], refused: Mapping[str, Sequence
         if (home.results / folder).is_dir()
     ]
     table = Table("Data sets", tuple(Column(name, name != "data set") for name in head), tuple(lines))
-    return Document("Leaderboards", (Paragraph(words), table, Bullets(tuple(more))))
+    first: list[Part] = []
+    if (home.results / "studies").is_dir():
+        first = [
+            Paragraph(
+                (Link("Does each paper's idea help?", EFFECTS, page=True), " What it claims beside what it gains here.")
+            )
+        ]
+    return Document("Leaderboards", (*first, Paragraph(words), table, Bullets(tuple(more))))

@@ -1,0 +1,55 @@
+"""The command that runs declared studies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import Field
+
+from bench import BenchError
+from bench.cli.answers import FAILED, WELL
+from bench.cli.pages import write_pages
+from bench.declare.options import Options, Written, parse
+from bench.declare.settings import option
+from bench.home import find_home
+from bench.pages.terminal import columns
+from bench.plan.request import Running
+
+
+class Named(Options):
+    name: Annotated[list[str], Written(word="NAME", missing="name a study, such as bench study shapes1")] = Field(
+        min_length=1, max_length=1, description="a study that a datasets/*/study.yaml declares"
+    )
+    cells: int | None = option(None, "run at most so many cells now; the same command goes on", ge=1)
+    dry: Annotated[bool, Written(flag="--dry")] = option(False, "run nothing: say how far the pairs are")
+
+
+class Study(Running, Named):
+    """A study, and how its cells are run."""
+
+
+def study(argv: Sequence[str]) -> int:
+    """Run what a declared study still needs, cell by cell, and write leaderboards/effects.md: each paper's idea against its
+    control, with corpus, seeds or folds, settings, margin and stopping rule as datasets/*/study.yaml declares them. What is done
+    is skipped, what was interrupted goes on, a pair that has ended is left alone. A declaration must be committed before its
+    first cell and stays as it is: a changed study gets a new name.
+
+    Example: bench study shapes1 cells=4
+    """
+    asked = parse(Study, argv)
+    if "seeds" in asked.model_fields_set:
+        raise BenchError("command line: the seeds of a study are declared: leave seeds= out")
+    from bench.declare.registry import find_methods
+    from bench.study.declaration import named
+    from bench.study.effects import progress
+    from bench.study.run import run
+
+    declared, path = named(asked.name[0])
+    home = find_home()
+    status = WELL
+    if not asked.dry:
+        status = run(declared, path, asked, home, find_methods(), asked.cells)
+    head, rows = progress(declared, home)
+    print(columns(head, rows, right=head[2:4]))
+    return status if asked.dry or status not in (WELL, FAILED) else max(status, write_pages(home, None, check=False))

@@ -1,0 +1,174 @@
+"""What a study declares before its first cell, in `datasets/<corpus>/study.yaml`: pairs, what they differ in, margin and rule."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import Field, field_validator, model_validator
+
+from bench import BenchError
+from bench.cell.provenance import committed
+from bench.declare.grammar import read_yaml
+from bench.declare.registry import MethodEntry, dataset, method_entry, read_model
+from bench.declare.settings import Model, Strict, Train, given
+from bench.errors import listing, unknown
+from bench.home import data_folder
+from bench.plan.cells import Cell
+from bench.plan.request import Running, RunSpec, request
+from bench.plan.states import differences
+from bench.records.schema import canonical
+from bench.reports.study import Arm as Bare
+
+SIDES = ("idea", "control")
+NAMES = ("method", "variant", "method_digest", "seed")  # what a side is called is no difference in what it does
+
+
+class Arm(Bare):
+    """One side; `train` holds for it alone."""
+
+    train: Train = Train()
+
+
+class Claimed(Strict):
+    """What the paper prints: rows, counted from 1, of one of its tables."""
+
+    table: str
+    idea: int = Field(ge=1)
+    control: int = Field(ge=1)
+
+
+class Pair(Strict):
+    """An idea and its control on the same streams. `differs` names the settings and phases in which they differ, by their dotted
+    names in a configuration or a group of them (`phases`); `unclaimed` says why there is no printed gain."""
+
+    paper: str
+    question: str
+    idea: Arm
+    control: Arm
+    streams: list[str] = Field(min_length=1)
+    differs: list[str] = Field(min_length=1)
+    train: Train = Train()
+    claimed: Claimed | None = None
+    unclaimed: str = ""
+
+    @model_validator(mode="after")
+    def _says_what_is_claimed(self) -> Pair:
+        if (self.claimed is None) != bool(self.unclaimed):
+            raise ValueError("needs either claimed, or unclaimed: the reason why the paper prints no such gain")
+        return self
+
+
+class Study(Strict):
+    """Pairs on one corpus. With `looks`, numbers of seeds, a pair may stop early; a split rule of folds is looked at once."""
+
+    name: str = Field(pattern=r"^[a-z0-9_]+$")
+    dataset: str
+    splits: str = "default"
+    looks: list[int] = Field(default_factory=list)
+    margin: float = Field(gt=0)
+    half_width: float = Field(gt=0)
+    precision: str = "float32"
+    train: Train = Train()
+    model: Model = Model()
+    pairs: dict[str, Pair] = Field(min_length=1)
+
+    @field_validator("looks")
+    @classmethod
+    def _looks_rise(cls, value: list[int]) -> list[int]:
+        if value != sorted(set(value)) or (value and value[0] < 2):
+            raise ValueError(f"is {value}, but looks are rising numbers of seeds from 2 on")
+        return value
+
+    @property
+    def digest(self) -> str:
+        """Of all that is declared: what is changed after the first cell is another study."""
+        return hashlib.sha256(canonical(self.model_dump(mode="json")).encode()).hexdigest()
+
+    @property
+    def corpus(self) -> str:
+        """The name of the data set."""
+        return dataset(self.dataset).name
+
+    @property
+    def folds(self) -> int | None:
+        return dataset(self.dataset).split_rule(self.splits).folds
+
+    def seeds(self) -> tuple[int, ...]:
+        """The numbers of seeds, or of folds, after which the pairs are looked at."""
+        folds = self.folds
+        if bool(folds) == bool(self.looks):
+            raise BenchError(
+                f"study {self.name}: needs looks, or splits= with folds, which are looked at once, and not both of them"
+            )
+        return (folds,) if folds else tuple(self.looks)
+
+
+def studies() -> dict[str, tuple[Study, Path]]:
+    """All declared studies by name, each with its file. Raises BenchError for a declaration that is not sound."""
+    found: dict[str, tuple[Study, Path]] = {}
+    for path in sorted(data_folder("datasets").glob("*/study*.yaml")):
+        content = read_yaml(path)
+        if isinstance(content, dict) and "margin" in content:  # the first study had none: bench reproduce ideas
+            study = read_model(path, Study)
+            if study.name in found:
+                raise BenchError(f"{path} and {found[study.name][1]} are both called {study.name}: name one otherwise")
+            found[study.name] = (study, path)
+    return found
+
+
+def named(name: str) -> tuple[Study, Path]:
+    """The study called `name`. Raises BenchError with what was probably meant."""
+    found = studies()
+    if name not in found:
+        raise unknown("study", name, found)
+    return found[name]
+
+
+def commit_of(study: Study, path: Path) -> str | None:
+    """The commit in which a study was declared; None outside a checkout. Raises BenchError where it is not committed."""
+    commit, clean = committed(path)
+    if not clean:
+        raise BenchError(
+            f"study {study.name}: {path} is not committed as it stands; a study is declared before its first cell: commit it"
+        )
+    return commit
+
+
+def requests(study: Study, name: str, base: Running, entries: dict[str, MethodEntry], seeds: int) -> Iterator[RunSpec]:
+    """The requests of the idea and of its control over the first `seeds` seeds; executor and the like are those of `base`."""
+    pair = study.pairs[name]
+    for arm in (pair.idea, pair.control):
+        card = method_entry(arm.run.partition(":")[0], entries).card
+        assert card is not None
+        own = card.checked(arm.settings, f"study {study.name}, {name}: {card.name}")
+        train = given(study.train) | given(pair.train) | given(arm.train)
+        if study.precision != "float32":
+            train["precision"] = study.precision
+        yield request(
+            base.model_copy(update={"seeds": list(range(seeds))}),
+            methods=[arm.run],
+            dataset=study.dataset,
+            splits=study.splits,
+            streams=list(pair.streams),
+            loss=arm.loss,
+            train=Train(**train),
+            model=Model(**{field: value for field, value in given(study.model).items() if field in card.settings}),
+            overrides={card.name: own} if own else {},
+        )
+
+
+def check_differences(study: Study, name: str, idea: Cell, control: Cell) -> None:
+    """Raise BenchError where the sides of a pair differ in what `differs` does not name, or agree in what it names."""
+    declared = study.pairs[name].differs
+    found = [one for one in differences(idea.config, control.config) if one not in NAMES]
+    undeclared = [one for one in found if not any(one == name or one.startswith(f"{name}.") for name in declared)]
+    if undeclared:
+        raise BenchError(
+            f"study {study.name}: idea and control of {name} also differ in {listing(undeclared)}, which its differs: "
+            f"({listing(declared)}) does not name"
+        )
+    idle = [name for name in declared if not any(one == name or one.startswith(f"{name}.") for one in found)]
+    if idle:
+        raise BenchError(f"study {study.name}: idea and control of {name} do not differ in {listing(idle)}")

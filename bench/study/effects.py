@@ -1,0 +1,306 @@
+"""`leaderboards/effects.md` and `results/effects.json`: what each idea gains here beside what its paper claims."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.evaluation.metrics import RANKED_BY, SHOWN
+from bench.evaluation.resampling import holm
+from bench.evaluation.sequential import Decision
+from bench.figures.effects import Effect, effects
+from bench.home import Home
+from bench.pages.document import (
+    NOTHING,
+    Bullets,
+    Cell,
+    Code,
+    Column,
+    Document,
+    Field,
+    Folded,
+    Heading,
+    Image,
+    Line,
+    Link,
+    Paragraph,
+    Part,
+    Table,
+)
+from bench.pages.files import bring_up_to_date, pictures_of, write_pages
+from bench.reports.costs import record_links
+from bench.reports.published import load_papers
+from bench.study import answers
+from bench.study.declaration import Pair, Study, studies
+
+PAGE = "effects"
+FILE = "effects.json"
+SHORT = SHOWN[RANKED_BY]
+WHAT = (
+    "Each row is one idea of one paper, each column a corpus. A number is the gain in CIDEr-D over the idea's own control: the "
+    "same corpus, clips, streams, widths, decoding and rule for the end of training, one thing changed. The paper's own gain, "
+    "over its own control and on its own data, stands beside it; only gains are compared, never scores of different data."
+)
+RULES: tuple[Line, ...] = (
+    "Declared beforehand, by a commit before the first cell: pairs, the settings in which their sides differ (any other "
+    "difference is refused), margin, seeds or folds, and the rule by which a pair ends. A changed study gets a new name.",
+    "helps: the interval is above zero. hurts: below. gains less than m: zero is inside, and the interval ends below the margin "
+    "m. undecided: none of these.",
+    "With seeds: looks after the declared numbers of them, at O'Brien and Fleming's levels turned into quantiles of Student's t. "
+    "The interval is that of the look at which the pair ended, so it is wider than a plain one; stop and outcome use the same.",
+    "With folds: ten cells report on every clip once; the unit is the fold, its paired difference, Student's t with one degree "
+    "of freedom less than folds. Training sets of folds overlap, and no unbiased estimate of that variance exists: the interval "
+    "is too narrow by an unknown part. Beside it stands a bootstrap over films, which speaks of the choice of clips alone.",
+    "p is corrected by Holm for the pairs of a study. The other metrics decide nothing and are not corrected.",
+    "What it does not show: other corpora, other sizes, other schedules; a pair on rendered clips says nothing about real ones.",
+)
+
+
+@dataclass(frozen=True)
+class Found:
+    """One pair of one study with its answer, Holm's p over the study, and the printed gain by metric."""
+
+    study: Study
+    name: str
+    pair: Pair
+    answer: answers.Answer
+    p_holm: float | None
+
+    @property
+    def claimed_in(self) -> str | None:
+        claimed = self.pair.claimed
+        return None if claimed is None else f"{self.pair.paper} {_printed(self.pair)[0]}"
+
+    def claimed(self, metric: str) -> float | None:
+        """What the paper prints as the gain in `metric` over its own control."""
+        if self.pair.claimed is None:
+            return None
+        _, idea, control = _printed(self.pair)
+        return round(idea[metric] - control[metric], 4) if metric in idea and metric in control else None
+
+
+def _printed(pair: Pair) -> tuple[str, dict[str, float], dict[str, float]]:
+    """(table as printed, metrics of the idea, of the control)."""
+    assert pair.claimed is not None
+    (paper,) = [one for one in load_papers() if one.paper.name == pair.paper]
+    (table,) = [one for one in paper.tables if one.id == pair.claimed.table]
+    return table.printed, table.rows[pair.claimed.idea - 1].metrics, table.rows[pair.claimed.control - 1].metrics
+
+
+def found(home: Home) -> list[Found]:
+    """The pairs of all studies that have begun here, in the order of their declarations."""
+    pairs = []
+    for study, _ in studies().values():
+        asked = answers.read(home, study.name)
+        if asked is None:
+            continue
+        its = {name: answers.answer(study, asked.pairs.get(name, answers.Keys()), home) for name in study.pairs}
+        ended = [name for name, one in its.items() if one.decision is not None]
+        p = dict(zip(ended, holm([one.p for name in ended if (one := its[name].decision)]).tolist(), strict=True))
+        pairs += [Found(study, name, study.pairs[name], its[name], p.get(name)) for name in study.pairs]
+    return pairs
+
+
+def progress(study: Study, home: Home) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """The pairs of a study as lines for a terminal: head and rows."""
+    asked = answers.read(home, study.name)
+    rows: list[tuple[str, ...]] = []
+    for name in study.pairs:
+        one = answers.answer(study, asked.pairs.get(name, answers.Keys()) if asked else answers.Keys(), home)
+        done = len(one.cells)
+        said = _outcome(study, one.decision)
+        rows.append((name, said, _interval(one.decision), str(done or NOTHING)))
+    return ("pair", "outcome", f"{SHORT} gain", "cells"), rows
+
+
+def _outcome(study: Study, decision: Decision | None) -> str:
+    if decision is None:
+        return "not run yet"
+    said = f"gains less than {study.margin:g}" if decision.outcome == "gains less" else decision.outcome
+    return said if decision.ended else f"{said} so far"
+
+
+def _interval(decision: Decision | None) -> str:
+    return NOTHING if decision is None else f"{decision.mean:+.2f} ({decision.low:+.2f} .. {decision.high:+.2f})"
+
+
+def facts(one: Found) -> Iterator[dict[str, Any]]:
+    """A pair as JSON, one object for each metric; CIDEr's alone has an outcome, for the others decide nothing."""
+    decision = one.answer.decision
+    if decision is None:
+        return
+    idea, control = one.answer.counted
+    record = idea[0]
+    for metric in SHOWN:
+        found = one.answer.of(metric)
+        ranked = metric == RANKED_BY
+        yield {
+            "idea": one.name,
+            "question": one.pair.question,
+            "study": one.study.name,
+            "paper": one.pair.paper,
+            "corpus": one.study.corpus,
+            "metric": metric,
+            "claimed": one.claimed(metric),
+            "claimed_in": one.claimed_in,
+            "unclaimed": one.pair.unclaimed
+            or (None if one.claimed(metric) is not None else "not printed in this metric"),
+            "difference": found and round(found.mean, 4),
+            "low": found and round(found.low, 4),
+            "high": found and round(found.high, 4),
+            "outcome": _outcome(one.study, decision) if ranked else None,
+            "ended": decision.ended,
+            "p": round(decision.p, 6) if ranked else None,
+            "p_holm": None if one.p_holm is None or not ranked else round(one.p_holm, 6),
+            "films": [round(value, 4) for value in one.answer.films] if one.answer.films and ranked else None,
+            "margin": one.study.margin,
+            "seeds": None if one.study.folds else decision.seeds,
+            "folds": one.study.folds,
+            "clips": _clips(record.signatures[record.split][metric]),
+            "protocol": record.config["protocol"],
+            "splits": record.config["splits"],
+            "split": record.split,
+            "streams": one.pair.streams,
+            "signature": record.signatures[record.split][metric],
+            "control": one.pair.control.label,
+            "differs": one.pair.differs,
+            "keys": {"idea": [one.key for one in idea], "control": [one.key for one in control]},
+            "capped": sorted(record.key for record in one.answer.cells if record.capped),
+            "precision": one.study.precision,
+        }
+
+
+def _clips(signature: str) -> int:
+    return int(next(field.removeprefix("n:") for field in signature.split("|") if field.startswith("n:")))
+
+
+def write(home: Home, check: bool = False) -> list[Path]:
+    """Bring page and JSON up to date; returns the files that changed, or would with `check`. Nothing before a study has begun."""
+    pairs = found(home)
+    if not pairs:
+        return []
+    rows = [row for one in pairs for row in facts(one)]
+    text = json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
+    changed = write_pages({PAGE: document(pairs, home)}, home.leaderboards, check)
+    return [*changed, *bring_up_to_date({home.results / FILE: text}, check)]
+
+
+def document(pairs: Sequence[Found], home: Home) -> Document:
+    """The page: the table of ideas and corpora, a picture, the rules, and each study in full."""
+    parts: list[Part] = [Paragraph(WHAT), _matrix(pairs)]
+    drawn = [
+        Effect(f"{one.name}, {one.study.corpus}", d.mean, d.low, d.high, one.claimed(RANKED_BY))
+        for one in pairs
+        if (d := one.answer.decision)
+    ]
+    if drawn:
+        picture = effects(drawn, SHORT)
+        parts.append(Image(picture, f"{pictures_of(PAGE)}/gains.svg"))
+    parts.append(Folded("How this was decided, and what it does not show", (Bullets(RULES),)))
+    for study in {one.study.name: one.study for one in pairs}.values():
+        parts += _study(study, [one for one in pairs if one.study.name == study.name], home)
+    parts.append(Paragraph(("The same as data: ", Code(f"results/{FILE}"), ".")))
+    return Document("Does each paper's idea help?", tuple(parts))
+
+
+def _matrix(pairs: Sequence[Found]) -> Table:
+    """A row per idea, a column per corpus."""
+    corpora = list(dict.fromkeys(one.study.corpus for one in pairs))
+    columns = (Column("idea"), Column("claimed gain", True), *(Column(corpus) for corpus in corpora))
+    rows: list[tuple[Field, ...]] = []
+    for name in dict.fromkeys(one.name for one in pairs):
+        own = [one for one in pairs if one.name == name]
+        claims = list(dict.fromkeys(_claim(one) for one in own))
+        by_corpus: dict[str, Line] = {}
+        for one in own:
+            said = _outcome(one.study, one.answer.decision)
+            gain = f"{_interval(one.answer.decision)}, " if one.answer.decision else ""
+            more = f", {_counted(one)}" if one.answer.decision else ""
+            by_corpus[one.study.corpus] = f"{gain}{said}{more}"
+        rows.append(
+            (
+                f"{own[0].pair.paper}: {name.replace('_', ' ')}",
+                "; ".join(claims),
+                *(by_corpus.get(corpus, NOTHING) for corpus in corpora),
+            )
+        )
+    return Table(f"Gain in {SHORT} over the control", columns, tuple(rows))
+
+
+def _claim(one: Found) -> str:
+    gain = one.claimed(RANKED_BY)
+    return (
+        f"{gain:+.1f} ({one.claimed_in})"
+        if gain is not None
+        else f"{NOTHING} ({one.pair.unclaimed or 'no CIDEr printed'})"
+    )
+
+
+def _counted(one: Found) -> str:
+    if one.study.folds:
+        return f"{one.study.folds} folds"
+    return f"{one.answer.decision.seeds} seeds" if one.answer.decision else ""
+
+
+def _study(study: Study, pairs: Sequence[Found], home: Home) -> list[Part]:
+    """One study in full."""
+    asked = answers.read(home, study.name)
+    looks = ", ".join(map(str, study.seeds()))
+    rule = (
+        f"{looks} folds, looked at once"
+        if study.folds
+        else f"looks after {looks} seeds; ends undecided at ± {study.half_width:g}"
+    )
+    commit = f", commit {asked.commit[:12]}" if asked and asked.commit else ""
+    declared = f"declaration {study.digest[:12]}{commit}"
+    words: Line = (
+        f"Corpus {study.corpus} (splits {study.splits}), {rule}; margin {study.margin:g}; {study.precision}; {declared}. ",
+        "Made by ",
+        Code(f"bench study {study.name}"),
+        ". Scores of the corpus: ",
+        Link(study.corpus, study.corpus, page=True),
+        ".",
+    )
+    columns = (
+        Column("pair"),
+        Column("question"),
+        Column("outcome"),
+        Column(f"{SHORT} gain", True, "mean of paired differences and the interval that decided"),
+        Column("p (Holm)", True, "over the pairs of this study"),
+        *(Column(f"{SHOWN[metric]} gain", True) for metric in SHOWN if metric != RANKED_BY),
+        *(
+            (Column(f"{SHORT} over films", True, "95 % of choices of films: the choice of clips alone"),)
+            if study.folds
+            else ()
+        ),
+        Column("capped", True, "cells that ended at their cap"),
+        Column("idea"),
+        Column("control"),
+        Column("records, idea"),
+        Column("records, control"),
+    )
+    rows: list[tuple[Field, ...]] = []
+    for one in pairs:
+        decision, films = one.answer.decision, one.answer.films
+        cells: list[Field] = [one.name, one.pair.question, _outcome(study, decision), _gain(decision)]
+        cells.append(
+            Cell("< 0.001" if one.p_holm < 0.001 else f"{one.p_holm:.3f}", one.p_holm)
+            if one.p_holm is not None
+            else NOTHING
+        )
+        cells += [_gain(one.answer.of(metric)) for metric in SHOWN if metric != RANKED_BY]
+        if study.folds:
+            cells.append(f"{films[0]:+.2f} .. {films[1]:+.2f}" if films else NOTHING)
+        ran = one.answer.cells
+        cells.append(f"{sum(record.capped for record in ran)} of {len(ran)}" if ran else NOTHING)
+        cells += [one.pair.idea.label, one.pair.control.label]
+        cells += [record_links(side, home, PAGE) for side in one.answer.counted]
+        rows.append(tuple(cells))
+    return [Heading(2, f"Study {study.name}"), Paragraph(words), Table(f"Study {study.name}", columns, tuple(rows))]
+
+
+def _gain(decision: Decision | None) -> Cell:
+    return Cell(_interval(decision), decision.mean if decision else None)

@@ -1,0 +1,69 @@
+"""`bench study NAME`: the cells of a study that are still needed, pair by pair and look by look, until each pair has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.cell.job import state_of
+from bench.declare.registry import MethodEntry, dataset
+from bench.home import Home
+from bench.plan.cells import Cell, cells
+from bench.plan.request import Running
+from bench.records.folds import row_config
+from bench.run import prepare, runner
+from bench.study import answers
+from bench.study.declaration import SIDES, Study, check_differences, commit_of, requests
+
+WELL = 0
+
+
+def run(study: Study, path: Path, base: Running, home: Home, entries: dict[str, MethodEntry], most: int | None) -> int:
+    """Bring a study on by at most `most` cells, all that it needs unless given; returns the exit status.
+
+    Raises BenchError before anything runs: a declaration that is not committed or was changed after the first cell, a pair with
+    an undeclared difference.
+    """
+    asked = answers.begin(home, study, commit_of(study, path))
+    streams = {stream for pair in study.pairs.values() for stream in pair.streams}
+    prepare.prepare(dataset(study.dataset), home, None, streams)
+    for name in study.pairs:
+        idea, control = (cells(spec, home, entries)[0] for spec in requests(study, name, base, entries, 1))
+        check_differences(study, name, idea, control)
+    status = WELL
+    for name in study.pairs:
+        for seeds in study.seeds():
+            sides = [cells(spec, home, entries) for spec in requests(study, name, base, entries, seeds)]
+            asked.pairs[name] = _keys(study, sides)
+            answers.write(home, study.name, asked)
+            wanted = [cell for pair in zip(*sides, strict=True) for cell in pair]
+            wanted = list({cell.key: cell for cell in wanted}.values())
+            missing = [cell for cell in wanted if state_of(cell.folder(home)) != "done"]
+            chosen = missing if most is None else missing[:most]
+            if chosen or study.folds:
+                spec = base.model_copy(update={"seeds": list(range(seeds))})
+                # Cells that are done cost nothing, and a row of folds is scored with the last of its cells.
+                status = max(status, runner.run(chosen or wanted, home, spec))
+            if most is not None:
+                most -= len(chosen)
+            if status not in (WELL, 1) or (most is not None and most <= 0):
+                return status
+            found = answers.answer(study, asked.pairs[name], home).decision
+            if found is None or found.ended or len(chosen) < len(missing):
+                break
+    return status
+
+
+def _keys(study: Study, sides: Sequence[Sequence[Cell]]) -> answers.Keys:
+    """The places of a pair's records: its cells, and for folds the rows that they make, first."""
+    places = []
+    for its in sides:
+        own = [_place(cell) for cell in its]
+        if study.folds:
+            own.insert(0, _place(Cell(row_config(its[0].config, [cell.key for cell in its]))))
+        places.append(own)
+    return answers.Keys(**dict(zip(SIDES, places, strict=True)))
+
+
+def _place(cell: Cell) -> str:
+    return f"{cell.config['dataset']}/{cell.method}/{cell.key}"

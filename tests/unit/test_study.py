@@ -1,0 +1,191 @@
+"""Studies from their declaration to the page of effects: real cells of a small corpus, real scores, the rule by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from scipy import stats
+from test_folds import world
+
+from bench import BenchError
+from bench.cli.main import main
+from bench.evaluation.sequential import levels
+from bench.home import Home
+from bench.records.store import read_record
+from bench.study import answers, declaration
+from bench.study.declaration import studies
+
+SHAPES = """
+name: calm
+captions: [{format: shapes}]
+splits: official
+streams: {frames: {}}
+options: {seed: 3, size: [12, 4, 8], captions: 2}
+"""
+PAIR: dict[str, Any] = {
+    "paper": "recnet",
+    "question": "does learning help?",
+    "idea": {"run": "salstm:xe"},
+    "control": {"run": "salstm:xe", "train": {"learning_rate": 1e-6}},
+    "streams": ["frames"],
+    "differs": ["train.learning_rate"],
+    "claimed": {"table": "table1", "idea": 9, "control": 7},
+}
+STUDY: dict[str, Any] = {
+    "name": "tiny1",
+    "looks": [2, 3],
+    "margin": 2,
+    "half_width": 0.001,
+    "model": {"width": 24, "embedding": 24, "attention": 24},
+    "train": {"epochs": 8, "captions": 4, "captions_per_clip": 2, "learning_rate": 0.02},
+    "pairs": {"reconstructor": PAIR},
+}
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home with a corpus and a study of one pair; `declare` writes the study."""
+    monkeypatch.setenv("BENCH_HOME", str(tmp_path))
+    monkeypatch.setattr(declaration, "data_folder", lambda kind: tmp_path / "datasets")
+    (tmp_path / "datasets" / "calm").mkdir(parents=True)
+    (tmp_path / "datasets" / "calm" / "dataset.yaml").write_text(SHAPES, encoding="utf-8")
+    declare(tmp_path)
+    return tmp_path
+
+
+def declare(place: Path, pair: dict[str, Any] | None = None, **changes: Any) -> None:
+    folder = place / "datasets" / "calm"
+    content = {"dataset": str(folder / "dataset.yaml"), **STUDY, **changes}
+    if pair:
+        content["pairs"] = {"reconstructor": {**PAIR, **pair}}
+    (folder / "study.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+
+
+def run(*words: str) -> int:
+    return main(["study", "tiny1", "executor=inline", "mlflow=off", *words])
+
+
+def test_a_study_of_seeds_from_its_first_cell_to_its_page(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--dry") == 0
+    assert "not run yet" in capsys.readouterr().out
+    assert run("cells=1") == 0  # one cell at a time: what is done is skipped
+    assert len(list((place / "results").glob("*/*/*/record.json"))) == 1
+    assert run() == 0
+    home, (study, _) = Home(place), studies()["tiny1"]
+    asked = answers.read(home, "tiny1")
+    assert asked is not None
+    seeds = len(asked.pairs["reconstructor"].idea)  # two are decided only if they are alike by chance
+    assert seeds in (2, 3)
+    scores = {
+        side: [read_record(place / "results" / key / "record.json").scores["test"]["cider"] for key in keys]
+        for side, keys in asked.pairs["reconstructor"].model_dump().items()
+    }
+    gains = np.subtract(scores["idea"], scores["control"])
+    assert gains.std() > 0
+    reach = stats.t.isf(levels((2, 3))[seeds - 2] / 2, seeds - 1) * gains.std(ddof=1) / seeds**0.5
+    (row,) = [
+        row for row in json.loads((place / "results/effects.json").read_text("utf-8")) if row["metric"] == "cider"
+    ]
+    assert (row["difference"], row["low"], row["high"]) == pytest.approx(
+        (gains.mean(), gains.mean() - reach, gains.mean() + reach), abs=1e-3
+    )
+    assert (row["claimed"], row["claimed_in"]) == (2.8, "recnet table1") and row["seeds"] == seeds and row["clips"] == 8
+    assert row["ended"] and row["p_holm"] == pytest.approx(row["p"])
+    assert [key.rpartition("/")[2] for key in asked.pairs["reconstructor"].idea] == row["keys"]["idea"]
+    page = (place / "leaderboards" / "effects.md").read_text(encoding="utf-8")
+    assert (
+        f"{row['difference']:+.2f} ({row['low']:+.2f} .. {row['high']:+.2f})" in page and "+2.8 (recnet table1)" in page
+    )
+    assert f"0 of {2 * seeds}" in page  # none was to converge, and so none ended at a cap
+    assert "effects" in (place / "leaderboards" / "README.md").read_text(encoding="utf-8")
+    assert main(["leaderboard", "--check"]) == 0
+    capsys.readouterr()
+    declare(place, margin=3)
+    assert run() == 2
+    assert "study tiny1 was changed after its first cell" in capsys.readouterr().err
+    assert study.seeds() == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("pair", "changes", "words"),
+    [
+        ({"differs": ["settings.attention"]}, {}, "also differ in train.learning_rate"),
+        ({"differs": ["train.learning_rate", "phases"]}, {}, "do not differ in phases"),
+        (
+            {"control": {"run": "salstm:xe", "train": {"learning_rate": 1e-6, "captions": 7}}},
+            {},
+            "also differ in train.captions",
+        ),
+        ({"claimed": None}, {}, "either claimed, or unclaimed"),
+        ({}, {"looks": [3, 2]}, "rising numbers of seeds"),
+        ({}, {"looks": []}, "needs looks, or splits"),
+        ({}, {"train": {"budget": "converged", "patience": 2, "epochs": 2}}, "train.patience is 2"),
+    ],
+)
+def test_declarations_that_are_refused(
+    place: Path, capsys: pytest.CaptureFixture[str], pair: dict[str, Any], changes: dict[str, Any], words: str
+) -> None:
+    declare(place, pair, **changes)
+    assert run() == 2
+    assert words in capsys.readouterr().err
+    assert not list((place / "results").rglob("*.json")) if (place / "results").is_dir() else True
+
+
+def test_seeds_of_a_study_and_unknown_studies(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("seeds=[0,1]") == 2
+    assert "leave seeds= out" in capsys.readouterr().err
+    assert main(["study", "tiny2"]) == 2
+    assert "tiny1" in capsys.readouterr().err
+
+
+def test_a_declaration_in_the_checkout_is_committed_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    study, path = next(iter(studies().values()))
+    monkeypatch.setattr(declaration, "committed", lambda path: ("0" * 40, False))
+    with pytest.raises(BenchError, match="is not committed as it stands"):
+        declaration.commit_of(study, path)
+
+
+@pytest.fixture
+def folded(place: Path) -> Iterator[Path]:
+    folder = place / "datasets" / "calm"
+    world(folder, 12, validation=4)
+    changes = {"looks": [], "dataset": str(folder / "dataset.yaml")}
+    declare(place, **changes)
+    yield place
+
+
+def test_a_study_of_folds_is_looked_at_once_with_the_fold_as_unit(folded: Path) -> None:
+    assert run("cells=5") == 0
+    assert not json.loads((folded / "results" / "effects.json").read_text("utf-8"))  # one fold is lacking
+    assert run() == 0
+    rows = {row["metric"]: row for row in json.loads((folded / "results" / "effects.json").read_text("utf-8"))}
+    home, (study, _) = Home(folded), studies()["tiny1"]
+    asked = answers.read(home, "tiny1")
+    assert asked is not None
+    sides = []
+    for keys in (asked.pairs["reconstructor"].idea, asked.pairs["reconstructor"].control):
+        folder = folded / "results" / keys[0]
+        scores = {line.split(",")[0]: line.split(",")[-1] for line in _lines(folder / "clip_scores.csv")}
+        fold_of = {line.split(",")[0]: int(line.split(",")[1]) for line in _lines(folder / "folds.csv")}
+        sides.append([np.mean([float(v) for c, v in scores.items() if fold_of[c] == fold]) for fold in range(3)])
+    head = (folder / "clip_scores.csv").read_text("utf-8").splitlines()[0]
+    assert head.endswith(",cider")
+    gains = np.subtract(*sides)
+    assert gains.std() > 0
+    low, high = stats.ttest_1samp(gains, 0).confidence_interval()
+    row = rows["cider"]
+    assert (row["difference"], row["low"], row["high"]) == pytest.approx((gains.mean(), low, high), abs=1e-3)
+    assert row["folds"] == 3 and row["seeds"] is None and row["clips"] == 24 and len(row["films"]) == 2
+    assert set(rows) == {"cider", "bleu4", "meteor", "rouge_l"} and rows["meteor"]["outcome"] is None
+    found = answers.answer(study, asked.pairs["reconstructor"], home)
+    assert found.decision is not None and found.decision.ended and found.films is not None
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines()[1:]
