@@ -38,6 +38,7 @@ ABSENT = (  # what a command may answer where the files that its reader has are 
     r"names \d+ rows: ",
     r"there is no record results/",
     r"mlflow=\S+ does not answer",
+    r"streams? \w+ of \w+ is not in the cache yet",
 )
 
 
