@@ -11,7 +11,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,12 @@ from bench.cell.checkpoint import CHECKPOINT, method_code
 from bench.cell.inputs import gather
 from bench.cell.provenance import now, provenance
 from bench.cell.repeatable import same_every_time
+from bench.cell.schedule import PartOver, in_force, next_change
 from bench.cell.shared_phases import weights_digest
 from bench.cell.traces import keep_alternatives, keep_traces
 from bench.cell.workbench import Workbench
 from bench.declare.registry import method as card_of
+from bench.declare.settings import Train
 from bench.errors import named
 from bench.features.device import choose_device
 from bench.home import Home
@@ -54,8 +56,8 @@ def run_cell(config: dict[str, Any], root: str) -> None:
         same_every_time(config["train"].get("precision", "float32"))
         _forget_unfinished(folder)
         trainer = Trainer(config, work, home)
-        method = trainer.build()
-        trainer.fit(method)
+        method = trainer.train()
+        assert method is not None
         stage["name"] = "decode"
         captions, seconds = trainer.decode(method)
         _finish(folder, cell.key, config, trainer, method, captions, seconds, started)
@@ -67,7 +69,7 @@ class Trainer:
     def __init__(
         self, config: Mapping[str, Any], work: Path, home: Home, workbench: type[Workbench] = Workbench
     ) -> None:
-        self.config = config
+        self.config = self.now = config
         self.inputs = gather(
             config,
             home,
@@ -81,9 +83,25 @@ class Trainer:
         if config.get("reuse", True):
             self.run.store = home
 
+    def train(self, until: int | None = None) -> Method | None:
+        """Build and fit, anew wherever the schedule of the declaration changes a letter.
+
+        With `until` no further than the first epoch that ends with so many captions read; None says that it was reached.
+        """
+        run = self.run
+        while until is None or run.since < until:
+            self.now = in_force(self.config, run.since)
+            marks = [mark for mark in (next_change(self.config, run.since), until) if mark is not None]
+            run.until, run.train = min(marks, default=None), Train().model_dump() | self.now["train"]
+            method = self.build()
+            with suppress(PartOver):
+                self.fit(method)
+                return method
+        return None
+
     def build(self) -> Method:
         torch.manual_seed(self.config["seed"])
-        return checkpoint.build(self.config, self.inputs.target.streams, self.inputs.vocabulary)
+        return checkpoint.build(self.now, self.inputs.target.streams, self.inputs.vocabulary)
 
     def fit(self, method: Method) -> None:
         """Train; goes on from the resume state where an earlier try left one."""

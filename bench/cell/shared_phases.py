@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.cell.provenance import package_version, processor_name
+from bench.cell.schedule import SCHEDULE
 from bench.declare.registry import method as card_of
 from bench.disk.locks import CellBusyError, cell_lock
 from bench.disk.whole import replacing
@@ -37,6 +38,7 @@ APART = {"dataset_path", "title", "changed", "files", "reuse", "tuning", "varian
     "phases",
     "settings",
     "train",
+    SCHEDULE,
 }
 
 
@@ -66,10 +68,12 @@ def addresses(
         weights_digest(module.state_dict()),
         weights_digest(_generators(device)),
     )
-    found = []
+    found, read = [], 0
     for number, (name, captions) in enumerate(phases[:-1]):  # lengths in epochs come as captions
         rewards = config["train"].get("rewards", True) if number else True  # no recipe begins with a phase of rewards
-        digest = _digest(digest, name, captions, first.get(name, {}), rewards)
+        read += captions
+        changes = [change for change in config.get(SCHEDULE, ()) if change["captions"] <= read]
+        digest = _digest(digest, name, captions, first.get(name, {}), rewards, changes)
         found.append(digest)
     return found
 

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,20 @@ import torch
 from torch import nn
 
 from bench import BenchError
+from bench.cell.schedule import PartOver
 from bench.cell.shared_phases import SharedPhases, addresses
 from bench.declare.settings import Train, most_captions
 from bench.disk.whole import replacing, write_atomically, write_whole
 from bench.evaluation.cider import TokenCider
 from bench.evaluation.ngrams import VocabularyTooLargeError
+from bench.evaluation.token_scores import TOKEN_SCORES
 from bench.features.device import choose_device
 from bench.home import Home
 from bench.method import Clips, Method, Search, WordLoss
+from bench.records.curves import SELECTION
 from bench.training import plain_loss
 
+BESIDE = {f"val_{metric}_tokens" for metric in TOKEN_SCORES} - {SELECTION}  # curves that searches add
 CURVES = ("phase", "epoch", "captions", "seconds", "name", "value")
 
 
@@ -36,9 +40,14 @@ class Workbench:
 
     `loss` is cross-entropy until the cell sets the one that its declaration names. `store` is the home whose cells it shares
     phases with, None to train all of them itself; `reused` then says what it took up.
+
+    Training is done in parts: `since` are the captions read when this one began, and where `until` is set it ends with the first
+    epoch that reaches as many, by PartOver. `beside` holds more scores of the validation captions, by the name of their curve.
     """
 
     store: Home | None = None
+    since = 0
+    until: int | None = None
 
     def __init__(self, config: Mapping[str, Any], work: Path, captions: int) -> None:
         self.device = choose_device(config["device"])
@@ -65,6 +74,9 @@ class Workbench:
         self._dataset = config["dataset"]
         self._files: Mapping[str, str] = config.get("files", {})
         self._config = config
+        self._part_ends = False
+        self.beside: dict[str, Callable[[dict[str, tuple[str, ...]]], float]] = {}
+        self._scores: dict[str, float] = {}  # those of `beside` in this epoch
         self._shared: SharedPhases | None = None
 
     def lend_validation(self, clips: Clips, references: Mapping[str, list[tuple[str, ...]]]) -> None:
@@ -106,15 +118,19 @@ class Workbench:
     def report(self, phase: str, epoch: int, values: Mapping[str, float]) -> None:
         self.epochs += 1
         at = {"phase": phase, "epoch": epoch, "captions": self.captions, "seconds": round(self.seconds, 3)}
+        values = {**values, **self._scores}
+        self._scores = {}
         self._rows += [{**at, "name": name, "value": repr(float(value))} for name, value in values.items()]
+        self._part_ends = self.until is not None and self.captions >= self.until
         self._write_curves()
         self._progress(phase, epoch, values)
 
     def validate(self, method: Method) -> float:
         assert self._val is not None, "lend_validation comes first"
         clips, scorer = self._val
-        captions = method.decode(clips, self.search)
-        mean, _ = scorer.score({caption.clip: caption.words for caption in captions})
+        captions = {caption.clip: caption.words for caption in method.decode(clips, self.search)}
+        self._scores = {name: score(captions) for name, score in self.beside.items()}
+        mean, _ = scorer.score(captions)
         return 100.0 * float(mean)
 
     def selected(self, phase: str, epoch: int, score: float) -> None:
@@ -124,7 +140,9 @@ class Workbench:
         self.endings[phase] = how
 
     def save_state(self, state: Mapping[str, Any]) -> None:
-        """Write the method's state and the counts of the harness, whole or not at all."""
+        """Write the method's state and the counts of the harness, whole or not at all. Raises PartOver where a part ends."""
+        if self._part_ends:
+            self.since = self.captions
         harness = {
             "captions": self.captions,
             "epochs": self.epochs,
@@ -133,13 +151,26 @@ class Workbench:
             "selection": self.selection,
             "reused": self.reused,
             "endings": self.endings,
+            "since": self.since,
             "rows": self._rows,
         }
         write_whole(self.state, lambda aside: torch.save({"method": dict(state), "harness": harness}, aside))
+        self.written()
+        if self._part_ends:
+            self._part_ends = False
+            raise PartOver
+
+    def written(self) -> None:
+        """Told whenever a resume state was written."""
 
     def load_state(self) -> dict[str, Any] | None:
         """The method's last state; counts, selection and curves go on from it too."""
-        return self._take(self.state) if self.state.is_file() else None
+        if not self.state.is_file():
+            return None
+        part, state = self.since, self._take(self.state)
+        if part != self.since:  # of a part behind this one: its letters may be others
+            raise PartOver
+        return state
 
     @property
     def state(self) -> Path:
@@ -154,7 +185,7 @@ class Workbench:
         self.captions, self.epochs, self._earlier = harness["captions"], harness["epochs"], harness["seconds"]
         self.waited, self.endings = harness.get("waited", 0.0), harness.get("endings", {})
         self.selection, self._rows = harness["selection"], harness["rows"]
-        self.reused = harness.get("reused")
+        self.reused, self.since = harness.get("reused"), harness.get("since", 0)
         self._started = time.monotonic()
         self._write_curves()
         method: dict[str, Any] = saved["method"]
@@ -166,8 +197,14 @@ class Workbench:
         names = [name for name, _ in phases]
 
         def take(path: Path, count: int) -> dict[str, Any]:
-            state = self._take(path)
+            since, state = self.since, self._take(path)
+            self.since = since  # the phase may be another's, the part is this cell's
+            self._rows = [row for row in self._rows if row["name"] not in BESIDE or row["name"] in self.beside]
+            self._write_curves()
             self.reused = {"phases": names[:count], "captions": self.captions, "seconds": self.seconds}
+            if self.until is not None and self.captions >= self.until:
+                self._part_ends = True
+                self.save_state(state)
             return state
 
         places = addresses(self._config, phases, module, self.device)
@@ -191,6 +228,7 @@ class Workbench:
             "captions": self.captions,
             "budget": self.budget,
             "values": {name: value for name, value in values.items() if math.isfinite(value)},
+            "reused": self.reused["captions"] if self.reused else 0,
             "pid": os.getpid(),
             "time": time.time(),
         }

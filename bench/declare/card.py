@@ -169,6 +169,16 @@ class Interval(Strict):
 
 
 Choices = list[Any] | Interval
+
+
+class Conditional(Strict):
+    """A setting that is searched only where others have certain values, each a list of them: elsewhere it changes nothing."""
+
+    choices: Choices
+    when: dict[str, list[Any]] = Field(min_length=1)
+
+
+Searched = Choices | Conditional
 TRAIN = "train."
 
 
@@ -259,7 +269,7 @@ class MethodCard(Strict):
     variants: dict[str, Variant] = Field(min_length=1)
     default: str
     phases: dict[str, float] = Field(default_factory=lambda: {"train": 1.0})
-    search_space: dict[str, Choices] = Field(default_factory=dict)
+    search_space: dict[str, Any] = Field(default_factory=dict)
     protocol_paper: PaperProtocol | None = None
     open_points: list[OpenPoint] = Field(default_factory=list)
     provides: Provides = Provides()
@@ -350,18 +360,37 @@ class MethodCard(Strict):
         plain = [*self.settings, *(d.alias for d in self.settings.values() if d.alias)]
         raise BenchError(f'{where}: unknown setting "{name}"; allowed: {listing(names)}{did_you_mean(name, plain)}')
 
-    def space(self, given: Mapping[str, Any], where: str) -> dict[str, Choices]:
+    def space(self, given: Mapping[str, Any], where: str) -> dict[str, Searched]:
         """What `bench tune` may search, by canonical name: a setting, or one of training (`train.learning_rate`).
 
-        Each is a list of values or an interval, `{min, max, log}`. Raises BenchError for what the settings refuse.
+        Each is a list of values or an interval, `{min, max, log}`; with a condition `{values, when: {setting: values}}` or
+        `{min, max, log, when}`. Raises BenchError for what the settings refuse.
         """
-        space: dict[str, Choices] = {}
-        for name, choices in given.items():
+        space: dict[str, Searched] = {}
+        for name, asked in given.items():
             canonical = name if name.startswith(TRAIN) else self.canonical(name, where)
             if canonical in space:
                 raise BenchError(f"{where}: {canonical} is given twice")
-            space[canonical] = self._choices(canonical, choices, f"{where}.{name}")
+            place = f"{where}.{name}"
+            if isinstance(asked, Mapping) and ("when" in asked or "values" in asked):
+                choices = asked.get("values", {key: value for key, value in asked.items() if key != "when"})
+                space[canonical] = self._choices(canonical, choices, place)
+                if "when" in asked:
+                    when = self._when(asked["when"], f"{place}.when")
+                    space[canonical] = Conditional.model_construct(choices=space[canonical], when=when)
+            else:
+                space[canonical] = asked if isinstance(asked, Conditional) else self._choices(canonical, asked, place)
         return space
+
+    def _when(self, given: Any, where: str) -> dict[str, list[Any]]:
+        if not isinstance(given, Mapping) or not given:
+            raise BenchError(f"{where} is {given!r}, but must name settings and their values: {{SETTING: [VALUE, ..]}}")
+        conditions = {}
+        for name, values in given.items():
+            canonical = self.canonical(name, where)
+            listed = values if isinstance(values, list) else [values]
+            conditions[canonical] = [self.settings[canonical].check(f"{where}.{name}", value) for value in listed]
+        return conditions
 
     def _choices(self, name: str, choices: Any, where: str) -> Choices:
         if isinstance(choices, Mapping):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
@@ -125,9 +125,13 @@ def sweep(
 
 
 def response(
-    trials: Sequence[tuple[float, float, bool]], printed: float | None, setting: str, log: bool = False
+    trials: Sequence[tuple[float, float, bool]],
+    printed: float | None,
+    setting: str,
+    log: bool = False,
+    score: str = "CIDEr",
 ) -> Picture:
-    """Validation CIDEr-D of the trials of a search against one setting; those that were stopped early are hollow."""
+    """The validation score of the trials of a search against one setting; those that were stopped early are hollow."""
     trials = sorted(trials)
     with style():
         figure = sheet(3.2)
@@ -152,11 +156,48 @@ def response(
         if printed is not None:
             axes.axvline(printed, color=GREEN, linestyle="--", label=f"printed, {printed:g}", gid="printed")
         axes.set_xlabel(plain(setting))
-        axes.set_title("CIDEr-D, validation", loc="left")
+        axes.set_title(f"{score}, validation", loc="left")
         figure.legend(loc="lower left", bbox_to_anchor=(0.07, 0.0), ncols=4)
         beside = f", printed {printed:g}" if printed is not None else ""
-        facts = f"Validation CIDEr-D against {setting}: highest {best[1]:.1f} at {best[0]:g}{beside}."
+        facts = f"Validation {score} against {setting}: highest {best[1]:.1f} at {best[0]:g}{beside}."
         return finish(figure, f"Response to {setting}", facts)
+
+
+Steps = Mapping[int, Sequence[tuple[int, float]]]
+
+
+def schedules(settings: Mapping[str, Steps], chosen: int | None, log: Collection[str] = ()) -> Picture:
+    """What became of settings while models trained: a panel for each, captions read to the right, a line for each trial.
+
+    A value holds from its captions until the next; the last of each trial is its end. The chosen trial stands out.
+    """
+    facts, height = [], 1.9
+    with style():
+        figure = sheet(0.95 + (height + 0.65) * len(settings) - 0.4)
+        for number, (name, trials) in enumerate(settings.items()):
+            axes = place(figure, 0.75, 0.35 + number * (height + 0.65), 7.3, height)
+            if name in log:
+                axes.set_yscale("log")
+                number_ticks(axes.yaxis)
+            for trial, steps in sorted(trials.items(), key=lambda item: item[0] == chosen):
+                mine = trial == chosen
+                look = {"color": RED, "linewidth": 2.4} if mine else {"color": QUIET, "linewidth": 1.2}
+                label = "chosen" if mine else "other trials"
+                x, y = zip(*steps, strict=True)
+                axes.step(x, y, where="post", label=label, gid=f"schedule-{number}-{trial}", **look)  # type: ignore[arg-type]
+                changes = list(steps[1:-1])
+                marked, values = zip(steps[0], *changes, strict=True)
+                axes.scatter(marked, values, s=14, color=RED if mine else QUIET, zorder=3)
+                if mine:
+                    later = "".join(f", {value:g} from {captions:,} captions" for captions, value in changes)
+                    facts.append(f"{name} is {y[0]:g}{later}")
+            axes.set_title(plain(name), loc="left")
+            axes.xaxis.set_major_formatter(FuncFormatter(thousands))
+            axes.set_xlabel("captions read")
+        named = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+        figure.legend(named.values(), named.keys(), loc="lower left", bbox_to_anchor=(0.07, 0.0), ncols=2)
+        title = "Settings against captions read"
+        return finish(figure, title, f"{title}, of the chosen trial: {'; '.join(facts) or 'none'}.")
 
 
 def training_curves(drawing: Drawing) -> list[Part]:

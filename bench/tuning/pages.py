@@ -11,7 +11,8 @@ from typing import Any
 
 from bench.declare.card import TRAIN, MethodCard
 from bench.declare.registry import MethodEntry, find_methods, method_entry
-from bench.figures.curves import response
+from bench.evaluation.metrics import METRICS
+from bench.figures.curves import response, schedules
 from bench.figures.grids import heat_maps
 from bench.home import Home
 from bench.pages.document import (
@@ -30,14 +31,16 @@ from bench.pages.document import (
 )
 from bench.pages.files import PICTURE, pictures_of, write_pages
 from bench.tuning.space import describe
-from bench.tuning.study import FOLDER, Report, Trial, read
+from bench.tuning.study import FOLDER, Report, Trial, in_words, read
 
 Searches = Sequence[tuple[Path, Report]]
 HOW_TO_READ = (
-    "A search tries settings of one method on the training clips and compares them by CIDEr-D of the validation clips alone; the "
-    "test clips have no part in it. Completed trials had the whole budget, stopped ones were given up by the scheduler, and "
-    "count with what they had reached. The chosen settings are trained anew over the seeds of the command, and only those cells "
-    "stand on the leaderboard. A curve shows one seed: differences of a point or two may be chance."
+    "A search tries settings of one method on the training clips and compares them on the validation clips alone, by the score "
+    "of the epoch that would be kept; test clips have no part in it. Trial 0 has the row's own settings. Completed trials had "
+    "the whole budget; stopped ones were given up by the scheduler, interrupted ones by the time limit, and both count with what "
+    "they had reached. The chosen settings are trained anew over the seeds of the command, and only those cells stand on the "
+    "leaderboard. Differences of a point or two between trials of one seed may be chance. Where settings change while a model "
+    "trains (pbt), a trial goes through what its picture draws, and the seeds go through what the chosen one did."
 )
 
 
@@ -86,20 +89,42 @@ def _index(found: Mapping[str, Searches]) -> Document:
 def _section(report: Report, card: MethodCard) -> list[Part]:
     how, config = report.how, report.config
     streams = " + ".join(config["streams"])
+    count = how.get("seeds_per_trial", 1)
+    seeds = (
+        f"seed {how['seed']}"
+        if count == 1
+        else f"seeds {how['seed']} to {how['seed'] + count - 1}, of which the mean counts"
+    )
     parts: list[Part] = [
         Heading(2, f"{report.row} with {streams}"),
         Paragraph(
             f"search {how['search']}, scheduler {how['scheduler']}, {how['trials']} trials of {report.budget:,} captions each, "
-            f"seed {how['seed']}; {config['protocol']} protocol, validation split, {streams}"
+            f"{seeds}; {config['protocol']} protocol, validation split, {streams}"
         ),
     ]
     best = report.best()
     if report.chosen is not None and best is not None:
         marked = printed(card, str(config["variant"]), report.space)
         beside: tuple[str | Code, ...] = ("; printed: ", Code(describe(card, marked))) if marked else ()
-        chosen = ("Chosen: ", Code(describe(card, best.point)), f", validation CIDEr {best.value:.1f}", *beside, ".")
+        chosen = (
+            "Chosen: ",
+            Code(in_words(best, card)),
+            f", validation {_metric(report)} {best.value:.1f}",
+            *beside,
+            ".",
+        )
         parts.append(Paragraph(chosen))
+    saved = sum(trial.reused_captions for trial in report.trials)
+    if saved:
+        spent = sum(trial.captions for trial in report.trials)
+        parts.append(
+            Paragraph(f"{saved:,} of the {spent:,} captions of the trials were read once for several of them.")
+        )
     return parts
+
+
+def _metric(report: Report) -> str:
+    return METRICS[report.how.get("metric", "cider")].title
 
 
 def printed(card: MethodCard, variant: str, space: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,7 +140,7 @@ def _trials(report: Report, card: MethodCard) -> Table:
         Column("trial", True),
         Column("settings"),
         Column("state"),
-        Column("validation CIDEr", True),
+        Column(f"validation {_metric(report)}", True),
         Column("captions", True),
         Column("seconds", True),
     )
@@ -125,7 +150,7 @@ def _trials(report: Report, card: MethodCard) -> Table:
         rows.append(
             (
                 amount(trial.number),
-                (Code(describe(card, trial.point)),),
+                (Code(in_words(trial, card)),),
                 state if trial.message is None else f"{state}: {trial.message}",
                 amount(trial.value, ".1f"),
                 amount(trial.captions, ","),
@@ -136,19 +161,36 @@ def _trials(report: Report, card: MethodCard) -> Table:
 
 
 def picture(report: Report, card: MethodCard) -> Picture | None:
-    """A curve over one number, a heat map over two; None for anything else or with fewer than two scores."""
+    """A curve over one number, a heat map over two; of a population, what became of each setting. None for anything else or with
+    fewer than two scores."""
     scored = [trial for trial in report.trials if trial.value is not None]
     names = list(report.space)
-    numbers = all(_number(trial.point[name]) for trial in scored for name in names)
+    titles = {
+        name: name.removeprefix(TRAIN) if name.startswith(TRAIN) else card.settings[name].alias or name
+        for name in names
+    }
+    if any(trial.schedule for trial in scored):
+        return schedules(
+            {titles[name]: {one.number: _steps(one, name, report.budget) for one in scored} for name in names},
+            report.chosen,
+            {titles[name] for name in names if _is_log(report, name)},
+        )
+    numbers = all(_number(trial.point.get(name)) for trial in scored for name in names)
     if len(scored) < 2 or not numbers or len(names) > 2:
         return None
-    marked = printed(card, str(report.config["variant"]), report.space)
-    titles = [card.settings[name].alias or name if not name.startswith(TRAIN) else name for name in names]
+    marked, score = printed(card, str(report.config["variant"]), report.space), _metric(report)
     if len(names) == 1:
-        return response(_pairs(scored, names[0]), marked.get(names[0]), titles[0], _is_log(report, names[0]))
+        (name,) = names
+        return response(_pairs(scored, name), marked.get(name), titles[name], _is_log(report, name), score)
     values = {(float(t.point[names[0]]), float(t.point[names[1]])): float(t.value or 0.0) for t in scored}
     spot = (float(marked[names[0]]), float(marked[names[1]])) if len(marked) == 2 else None
-    return heat_maps({"validation": values}, "CIDEr-D", titles[0], titles[1], spot)
+    return heat_maps({"validation": values}, score, titles[names[0]], titles[names[1]], spot)
+
+
+def _steps(trial: Trial, name: str, budget: int) -> list[tuple[int, float]]:
+    """(captions, the value from there on) of a setting, up to the end of the trial."""
+    steps = [(captions, float(point[name])) for captions, point in trial.schedule or [(0, trial.point)]]
+    return [*steps, (trial.captions or budget, steps[-1][1])]
 
 
 def _pairs(trials: Sequence[Trial], name: str) -> list[tuple[float, float, bool]]:

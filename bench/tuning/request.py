@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from bench.declare.card import Choices
+from bench.declare.card import Searched
 from bench.declare.grammar import Value
 from bench.declare.options import Options, Written, keys
 from bench.declare.options import read as read_options
@@ -23,15 +23,30 @@ class How(Options):
     to search, and `search.beam` stays decoding's."""
 
     search: Literal["grid", "random", "optuna"] = option(
-        "grid", 'where points come from; optuna needs pip install "captionbench[optuna]"'
+        "grid",
+        'where points come from, the first always the card\'s own; optuna needs pip install "captionbench[optuna]"',
     )
-    scheduler: Literal["fifo", "asha"] = option(
+    scheduler: Literal["fifo", "asha", "hyperband", "pbt"] = option(
         "fifo",
-        "fifo: every trial has its whole budget; asha: the worse half of those that came so far is stopped at a "
-        "quarter, a half and all of the way through the last phase",
+        "fifo: every trial has its whole budget; asha, hyperband: the worse half of those that came so far is stopped at a "
+        "quarter, a half and all of the way since the searched settings act; pbt: at each quarter the worse take over state and "
+        "settings of the better, and change them",
     )
-    trials: int | None = option(None, "points for each row; without it, the whole grid", ge=1)
+    trials: int | None = option(
+        None, "points for each row, or members of a population; without it, the whole grid", ge=1
+    )
+    metric: Literal["bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "cider"] = option(
+        "cider",
+        "validation score by which points are chosen, on tokens of training; epochs are chosen by CIDEr as ever",
+    )
+    seeds_per_trial: int = option(1, "trainings of each point, whose mean counts: from tune_seed on", ge=1)
     seed: int = option(0, "draws the points, and trains the trials", ge=0, alias="tune_seed")
+    time_limit: float | None = option(
+        None,
+        "minutes for each search; what has run until then counts, and the same command goes on",
+        gt=0,
+        exclude=True,
+    )
     storage: Annotated[str | None, Written("FOLDER|URL")] = option(
         None,
         "where the state of the search goes, with copies of its trials' resume states: an absolute path that all "
@@ -43,7 +58,8 @@ class How(Options):
         exclude=True,
         title="space.METHOD.SETTING=[..]",
         description="other values than the card's, or {min: .., max: .., log: true}; also of train.SETTING, such as "
-        "space.salstm.train.learning_rate={min: 1e-4, max: 1e-3, log: true}",
+        "space.salstm.train.learning_rate={min: 1e-4, max: 1e-3, log: true}; {values: [..], when: {SETTING: [..]}} where others "
+        "decide whether it matters",
     )
 
 
@@ -54,7 +70,7 @@ class TuneSpec:
 
     run: RunSpec
     how: How
-    spaces: dict[str, dict[str, Choices]] = field(default_factory=dict)
+    spaces: dict[str, dict[str, Searched]] = field(default_factory=dict)
 
 
 def parse(argv: Sequence[str]) -> TuneSpec:
@@ -88,11 +104,15 @@ def parse(argv: Sequence[str]) -> TuneSpec:
 
 
 def _space(spaces: dict[str, dict[str, Any]], below: str, value: Value) -> None:
-    """`space.recnet.lambda=[..]`, also in parts: `space.recnet.lambda.min=0.01`."""
+    """`space.recnet.lambda=[..]`, also in parts: `space.recnet.lambda.min=0.01`, `space.glrg.Q.when.baseline=b2`."""
     method, _, name = below.partition(".")
     space = spaces.setdefault(method, {})
-    end = name.rpartition(".")[2]
-    if end in ("min", "max", "log"):
-        space.setdefault(name.rpartition(".")[0], {})[end] = value.read()
+    name, conditional, other = name.partition(".when.")
+    if conditional:
+        space.setdefault(name, {}).setdefault("when", {})[other] = value.listed()
+        return
+    rest, _, end = name.rpartition(".")
+    if end in ("min", "max", "log", "values"):
+        space.setdefault(rest, {})[end] = value.listed() if end == "values" else value.read()
     else:
         space[name] = value.listed()

@@ -8,25 +8,51 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench import BenchError
-from bench.declare.card import TRAIN, Choices, Interval, MethodCard
+from bench.declare.card import TRAIN, Choices, Conditional, Interval, MethodCard, Searched
 from bench.errors import listing
 
 Space = Mapping[str, Choices]
+Conditions = Mapping[str, Mapping[str, Sequence[Any]]]
+"""What other searched parameters must be for one to matter."""
 Point = dict[str, Any]
 """A value for every parameter, by canonical name: `reconstruction_weight`, `train.learning_rate`."""
 
 
-def size(space: Space) -> float:
-    """How many points there are; infinite with an interval."""
-    return math.prod(len(choices) if isinstance(choices, list) else math.inf for choices in space.values())
+def resolve(searched: Mapping[str, Searched], settings: Mapping[str, Any]) -> tuple[Space, Conditions]:
+    """What is searched of a row with `settings`, and under which conditions on what else is searched of it."""
+    space: dict[str, Choices] = {}
+    conditions: dict[str, dict[str, Sequence[Any]]] = {}
+    for name, one in searched.items():
+        if isinstance(one, Conditional):
+            open_ones: dict[str, Sequence[Any]] = {
+                other: values for other, values in one.when.items() if other in searched
+            }
+            if any(settings.get(other) not in one.when[other] for other in one.when.keys() - open_ones.keys()):
+                continue
+            if open_ones:
+                conditions[name] = open_ones
+            one = one.choices
+        space[name] = one
+    return space, conditions
 
 
-def grid(space: Space, trials: int | None, seed: int) -> list[Point]:
-    """All points in the order of the lists, or `trials` of them without repetition, drawn by `seed`.
+def that_matter(point: Mapping[str, Any], conditions: Conditions) -> Point:
+    """A point without the parameters that change nothing there."""
+    return {
+        name: value
+        for name, value in point.items()
+        if all(point.get(other) in values for other, values in conditions.get(name, {}).items())
+    }
+
+
+def grid(
+    space: Space, trials: int | None, seed: int, first: Point, conditions: Conditions | None = None
+) -> list[Point]:
+    """`first` and all other points in the order of the lists, or `trials` in all without repetition, drawn by `seed`.
 
     Raises BenchError where an interval has no list of points.
     """
@@ -35,22 +61,29 @@ def grid(space: Space, trials: int | None, seed: int) -> list[Point]:
         raise BenchError(
             f"search=grid needs lists of values, and {listing(intervals)} is an interval: use search=random"
         )
-    points = [dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())]
+    every = [dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())]
+    points = [first]
+    for point in (that_matter(one, conditions or {}) for one in every):
+        if point not in points:
+            points.append(point)
     if trials is None or trials >= len(points):
         return points
-    drawn = sorted(range(len(points)), key=lambda number: _share(seed, "grid", number))[:trials]
-    return [points[number] for number in sorted(drawn)]
+    others = sorted(range(1, len(points)), key=lambda number: _share(seed, "grid", number))[: trials - 1]
+    return [points[number] for number in [0, *sorted(others)]]
 
 
-def scattered(space: Space, trials: int, seed: int) -> list[Point]:
-    """`trials` points; the value of a parameter depends on the seed, its name and the number of the trial alone."""
-    return [
-        {name: _value(choices, _share(seed, name, number)) for name, choices in space.items()}
-        for number in range(trials)
+def scattered(space: Space, trials: int, seed: int, first: Point, conditions: Conditions | None = None) -> list[Point]:
+    """`first` and points that are drawn, `trials` in all; the value of a parameter depends on the seed, its name and the number
+    of the trial alone."""
+    drawn = [
+        {name: value_at(choices, _share(seed, name, number)) for name, choices in space.items()}
+        for number in range(1, trials)
     ]
+    return [first, *(that_matter(point, conditions or {}) for point in drawn)]
 
 
-def _value(choices: Choices, share: float) -> Any:
+def value_at(choices: Choices, share: float) -> Any:
+    """The value at a share in [0, 1) of the way through what may be chosen."""
     if isinstance(choices, list):
         return choices[int(share * len(choices))]
     low, high = (math.log(end) if choices.log else end for end in (choices.min, choices.max))

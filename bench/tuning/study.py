@@ -7,37 +7,51 @@ goes on where the last one ended, and a page can be made from it without data.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
 from bench import BenchError
-from bench.declare.card import Interval, MethodCard
+from bench.cell.job import Job
+from bench.cell.schedule import SCHEDULE
+from bench.declare.card import TRAIN, Interval, MethodCard
 from bench.declare.registry import MethodEntry
 from bench.declare.settings import Strict, Train, given
 from bench.declare.validation import from_pydantic
 from bench.disk.whole import write_atomically
 from bench.errors import listing
 from bench.home import Home
-from bench.plan.cells import Cell, cells, variants
+from bench.plan.cells import Cell, cells, requested, variants
 from bench.plan.request import RunSpec
 from bench.records.schema import cell_key
 from bench.tuning.request import TuneSpec
-from bench.tuning.space import Point, Space, by_group, grid, scattered, size
+from bench.tuning.space import (
+    Conditions,
+    Point,
+    Space,
+    by_group,
+    describe,
+    grid,
+    resolve,
+    scattered,
+    that_matter,
+)
 from bench.tuning.storage import ResumeStates
 
-SCHEMA = 1
 FOLDER = "tuning"
-State = Literal["completed", "stopped", "failed"]
+State = Literal["completed", "stopped", "failed", "interrupted"]
 
 
 class Trial(Strict):
-    """One point that was tried. `curve` holds (captions read, validation CIDEr) of every epoch, `value` its highest.
+    """One point that was tried. `curve` holds (captions read, validation score) of every epoch, the mean over `seeds` trainings.
 
-    `completed` trials had their whole budget, `stopped` ones were ended by the scheduler, `failed` ones say why.
+    `value` is the score of the epoch that the cell keeps, the best by CIDEr of the last phase that it came to. `completed` trials
+    had their whole budget, `stopped` ones were ended by the scheduler, `interrupted` ones by the time limit (the next command
+    goes on with them), `failed` ones say why. `schedule` holds the points of a population's member and the captions from which
+    each held; `point` is the first of these.
     """
 
     number: int
@@ -48,6 +62,8 @@ class Trial(Strict):
     captions: int = 0
     seconds: float = 0.0
     curve: list[tuple[int, float]] = Field(default_factory=list)
+    schedule: list[tuple[int, dict[str, Any]]] | None = None
+    reused_captions: int = 0
     message: str | None = None
 
 
@@ -64,20 +80,23 @@ class Report(Strict):
     chosen: int | None = None
 
     def best(self) -> Trial | None:
-        """The trial with the highest validation CIDEr, the first of equals. A stopped one counts with what it reached."""
+        """The trial with the highest validation score, the first of equals. A stopped one counts with what it reached."""
         scored = [trial for trial in self.trials if trial.value is not None]
         return max(scored, key=lambda trial: (trial.value, -trial.number), default=None)
 
 
 @dataclass(frozen=True)
 class Study:
-    """A search that is to be made. `points` are None where a searcher proposes them as it goes (optuna)."""
+    """A search that is to be made. `first` is the row's own point, which is tried first; `points` are None where a searcher
+    proposes those that follow as it goes (optuna)."""
 
     spec: TuneSpec
     card: MethodCard
     variant: str
     streams: tuple[str, ...]
     space: Space
+    conditions: Conditions
+    first: Point
     points: list[Point] | None
     trials: int
     base: Cell
@@ -94,24 +113,63 @@ class Study:
     @property
     def digest(self) -> str:
         """What differs between searches of the same row."""
-        return cell_key({"base": self.base.key, "how": self.how, "space": plain(self.space)})
+        asked = {"base": self.base.key, "how": self.how, "space": plain(self.space), "first": self.first}
+        return cell_key(asked | ({"conditions": self.conditions} if self.conditions else {}))
 
     @property
     def resume_states(self) -> ResumeStates | None:
         """Copies of the resume states of its trials, if `storage=` was named."""
         return None if self.spec.how.storage is None else ResumeStates(self.spec.how.storage, self.digest)
 
+    @property
+    def changes_letters(self) -> bool:
+        """Whether settings change while a trial trains."""
+        return self.spec.how.scheduler == "pbt"
+
+    @property
+    def untouched(self) -> float:
+        """The share of the budget that goes by before a searched setting first acts: until then all trials are the same."""
+        before, shares = 0.0, dict(self.base.config["phases"])
+        acting = {None if name.startswith(TRAIN) else self.card.settings[name].acts for name in self.space}
+        for phase, share in shares.items():
+            if None in acting or phase in acting:
+                break
+            before += share
+        return before if before < 1 else 0.0
+
     def path(self, home: Home) -> Path:
         """Its file, `results/tuning/<dataset>/<method>/<variant>-<digest>.json`."""
         name = f"{self.variant}-{self.digest}.json"
         return home.results / FOLDER / str(self.base.config["dataset"]) / self.card.name / name
 
-    def cell(self, point: Mapping[str, Any], home: Home) -> Cell:
-        """The trial at a point: trained and chosen like any cell, reported on validation clips, kept apart from results."""
-        (cell,) = cells(self.at(point, self.spec.run, [self.spec.how.seed], "val"), home, self.entries)
-        return Cell({**cell.config, "tuning": self.digest})
+    def cells(self, schedule: Schedule, home: Home) -> list[Cell]:
+        """A trial, one cell for each of its seeds: trained and chosen like any cell, reported on validation clips, kept apart
+        from results."""
+        seeds = range(self.spec.how.seed, self.spec.how.seed + self.spec.how.seeds_per_trial)
+        found = cells(self.at(schedule[0][1], self.spec.run, seeds, "val"), home, self.entries)
+        return [Cell({**scheduled(cell, schedule, self.card).config, "tuning": self.digest}) for cell in found]
 
-    def at(self, point: Mapping[str, Any], run: RunSpec, seeds: Sequence[int], split: str) -> RunSpec:
+    def cell(self, point: Point, home: Home) -> Cell:
+        """The first cell of the trial at a point."""
+        return self.cells([(0, point)], home)[0]
+
+    def jobs(self, schedule: Schedule, home: Home, number: int) -> list[Job]:
+        """The jobs of trial `number`; a population's members keep their folders, whatever becomes of their settings."""
+        jobs = [Job.of(cell, home) for cell in self.cells(schedule, home)]
+        if not self.changes_letters:
+            return jobs
+        member = self.states(home).with_name(f"member{number}")
+        return [replace(job, folder=str(member / f"seed{job.config['seed']}")) for job in jobs]
+
+    def states(self, home: Home) -> Path:
+        """Where a population keeps the states of its members at marks."""
+        return home.work / "tune" / self.digest / "states"
+
+    def that_matter(self, point: Mapping[str, Any]) -> Point:
+        """A point without what changes nothing there."""
+        return that_matter({name: point[name] for name in self.space}, self.conditions)
+
+    def at(self, point: Mapping[str, Any], run: RunSpec, seeds: Iterable[int], split: str) -> RunSpec:
         """The request that trains the row with the values of a point."""
         own, shared = by_group(point)
         update = {
@@ -125,67 +183,124 @@ class Study:
         return run.model_copy(update=update)
 
 
+Schedule = Sequence[tuple[int, Point]]
+"""Points and the captions from which each holds, the first from 0."""
+
+
+def scheduled(cell: Cell, schedule: Schedule, card: MethodCard) -> Cell:
+    """The cell with the changes of a schedule; the same where there are none."""
+    changes = []
+    for captions, point in schedule[1:]:
+        own, shared = by_group(point)
+        changes.append({"captions": captions, "settings": own, "train": shared})
+    if not changes:
+        return cell
+    words = [f"from {captions:,} captions {describe(card, point)}" for captions, point in schedule[1:]]
+    changed = [*cell.config["changed"], *words]
+    title = f"{cell.config['title']} ({', '.join(words)})"
+    return Cell({**cell.config, SCHEDULE: changes, "changed": changed, "title": title})
+
+
+def in_words(trial: Trial, card: MethodCard) -> str:
+    """The settings of a trial, with what became of them while it trained."""
+    (_, first), *later = trial.schedule or [(0, trial.point)]
+    words = [f"from {captions:,} captions {describe(card, point)}" for captions, point in later]
+    return ", ".join([describe(card, first), *words])
+
+
 def plain(space: Space) -> dict[str, Any]:
     """A space as JSON."""
     return {name: choices.model_dump() if isinstance(choices, Interval) else choices for name, choices in space.items()}
 
 
-def spaces(spec: TuneSpec, entries: dict[str, MethodEntry]) -> dict[str, Space]:
-    """What is searched, by method. Raises BenchError for a method with nothing to search."""
-    cards = {card.name: card for word in spec.run.methods for card, _ in variants(word, entries)}
-    found: dict[str, Space] = {name: spec.spaces.get(name) or card.search_space for name, card in cards.items()}
-    empty = [name for name, space in found.items() if not space]
-    if empty:
-        raise BenchError(
-            f"the card of {empty[0]} names nothing to search; name it, such as "
-            f"space.{empty[0]}.train.learning_rate={{min: 1e-4, max: 1e-3, log: true}}"
-        )
-    return found
-
-
-def studies(spec: TuneSpec, home: Home, entries: dict[str, MethodEntry]) -> list[Study]:
+def studies(spec: TuneSpec, home: Home, entries: dict[str, MethodEntry], ready: bool = True) -> list[Study]:
     """A search for each row of the request, and under the standard protocol for each set of streams that it is ranked in.
 
-    Its streams must be in the cache. Raises BenchError as `spaces` and `trials_of` do.
+    Streams must be in the cache, unless not `ready`: then the searches cannot be made yet, but all that is wrong with them is
+    found. Raises BenchError for a row with nothing to search, and as `_trials` does.
     """
-    by_method = spaces(spec, entries)
-    trials, seed = trials_of(spec, by_method), spec.how.seed
     found = []
     for card, variant in [pair for word in spec.run.methods for pair in variants(word, entries)]:
-        space = by_method[card.name]
-        points: list[Point] | None = None
-        if spec.how.search == "grid":
-            points = grid(space, trials, seed)
-        elif spec.how.search == "random":
-            points = scattered(space, trials, seed)
-        one = spec.run.model_copy(update={"methods": [f"{card.name}:{variant}"], "seeds": [seed], "split": "val"})
-        for base in cells(one, home, entries):
-            streams = tuple(base.config["streams"])
-            found.append(Study(spec, card, variant, streams, space, points, trials, base, entries))
-    return found
+        update = {"methods": [f"{card.name}:{variant}"], "seeds": [spec.how.seed], "split": "val"}
+        for base in (cells if ready else requested)(spec.run.model_copy(update=update), home, entries):
+            found.append(_study(spec, card, variant, base, entries))
+    trials = _trials(spec, found)
+    return [replace(study, trials=trials, points=_points(study, trials)) for study in found]
 
 
-def trials_of(spec: TuneSpec, by_method: Mapping[str, Space]) -> int:
+def _study(spec: TuneSpec, card: MethodCard, variant: str, base: Cell, entries: dict[str, MethodEntry]) -> Study:
+    settings = card.whole(base.config["settings"])
+    space, conditions = resolve(spec.spaces.get(card.name) or card.search_space, settings)
+    if not space:
+        of = f" of {card.name}:{variant}" if card.search_space or card.name in spec.spaces else ""
+        raise BenchError(
+            f"the card of {card.name} names nothing to search{of}; name it, such as "
+            f"space.{card.name}.train.learning_rate={{min: 1e-4, max: 1e-3, log: true}}"
+        )
+    _refuse_population(spec, card, space)
+    train = Train().model_dump() | base.config["train"]
+    first = {name: train[name.removeprefix(TRAIN)] if name.startswith(TRAIN) else settings[name] for name in space}
+    own = that_matter(first, conditions)
+    return Study(spec, card, variant, tuple(base.config["streams"]), space, conditions, own, None, 0, base, entries)
+
+
+FIXED = ("data_fraction",)  # of `train`: what the budget is counted from
+
+
+def _refuse_population(spec: TuneSpec, card: MethodCard, space: Space) -> None:
+    """Raise BenchError for what cannot change while a model trains."""
+    if spec.how.scheduler != "pbt":
+        return
+    if spec.how.search == "optuna":
+        raise BenchError(
+            "search=optuna, scheduler=pbt: a population proposes its own points; use search=random or grid"
+        )
+    if spec.how.trials == 1:
+        raise BenchError(
+            "trials=1, scheduler=pbt: a population of one has nobody to learn from; ask for trials=4 or more"
+        )
+    for name in space:
+        key = name.removeprefix(TRAIN)
+        kind = Train.model_fields[key].annotation if key != name else card.settings[name].type
+        if kind not in (float, float | None, "float") or key in FIXED:
+            raise BenchError(
+                f"scheduler=pbt changes settings while a model trains, and {name} is no weight or rate that can change: name "
+                f"others with space.{card.name}.SETTING=[..]"
+            )
+
+
+def _points(study: Study, trials: int) -> list[Point] | None:
+    """The points of a search; None where they are not known beforehand."""
+    how = study.spec.how
+    if how.search == "optuna":
+        return None
+    draw = grid if how.search == "grid" else scattered
+    return draw(study.space, trials, how.seed, study.first, study.conditions)
+
+
+def _trials(spec: TuneSpec, found: Sequence[Study]) -> int:
     """How many trials each search gets, the same for all. Raises BenchError for grids of different sizes without `trials=`."""
-    for space in by_method.values() if spec.how.search == "grid" else ():
-        grid(space, 1, spec.how.seed)  # refuses intervals
-    sizes = {name: size(space) for name, space in by_method.items()}
+    asked, seed = spec.how.trials, spec.how.seed
     if spec.how.search != "grid":
-        if spec.how.trials is None:
+        if asked is None:
             raise BenchError(f"trials= is missing: search={spec.how.search} needs to be told how many points to try")
-        return spec.how.trials
-    asked = spec.how.trials
-    listed = listing([f"{name} {points:g}" for name, points in sizes.items()])
-    if asked is not None and asked > min(sizes.values()):
+        return asked
+    sizes = {study.row: len(grid(study.space, None, seed, study.first, study.conditions)) for study in found}
+    least, listed = min(sizes.values()), listing([f"{row} {points}" for row, points in sizes.items()])
+    if asked is not None and asked > least:
         raise BenchError(
             f"trials={asked}, but the grids have fewer points ({listed}): every method gets as many trials"
         )
     if asked is None and len(set(sizes.values())) > 1:
         raise BenchError(
             f"the grids have different numbers of points ({listed}) and every method gets as many trials: "
-            f"name trials={min(sizes.values()):g} or fewer, which are drawn from each grid by tune_seed"
+            f"name trials={least} or fewer, which are drawn from each grid by tune_seed"
         )
-    return asked if asked is not None else int(min(sizes.values()))
+    if spec.how.scheduler == "pbt" and (asked or least) < 2:
+        raise BenchError(
+            f"scheduler=pbt, and the grid has one point ({listed}): a population of one has nobody to learn from"
+        )
+    return asked if asked is not None else least
 
 
 def load(study: Study, home: Home, budget: int) -> Report:

@@ -7,6 +7,7 @@ import importlib.util
 from bench import BenchError
 from bench.cell.inputs import budget_of
 from bench.declare.registry import MethodEntry, dataset
+from bench.evaluation.metrics import METRICS
 from bench.home import Home
 from bench.plan.cells import Cell, cells, requested
 from bench.run.greeting import check_places
@@ -14,8 +15,7 @@ from bench.run.prepare import prepare, refuse_empty_splits
 from bench.run.runner import run as run_cells
 from bench.tuning import storage
 from bench.tuning.request import TuneSpec
-from bench.tuning.space import describe
-from bench.tuning.study import Report, Study, load, spaces, studies, trials_of
+from bench.tuning.study import Report, Study, in_words, load, scheduled, studies
 
 FAILED = 1
 
@@ -27,14 +27,14 @@ def tune(spec: TuneSpec, home: Home, entries: dict[str, MethodEntry]) -> int:
     """
     _refuse(spec)
     check_places(spec.run, home)
-    trials_of(spec, spaces(spec, entries))
+    studies(spec, home, entries, ready=False)
     definition = dataset(spec.run.dataset)
     asked = requested(spec.run, home, entries)
     refuse_empty_splits(definition, home, asked[0].config["splits"], spec.run.subset, spec.run.split)
     prepare(definition, home, spec.run.subset, {stream for cell in asked for stream in cell.config["streams"]})
     made = studies(spec, home, entries)
     for study in made:
-        for point in study.points or []:
+        for point in study.points or [study.first]:
             study.cell(point, home)  # settings that cannot go together are found now
     reports = [(study, _searched(study, home)) for study in made]
     lost = [study.row for study, report in reports if report.chosen is None]
@@ -49,7 +49,7 @@ def _searched(study: Study, home: Home) -> Report:
     report = load(study, home, budget_of(study.base.config, home))
     if study.spec.run.retry_failed:
         report.trials = [trial for trial in report.trials if trial.state != "failed"]
-    kept = len(report.trials)
+    kept = sum(trial.state != "interrupted" for trial in report.trials)
     if kept < study.trials or report.chosen is None:
         from bench.tuning.search import search  # it imports Ray Tune
 
@@ -61,7 +61,8 @@ def _searched(study: Study, home: Home) -> Report:
         search(study, report, home, lambda line: print(line, flush=True))
     best = report.best()
     if best is not None:
-        print(f"{study.row}: chosen {describe(study.card, best.point)}, validation CIDEr {best.value:.1f}", flush=True)
+        metric = METRICS[study.spec.how.metric].title
+        print(f"{study.row}: chosen {in_words(best, study.card)}, validation {metric} {best.value:.1f}", flush=True)
     return report
 
 
@@ -71,7 +72,8 @@ def last_stage(study: Study, report: Report, home: Home) -> list[Cell]:
     if report.chosen is None or best is None:
         return []
     run = study.spec.run
-    return cells(study.at(best.point, run, run.seeds, run.split), home, study.entries)
+    found = cells(study.at(best.point, run, run.seeds, run.split), home, study.entries)
+    return [scheduled(cell, best.schedule or [], study.card) for cell in found]
 
 
 def _refuse(spec: TuneSpec) -> None:

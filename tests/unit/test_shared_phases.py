@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ import torch
 from torch import nn
 
 from bench.cell import shared_phases
-from bench.cell.fit import run_cell
-from bench.cell.shared_phases import APART, SharedPhases, addresses
+from bench.cell.fit import Trainer, run_cell
+from bench.cell.shared_phases import APART, SharedPhases, addresses, weights_digest
 from bench.conformance import Bench
 from bench.home import Home
 from bench.records.curves import Row, read_curves
@@ -102,7 +103,7 @@ def test_an_address_tells_what_acted_until_its_phase_ends() -> None:
 
 def test_what_is_apart_is_known_to_change_nothing_or_accounted_for() -> None:
     assert {*NOT_KEYED} - {"threads"} < APART
-    assert APART - {*NOT_KEYED} == {"tuning", "variant", "protocol", "split", "phases", "settings", "train"}
+    assert APART - {*NOT_KEYED} == {"tuning", "variant", "protocol", "split", "phases", "settings", "train", "schedule"}
 
 
 def store(folder: Path, name: str = "one", phases: int = 2) -> SharedPhases:
@@ -181,3 +182,36 @@ def test_two_at_once_train_a_phase_once_and_the_second_goes_on_where_the_first_w
         os.kill(first.pid or 0, signal.SIGKILL)
     assert told.get(timeout=30) == ("second", None if killed else "first")
     first.join(), second.join()
+
+
+class TestSchedules:
+    """Letters that change while a cell trains, and training in parts."""
+
+    @pytest.fixture(scope="class")
+    def bench(self, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+        return Bench("recnet:local", tmp_path_factory.mktemp("schedules"))
+
+    def weights(self, bench: Bench, folder: Path, marks: Sequence[int] = (), **more: Any) -> str:
+        """The last weights of a cell of 180 captions, 90 in each phase, trained from mark to mark in processes of their own."""
+        config = {**bench.cell(0, "train.epochs=6").config, "reuse": False, **more}
+        for mark in (*marks, None):
+            trainer = Trainer(config, folder, bench.home)
+            method = trainer.train(mark)
+            assert (method is None) == (mark is not None)
+        assert method is not None
+        return weights_digest(method.state_dict())
+
+    def test_parts_are_the_whole(self, bench: Bench, tmp_path: Path) -> None:
+        folders = [tmp_path / name for name in "ab"]
+        [folder.mkdir() for folder in folders]
+        assert self.weights(bench, folders[0]) == self.weights(bench, folders[1], [20, 100, 150])
+
+    def test_a_change_is_exact_over_parts_and_over_shared_phases(self, bench: Bench, tmp_path: Path) -> None:
+        folders = [tmp_path / name for name in "abcd"]
+        [folder.mkdir() for folder in folders]
+        change = {"captions": 90, "settings": {"reconstruction_weight": 0.9}, "train": {"learning_rate": 1e-3}}
+        changed = self.weights(bench, folders[0], schedule=[change])
+        assert changed != self.weights(bench, folders[1])
+        assert changed == self.weights(bench, folders[2], [20, 120], schedule=[change], reuse=True)
+        assert changed == self.weights(bench, folders[3], schedule=[change], reuse=True), "the first phase was taken up"
+        assert len(list(bench.home.work.glob("phases/*.pt"))) == 1

@@ -19,9 +19,9 @@ from bench.declare.registry import find_methods, method_entry
 from bench.plan.request import RunSpec
 from bench.tracking.background import open_tracking
 from bench.tuning import pages
+from bench.tuning.recorder import Recorder
 from bench.tuning.request import How, TuneSpec, parse
-from bench.tuning.search import Recorder
-from bench.tuning.space import describe, grid, scattered, size
+from bench.tuning.space import describe, grid, resolve, scattered
 from bench.tuning.study import Report, Study, Trial, load, save, studies
 
 RATES = Interval(min=1e-4, max=1e-2, log=True)
@@ -87,25 +87,46 @@ class TestSpaces:
 class TestPoints:
     def test_a_grid_in_the_order_of_its_lists(self) -> None:
         space = {"a": [1, 2], "b": ["x", "y", "z"]}
-        assert size(space) == 6
-        points = grid(space, None, 0)
-        assert [tuple(point.values()) for point in points] == [(a, b) for a in (1, 2) for b in "xyz"]
-        drawn = grid(space, 4, 0)
-        assert len(drawn) == 4 and all(point in points for point in drawn)
+        own = {"a": 2, "b": "y"}
+        points = grid(space, None, 0, own)
+        others = [(a, b) for a in (1, 2) for b in "xyz" if (a, b) != (2, "y")]
+        assert [tuple(point.values()) for point in points] == [(2, "y"), *others], "the row's own is the first"
+        drawn = grid(space, 4, 0, own)
+        assert len(drawn) == 4 and drawn[0] == own and all(point in points for point in drawn)
         assert [points.index(point) for point in drawn] == sorted(points.index(point) for point in drawn)
-        assert grid(space, 4, 1) != drawn, "another seed, other points"
+        assert grid(space, 4, 1, own) != drawn, "another seed, other points"
+        assert len(grid(space, None, 0, {"a": 7, "b": "x"})) == 7, "a printed value that the card does not search"
         with pytest.raises(BenchError, match="search=grid needs lists of values, and b is an interval"):
-            grid({"a": [1], "b": RATES}, None, 0)
+            grid({"a": [1], "b": RATES}, None, 0, {})
+
+    def test_what_does_not_matter_is_left_out(self, world: World) -> None:
+        asked = {"depth": {"values": [1, 2, 3], "when": {"mode": ["on"]}}, "mode": ["on", "local"]}
+        searched = card().space(asked, "here")
+        space, conditions = resolve(searched, {"mode": "local", "depth": 2})
+        assert conditions == {"depth": {"mode": ["on"]}}
+        points = grid(space, None, 0, {"mode": "local"}, conditions)
+        assert points == [{"mode": "local"}, *({"depth": depth, "mode": "on"} for depth in (1, 2, 3))]
+        drawn = scattered(space, 40, 0, {"mode": "local"}, conditions)
+        assert {("depth" in point) for point in drawn if point["mode"] == "on"} == {True}
+        assert not any("depth" in point for point in drawn if point["mode"] == "local")
+        alone = card().space({"depth": asked["depth"], "weight": [0.5]}, "here")
+        assert resolve(alone, {"mode": "local"}) == ({"weight": [0.5]}, {}), "the row decides"
+        assert resolve(alone, {"mode": "on"}) == ({"depth": [1, 2, 3], "weight": [0.5]}, {})
+        with pytest.raises(BenchError, match=r"here.depth.when.mode is 'off', but must be one of"):
+            card().space({"depth": {"values": [1], "when": {"mode": "off"}}}, "here")
 
     def test_one_more_parameter_changes_no_other(self) -> None:
-        alone = scattered({"rate": RATES}, 20, 3)
-        both = scattered({"weight": [0.1, 0.2, 0.3], "rate": RATES}, 20, 3)
-        assert [point["rate"] for point in both] == [point["rate"] for point in alone]
-        assert scattered({"rate": RATES}, 30, 3)[:20] == alone, "nor do more trials"
-        assert scattered({"rate": RATES}, 20, 4) != alone
+        own = {"rate": 5e-4, "weight": 0.1}
+        alone = scattered({"rate": RATES}, 20, 3, own)
+        both = scattered({"weight": [0.1, 0.2, 0.3], "rate": RATES}, 20, 3, own)
+        assert alone[0] == own and [point["rate"] for point in both] == [point["rate"] for point in alone]
+        assert scattered({"rate": RATES}, 30, 3, own)[:20] == alone, "nor do more trials"
+        assert scattered({"rate": RATES}, 20, 4, own) != alone
 
     def test_values_are_spread_as_declared(self) -> None:
-        points = scattered({"log": RATES, "even": Interval(min=-1, max=3), "one": ["a", "b", "c", "d"]}, 4000, 0)
+        points = scattered({"log": RATES, "even": Interval(min=-1, max=3), "one": ["a", "b", "c", "d"]}, 4001, 0, {})[
+            1:
+        ]
         below = sum(point["log"] < 1e-3 for point in points) / 4000  # the middle of 1e-4 .. 1e-2 in the logarithm
         even = sum(point["even"] < 1 for point in points) / 4000
         # Four deviations of a share of one half over 4,000 draws.
@@ -143,11 +164,19 @@ class TestRequests:
         [
             (["trials=0"], "trials is 0, but must be at least 1"),
             (["search=bayes"], "search is 'bayes', but must be one of grid, random, optuna"),
-            (["scheduler=hyperband"], "scheduler is 'hyperband', but must be one of fifo, asha"),
+            (["scheduler=bohb"], "scheduler is 'bohb', but must be one of fifo, asha, hyperband, pbt"),
+            (["metric=meteor"], "metric is 'meteor', but must be one of bleu1, .*, rouge_l, cider"),
+            (["time_limit=0"], "time_limit is 0, but must be greater than 0"),
+            (["seeds_per_trial=0"], "seeds_per_trial is 0, but must be at least 1"),
+            (["scheduler=pbt", "trials=1"], "a population of one has nobody to learn from"),
+            (["scheduler=pbt", "space.toy.lambda=[0.1]"], "a population of one has nobody to learn from"),
+            (["scheduler=pbt", "search=optuna", "trials=4"], "a population proposes its own points"),
+            (["scheduler=pbt", "space.toy.depth=[1,2]"], "depth is no weight or rate that can change"),
+            (["scheduler=pbt", "space.toy.train.data_fraction=[0.5,1.0]"], "data_fraction is no weight or rate"),
             (["space.toy.lamda=[1]"], r'space.toy: unknown setting "lamda"'),
             (["space.plain.width=[4]"], r'space.plain: methods=toy: unknown method "plain"'),
             (["trial=3"], 'unknown key "trial".* did you mean "trials"'),
-            (["trials=3"], r"trials=3, but the grids have fewer points \(toy 2\)"),
+            (["trials=4"], r"trials=4, but the grids have fewer points \(toy:two 3\)"),
             (["search=random"], "trials= is missing: search=random needs to be told"),
             (["split=val"], "split=val: a search chooses on the validation clips and must report others"),
             (["executor=inline"], "executor=inline: a search is run by Ray Tune"),
@@ -173,7 +202,9 @@ class TestRequests:
 
     def test_every_method_gets_as_many_trials(self, world: World) -> None:
         world.add_method("more", PLAIN.replace("name: plain", "name: more") + "search_space: {width: [4, 8, 16]}\n")
-        with pytest.raises(BenchError, match=r"different numbers of points \(toy 2, more 3\).*name trials=2 or fewer"):
+        with pytest.raises(
+            BenchError, match=r"different numbers of points \(toy:two 3, more:xe 4\).*name trials=3 or fewer"
+        ):
             ask(world, methods="toy,more")
         assert [len(study.points or []) for study in ask(world, "trials=2", methods="toy,more")] == [2, 2]
 
@@ -182,10 +213,10 @@ class TestStudies:
     def test_trials_are_cells_of_their_own(self, world: World) -> None:
         (study,) = ask(world, "seeds=[3,4]", "train.epochs=2")
         cells = [study.cell(point, world.home) for point in study.points or []]
-        assert [cell.config["settings"]["weight"] for cell in cells] == [0.0, 0.5]
+        assert [cell.config["settings"]["weight"] for cell in cells] == [0.1, 0.0, 0.5]
         assert {cell.config["split"] for cell in cells} == {"val"}
         assert {cell.config["seed"] for cell in cells} == {0}, "the trials' seed, not one of the last stage"
-        assert len({cell.key for cell in cells}) == 2
+        assert len({cell.key for cell in cells}) == 3
         for cell in cells:
             assert cell.folder(world.home).is_relative_to(world.home.work), "no trial lies among the results"
 
@@ -243,7 +274,7 @@ def test_a_running_trial_has_a_line_a_minute(world: World, monkeypatch: pytest.M
     for trial in (first, second):
         recorder.on_trial_start(0, [], trial)
     recorder.on_trial_complete(0, [], second)
-    work = study.cell({"weight": 0.0}, world.home).folder(world.home) / "work"
+    work = study.cell({"weight": 0.1}, world.home).folder(world.home) / "work"
     work.mkdir(parents=True)
     del lines[:]
     for second_of in range(1, 200):
@@ -252,7 +283,7 @@ def test_a_running_trial_has_a_line_a_minute(world: World, monkeypatch: pytest.M
             header = "phase,epoch,captions,seconds,name,value"
             (work / "curves.csv").write_text(f"{header}\nbase,0,250,9.5,val_cider_tokens,12.5\n")
         recorder.on_step_end(second_of, [])
-    label = f"{study.row} trial 0: lambda=0"
+    label = f"{study.row} trial 0: lambda=0.1"
     assert lines == [
         f"{label}: running for 60 s",
         f"{label}: running for 2 min, 250 of 1,000 captions",
@@ -289,7 +320,7 @@ def study_home(study: Study) -> Any:
 
 class TestPages:
     def spec(self, world: World) -> Study:
-        return ask(world, "space.toy.lambda=[0.0,0.25,0.5]")[0]
+        return ask(world, "space.toy.lambda=[0.1,0.25,0.5]")[0]
 
     def test_a_page_from_the_reports_alone(self, world: World) -> None:
         study = self.spec(world)
@@ -311,7 +342,7 @@ class TestPages:
         assert pages.write(world.home, check=True) == [page]
 
     def test_two_settings_make_a_map(self, world: World) -> None:
-        (study,) = ask(world, "space.toy.weight=[0.3,0.6]", "space.toy.depth=[1,2]")
+        (study,) = ask(world, "space.toy.weight=[0.3,0.1]", "space.toy.depth=[1,2]")
         save(report_of(study, [1.0, 2.0, 3.0, 2.5], 2), study.path(world.home))
         picture = next(path for path in pages.write(world.home) if path.suffix == ".svg").read_text()
         assert 'id="best-0"' in picture and 'id="printed-0"' in picture
