@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import sqrt
 from statistics import fmean, stdev
 
-from bench.declare.registry import MethodEntry, dataset, method_entry
+from bench.declare.registry import MethodEntry, method_entry
 from bench.errors import unknown
 from bench.evaluation.metrics import RANKED_BY, SHOWN
 from bench.evaluation.statistics import student
@@ -28,15 +28,15 @@ from bench.pages.document import (
     Table,
     clean,
 )
-from bench.plan.cells import cells
 from bench.plan.request import Running, RunSpec, request
 from bench.records.schema import Record
 from bench.reports.costs import record_links
 from bench.reports.study import Pair, Study, study
 from bench.reports.verdicts import spread
 from bench.reproduction import answers as asked
+from bench.reproduction.run import prepared, run_cells
 from bench.reproduction.targets import FOLDER
-from bench.run import greeting, prepare, runner
+from bench.run import greeting
 
 NAME = "ideas"
 PAGE = f"{FOLDER}/{NAME}"
@@ -98,11 +98,8 @@ def run(word: str, base: Running, home: Home, entries: dict[str, MethodEntry]) -
     declared = study()
     names = chosen(word, declared)
     wanted = [(name, side, spec) for name in names for side, spec in requests(declared, name, base, entries)]
-    streams = {stream for name in names for stream in declared.pairs[name].streams}
-    prepare.prepare(dataset(declared.dataset), home, None, streams)
-    its = [cells(spec, home, entries) for _, _, spec in wanted]
-    unique = {cell.key: cell for some in its for cell in some}
-    status = runner.run(list(unique.values()), home, wanted[0][2])
+    its = prepared([spec for _, _, spec in wanted], home, entries)
+    status = run_cells(its, home, base)
     for name in names:
         keys = {
             side: [asked.place_of(cell) for cell in some]

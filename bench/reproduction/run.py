@@ -98,12 +98,12 @@ def _run(
         wanted = [one for one in made.wanted if one.spec.dataset == name]
         begun = time.monotonic()
         try:
-            its = _prepared(name, wanted, home, entries)
+            its = prepared([one.spec for one in wanted], home, entries)
         except BenchError as error:
             for one in wanted:
                 made.lacks(str(error), one.reproduction.full)
             continue
-        ended = _run_cells(its, home, base, begun)
+        ended = run_cells(its, home, base, begun)
         if ended not in (WELL, FAILED):
             return ended, []
         status = max(status, ended)
@@ -126,17 +126,18 @@ def _drawable(
     return True
 
 
-def _prepared(name: str, wanted: Sequence[Wanted], home: Home, entries: dict[str, MethodEntry]) -> list[list[Cell]]:
-    """The cells of each request on one data set, once its streams are in the cache."""
-    definition, subset = dataset(name), wanted[0].spec.subset
-    configs = [cell.config for one in wanted for cell in requested(one.spec, home, entries)]
+def prepared(specs: Sequence[RunSpec], home: Home, entries: dict[str, MethodEntry]) -> list[list[Cell]]:
+    """The cells of each request, all on the same clips of one data set, once its streams are in the cache."""
+    definition, subset = dataset(specs[0].dataset), specs[0].subset
+    configs = [cell.config for spec in specs for cell in requested(spec, home, entries)]
     for splits, split in dict.fromkeys((config["splits"], config["split"]) for config in configs):
         prepare.refuse_empty_splits(definition, home, splits, subset, split)
     prepare.prepare(definition, home, subset, {stream for config in configs for stream in config["streams"]})
-    return [cells(one.spec, home, entries) for one in wanted]
+    return [cells(spec, home, entries) for spec in specs]
 
 
-def _run_cells(its: Sequence[Sequence[Cell]], home: Home, base: Running, begun: float) -> int:
+def run_cells(its: Sequence[Sequence[Cell]], home: Home, base: Running, begun: float | None = None) -> int:
+    """Run what is missing of the cells of several requests, each once; returns the exit status."""
     unique = {cell.key: cell for some in its for cell in some}
     return runner.run(list(unique.values()), home, base, begun=begun)
 

@@ -98,6 +98,7 @@ class Recorder(Callback):
         for name, one in self._trials.items():
             if name not in self._over and self._live.due(one.line):
                 self._move(one)
+                self._pass_on_curves(one)
 
     def _move(self, one: _Running) -> None:
         curve = self._curve(one)
