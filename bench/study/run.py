@@ -28,8 +28,9 @@ def run(study: Study, path: Path, base: Running, home: Home, entries: dict[str, 
     streams = {stream for pair in study.pairs.values() for stream in pair.streams}
     prepare.prepare(dataset(study.dataset), home, None, streams)
     for name in study.pairs:
-        idea, control = (cells(spec, home, entries)[0] for spec in requests(study, name, base, entries, 1))
-        check_differences(study, name, idea, control)
+        first = [cells(spec, home, entries) for spec in requests(study, name, base, entries, 1)]
+        for idea, control in zip(*first, strict=True):
+            check_differences(study, name, idea, control)
     status = WELL
     for name in study.pairs:
         for seeds in study.seeds():
@@ -38,11 +39,13 @@ def run(study: Study, path: Path, base: Running, home: Home, entries: dict[str, 
             answers.write(home, study.name, asked)
             wanted = [cell for pair in zip(*sides, strict=True) for cell in pair]
             wanted = list({cell.key: cell for cell in wanted}.values())
-            missing = [cell for cell in wanted if state_of(cell.folder(home)) != "done"]
+            settled = ("done",) if base.retry_failed else ("done", "failed")
+            missing = [cell for cell in wanted if state_of(cell.folder(home)) not in settled]
             chosen = missing if most is None else missing[:most]
-            if chosen or study.folds:
+            # Cells that are done cost nothing, and a row of folds is scored with the last of its cells.
+            rows = [home.results / getattr(asked.pairs[name], side)[0] for side in SIDES] if study.folds else []
+            if chosen or any(state_of(row) != "done" for row in rows):
                 spec = base.model_copy(update={"seeds": list(range(seeds))})
-                # Cells that are done cost nothing, and a row of folds is scored with the last of its cells.
                 status = max(status, runner.run(chosen or wanted, home, spec))
             if most is not None:
                 most -= len(chosen)
