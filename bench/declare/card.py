@@ -226,7 +226,12 @@ class PaperProtocol(Strict):
     text: Text = Text()
     search: Search = Search()
     frames: int | None = Field(default=None, ge=1)
-    stream_shapes: dict[str, list[int]] = Field(default_factory=dict)
+    stream_shapes: dict[str, list[int] | list[list[int]]] = Field(default_factory=dict)
+
+    def shapes(self, stream: str) -> list[list[int]]:
+        """The shapes that a stream may have: where papers print the method on several features there are several."""
+        printed = self.stream_shapes.get(stream, [])
+        return [one for one in printed if isinstance(one, list)] or ([printed] if printed else [])  # type: ignore[list-item]
 
 
 PLAIN_LOSS = "cross_entropy"

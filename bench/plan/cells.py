@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from bench import BenchError
-from bench.data.corpus import load_corpus
 from bench.data.folds import check_fold
 from bench.data.text import TOKENIZER_VERSIONS
 from bench.declare.card import MethodCard, Printed, Variant
@@ -130,13 +129,16 @@ def requested(spec: RunSpec, home: Home, entries: dict[str, MethodEntry] | None 
 
 
 def _splits(spec: RunSpec, definition: DatasetDefinition) -> str:
-    """The split rule of a request: the one that it names; else, under protocol=paper, the data set's rule `paper` where it
-    has one, for a printed number belongs to its paper's lists; else `default`.
+    """The split rule of a request: the one that it names; else, under protocol=paper, the data set's rule that is called `paper`
+    or like the one method that is asked for, since a printed number belongs to its paper's lists; else `default`.
 
     Raises BenchError for split=test of a rule whose val and test are one list: what it reports is validation.
     """
-    unnamed = "splits" not in spec.model_fields_set
-    name = "paper" if unnamed and spec.protocol == "paper" and "paper" in definition.split_variants else spec.splits
+    name = spec.splits
+    if spec.protocol == "paper" and "splits" not in spec.model_fields_set:
+        methods = {word.partition(":")[0] for word in spec.methods}
+        own = ["paper", *(methods if len(methods) == 1 else ())]  # rows of several papers share one rule
+        name = next((one for one in own if one in definition.split_variants), name)
     lists = definition.split_rule(name).lists
     if lists and lists["val"] == lists["test"] and spec.split == "test":
         raise BenchError(
@@ -258,6 +260,8 @@ def _check_converged(spec: RunSpec, definition: DatasetDefinition, splits: str, 
             f"train.budget=converged waits for {CONVERGED['patience']} validations without a better score or more, and "
             f"train.patience is {patience}: raise it, or leave it out"
         )
+    from bench.data.corpus import load_corpus  # it needs numpy, which plans of other budgets do without
+
     corpus = load_corpus(definition, home, splits=splits, subset=spec.subset, fold=spec.seeds[0])
     if (count := len(corpus.splits["val"])) < VALIDATION:
         raise BenchError(

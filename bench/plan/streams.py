@@ -135,12 +135,12 @@ def _check_axes(stream: str, shape: list[int], card: MethodCard, spec: RunSpec) 
 def _check_shape(stream: str, shape: list[int], card: MethodCard, spec: RunSpec) -> None:
     paper = card.protocol_paper
     assert paper is not None
-    printed = paper.stream_shapes.get(stream)
-    if printed is None and stream == "frames" and paper.frames:
-        printed = [paper.frames, *shape[1:]]
-    if printed is not None and printed != shape:
+    printed = paper.shapes(stream)
+    if not printed and stream == "frames" and paper.frames:
+        printed = [[paper.frames, *shape[1:]]]
+    if printed and shape not in printed:
         raise BenchError(
-            f"{card.name} under protocol=paper reads {stream} of shape {sizes(printed)}, but {spec.dataset} has "
-            f"{sizes(shape)}; name such features under streams.{stream} of the data set, then: "
+            f"{card.name} under protocol=paper reads {stream} of shape {' or '.join(map(sizes, printed))}, but {spec.dataset} "
+            f"has {sizes(shape)}; name such features under streams.{stream} of the data set, then: "
             f"bench features import dataset={spec.dataset} stream={stream}; or use protocol=standard"
         )

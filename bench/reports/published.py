@@ -168,13 +168,14 @@ def published_value(
     loss: str | None = None,
     data_fraction: float = 1.0,
     scorer: Scorer = "coco",
+    splits: str | None = None,
 ) -> Published | None:
     """The printed result of one variant on one data set and split; None where no paper prints it.
 
     `loss` is the borrowed loss that it was trained by, `data_fraction` the part of the training clips, `scorer` by whose
-    rules it was scored.
+    rules it was scored; a table of the split rule `splits` comes before one of other lists.
 
-    Where several tables print it, the paper that proposes it comes first, then the earlier table.
+    Where several tables print it, the paper that proposes it comes first, then one that states its features, then the earlier.
     """
     name = f"{method}:{variant}"
     found = [
@@ -186,7 +187,12 @@ def published_value(
         and (row.variant_name, row.loss, row.data_fraction) == (name, loss, data_fraction)
         and row.metrics
     ]
-    return min(found, key=lambda item: item.row.role != "proposed", default=None)
+
+    def place(item: Published) -> tuple[bool, bool, bool]:
+        other_lists = splits not in (None, item.table.splits)
+        return other_lists, item.row.role != "proposed", not item.row.variant.get("features")
+
+    return min(found, key=place, default=None)
 
 
 def family(dataset: str) -> str | None:

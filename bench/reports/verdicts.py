@@ -121,7 +121,14 @@ def printed_result(row: Row, dataset: str, scorer: Scorer = "coco") -> Published
         return None
     loss, fraction = _loss_and_fraction(row)
     return published_value(
-        row.first.method, row.first.variant, base, row.first.split, loss=loss, data_fraction=fraction, scorer=scorer
+        row.first.method,
+        row.first.variant,
+        base,
+        row.first.split,
+        loss=loss,
+        data_fraction=fraction,
+        scorer=scorer,
+        splits=row.first.config.get("splits"),
     )
 
 

@@ -13,7 +13,7 @@ from bench import BenchError
 from bench.declare.card import PLAIN_LOSS, MethodCard
 from bench.declare.losses import provider
 from bench.declare.registry import MethodEntry, method_entry, read_model
-from bench.declare.settings import Strict, Text, Train, given
+from bench.declare.settings import Search, Strict, Text, Train, given
 from bench.errors import unknown
 from bench.home import data_folder
 from bench.plan.cells import variants
@@ -23,12 +23,22 @@ FILE = "reproduce.yaml"
 EVERYTHING = "all"
 
 
+class Habit(Strict):
+    """Settings that a paper prints for one data set or one row alone; the card of the method speaks of all of them."""
+
+    text: Text = Text()
+    train: Train = Train()
+    search: Search = Search()
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+
 class DeclaredCell(Strict):
     """What is run for a row of a table or a part of a figure, but for data set and seeds.
 
     `run` is method:variant with `settings` of that method, `loss` and `train` changed. `prints` names the rows of the
     printed tables that it answers, counted from 1, and `system` what stands there. A `control` is no row of the paper, but
-    one beside which its claim is to be read: the text says why. `differs` are reasons not to compare, beside those that
+    one beside which its claim is to be read: the text says why. `printed` is what the paper prints for this row where the card
+    of the method, which may be of another paper, has something else. `differs` are reasons not to compare, beside those that
     the records show themselves.
     """
 
@@ -40,6 +50,7 @@ class DeclaredCell(Strict):
     loss: str = PLAIN_LOSS
     settings: dict[str, Any] = Field(default_factory=dict)
     train: Train = Train()
+    printed: Habit = Habit()
     differs: list[str] = Field(default_factory=list)
 
     @model_validator(mode="after")
@@ -105,13 +116,6 @@ class Target(Strict):
         if twice:
             raise ValueError(f"has more than one cell called {', '.join(twice)}: give them names")
         return self
-
-
-class Habit(Strict):
-    """Settings that a paper prints for one data set alone; its card speaks of all of them."""
-
-    text: Text = Text()
-    train: Train = Train()
 
 
 class Declarations(Strict):

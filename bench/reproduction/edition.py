@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from bench.declare.registry import MethodEntry, dataset, method_entry
-from bench.declare.settings import Model, Train, given
+from bench.declare.settings import Model, Search, Text, Train, given
 from bench.plan.request import Running, RunSpec
 from bench.plan.request import request as request_of
 from bench.reproduction.declaration import DeclaredCell, Part
@@ -85,8 +85,12 @@ def request(part: Part, cell: DeclaredCell, asked: Edition, base: Running, entri
     if own and part.splits != "default":  # unnamed, it is the data set's own rule
         update["splits"] = part.splits
     if own and asked.protocol == "paper":
-        update["text"] = part.habit.text
-        update["train"] = Train.model_validate({**given(part.habit.train), **given(cell.train)})
+        habit, row = part.habit, cell.printed
+        update["text"] = Text.model_validate(given(habit.text) | given(row.text))
+        update["search"] = Search.model_validate(given(habit.search) | given(row.search))
+        update["train"] = Train.model_validate(given(habit.train) | given(row.train) | given(cell.train))
+        if printed := card.checked(habit.settings | row.settings, card.name):
+            update["overrides"] = {card.name: printed | settings}
     if asked.small:
         update["subset"] = SMALL.subset
         update["train"] = Train.model_validate({**SMALL.train, **given(cell.train)})

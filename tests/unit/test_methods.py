@@ -205,7 +205,7 @@ def test_printed_settings_run_one_batch_at_the_printed_widths(name: str, variant
     paper = CARDS[name].protocol_paper
     assert paper is not None
     more = CARDS[name].variants[variant].needs
-    shapes = {key: tuple(shape) for key, shape in paper.stream_shapes.items() if key != "pixels" or key in more}
+    shapes = {key: tuple(paper.shapes(key)[0]) for key in paper.stream_shapes if key != "pixels" or key in more}
     lengths = (shapes["frames"][0], 3) if "frames" in shapes else (1, 1)
     clips = make_clips(lengths, ((3, 1), (2, 2)), shapes)
     model = build(name, variant, clips, paper=True)
@@ -227,7 +227,8 @@ def test_the_printed_widths_are_those_of_recnet(name: str) -> None:
     paper = CARDS[name].protocol_paper
     assert paper is not None
     settings = settings_of(name, CARDS[name].default, paper=True)
-    assert paper.stream_shapes == {"frames": [28, 1536]}
+    assert paper.shapes("frames") == [[28, 1536], [40, 2048] if name == "s2vt" else [28, 4096]]
+    assert given(paper.text)["min_count"] == 1  # no cut-off is printed
     assert (settings["embedding"], settings["width"], settings["normalise"]) == (468, 512, False)
 
 

@@ -138,6 +138,8 @@ def test_one_variant_is_printed_with_one_value_but_for_the_known_slip() -> None:
             for row in table.rows:
                 if row.variant_name:
                     made = (row.variant_name, row.loss, row.data_fraction, table.dataset, table.split)
+                    if row.variant_name == "s2vt:xe":  # RecNet and HAIL each ran it again, on features of their own
+                        made = (paper.paper.name, *made)
                     for metric, value in row.metrics.items():
                         printed.setdefault((*made, metric), set()).add(value)
     assert {place: values for place, values in printed.items() if len(values) > 1} == {

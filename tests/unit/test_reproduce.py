@@ -317,6 +317,7 @@ class TestRequests:
         assert (events.dataset, events.split, events.splits) == ("activitynet", "val", "paper")
         assert self.spec(found, "vre/table1", 0, edition()).splits == "vre"
         assert given(self.spec(found, "etenet/table2", 0, edition()).text) == {"max_words": 20}
+        assert given(self.spec(found, "etenet/table2", 0, edition()).search) == {"max_words": 20}
         assert given(self.spec(found, "etenet/table1", 0, edition()).text) == {}
         elsewhere = self.spec(found, "recnet/table5", 0, edition(dataset="msvd"))
         assert (elsewhere.dataset, elsewhere.split) == ("msvd", "test")
@@ -326,6 +327,12 @@ class TestRequests:
     def test_settings_and_losses(self, found: dict[str, Reproduction]) -> None:
         spec = self.spec(found, "hail/table3", 0, edition())
         assert spec.overrides == {"hail": {"information_weight": 0.3, "relevance_exponent": 1.0}}
+        for number in (0, 1):  # HAIL's own setting, not that of the card of s2vt, which is RecNet's
+            own = self.spec(found, "hail/table2", number, edition())
+            assert given(own.text) == {"min_count": 5} and own.overrides == {"s2vt": {"embedding": 512}}
+            assert (own.train.optimizer, own.train.learning_rate, own.train.decay) == ("adam", 1e-4, 0.8)
+            small = self.spec(found, "hail/table2", number, edition(small=True))
+            assert given(small.text) == {} and "optimizer" not in given(small.train)
         assert [self.spec(found, "hail/table2", number, edition()).loss for number in (0, 1)] == [
             "cross_entropy",
             "information",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_world import PLAIN, TOY, World
+from small_world import DATASET, PLAIN, TOY, World
 
 from bench import BenchError
 from bench.declare.card import MethodCard
@@ -56,6 +56,23 @@ class TestCells:
             "toy:two seed 0",
         ]
         assert len({cell.key for cell in found}) == 6
+
+    def test_a_printed_number_belongs_to_its_papers_lists(self, world: World) -> None:
+        world.write(
+            "data/dataset.yaml", DATASET.replace("split_variants: {", "split_variants: {toy: {first: [1, 1, 1]}, ")
+        )
+        assert one(world, "protocol=paper").config["splits"] == "toy"
+        assert one(world).config["splits"] == "default"
+        assert one(world, "protocol=paper", "splits=other").config["splits"] == "other"
+
+    def test_a_paper_may_print_a_method_on_several_features(self, world: World) -> None:
+        world.add_method("toy", TOY.replace("{frames: [28, 6]}", "{frames: [[28, 6], [28, 9]]}"))
+        for width in (6, 9):
+            world.add_stream("frames", shape=(28, width))
+            assert one(world, "protocol=paper").config["streams"]
+        world.add_stream("frames", shape=(28, 7))
+        with pytest.raises(BenchError, match=r"of shape 28 ?x ?6 or 28 ?x ?9"):
+            one(world, "protocol=paper")
 
     def test_a_label_tells_cells_of_a_sweep_apart(self, world: World) -> None:
         assert one(world, "toy.lambda=0.5").label == "toy:two lambda=0.5 seed 0"
