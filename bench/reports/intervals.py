@@ -22,6 +22,17 @@ from bench.reports.clips import Clips
 MOST_TIED = 30  # rows of a table that are compared in pairs, as many as its picture shows: 435 pairs
 Asked = tuple[int, int, str]
 """Two rows of a table that are to be compared, and the question that this answers."""
+BASES = (
+    "salstm:xe",
+    "glrg:xe",
+    "mplstm:xe",
+    "s2vt:xe",
+    "hail:na",
+    "vre:attention",
+    "vre:kbigru_all",
+    "etenet:step2_frozen",
+)
+"""Systems without the papers' ideas: the first that a table has is its base. Without any it is the row of the lowest score."""
 SCALE = 100.0  # scores are in percent; the rooms of statistics have 0 to 10
 
 
@@ -43,7 +54,7 @@ class Chance:
 
     `intervals` hold the mean of the ranked metric in 95 of 100 choices of clips; `groups` are tie groups from 1, `places` the
     range of the rank in 95 of 100 choices of clips, `mean_ranks` the mean over the metrics of the table. `pairs` are those that
-    were asked for, where both rows are known.
+    were asked for, where both rows are known. `gains` are those over the row at `base`: the difference and its interval.
     """
 
     intervals: tuple[tuple[float, float] | None, ...]
@@ -51,6 +62,8 @@ class Chance:
     places: tuple[tuple[int, int] | None, ...]
     mean_ranks: tuple[float | None, ...]
     pairs: Mapping[tuple[int, int], Apart]
+    base: int | None = None
+    gains: tuple[tuple[float, float, float] | None, ...] = ()
 
 
 @dataclass
@@ -160,9 +173,27 @@ def _chance(block: Block, plan: _Plan, scores: Floats, samples: Floats, p: Seque
             groups[n] = group
         for n, span in zip(plan.ranked, _places(samples[list(plan.ranked.values())]), strict=True):
             places[n] = span
-    return Chance(
-        tuple(intervals), tuple(groups), tuple(places), _mean_ranks(block), _apart(plan, scores, samples, p[1:])
-    )
+    base, gains = _gains(block, plan, scores, samples)
+    pairs = _apart(plan, scores, samples, p[1:])
+    return Chance(tuple(intervals), tuple(groups), tuple(places), _mean_ranks(block), pairs, base, gains)
+
+
+def _gains(
+    block: Block, plan: _Plan, scores: Floats, samples: Floats
+) -> tuple[int | None, tuple[tuple[float, float, float] | None, ...]]:
+    """The base of a table, and what each row gains over it on the same clips, with the interval of the difference."""
+    known = [n for n in plan.whole if n not in block.sweeps]
+    if len(known) < 2:
+        return None, ()
+    lowest = min(known, key=lambda n: scores[plan.whole[n]])
+    base = next((n for name in BASES for n in known if block.rows[n].name == name), lowest)
+    own = plan.whole[base]
+    gains: list[tuple[float, float, float] | None] = [None] * len(block.rows)
+    for n, system in plan.whole.items():
+        if n != base:
+            low, high = interval((samples[system] - samples[own])[:, None], len(plan.place[1]))
+            gains[n] = (float(scores[system] - scores[own]), float(low[0]), float(high[0]))
+    return base, tuple(gains)
 
 
 def _places(samples_RK: Floats) -> list[tuple[int, int]]:

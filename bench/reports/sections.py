@@ -113,10 +113,12 @@ def _scored(n: int, block: Block, chance: Chance) -> list[Field]:
 
 
 def _scores(block: Block, chance: Chance, heading: str) -> Table:
+    base = None if chance.base is None else block.rows[chance.base].label
     columns = (
         Column("#", True, "rank by the mean over the seeds that all ranked rows have"),
         Column("method"),
         *_SCORED,
+        *((Column(f"over {base}", True, f"difference in {RANKED} on the same clips, 95 % interval"),) if base else ()),
         Column("mean rank", True, "over the metrics of this table"),
         Column("variant"),
     )
@@ -127,8 +129,17 @@ def _scores(block: Block, chance: Chance, heading: str) -> Table:
         place = chance.mean_ranks[n]
         ours, interval, *rest = _scored(n, block, chance)
         front = (amount(block.ranks[n]), _title(row), ours, interval, amount(chance.groups[n]))
-        rows.append((*front, *rest, amount(place, ".2f"), row.label))
+        gained = () if base is None else (_gained(chance, n),)
+        rows.append((*front, *rest, *gained, amount(place, ".2f"), row.label))
     return Table(heading, columns, tuple(rows))
+
+
+def _gained(chance: Chance, n: int) -> Cell:
+    """What the row at position `n` gains over the base of its table."""
+    gain = chance.gains[n]
+    if gain is None:
+        return Cell("base" if n == chance.base else NOTHING)
+    return Cell("{:+.2f} ({:+.2f} .. {:+.2f})".format(*gain), gain[0])
 
 
 def _title(row: Row) -> str:
