@@ -132,10 +132,10 @@ def open_tracking(
     return Tracking(makers, dataset, home, warn, more, None if uri == OFF else _note(uri, home, dataset))
 
 
-def mend(uri: str | None, home: Home, dataset: str, warn: Say) -> None:
+def mend(uri: str | None, home: Home, dataset: str, warn: Say, more: Entries = tuple) -> None:
     """Write what a killed command left unwritten in MLflow, if there is such a thing."""
     if uri != OFF and _note(uri, home, dataset).left():
-        open_tracking(uri, home, dataset, warn).close()
+        open_tracking(uri, home, dataset, warn, more).close()
 
 
 def _note(uri: str | None, home: Home, dataset: str) -> Note:

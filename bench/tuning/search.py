@@ -26,7 +26,8 @@ from bench.run.backend import RayLostError
 from bench.run.cluster import REFRESH_SECONDS, check_nodes, nodes, requests_for
 from bench.run.connection import connect
 from bench.run.runner import resources_of
-from bench.tracking.background import Tracking, open_tracking
+from bench.tracking.background import Tracking, mend, open_tracking
+from bench.tracking.base import Entry
 from bench.tuning import storage
 from bench.tuning.failures import Failures, held_gpus, told_first
 from bench.tuning.recorder import Recorder
@@ -62,32 +63,37 @@ def search(study: Study, report: Report, home: Home, say: Say) -> Report:
         report.trials = []  # a population goes on as a whole: its members' states are there
     known = {trial.number for trial in report.trials}
     todo = [number for number in range(study.trials) if number not in known]
-    if todo:
-        owner = connect(study.spec.run.address)
+    run, dataset = study.spec.run, str(study.base.config["dataset"])
+
+    def over() -> list[Entry]:
+        return of_report(report, study.path(home), home)
+
+    if not todo:
+        _choose(report)
+        mend(run.mlflow, home, dataset, say, over)
+    else:
+        owner = connect(run.address)
         if study.spec.how.storage is not None:
             storage.check(study.spec.how.storage)
         tracking = open_tracking(OFF, home, "", say)
         try:
-            run = study.spec.run
             refuse_one_machine(run.mlflow, len(nodes()))
-            known_ones = tuple(of_report(report, study.path(home), home))
-            name = str(study.base.config["dataset"])
-            tracking = open_tracking(run.mlflow, home, name, say, lambda: known_ones, run.wandb)
+            tracking = open_tracking(run.mlflow, home, dataset, say, over, run.wandb)
             with _ends_with_ray():
                 _fit(study, report, home, say, todo, tracking)
-            best = report.best()
-            report.chosen = None if best is None else best.number
-            over = tuple(of_report(report, study.path(home), home))
-            tracking.update(lambda: over)
+            _choose(report)
         finally:
             tracking.close()
             if owner:
                 ray.shutdown()
-    best = report.best()
-    report.chosen = None if best is None else best.number
     save(report, study.path(home))
     write_atomically(study.path(home).with_suffix(".csv"), as_csv(report))
     return report
+
+
+def _choose(report: Report) -> None:
+    best = report.best()
+    report.chosen = None if best is None else best.number
 
 
 def _fit(study: Study, report: Report, home: Home, say: Say, todo: list[int], tracking: Tracking) -> None:
