@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import math
 import os
-import pickle
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -142,7 +141,7 @@ class SharedPhases:
                 state: Mapping[str, Any] = self._take(path, later + 1)
             except FileNotFoundError:
                 continue
-            except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
+            except Exception as error:  # torch, pickle, zip and struct have errors of their own
                 print(f"{path} is damaged and was removed: {error}", flush=True)
                 path.unlink(missing_ok=True)
                 continue

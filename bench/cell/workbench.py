@@ -18,12 +18,14 @@ from bench.cell.schedule import PartOver
 from bench.cell.shared_phases import SharedPhases, addresses
 from bench.declare.settings import Train, most_captions
 from bench.disk.whole import replacing, write_atomically, write_whole
+from bench.errors import first_line
 from bench.evaluation.cider import TokenCider
 from bench.evaluation.ngrams import VocabularyTooLargeError
 from bench.evaluation.token_scores import TOKEN_SCORES
 from bench.features.device import choose_device
 from bench.home import Home
 from bench.method import Clips, Method, Search, WordLoss
+from bench.plan.states import DAMAGED
 from bench.records.curves import SELECTION
 from bench.training import plain_loss
 
@@ -167,7 +169,19 @@ class Workbench:
         """The method's last state; counts, selection and curves go on from it too."""
         if not self.state.is_file():
             return None
-        part, state = self.since, self._take(self.state)
+        part = self.since
+        try:
+            state = self._take(self.state)
+        except (OSError, MemoryError):
+            raise  # the disk, not the file
+        except Exception as error:  # torch, pickle, zip and struct have errors of their own
+            aside = self.work / DAMAGED
+            self.state.replace(aside)
+            print(
+                f"{self.state} is damaged ({first_line(error)}): it is kept as {aside}, and training begins anew",
+                flush=True,
+            )
+            return None
         if part != self.since:  # of a part behind this one: its letters may be others
             raise PartOver
         return state
@@ -181,15 +195,17 @@ class Workbench:
         """The method's part of a state; what the harness counts goes on from its own."""
         # Not to the device: states of generators have to stay on the CPU, and weights are copied into place from there.
         saved = torch.load(path, map_location="cpu", weights_only=True)
-        harness = saved["harness"]
+        harness, method = saved["harness"], saved["method"]
+        _ = [
+            harness[name] for name in ("captions", "epochs", "seconds", "selection", "rows")
+        ]  # all, before any is taken over
         self.captions, self.epochs, self._earlier = harness["captions"], harness["epochs"], harness["seconds"]
         self.waited, self.endings = harness.get("waited", 0.0), harness.get("endings", {})
         self.selection, self._rows = harness["selection"], harness["rows"]
         self.reused, self.since = harness.get("reused"), harness.get("since", 0)
         self._started = time.monotonic()
         self._write_curves()
-        method: dict[str, Any] = saved["method"]
-        return method
+        return dict(method)
 
     def shared(self, phases: Sequence[tuple[str, int]], module: nn.Module) -> SharedPhases | None:
         if self.store is None or len(phases) < 2:

@@ -24,7 +24,7 @@ from bench.declare.settings import given
 from bench.home import Home
 from bench.plan.cells import Cell
 from bench.plan.request import Running
-from bench.plan.states import UNREADABLE
+from bench.plan.states import DAMAGED, UNREADABLE
 from bench.plan.stores import refuse_one_machine
 from bench.records.schema import Record
 from bench.records.store import RECORD, BadRecord, read_record
@@ -228,6 +228,9 @@ class _Run:
             message = _unreadable(job)
         new = outcome is not None
         message = message or "; ".join(record.warnings if record is not None else ())
+        damaged = Path(job.folder) / "work" / DAMAGED
+        if new and not message and damaged.is_file():
+            message = f"a resume state was damaged, and training began anew; it is kept as {damaged}"
         if record is None or record.state != "done":
             return Result(job.label, state, {}, None, message + _log_of(job, state), new)
         return Result(job.label, state, record.scores.get(record.split, {}), _seconds(record), message, new)

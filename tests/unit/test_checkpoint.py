@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -222,3 +223,28 @@ def test_nothing_that_is_given_away_names_a_place_of_this_machine(world: World, 
     alone.parent.mkdir()
     shutil.copy(checkpoint, alone)
     assert "dataset_path" not in load(alone).config
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [b"", b"junk", b"PK\x03\x04 cut off", pickle.dumps({"method": {}}), "no harness"],
+    ids=["empty", "junk", "zip", "pickle", "part"],
+)
+def test_a_damaged_resume_state_is_set_aside_and_training_begins_anew(
+    world: World, cell: Cell, damaged: bytes | str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = cell.folder(world.home)
+    before = read_record(folder / "record.json").weights_sha256
+    (folder / "record.json").unlink()
+    if isinstance(damaged, str):
+        torch.save({"method": {}, "harness": {"captions": 5}}, folder / "work" / "resume.pt")
+        damaged = (folder / "work" / "resume.pt").read_bytes()
+    else:
+        (folder / "work" / "resume.pt").write_bytes(damaged)
+    run_cell(cell.config, str(world.home.root))
+    record = read_record(folder / "record.json")
+    assert record.weights_sha256 == before
+    assert record.ledger is not None and record.ledger.captions == record.ledger.budget
+    assert (folder / "work" / "resume.damaged").read_bytes() == damaged
+    assert "is damaged" in capsys.readouterr().out
+    assert not (folder / "work" / "resume.pt").exists()
