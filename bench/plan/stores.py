@@ -100,8 +100,6 @@ def _check_server(uri: str, parts: urllib.parse.SplitResult) -> None:
     plain = urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
     what = "is no MLflow server"
     try:
-        if not parts.hostname:
-            raise ValueError("no host in it")
         with urllib.request.urlopen(f"{plain}/version", timeout=ANSWER_SECONDS) as answer:
             known = bool(re.fullmatch(rb"\d+\.\d+\S*\s*", answer.read(100)))
     except urllib.error.HTTPError as error:
