@@ -130,8 +130,10 @@ def response(
     setting: str,
     log: bool = False,
     score: str = "CIDEr",
+    chosen: float | None = None,
 ) -> Picture:
-    """The validation score of the trials of a search against one setting; those that were stopped early are hollow."""
+    """The validation score of the trials of a search against one setting; those that were stopped early are hollow. `chosen`
+    settles which of equals is marked."""
     trials = sorted(trials)
     with style():
         figure = sheet(3.2)
@@ -146,7 +148,7 @@ def response(
             if some:
                 x, y = [one[0] for one in some], [one[1] for one in some]
                 axes.scatter(x, y, s=36, color=BLUE, facecolor=BLUE if whole else "none", label=label, zorder=2)
-        best = max(trials, key=lambda one: one[1])
+        best = max(trials, key=lambda one: (one[1], one[0] == chosen))
         axes.scatter(
             *best[:2], s=130, facecolor="none", edgecolor=RED, linewidth=2, label="chosen", gid="chosen", zorder=3
         )

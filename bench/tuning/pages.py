@@ -118,7 +118,9 @@ def _section(report: Report, card: MethodCard) -> list[Part]:
     if saved:
         spent = sum(trial.captions for trial in report.trials)
         parts.append(
-            Paragraph(f"{saved:,} of the {spent:,} captions of the trials were read once for several of them.")
+            Paragraph(
+                f"{saved:,} of the {spent:,} captions were not read again: trials took up phases that another had trained."
+            )
         )
     return parts
 
@@ -181,10 +183,17 @@ def picture(report: Report, card: MethodCard) -> Picture | None:
     marked, score = printed(card, str(report.config["variant"]), report.space), _metric(report)
     if len(names) == 1:
         (name,) = names
-        return response(_pairs(scored, name), marked.get(name), titles[name], _is_log(report, name), score)
+        return response(
+            _pairs(scored, name), marked.get(name), titles[name], _is_log(report, name), score, _chosen(report, name)
+        )
     values = {(float(t.point[names[0]]), float(t.point[names[1]])): float(t.value or 0.0) for t in scored}
     spot = (float(marked[names[0]]), float(marked[names[1]])) if len(marked) == 2 else None
     return heat_maps({"validation": values}, score, titles[names[0]], titles[names[1]], spot)
+
+
+def _chosen(report: Report, name: str) -> float | None:
+    best = report.best()
+    return None if best is None else float(best.point[name])
 
 
 def _steps(trial: Trial, name: str, budget: int) -> list[tuple[int, float]]:
