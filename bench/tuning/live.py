@@ -16,7 +16,7 @@ from bench.run.display import LIVE_MARGIN, SILENT_SECONDS, duration
 from bench.tuning.study import Report
 
 REFRESH_SECONDS = 1.0
-OTHERS = 45  # columns that the table needs beside the settings
+OTHERS = 58  # columns that the table needs beside the settings
 NARROW = 20  # columns of settings that a terminal always has room for
 
 

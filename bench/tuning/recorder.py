@@ -152,6 +152,7 @@ class Recorder(Callback):
                 study.resume_states.remove(job.key)
         self._pass_on_curves(one)
         self._tracking.finish(partial(of_trial, self._report, entry, study.digest, self._home))
+        one.line.at = curve[-1] if curve else None
         self._live.end(one.line, state, value, message)
 
     def _curve(self, one: _Running) -> Curve:
