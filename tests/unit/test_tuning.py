@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
 from pathlib import Path
@@ -9,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from small_world import PLAIN, World
+from small_world import PLAIN, TOY, World
 
 from bench import BenchError
 from bench.cli.main import main
@@ -23,6 +25,7 @@ from bench.tuning.recorder import Recorder
 from bench.tuning.request import How, TuneSpec, parse
 from bench.tuning.space import describe, grid, resolve, scattered
 from bench.tuning.study import Report, Study, Trial, load, save, studies
+from bench.tuning.table import as_csv, frame
 
 RATES = Interval(min=1e-4, max=1e-2, log=True)
 
@@ -245,6 +248,18 @@ class TestStudies:
         assert rate.config["train"]["learning_rate"] == 1e-3
         assert rate.config["train"]["epochs"] == 7, "the data set's own"
 
+    def test_time_is_counted_since_the_searched_settings_act(self, world: World) -> None:
+        late = TOY.replace("alias: lambda,", "alias: lambda, acts: more,")
+        world.add_method("toy", late)
+        one, two = (ask(world, "space.toy.lambda=[0.5]", methods=row)[0] for row in ("toy:one", "toy:two"))
+        assert (one.untouched, two.untouched) == (0.0, 0.25), "phases of the row"
+        (both,) = ask(world, "space.toy.lambda=[0.5]", "space.toy.depth=[3]", methods="toy:two")
+        assert both.untouched == 0.0
+        (rate,) = ask(world, "space.toy.train.learning_rate=[1e-3]", methods="toy:two")
+        assert rate.untouched == 0.0
+        world.add_method("toy", late.replace("acts: more", "acts: most"))
+        assert 'settings.weight.acts: unknown phase "most"; allowed: base, more' in str(find_methods()["toy"].error)
+
     def test_what_a_search_remembers(self, world: World) -> None:
         (study,) = ask(world)
         report = load(study, world.home, 100)
@@ -346,6 +361,24 @@ class TestPages:
         save(report_of(study, [1.0, 2.0, 3.0, 2.5], 2), study.path(world.home))
         picture = next(path for path in pages.write(world.home) if path.suffix == ".svg").read_text()
         assert 'id="best-0"' in picture and 'id="printed-0"' in picture
+
+    def test_what_became_of_a_population_is_drawn_and_told(self, world: World) -> None:
+        (study,) = ask(
+            world, "scheduler=pbt", "search=random", "trials=2", "space.toy.lambda={min: 0.01, max: 1, log: true}"
+        )
+        report = report_of(study, [21.0, 24.5], 1)
+        report.trials[1].schedule = [(0, {"weight": 0.1}), (40, {"weight": 0.5})]
+        save(report, study.path(world.home))
+        written = pages.write(world.home)
+        picture = next(path for path in written if path.suffix == ".svg").read_text()
+        assert 'id="schedule-0-0"' in picture and 'id="schedule-0-1"' in picture
+        page = (world.home.leaderboards / "tuning" / "little.md").read_text()
+        assert "Chosen: `lambda=0.1, from 40 captions lambda=0.5`, validation CIDEr 24.5" in page
+        assert "lambda is 0.1, 0.5 from 40 captions" in page, "what the picture shows, in words"
+        first, *rows = csv.DictReader(io.StringIO(as_csv(report)))
+        assert [row["chosen"] for row in (first, *rows)] == ["False", "True"] and first["schedule"] == ""
+        assert json.loads(rows[0]["schedule"]) == [[0, {"weight": 0.1}], [40, {"weight": 0.5}]]
+        assert frame(world.home.results / "tuning")["cider"].tolist() == [21.0, 24.5]
 
     def test_words_have_no_curve(self, world: World) -> None:
         (study,) = ask(world, 'space.toy.mode=["on",local]')
