@@ -1,6 +1,6 @@
 """GL-RG behind the contract: long-range words learned where no stream has them, captions seeded by XE or DXE, then boosted."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from bench.training import (
 )
 from methods.glrg.boosting import choose_baseline
 from methods.glrg.model import GLRG, RANGES, Decoder, WordNetwork, chance_of_truth, discrepant_cross_entropy
-from methods.glrg.official import OfficialDecoder, OfficialModel, policy_phase, token_loss
+from methods.glrg.official import OfficialDecoder, OfficialModel, policy_phase, slot_weights, token_loss
 from methods.glrg.words import clip_labels, frequent_words
 
 LONG_WORDS = 300  # K, section 4
@@ -110,7 +110,12 @@ def _seed_phase(model: GLRG, settings: Mapping[str, Any], clips: Clips, run: Run
 def _seed_loss(settings: Mapping[str, Any], clips: Clips, run: Run) -> WordLoss:
     if settings["mode"] == "official":
         return token_loss(settings, clips, run.train["captions_per_clip"])
-    return run.loss if settings["seed_weight"] == "none" else build_loss(settings, clips)
+    if settings["seed_weight"] == "none":
+        return run.loss
+    if settings["weight_order"] == "printed":
+        return build_loss(settings, clips)
+    weights = caption_weights(clips, settings["seed_weight"], scale=settings["weight_scale"])
+    return _weighed(slot_weights(clips, weights, run.train["captions_per_clip"]))
 
 
 def _boost_phase(model: GLRG, settings: Mapping[str, Any], clips: Clips, run: Run) -> Phase:
@@ -139,10 +144,15 @@ def _word_phase(network: WordNetwork, clips: Clips, run: Run) -> Phase:
 def build_loss(settings: Mapping[str, Any], clips: Clips) -> WordLoss:
     """DXE for any captioner: each caption weighed by its consensus with the others of its clip (eq. 8)."""
     weights = caption_weights(clips, settings["seed_weight"], scale=settings["weight_scale"])
+    return _weighed(lambda batch: [weights[caption] for caption in batch.caption_ids])
+
+
+def _weighed(weigh: Callable[[Batch], list[float]]) -> WordLoss:
+    """DXE with the weights that `weigh` gives to the captions of a batch."""
 
     def losses(losses_BW: Tensor, batch: Batch, targets_BW: Tensor) -> Losses:
         plain = cross_entropy(losses_BW)
-        weights_B = losses_BW.new_tensor([weights[caption] for caption in batch.caption_ids])
+        weights_B = losses_BW.new_tensor(weigh(batch))
         loss = discrepant_cross_entropy(losses_BW, weights_B)
         return {"loss": loss, "cross_entropy": plain.detach(), "discrepant_cross_entropy": loss.detach()}
 

@@ -45,11 +45,14 @@ def importance(videos: Mapping[str, Captions], exponent: float) -> Table:
 def word_weights(clips: Clips, weight: float, exponent: float) -> Table:
     """1 + lambda f(y, V), the factor of eq. 8, by clip id and word id.
 
-    EOS ends all captions, so its I is 0 and its factor 1: it needs no entry. UNK is many words at once and says nothing
-    about any of them: it has no entry either.
+    Captions are counted whole, also beyond the longest that is learned from. EOS ends all captions, so its I is 0 and its
+    factor 1: it needs no entry. UNK is many words at once and says nothing about any of them: it has no entry either.
     """
     videos = {
-        clip: [[word for word in reference.words if word != UNK] for reference in clips.references(clip)]
+        clip: [
+            [word for word in clips.vocabulary.encode(reference.tokens) if word != UNK]
+            for reference in clips.references(clip)
+        ]
         for clip in clips.ids
     }
     return {

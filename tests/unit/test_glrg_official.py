@@ -186,6 +186,25 @@ def test_weights_are_misaligned_where_a_clip_has_more_captions_than_slots() -> N
     assert sum(dealt) < 5, "an aligned weight is an accident"
 
 
+def test_misaligned_weights_alone_are_those_of_the_authors_loader() -> None:
+    """weight_order=misaligned is the paper's loss with the weights that the authors' loader deals out, and nothing else of it."""
+    clips = make_clips((1, 1), ([2] * 9, [3, 1, 2]), SHAPES)
+    model = build("glrg", "dxe", clips, weight_order="misaligned")
+    run = FakeRun(4, {"words": 0.2, "seed": 0.8}, {"captions_per_clip": 4})
+    (phase,) = [phase for phase in phases_of(model, "glrg", "dxe", clips, run) if phase.name == "seed"]
+    model.module.eval()
+    batch = next(clips.epoch(0, 8, 4))
+    torch.manual_seed(5)
+    loss = phase.loss(batch)["loss"]
+    torch.manual_seed(5)
+    weights = slot_weights(clips, caption_weights(clips, "cider"), 4)(batch)
+    forced = teacher_forcing(model.captioner, batch)
+    expected = (word_losses(model.captioner, forced).sum(1) * torch.tensor(weights)).mean()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    aligned = [caption_weights(clips, "cider")[caption] for caption in batch.caption_ids]
+    assert weights != aligned
+
+
 def test_two_groups_of_a_clip_in_a_batch_use_the_stored_weights_again() -> None:
     clips = make_clips((1,), ([2] * 6,), SHAPES)
     weights = {f"c0#{place}": float(place) for place in range(6)}

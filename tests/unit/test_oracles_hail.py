@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -533,3 +534,12 @@ def test_the_printed_settings_and_the_grid_of_table_3() -> None:
     }
     space = card.search_space
     assert grid == set(itertools.product(space["information_weight"], space["relevance_exponent"]))
+
+
+def test_captions_are_counted_whole_although_training_cuts_them() -> None:
+    """A word behind the longest length that is learned from still tells of its video."""
+    clips = spoken({"one": ["a dog runs far away"], "two": ["a cat runs home"]})
+    whole = word_weights(clips, 0.5, 2.0)
+    cut = {clip: tuple(replace(one, words=one.words[:2]) for one in clips.references(clip)) for clip in clips.ids}
+    clips.references = cut.__getitem__  # type: ignore[method-assign]
+    assert word_weights(clips, 0.5, 2.0) == whole
