@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.cell.provenance import package_version, processor_name
-from bench.cell.schedule import SCHEDULE
+from bench.cell.schedule import SCHEDULE, PartOver
 from bench.declare.registry import method as card_of
 from bench.disk.locks import CellBusyError, cell_lock
 from bench.disk.whole import replacing
@@ -141,6 +141,8 @@ class SharedPhases:
                 state: Mapping[str, Any] = self._take(path, later + 1)
             except FileNotFoundError:
                 continue
+            except PartOver:
+                raise
             except Exception as error:  # torch, pickle, zip and struct have errors of their own
                 print(f"{path} is damaged and was removed: {error}", flush=True)
                 path.unlink(missing_ok=True)
