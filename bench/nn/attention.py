@@ -80,7 +80,7 @@ def _meet(query_BA: Tensor, keys_BTA: Tensor, multiply: bool) -> Tensor:
 
 def _weights(energy_BTA: Tensor, score_1A: Tensor, closed_BT: Tensor) -> Tensor:
     score_BT = (energy_BTA @ score_1A.to(energy_BTA.dtype).T).squeeze(-1).masked_fill_(closed_BT, float("-inf"))
-    return torch.softmax(score_BT, dim=-1, dtype=torch.promote_types(score_BT.dtype, torch.float32))
+    return torch.softmax(score_BT, dim=-1)
 
 
 class _Weights(torch.autograd.Function):
@@ -106,7 +106,7 @@ class _Weights(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         energy_BTA, weight_BT, score_1A, *factors = ctx.saved_tensors
-        score_BT = aten._softmax_backward_data(gradients[0], weight_BT, -1, weight_BT.dtype).to(energy_BTA.dtype)
+        score_BT = aten._softmax_backward_data(gradients[0], weight_BT, -1, weight_BT.dtype)
         if ctx.total is not None:
             ctx.total.add(energy_BTA, score_BT)
         inner_BTA = score_BT.unsqueeze(-1) * score_1A.to(energy_BTA.dtype)

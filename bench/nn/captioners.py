@@ -158,4 +158,4 @@ class S2VT(FrameCaptioner):
 
 
 def _keep(real_C1: Tensor, new: State, old: State) -> State:
-    return tuple(torch.where(real_C1, after, before) for after, before in zip(new, old, strict=True))
+    return tuple(torch.where(real_C1, after, before.to(after.dtype)) for after, before in zip(new, old, strict=True))

@@ -103,7 +103,7 @@ def teacher_forcing(captioner: Captioner, batch: Batch, sampling: float = 0.0) -
     return Forced(
         laid(features),
         laid(hidden),
-        laid(attention) if attention else None,
+        laid(attention).to(torch.promote_types(attention[0].dtype, torch.float32)) if attention else None,
         mask_BW,
         targets_BW,
         clips,

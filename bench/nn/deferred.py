@@ -137,7 +137,7 @@ class _Readings:
         self.words: list[Tensor] = []
         self.gradients: list[Tensor] = []
         self.rows, self.padding = table.shape[0], -1 if padding is None else padding
-        (self.anchor,) = _Anchor.apply(self, table)
+        (self.anchor,) = _Anchor.apply(self, table.to(_product_type(table)))
 
     def release(self) -> None:
         del self.anchor
@@ -145,6 +145,7 @@ class _Readings:
     def settle(self) -> tuple[Tensor]:
         """The table's gradient."""
         gradients, words = torch.cat(self.gradients), torch.cat(self.words)
+        gradients = gradients.to(torch.promote_types(gradients.dtype, torch.float32))
         self.gradients.clear()
         self.words.clear()
         return (torch.ops.aten.embedding_dense_backward(gradients, words, self.rows, self.padding, False),)

@@ -71,8 +71,9 @@ def _forward(
     """h, c and the four activated gates."""
     if _fused(cell_BH):
         told_B4H = hidden_BH @ weight.T if bias is None else torch.addmm(bias.to(weight.dtype), hidden_BH, weight.T)
-        kind = cell_BH.dtype
-        return aten._thnn_fused_lstm_cell(gates_B4H.to(kind), told_B4H.to(kind), cell_BH)
+        # As in torch's own cells h and c have the type of the products: with another, four roundings a step would be launches.
+        kind = told_B4H.dtype
+        return aten._thnn_fused_lstm_cell(gates_B4H.to(kind), told_B4H, cell_BH.to(kind))
     gates_B4H = torch.addmm(gates_B4H.to(weight.dtype), hidden_BH, weight.T).to(cell_BH.dtype)
     if bias is not None:
         gates_B4H += bias

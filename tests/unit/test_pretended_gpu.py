@@ -134,7 +134,11 @@ drawn and then written greedily, and all rows were cut to those that had not end
 
 @pytest.mark.parametrize("name", dict.fromkeys(name for name, _ in GOALS))
 def test_a_step_of_msrvtts_shape_starts_few_operations(name: str) -> None:
+    """Rounding to bfloat16 takes an eighth more at most."""
     steps, _ = launches.count(CASES[name], launches.MSRVTT)
+    rounded, _ = launches.count(CASES[name], launches.MSRVTT, low=True)
+    for phase in steps.keys() - {"decode", "reinforce"}:
+        assert rounded[phase].launches <= 1.125 * steps[phase].launches, (phase, rounded[phase].operations["_to_copy"])
     for phase, step in steps.items():
         assert step.launches <= GOALS.get((name, phase), step.launches), (phase, step.operations.most_common(20))
 
