@@ -12,10 +12,11 @@ import contextlib
 import json
 import logging
 import os
+import re
 import shutil
 import tempfile
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 # Before MLflow is imported: it reports usage, and holds a command up for minutes where a server is down, unless told otherwise.
@@ -52,6 +53,8 @@ KIND = {"mlflow.experimentKind": "custom_model_development"}  # which of its two
 KEY, LABEL, RECORDED = "bench.key", "bench.label", "bench.record"
 PARENTS = ("command", "records")  # kinds of runs of the layout before this one, which nested cells below them
 NOISY = ("mlflow.store.db.utils", "mlflow.tracking.fluent", "alembic", "alembic.runtime.migration")
+TRIES = 4  # of a write that other commands may make at the same moment
+SAME_MOMENT = re.compile("UniqueViolation|UNIQUE constraint|Duplicate entry|IntegrityError")
 
 
 class MlflowTracker:
@@ -186,7 +189,7 @@ class MlflowTracker:
         if run.inputs and not (found.inputs and found.inputs.dataset_inputs):
             tag = "mlflow.data.context"
             read = [DatasetInput(Dataset(*one, "bench", run.dataset), [InputTag(tag, how)]) for *one, how in run.inputs]
-            self._client.log_inputs(found.info.run_id, read)
+            _among_others(self._client.log_inputs, found.info.run_id, read)
 
     def _put_away(self, run: Stored, kept: bool) -> None:
         """A run of the earlier layout: its parents go, a cell without a record here stays, out of sight of the views."""
@@ -230,8 +233,21 @@ class MlflowTracker:
         for step in range(steps):
             part = slice(step * BATCH, (step + 1) * BATCH)
             some = metrics[step * METRICS : (step + 1) * METRICS]
-            self._client.log_batch(run.info.run_id, some, all_params[part], all_tags[part])
+            _among_others(self._client.log_batch, run.info.run_id, some, all_params[part], all_tags[part])
         run.data.params.update(params or {})
+
+
+def _among_others(write: Callable[..., object], *what: object) -> None:
+    """Write, once more where another command wrote the same at the same moment: a server makes of that an error of its
+    database, and finds the values there the next time."""
+    for _ in range(TRIES):
+        try:
+            write(*what)
+            return
+        except MlflowException as error:
+            if not SAME_MOMENT.search(str(error)):
+                raise
+    write(*what)
 
 
 def _metrics(run: Stored, points: Sequence[Point]) -> list[Metric]:
