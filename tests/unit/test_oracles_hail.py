@@ -533,7 +533,10 @@ def test_the_printed_settings_and_the_grid_of_table_3() -> None:
         if (item.paper.name, table.id) == ("hail", "table3")
     }
     space = card.search_space
-    assert grid == set(itertools.product(space["information_weight"], space["relevance_exponent"]))
+    assert all(one.when == {"loss": "information"} for one in space.values()), "without it neither letter acts"
+    assert grid == set(
+        itertools.product(*(space[name].values for name in ("information_weight", "relevance_exponent")))
+    )
 
 
 def test_captions_are_counted_whole_although_training_cuts_them() -> None:
