@@ -533,9 +533,9 @@ def test_the_printed_settings_and_the_grid_of_table_3() -> None:
         if (item.paper.name, table.id) == ("hail", "table3")
     }
     space = card.search_space
-    assert all(one.when == {"loss": "information"} for one in space.values()), "without it neither letter acts"
+    assert all(one.when == {"loss": ["information"]} for one in space.values()), "without it neither letter acts"
     assert grid == set(
-        itertools.product(*(space[name].values for name in ("information_weight", "relevance_exponent")))
+        itertools.product(*(space[name].choices for name in ("information_weight", "relevance_exponent")))
     )
 
 
