@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import shutil
+import sqlite3
 import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -54,6 +55,7 @@ KEY, LABEL, RECORDED = "bench.key", "bench.label", "bench.record"
 PARENTS = ("command", "records")  # kinds of runs of the layout before this one, which nested cells below them
 NOISY = ("mlflow.store.db.utils", "mlflow.tracking.fluent", "alembic", "alembic.runtime.migration")
 TRIES = 4  # of a write that other commands may make at the same moment
+WHOLE, HALF, ABSENT = "whole", "half", "absent"
 SAME_MOMENT = re.compile("UniqueViolation|UNIQUE constraint|Duplicate entry|IntegrityError")
 
 
@@ -67,6 +69,8 @@ class MlflowTracker:
             Path(self.uri.removeprefix(SQLITE)).parent.mkdir(parents=True, exist_ok=True)
         for name in NOISY:
             logging.getLogger(name).setLevel(logging.WARNING)
+        if self.uri.startswith(SQLITE):
+            _make_whole(Path(self.uri.removeprefix(SQLITE)))
         self._client = MlflowClient(tracking_uri=self.uri)
         self._experiments: dict[str, str] = {}  # id by data set
         self._runs: dict[str, Stored] = {}  # that were started here and not ended, by key
@@ -235,6 +239,39 @@ class MlflowTracker:
             some = metrics[step * METRICS : (step + 1) * METRICS]
             _among_others(self._client.log_batch, run.info.run_id, some, all_params[part], all_tags[part])
         run.data.params.update(params or {})
+
+
+def _make_whole(path: Path) -> None:
+    """Make an SQLite database that is not there beside its place, and put it there whole: MLflow takes seconds to make its
+    tables, and cannot open what a command left that was killed meanwhile. Such a half is set aside."""
+    if _tables(path) == WHOLE:
+        return
+    with tempfile.TemporaryDirectory(prefix=f"{path.name}.", dir=path.parent) as folder:
+        aside = Path(folder) / path.name
+        MlflowClient(tracking_uri=f"{SQLITE}{aside}").search_experiments(max_results=1)
+        if _tables(path) == HALF:
+            path.replace(path.with_name(f"{path.name}.half"))
+        try:
+            os.link(aside, path)
+        except FileExistsError:
+            pass  # another command was quicker
+        except OSError:  # a file system without links
+            aside.replace(path)
+
+
+def _tables(path: Path) -> str:
+    """Whether a database is there: whole with its version, half made, or not at all (also a file that is empty)."""
+    if not path.is_file() or not path.stat().st_size:
+        path.unlink(missing_ok=True)
+        return ABSENT
+    try:
+        with contextlib.closing(sqlite3.connect(path, timeout=60)) as database:
+            names = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            asked = "SELECT count(*) FROM alembic_version"
+            stamped = "alembic_version" in names and database.execute(asked).fetchone()[0]
+    except sqlite3.Error:
+        return WHOLE  # no database, or one that is locked: MLflow says so in words of its own
+    return WHOLE if stamped else HALF
 
 
 def _among_others(write: Callable[..., object], *what: object) -> None:

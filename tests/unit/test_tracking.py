@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
 import shutil
+import sqlite3
 import struct
 import subprocess
 import sys
@@ -481,3 +483,20 @@ def test_weights_and_biases_is_told_by_the_same_hooks(home: Home, monkeypatch: p
     (run,) = [line.run for line in lines if line.WhichOneof("record_type") == "run"]
     assert (run.run_id, run.run_group, run.display_name) == (done.key, "recnet", "recnet s0")
     assert [line.exit.exit_code for line in lines if line.WhichOneof("record_type") == "exit"] == [0]
+
+
+def test_a_database_that_was_left_half_made_is_made_anew(tmp_path: Path) -> None:
+    """As a command leaves it that is killed while MLflow makes its tables: MLflow itself can never open it again."""
+    home = Home(tmp_path)
+    path = home.work / "mlflow.db"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE experiments (experiment_id INTEGER)")
+        database.commit()
+    done, _ = finished(home, "half")
+    tracker, entry = MlflowTracker(home.mlflow_uri, home), of_record(done, home)
+    assert write(tracker, entry)
+    tracker.close("half")
+    assert {path.name for path in home.work.glob("mlflow.db*")} == {"mlflow.db", "mlflow.db.half"}
+    (run,) = MlflowTracker(home.mlflow_uri, home)._client.search_runs([tracker._experiment("half")])
+    assert run.info.status == "FINISHED"
