@@ -69,7 +69,7 @@ def packages(home: Home) -> Iterator[Answer]:
     absent: dict[str, list[str]] = {}
     within, other = 0, []
     for one in map(Requirement, metadata.requires(PACKAGE) or []):
-        extras = [extra for extra in ("extract", "optuna", "wandb") if one.marker and f'"{extra}"' in str(one.marker)]
+        extras = [extra for extra in EXTRAS if one.marker and f'"{extra}"' in str(one.marker)]
         if one.marker and not extras:
             continue
         version = _version(one.name)

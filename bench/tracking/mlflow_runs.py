@@ -254,7 +254,8 @@ def _make_whole(path: Path) -> None:
         try:
             os.link(aside, path)
         except FileExistsError:
-            pass  # another command was quicker
+            if _tables(path) == ABSENT:  # a file without a byte; else another command was quicker
+                aside.replace(path)
         except OSError:  # a file system without links
             aside.replace(path)
 
@@ -262,7 +263,6 @@ def _make_whole(path: Path) -> None:
 def _tables(path: Path) -> str:
     """Whether a database is there: whole with its version, half made, or not at all (also a file that is empty)."""
     if not path.is_file() or not path.stat().st_size:
-        path.unlink(missing_ok=True)
         return ABSENT
     try:
         with contextlib.closing(sqlite3.connect(path, timeout=60)) as database:

@@ -485,6 +485,13 @@ def test_weights_and_biases_is_told_by_the_same_hooks(home: Home, monkeypatch: p
     assert [line.exit.exit_code for line in lines if line.WhichOneof("record_type") == "exit"] == [0]
 
 
+def test_an_empty_file_becomes_a_database(tmp_path: Path) -> None:
+    (tmp_path / "runs.db").touch()
+    tracker = MlflowTracker("sqlite:///runs.db", Home(tmp_path))
+    assert tracker.datasets() == {}
+    assert [path.name for path in tmp_path.glob("runs.db*")] == ["runs.db"]
+
+
 def test_a_database_that_was_left_half_made_is_made_anew(tmp_path: Path) -> None:
     """As a command leaves it that is killed while MLflow makes its tables: MLflow itself can never open it again."""
     home = Home(tmp_path)
