@@ -59,6 +59,21 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return Together(config, log)
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_kept() -> Iterator[None]:
+    """A module that is first imported while a test has put something in the place of a function would keep it for good."""
+    before = set(sys.modules)
+    yield
+    kept = [
+        f"{name}.{member}"
+        for name in sys.modules.keys() - before
+        if name.startswith("bench.")
+        for member, value in vars(sys.modules[name]).items()
+        if str(getattr(value, "__module__", "")).startswith(("test_", "conftest"))
+    ]
+    assert not kept, f"{kept} would keep what this test put there: import these modules before anything is replaced"
+
+
 @pytest.fixture(scope="module")
 def whole_meteor() -> Iterator[None]:
     """METEOR with all its paraphrases in this process."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import re
 import shlex
 import subprocess
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+import bench
 from bench.cell.inputs import budget_of
 from bench.cli.commands import COMMANDS
 from bench.cli.help import overview
@@ -68,8 +71,16 @@ WRITTEN = {
 }
 
 
+@pytest.fixture(scope="module")
+def whole() -> None:
+    """Every module has been imported: one that a patched command imports first would keep what stands in for its own names."""
+    for module in pkgutil.walk_packages(bench.__path__, "bench."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+
+
 @pytest.fixture
-def front(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def front(whole: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty home, and every command whole but for its last step: training, rendering, serving."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BENCH_HOME", str(tmp_path))
@@ -85,6 +96,7 @@ def front(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("bench.tuning.tune.tune", 130),
         ("bench.reproduction.run.run", (130, [])),
         ("bench.reproduction.ideas.run", 130),
+        ("bench.study.run.run", 130),
         ("bench.cli.conformance._test", 0),
         ("bench.conformance.machine.examine", []),
         ("bench.tracking.ui.serve", None),
