@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,11 @@ State = tuple[Tensor, ...]
 
 
 class Captioner(Protocol):
-    """A word-by-word decoder. All shared code (teacher forcing, beam search, sampling) uses only these four names."""
+    """A word-by-word decoder. All shared code (teacher forcing, beam search, sampling) uses only these four names.
+
+    `state[0]` is the hidden state [B, H]. One whose words do not wait for one another may offer `read` besides:
+    `ParallelCaptioner`.
+    """
 
     def encode(self, batch: Batch) -> Memory:
         """Per-clip tensors, first axis C."""
@@ -35,6 +39,17 @@ class Captioner(Protocol):
 
     def logits(self, features_NR: Tensor) -> Tensor:
         """Scores of the next word, [N, V]."""
+
+
+@runtime_checkable
+class ParallelCaptioner(Captioner, Protocol):
+    """A decoder that reads true words all at once: teacher forcing asks it to."""
+
+    def read(self, words_BW: Tensor, memory: Memory) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What `step` gives word by word: features [B, W, R], hidden states [B, W, H], attention weights [B, W, T] or None.
+
+        Place w knows the words up to w. `memory` has a row for each caption. What stands on padding does not matter.
+        """
 
 
 def expand(memory: Memory, rows: Tensor) -> Memory:
@@ -70,16 +85,35 @@ def teacher_forcing(captioner: Captioner, batch: Batch, sampling: float = 0.0) -
 
     The batch has its longest caption first, so the captions still running at a word are always the first rows.
     `sampling` is the probability of feeding the model's own sample instead of the true word (scheduled sampling,
-    Bengio et al. 2015). `state[0]` must be the hidden state.
+    Bengio et al. 2015). Without it a `ParallelCaptioner` reads all words at once.
     """
     clips = captioner.encode(batch)
     memory = expand(clips, batch.clip_of_B)
-    state = captioner.start(memory)
     inputs_BW, targets_BW = batch.words_BW[:, :-1], batch.words_BW[:, 1:]
     mask_BW = targets_BW != PAD
+    if sampling == 0 and isinstance(captioner, ParallelCaptioner):
+        parts, whole = captioner.read(inputs_BW, memory), True
+    else:
+        parts, whole = _word_by_word(captioner, memory, inputs_BW, mask_BW, sampling), all_rows(mask_BW.device)
+    padding_BW1 = ~mask_BW.unsqueeze(-1) if whole else None
+
+    def laid(part: Tensor) -> Tensor:
+        return part if padding_BW1 is None else part.masked_fill(padding_BW1, 0.0)
+
+    features_BWR, hidden_BWH, weights_BWT = parts
+    if weights_BWT is not None:
+        weights_BWT = laid(weights_BWT).to(torch.promote_types(weights_BWT.dtype, torch.float32))
+    return Forced(laid(features_BWR), laid(hidden_BWH), weights_BWT, mask_BW, targets_BW, clips, real_words(batch))
+
+
+def _word_by_word(
+    captioner: Captioner, memory: Memory, inputs_BW: Tensor, mask_BW: Tensor, sampling: float
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Features, hidden states and attention weights of all words: zero on padding, where rows that have ended are not
+    computed (`all_rows`)."""
+    state = captioner.start(memory)
     total = inputs_BW.shape[0]
-    whole = all_rows(mask_BW.device)
-    running = [total] * mask_BW.shape[1] if whole else mask_BW.sum(0).tolist()
+    running = [total] * mask_BW.shape[1] if all_rows(mask_BW.device) else mask_BW.sum(0).tolist()
     features: list[Tensor] = []
     hidden: list[Tensor] = []
     attention: list[Tensor] = []
@@ -94,21 +128,7 @@ def teacher_forcing(captioner: Captioner, batch: Batch, sampling: float = 0.0) -
             hidden.append(_pad_rows(state[0], total))
             if weights_BT is not None:
                 attention.append(_pad_rows(weights_BT, total))
-    padding_BW1 = ~mask_BW.unsqueeze(-1)
-
-    def laid(parts: list[Tensor]) -> Tensor:
-        together = torch.stack(parts, 1)
-        return together.masked_fill(padding_BW1, 0.0) if whole else together
-
-    return Forced(
-        laid(features),
-        laid(hidden),
-        laid(attention).to(torch.promote_types(attention[0].dtype, torch.float32)) if attention else None,
-        mask_BW,
-        targets_BW,
-        clips,
-        real_words(batch),
-    )
+    return torch.stack(features, 1), torch.stack(hidden, 1), torch.stack(attention, 1) if attention else None
 
 
 def real_words(batch: Batch) -> Tensor:

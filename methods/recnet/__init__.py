@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from bench.method import Batch, Clips, Run, StreamInfo, Vocabulary, WordLoss
-from bench.nn.captioners import S2VT, SoftAttention
+from bench.nn.bases import BASES, Base
 from bench.nn.decoding import Forced, teacher_forcing, word_losses
 from bench.training import CaptionModel, Losses, Phase, cross_entropy_phase, plain_loss, self_critical_phase
 from methods.recnet.model import Reconstructor
@@ -15,7 +15,7 @@ from methods.recnet.model import Reconstructor
 class RecNet(nn.Module):
     """Decoder and reconstructor; only the decoder writes captions."""
 
-    def __init__(self, decoder: SoftAttention | S2VT, reconstructor: Reconstructor, weight: float) -> None:
+    def __init__(self, decoder: Base, reconstructor: Reconstructor, weight: float) -> None:
         super().__init__()
         self.decoder, self.reconstructor, self.weight = decoder, reconstructor, weight
 
@@ -39,22 +39,10 @@ class RecNet(nn.Module):
 
 def build(settings: Mapping[str, Any], streams: Mapping[str, StreamInfo], vocabulary: Vocabulary) -> CaptionModel:
     frame_width = streams["frames"].shape[-1]
-    sizes = (
-        len(vocabulary),
-        frame_width,
-        settings["width"],
-        settings["embedding"],
-        settings["dropout"],
-        settings["normalise"],
-    )
-    decoder = (
-        S2VT(*sizes)
-        if settings["base"] == "s2vt"
-        else SoftAttention(*sizes, settings["attention"], settings["initial"])
-    )
+    decoder = BASES[settings["base"]](len(vocabulary), frame_width, settings)
     reconstructor = Reconstructor(
         settings["reconstructor"],
-        settings["width"],
+        decoder.width,
         frame_width,
         settings["attention"],
         settings["rec_norm"],
@@ -64,7 +52,9 @@ def build(settings: Mapping[str, Any], streams: Mapping[str, StreamInfo], vocabu
 
     def phases(clips: Clips, run: Run) -> Sequence[Phase]:
         sampling = run.train["scheduled_sampling"]
-        learner = model if model.weight else decoder  # the control with lambda = 0 teaches its reconstructor nothing
+        learner: Any = (
+            model if model.weight else decoder
+        )  # the control with lambda = 0 teaches its reconstructor nothing
         recipe = [
             cross_entropy_phase(decoder, run, "base"),
             Phase(

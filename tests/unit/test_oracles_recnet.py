@@ -27,9 +27,9 @@ from symbols import Numbers, numbers, of_attention, of_cell, of_soft_attention
 from torch import Tensor, nn
 
 from bench.data.batches import CorpusClips
-from bench.method import Batch
+from bench.method import PAD, Batch
 from bench.nn.captioners import S2VT, FrameCaptioner, SoftAttention
-from bench.nn.decoding import Forced, cross_entropy, teacher_forcing, word_losses
+from bench.nn.decoding import Forced, Memory, cross_entropy, teacher_forcing, word_losses
 from bench.nn.sampling import sample
 from bench.training import CaptionModel, self_critical_phase
 from methods.recnet import RecNet, build
@@ -133,6 +133,41 @@ def test_reconstructor_reads_the_upper_states_of_s2vt(kind: str) -> None:
         expected.append(recnet.reconstruction(symbols, hidden, frames_of(model, batch, clip), kind, "l2"))
     assert model.losses(batch, 0.0)["reconstruction"].item() == pytest.approx(np.mean(expected), rel=1e-10)
     assert torch.equal(forced.hidden_BWH, forced.features_BWR), "S2VT's output layer reads its upper hidden state"
+
+
+class AllAtOnce(SoftAttention):
+    """A decoder that reads the words of a caption together, its padding too, and says how often it did."""
+
+    times = 0
+
+    def read(self, words_BW: Tensor, memory: Memory) -> tuple[Tensor, Tensor, Tensor]:
+        self.times += 1
+        state, steps = self.start(memory), []
+        for words_B in words_BW.unbind(1):
+            hidden, state, weights = self.step(words_B, state, memory)
+            steps.append((hidden, weights))
+        hidden, weights = (torch.stack(parts, 1) for parts in zip(*steps, strict=True))
+        loud = (words_BW == PAD).unsqueeze(-1)
+        return hidden.masked_fill(loud, 1e3), hidden.masked_fill(loud, -1e3), weights.masked_fill(loud, 1e3)
+
+
+@pytest.mark.parametrize(("kind", "word_weights"), [*((kind, "attention") for kind in KINDS), ("local", "transposed")])
+def test_states_of_a_decoder_that_reads_all_words_at_once_are_rebuilt_from_too(kind: str, word_weights: str) -> None:
+    batch = one_batch(make_clips(garbage=1e3), torch.float64)
+    model, plain = (made(kind, base=base, word_weights=word_weights) for base in (AllAtOnce, SoftAttention))
+    losses = []
+    for one in (model, plain):
+        losses.append(one.losses(batch, 0.0))
+        losses[-1]["loss"].backward()
+    assert model.decoder.times == 1
+    assert {name: value.item() for name, value in losses[0].items()} == pytest.approx(
+        {name: value.item() for name, value in losses[1].items()}, rel=1e-12
+    )
+    for own, other in zip(model.parameters(), plain.parameters(), strict=True):
+        assert own.grad is not None
+        np.testing.assert_allclose(numbers(own.grad), numbers(other.grad), rtol=1e-10, atol=1e-14)
+    model.losses(batch, 0.5)
+    assert model.decoder.times == 1, "own words are known one after the other"
 
 
 def rebuilt_from(model: RecNet, drawn: Batch, forced: Forced) -> float:
