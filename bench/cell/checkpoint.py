@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from bench import BenchError
@@ -65,7 +65,8 @@ def save(
         "streams": {name: asdict(info) for name, info in streams.items()},
     }
     metadata = {part: json.dumps(parts[part]) for part in PARTS}
-    write_whole(path, lambda aside: save_file(dict(state), aside, metadata=metadata))
+    # Not by its save_file, which leaves a file of a name of its own where it is killed.
+    write_whole(path, lambda aside: aside.write_bytes(to_bytes(dict(state), metadata=metadata)))
     write_atomically(path.parent / PLACES, json.dumps({name: config[name] for name in LOCAL if name in config}))
 
 

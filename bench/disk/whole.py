@@ -5,11 +5,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import platform
+import re
+import shutil
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bench import BenchError
+from bench.disk.locks import start_time, still_runs
 
 
 class CannotWrite(BenchError, OSError):  # noqa: N818 - said as a sentence
@@ -20,8 +25,8 @@ class CannotWrite(BenchError, OSError):  # noqa: N818 - said as a sentence
 def replacing(path: Path, *, several: bool = False, durable: bool = True) -> Iterator[Path]:
     """A file beside `path` to write into: it takes the place of `path` when the block ends well, and is removed otherwise.
 
-    `several` allows for other processes that write the same file at once; what a killed one leaves then has a name of its own
-    and stays. `durable` makes content and name last through a power cut, content first. Raises OSError.
+    `several` allows for other processes that write the same file at once. `durable` makes content and name last through a power
+    cut, content first. Raises OSError.
     """
     aside = _unique(path) if several else path.with_name(path.name + ".tmp")
     try:
@@ -37,8 +42,20 @@ def replacing(path: Path, *, several: bool = False, durable: bool = True) -> Ite
         sync_folder(path.parent)
 
 
+def begin_aside(path: Path) -> str:
+    """How names begin of what this process alone writes beside `path`, to be completed by `tempfile`; what killed processes of
+    this machine have left of such names is removed."""
+    machine = f"{zlib.crc32(platform.node().encode()):08x}"
+    owner = re.compile(rf"{re.escape(f'.{path.name}.{machine}')}-(\d+)-(\d*)\.")
+    with contextlib.suppress(OSError):
+        for left in os.scandir(path.parent):
+            if (found := owner.match(left.name)) and not still_runs(int(found[1]), found[2]):
+                shutil.rmtree(left) if left.is_dir(follow_symlinks=False) else Path(left).unlink(missing_ok=True)
+    return f".{path.name}.{machine}-{os.getpid()}-{start_time(os.getpid())}."
+
+
 def _unique(path: Path) -> Path:
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=begin_aside(path), suffix=".tmp")
     os.close(descriptor)
     Path(name).chmod(0o666 & ~_umask())  # mkstemp makes files for the owner's eyes only
     return Path(name)
@@ -84,7 +101,7 @@ def _sentence(path: Path, error: OSError) -> str:
     )
 
 
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` make the file, whole or not at all. Raises BenchError, which names the path and what went wrong."""
     try:
         with replacing(path) as aside:

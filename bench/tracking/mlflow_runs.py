@@ -35,6 +35,7 @@ from mlflow.tracking import MlflowClient
 from PIL.Image import open as open_image
 
 from bench.disk.locks import lives, this_process
+from bench.disk.whole import begin_aside
 from bench.home import Home
 from bench.plan.stores import SQLITE, absolute_uri
 from bench.tracking.base import Ending, Point, Run
@@ -246,7 +247,7 @@ def _make_whole(path: Path) -> None:
     tables, and cannot open what a command left that was killed meanwhile. Such a half is set aside."""
     if _tables(path) == WHOLE:
         return
-    with tempfile.TemporaryDirectory(prefix=f"{path.name}.", dir=path.parent) as folder:
+    with tempfile.TemporaryDirectory(prefix=begin_aside(path), dir=path.parent) as folder:
         aside = Path(folder) / path.name
         MlflowClient(tracking_uri=f"{SQLITE}{aside}").search_experiments(max_results=1)
         if _tables(path) == HALF:

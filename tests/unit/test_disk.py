@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ import pytest
 from bench import BenchError
 from bench.disk.locks import lock_file
 from bench.disk.whole import replacing, write_atomically, write_whole
+from bench.home import CHECKOUT
 
 
 def test_what_fails_on_the_way_leaves_the_old_file_alone(tmp_path: Path) -> None:
@@ -76,6 +78,29 @@ def test_several_may_write_one_file_at_once(tmp_path: Path) -> None:
         seen.add(path.read_text())
     assert seen <= set(contents), "a reader saw a part"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_writer_left_aside_goes_with_the_next_one(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with replacing(path, several=True) as mine:
+        mine.write_text("mine")
+        killed = subprocess.run(
+            [sys.executable, "-c", KILLED, path], env={**os.environ, "PYTHONPATH": str(CHECKOUT)}, check=False
+        )
+        assert killed.returncode == -signal.SIGKILL and len(list(tmp_path.iterdir())) == 2
+        (tmp_path / ".file.another.tmp").touch()  # nobody knows whose
+        write_atomically(path, "another")
+        assert sorted(tmp_path.iterdir()) == sorted([path, mine, tmp_path / ".file.another.tmp"])
+    assert path.read_text() == "mine"
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from bench.disk.whole import replacing
+with replacing(Path(sys.argv[1]), several=True) as aside:
+    os.kill(os.getpid(), 9)
+"""
 
 
 def test_others_may_read_what_was_written(tmp_path: Path) -> None:
