@@ -145,7 +145,7 @@ class Extract(Check):
     encoder: str | None = option(
         None,
         "inception_v4, inception_resnet_v2, resnet101, resnet152, vgg19, googlenet, ..., any network of timm; "
-        "r3d_18, r2plus1d_18, s3d, c3d; fasterrcnn_resnet50_fpn, ..; vggish",
+        "r3d_18, r2plus1d_18, s3d, c3d; fasterrcnn_resnet50_fpn, ..; vggish, yamnet",
     )
     weights: Annotated[str | None, Written("FILE|pretrained|random")] = option(
         None, "a .safetensors file; pretrained, without it, downloads; random is for tests"

@@ -12,16 +12,9 @@ from numpy.typing import NDArray
 
 from bench.features.footage import Footage
 from bench.features.processes import ProcessEndedError, Processes
+from bench.features.sound import log_mel, read_sound
 from bench.features.specs import Preprocessing
-from bench.features.video import (
-    RATE,
-    Sampling,
-    SilentVideoError,
-    UnreadableVideoError,
-    log_mel,
-    read_frames,
-    read_sound,
-)
+from bench.features.video import Sampling, SilentVideoError, UnreadableVideoError, read_frames
 
 Values = NDArray[Any]
 AHEAD = 2  # clips that are decoded and wait, besides those in work: enough that no side waits for the other
@@ -43,16 +36,18 @@ class Reader:
         try:
             if self.sampling is not None:
                 return read_frames(footage.path, self.sampling, self.preprocessing, footage.span)
-            return log_mel(self._sound(footage))
+            return self._sound(footage)
         except UnreadableVideoError as error:
             raise type(error)(f"{footage.path.name} {error}") from None
 
     def _sound(self, footage: Footage) -> NDArray[np.float32]:
+        front = self.preprocessing.sound
+        assert front is not None
         try:
-            return read_sound(footage.path, RATE, footage.span)
+            return log_mel(read_sound(footage.path, front, footage.span), front)
         except SilentVideoError:
             if self.silence:
-                return np.zeros(0, np.float32)
+                return log_mel([], front)
             raise
 
 

@@ -12,13 +12,37 @@ from bench.features.backends import need_timm
 
 
 @dataclass(frozen=True)
+class LogMel:
+    """From sound to examples of log-mel bands: what VGGish (Hershey et al., ICASSP 2017) reads, unless told.
+
+    `mono` is the mean of all channels, or what swresample mixes of them in floats: of two channels louder by the root of two, by
+    which YAMNet's vectors move up to a cosine of 0.94. `rate` samples a second; every `hop` samples a `window` of them under a
+    periodic Hann window, its magnitudes by a transform of `length`, in `bands` from `lowest` to `highest` Hz, log(x + `offset`):
+    one step. An example has `steps` of them and begins `every` so many steps; a rest at the end that fills none is left out.
+    """
+
+    rate: int = 16_000
+    window: int = 400
+    hop: int = 160
+    length: int = 512
+    bands: int = 64
+    lowest: float = 125.0
+    highest: float = 7500.0
+    offset: float = 0.01
+    steps: int = 96
+    every: int = 96
+    mono: str = "mean"
+
+
+@dataclass(frozen=True)
 class Preprocessing:
     """From a decoded frame to the pixels that an encoder reads, and from pixels to numbers.
 
     `resize` is the length of the shorter side, or (height, width) whatever the frame's shape; the centre square of side
     `crop` is kept. `resampler` is swscale's, which goes to RGB at the new size in one step. A pixel x of 0..255 becomes
     (x - mean) / deviation, with one number for all or one for each of red, green and blue. `longest` bounds the longer
-    side where the frame keeps its shape.
+    side where the frame keeps its shape. Of a network of sound, `sound` says what becomes of it, and an example is a picture of
+    one channel.
     """
 
     resize: int | tuple[int, int]
@@ -27,6 +51,7 @@ class Preprocessing:
     mean: float | tuple[float, float, float]
     deviation: float | tuple[float, float, float]
     longest: int | None = None
+    sound: LogMel | None = None
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -42,7 +67,10 @@ class Preprocessing:
 
     def of_features(self) -> dict[str, Any]:
         """What decides the numbers that the encoder reads, for the fingerprint of features."""
-        return {**self.of_pixels(), "mean": self.mean, "deviation": self.deviation}
+        heard = asdict(self.sound) if self.sound else {}
+        unusual = {name: value for name, value in heard.items() if value != getattr(LogMel(), name)}
+        sound = {"sound": unusual} if unusual else {}
+        return {**self.of_pixels(), **sound, "mean": self.mean, "deviation": self.deviation}
 
     def resized(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of a frame of this shape before the crop."""
@@ -100,6 +128,13 @@ def _detector(name: str) -> Spec:
     return Spec(name, name, 1024, _SCENE, "COCO_V1", {}, "torchvision", "regions")
 
 
+def _sound(name: str, width: int, front: LogMel) -> Spec:
+    window, hop, rate = 1000 * front.window // front.rate, 1000 * front.hop // front.rate, front.rate // 1000
+    said = f"log-mel of {window} ms every {hop} ms at {rate} kHz"
+    example = Preprocessing((front.steps, front.bands), None, said, 0.0, 1.0, sound=front)
+    return Spec(name, name, width, example, None, {}, "ours", "sound", heads=("fc.",))
+
+
 ENCODERS = {
     spec.name: spec
     for spec in (
@@ -114,6 +149,13 @@ ENCODERS = {
         _timm("mobilenetv2_100", 1280, Preprocessing((224, 224), None, "BILINEAR", **_HALVES), None, pad_type="same"),
         # Ours, with weights that never change: the frames of the embedded corpus, which is painted at this size.
         Spec("shapes", "shapes", 256, Preprocessing((64, 64), None, "BILINEAR", 0.0, 1.0), "fixed", package="ours"),
+        # The whole frame at the network's size: a centre crop would hide a tenth of it.
+        _timm(
+            "tf_efficientnet_lite2",
+            1280,
+            Preprocessing((260, 260), None, "BILINEAR", **_HALVES),
+            "tf_efficientnet_lite2.in1k",
+        ),
         # RecNet, section 4.2: frames at 299 x 299, last pooling layer.
         _timm("inception_v4", 1536, Preprocessing((299, 299), None, "BILINEAR", **_HALVES), "inception_v4.tf_in1k"),
         _timm("inception_v3", 2048, Preprocessing((299, 299), None, "BILINEAR", **_HALVES), "inception_v3.tf_in1k"),
@@ -154,17 +196,8 @@ ENCODERS = {
         _detector("fasterrcnn_resnet50_fpn"),
         _detector("fasterrcnn_resnet50_fpn_v2"),
         _detector("fasterrcnn_mobilenet_v3_large_fpn"),
-        # One example of log-mel bands is a picture of one channel, 96 x 64; `bench.features.video` makes it.
-        Spec(
-            "vggish",
-            "vggish",
-            128,
-            Preprocessing((96, 64), None, "log-mel of 25 ms every 10 ms at 16 kHz", 0.0, 1.0),
-            None,
-            {},
-            "ours",
-            "sound",
-        ),
+        _sound("vggish", 128, LogMel()),
+        _sound("yamnet", 1024, LogMel(offset=0.001, every=48, mono="swresample")),
     )
 }
 

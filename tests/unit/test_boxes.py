@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from bench.features.backends import nms, overlaps, roi_align
+from bench.features.boxes import nms, overlaps, roi_align
 
 
 def some_boxes(count: int, seed: int = 0) -> Tensor:

@@ -368,7 +368,7 @@ def test_motion_and_actions_read_runs_of_frames(tmp_path: Path) -> None:
 
 
 def test_c3d_and_vggish_have_the_published_sizes(tmp_path: Path) -> None:
-    from bench.features.encoders import C3D, VGGish
+    from bench.features.networks import C3D, VGGish
 
     with torch.device("meta"):
         sizes = {name: sum(value.numel() for value in kind.parameters()) for name, kind in

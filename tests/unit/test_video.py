@@ -7,26 +7,19 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 pytest.importorskip("av", reason='needs pip install "captionbench[extract]"')
 
-from films import film, greys, song
+from films import film, greys
 
 from bench.features.decoders import Decoders, Reader, flow
 from bench.features.footage import Footage
 from bench.features.specs import Preprocessing
 from bench.features.video import (
-    BANDS,
-    RATE,
-    STEPS,
     Sampling,
-    SilentVideoError,
     UnreadableVideoError,
-    log_mel,
     read_frames,
-    read_sound,
 )
 
 SQUARE = Preprocessing((16, 16), None, "BILINEAR", mean=0.0, deviation=1.0)
@@ -139,54 +132,6 @@ def test_a_codec_that_nobody_knows(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"FFV1", b"ZZZZ"))
     with pytest.raises(UnreadableVideoError, match=r"cannot decode|cannot be decoded"):
         read_frames(path, 4, SQUARE)
-
-
-# -- sound --------------------------------------------------------------------------------------------------------------
-
-
-def test_sound_is_resampled_and_averaged_over_channels(tmp_path: Path) -> None:
-    sound = read_sound(song(tmp_path / "x.wav"), RATE)
-    assert len(sound) == pytest.approx(2 * RATE, abs=40)
-    assert np.abs(sound[2000:-2000]).max() == pytest.approx(0.5, abs=0.01), "as loud as each channel"
-    part = read_sound(tmp_path / "x.wav", RATE, (0.5, 1.25))
-    assert len(part) == 0.75 * RATE
-    with pytest.raises(SilentVideoError, match="has no sound track"):
-        read_sound(film(tmp_path / "x.mkv", 3), RATE)
-    with pytest.raises(SilentVideoError, match="has no sound from 8 to 9 s"):
-        read_sound(tmp_path / "x.wav", RATE, (8, 9))
-
-
-def test_log_mel_bands_by_the_definition() -> None:
-    """Against a loop: 25 ms under a periodic Hann window, |DFT| of 512, triangles straight in mel, log(x + 0.01)."""
-    rng = np.random.default_rng(0)
-    sound = rng.normal(size=RATE).astype(np.float32) * 0.1
-    examples = log_mel(sound)
-    assert examples.shape == (1, 1, STEPS, BANDS)
-    mel = lambda hertz: 1127.0 * np.log(1 + hertz / 700.0)  # noqa: E731
-    edges = np.linspace(mel(125.0), mel(7500.0), BANDS + 2)
-    for step, band in ((0, 0), (7, 20), (95, 63)):
-        piece = sound[160 * step : 160 * step + 400].astype(np.float64)
-        piece = piece * np.array([0.5 - 0.5 * np.cos(2 * np.pi * n / 400) for n in range(400)])
-        total = 0.0
-        for number in range(1, 257):
-            angle = -2j * np.pi * number / 512 * np.arange(400)
-            at = mel(number * RATE / 512)
-            up = (at - edges[band]) / (edges[band + 1] - edges[band])
-            down = (edges[band + 2] - at) / (edges[band + 2] - edges[band + 1])
-            total += max(0.0, min(up, down)) * abs((piece * np.exp(angle)).sum())
-        assert examples[0, 0, step, band] == pytest.approx(np.log(total + 0.01), abs=1e-5)
-
-
-def test_a_tone_lights_its_band_and_short_sounds_are_filled_up() -> None:
-    times = np.arange(3 * RATE) / RATE
-    examples = log_mel(np.sin(2 * np.pi * 1000 * times).astype(np.float32))
-    assert len(examples) == 3
-    centres = 700 * np.expm1(
-        np.linspace(1127 * np.log1p(125 / 700), 1127 * np.log1p(7500 / 700), BANDS + 2)[1:-1] / 1127
-    )
-    assert centres[examples[1, 0].mean(axis=0).argmax()] == pytest.approx(1000, rel=0.05)
-    assert log_mel(np.zeros(0, np.float32)).shape == (1, 1, STEPS, BANDS)
-    assert log_mel(np.zeros(0, np.float32)) == pytest.approx(np.log(0.01))
 
 
 # -- side by side -------------------------------------------------------------------------------------------------------

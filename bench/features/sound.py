@@ -1,0 +1,106 @@
+"""From the sound of a video to the examples of log-mel bands that a network of sound reads, a piece at a time: of hours of sound
+only the bands are ever held. Imports no torch: decoder processes start with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.features.backends import need_av
+from bench.features.specs import LogMel
+from bench.features.video import SilentVideoError, Span, UnreadableVideoError
+
+Samples = NDArray[np.float32]
+PIECE = 10.0  # seconds that are held at once: long enough that numpy works and not Python
+
+
+def read_sound(path: Path, front: LogMel, span: Span | None = None) -> Iterator[Samples]:
+    """The sound of a video, or of a part of it, in pieces [samples] at the rate of `front`, in one channel.
+
+    Raises UnreadableVideoError, and its kind SilentVideoError where there is no sound track.
+    """
+    if span is not None and not span[0] < span[1]:
+        raise UnreadableVideoError(f"is to be cut from {span[0]:g} to {span[1]:g} s, but must start before it ends")
+    first, end = (0, None) if span is None else (round(span[0] * front.rate), round(span[1] * front.rate))
+    seen = given = 0
+    for piece in _pieces(path, front, end):
+        part = piece[max(0, first - seen) : None if end is None else max(0, end - seen)]
+        seen += len(piece)
+        given += len(part)
+        if len(part):
+            yield part
+    if not given:
+        raise SilentVideoError("has no sound" if span is None else f"has no sound from {span[0]:g} to {span[1]:g} s")
+
+
+def _pieces(path: Path, front: LogMel, end: int | None) -> Iterator[Samples]:
+    """Pieces of the sound from its beginning, at least up to sample `end`."""
+    av = need_av()
+    parts: list[Samples] = []
+    held = seen = 0
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.audio:
+                raise SilentVideoError("has no sound track")
+            mixed = "mono" if front.mono == "swresample" else None  # what keeps its channels is averaged below
+            resampler = av.AudioResampler(format="fltp", layout=mixed, rate=front.rate)
+            for frame in container.decode(container.streams.audio[0]):
+                frame.pts = None  # gaps between packets are not sound
+                fresh = [part.to_ndarray().mean(axis=0) for part in resampler.resample(frame)]
+                parts, held = parts + fresh, held + sum(map(len, fresh))
+                if held >= PIECE * front.rate:
+                    yield np.concatenate(parts)
+                    seen, held, parts = seen + held, 0, []
+                if end is not None and seen + held >= end:
+                    break
+            parts += [part.to_ndarray().mean(axis=0) for part in resampler.resample(None)]
+    except (av.error.FFmpegError, OSError) as error:
+        raise UnreadableVideoError(f"cannot be decoded: {getattr(error, 'strerror', None) or error}") from error
+    if parts:
+        yield np.concatenate(parts)
+
+
+def log_mel(sound: Iterable[Samples], front: LogMel) -> NDArray[np.float32]:
+    """Sound in pieces -> examples [N, 1, steps, bands], at least one: what is shorter is filled up with silence."""
+    weights = _mel_weights(front)
+    rest = np.zeros(0, np.float64)
+    bands = [np.zeros((0, front.bands), np.float32)]
+    for piece in sound:
+        rest = np.concatenate([rest, piece.astype(np.float64)])
+        bands.append(_bands(rest, front, weights))
+        rest = rest[len(bands[-1]) * front.hop :]
+    lacking = front.steps - sum(map(len, bands))
+    if lacking > 0:
+        padded = np.pad(rest, (0, (lacking - 1) * front.hop + front.window - len(rest)))
+        bands.append(_bands(padded, front, weights))
+    steps = np.concatenate(bands)
+    examples = np.lib.stride_tricks.sliding_window_view(steps, front.steps, axis=0)[:: front.every]
+    return examples.swapaxes(1, 2)[:, None].copy()
+
+
+def _bands(samples: NDArray[np.float64], front: LogMel, weights: NDArray[np.float64]) -> NDArray[np.float32]:
+    """The steps [n, bands] of which all samples are there."""
+    if len(samples) < front.window:
+        return np.zeros((0, front.bands), np.float32)
+    frames = np.lib.stride_tricks.sliding_window_view(samples, front.window)[:: front.hop]
+    periodic_hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(front.window) / front.window)
+    return np.log(np.abs(np.fft.rfft(frames * periodic_hann, front.length)) @ weights + front.offset).astype(np.float32)
+
+
+def _mel_weights(front: LogMel) -> NDArray[np.float64]:
+    """[length / 2 + 1, bands]: triangles whose corners are equally spaced in mel, straight in mel between them; no weight on
+    the mean."""
+    bins = _mel(np.linspace(0, front.rate / 2, front.length // 2 + 1))[:, None]
+    corners = np.linspace(_mel(front.lowest), _mel(front.highest), front.bands + 2)
+    low, middle, high = corners[:-2], corners[1:-1], corners[2:]
+    weights = np.maximum(0, np.minimum((bins - low) / (middle - low), (high - bins) / (high - middle)))
+    weights[0] = 0
+    return weights
+
+
+def _mel(hertz: NDArray[np.float64] | float) -> NDArray[np.float64]:
+    return np.asarray(1127.0 * np.log1p(np.asarray(hertz) / 700.0))

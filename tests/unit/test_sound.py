@@ -1,0 +1,101 @@
+"""From the sound of a video to what networks of sound read: resampled, cut, in pieces, by the definition of the bands."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("av", reason='needs pip install "captionbench[extract]"')
+
+from films import film, song
+
+from bench.features.sound import log_mel, read_sound
+from bench.features.specs import LogMel, spec_of
+from bench.features.video import SilentVideoError
+
+FRONT = LogMel()
+
+
+def heard(path: Path, *span: Any) -> np.ndarray:
+    return np.concatenate(list(read_sound(path, FRONT, *span)))
+
+
+def test_sound_is_resampled_and_averaged_over_channels(tmp_path: Path) -> None:
+    sound = heard(song(tmp_path / "x.wav"))
+    assert len(sound) == pytest.approx(2 * FRONT.rate, abs=40)
+    assert np.abs(sound[2000:-2000]).max() == pytest.approx(0.5, abs=0.01), "as loud as each channel"
+    mixed = np.concatenate(list(read_sound(tmp_path / "x.wav", LogMel(mono="swresample"))))
+    np.testing.assert_allclose(mixed, sound * np.sqrt(2), atol=1e-5)
+    part = heard(tmp_path / "x.wav", (0.5, 1.25))
+    assert len(part) == 0.75 * FRONT.rate
+    with pytest.raises(SilentVideoError, match="has no sound track"):
+        heard(film(tmp_path / "x.mkv", 3))
+    with pytest.raises(SilentVideoError, match="has no sound from 8 to 9 s"):
+        heard(tmp_path / "x.wav", (8, 9))
+
+
+def test_log_mel_bands_by_the_definition() -> None:
+    """Against a loop: 25 ms under a periodic Hann window, |DFT| of 512, triangles straight in mel, log(x + 0.01)."""
+    rng = np.random.default_rng(0)
+    sound = rng.normal(size=FRONT.rate).astype(np.float32) * 0.1
+    examples = log_mel([sound], FRONT)
+    assert examples.shape == (1, 1, FRONT.steps, FRONT.bands)
+    mel = lambda hertz: 1127.0 * np.log(1 + hertz / 700.0)  # noqa: E731
+    edges = np.linspace(mel(125.0), mel(7500.0), FRONT.bands + 2)
+    for step, band in ((0, 0), (7, 20), (95, 63)):
+        piece = sound[160 * step : 160 * step + 400].astype(np.float64)
+        piece = piece * np.array([0.5 - 0.5 * np.cos(2 * np.pi * n / 400) for n in range(400)])
+        total = 0.0
+        for number in range(1, 257):
+            angle = -2j * np.pi * number / 512 * np.arange(400)
+            at = mel(number * FRONT.rate / 512)
+            up = (at - edges[band]) / (edges[band + 1] - edges[band])
+            down = (edges[band + 2] - at) / (edges[band + 2] - edges[band + 1])
+            total += max(0.0, min(up, down)) * abs((piece * np.exp(angle)).sum())
+        assert examples[0, 0, step, band] == pytest.approx(np.log(total + 0.01), abs=1e-5)
+
+
+def test_a_tone_lights_its_band_and_short_sounds_are_filled_up() -> None:
+    times = np.arange(3 * FRONT.rate) / FRONT.rate
+    examples = log_mel([np.sin(2 * np.pi * 1000 * times).astype(np.float32)], FRONT)
+    assert len(examples) == 3
+    centres = 700 * np.expm1(
+        np.linspace(1127 * np.log1p(125 / 700), 1127 * np.log1p(7500 / 700), FRONT.bands + 2)[1:-1] / 1127
+    )
+    assert centres[examples[1, 0].mean(axis=0).argmax()] == pytest.approx(1000, rel=0.05)
+    assert log_mel([], FRONT).shape == (1, 1, FRONT.steps, FRONT.bands)
+    assert log_mel([], FRONT) == pytest.approx(np.log(0.01))
+
+
+def test_pieces_change_nothing() -> None:
+    """Examples that overlap, as YAMNet reads them, and a rest that fills none."""
+    front = spec_of("yamnet").preprocessing.sound
+    assert front is not None
+    sound = np.random.default_rng(1).normal(size=40_123).astype(np.float32)
+    whole = log_mel([sound], front)
+    assert whole.shape == (4, 1, 96, 64), "of 2.5 s the first begins at 0, the others 0.48 s later each"
+    np.testing.assert_array_equal(whole[1, 0, :48], whole[0, 0, 48:])
+    for cuts in ([1], [399, 401], list(range(0, 40_000, 777))):
+        np.testing.assert_array_equal(log_mel(np.split(sound, cuts), front), whole)
+
+
+def test_of_an_hour_of_sound_only_the_bands_are_held() -> None:
+    """Its samples in float64 are 230 MB, its spectrum 1.5 GB."""
+
+    def pieces() -> Iterator[np.ndarray]:
+        for _ in range(60):
+            yield np.zeros(60 * FRONT.rate, np.float32)
+
+    tracemalloc.start()
+    try:
+        examples = log_mel(pieces(), FRONT)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(examples) == 3749
+    assert peak < 3 * examples.nbytes + 200e6 < 500e6
