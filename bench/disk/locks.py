@@ -112,15 +112,22 @@ def still_runs(pid: int, started: str) -> bool:
     return start_time(pid) == started if started else alive(pid)
 
 
+def machine() -> str:
+    """This machine by name and, in a container, its own count of processes: those of two containers may be called alike."""
+    with contextlib.suppress(OSError):
+        return platform.node() + str(Path("/proc/self/ns/pid").readlink()).removeprefix("pid:")
+    return platform.node()
+
+
 def this_process() -> str:
     """Machine, id and start of this process: the id alone does not name it, another may have it tomorrow."""
-    return f"{platform.node()} {os.getpid()} {start_time(os.getpid())}".strip()
+    return f"{machine()} {os.getpid()} {start_time(os.getpid())}".strip()
 
 
 def lives(process: str) -> bool | None:
     """Whether what called itself `this_process` still runs; None where that cannot be known, as on another machine."""
     host, pid, born = [*process.split(" "), "", ""][:3]
-    return still_runs(int(pid), born) if host == platform.node() and pid.isdecimal() else None
+    return still_runs(int(pid), born) if host == machine() and pid.isdecimal() else None
 
 
 class Note:

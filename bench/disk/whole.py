@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import platform
 import re
 import shutil
 import tempfile
@@ -14,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bench import BenchError
-from bench.disk.locks import start_time, still_runs
+from bench.disk.locks import machine, start_time, still_runs
 
 
 class CannotWrite(BenchError, OSError):  # noqa: N818 - said as a sentence
@@ -45,13 +44,13 @@ def replacing(path: Path, *, several: bool = False, durable: bool = True) -> Ite
 def begin_aside(path: Path) -> str:
     """How names begin of what this process alone writes beside `path`, to be completed by `tempfile`; what killed processes of
     this machine have left of such names is removed."""
-    machine = f"{zlib.crc32(platform.node().encode()):08x}"
-    owner = re.compile(rf"{re.escape(f'.{path.name}.{machine}')}-(\d+)-(\d*)\.")
+    here = f".{path.name}.{zlib.crc32(machine().encode()):08x}"
+    owner = re.compile(rf"{re.escape(here)}-(\d+)-(\d*)\.")
     with contextlib.suppress(OSError):
         for left in os.scandir(path.parent):
             if (found := owner.match(left.name)) and not still_runs(int(found[1]), found[2]):
                 shutil.rmtree(left) if left.is_dir(follow_symlinks=False) else Path(left).unlink(missing_ok=True)
-    return f".{path.name}.{machine}-{os.getpid()}-{start_time(os.getpid())}."
+    return f"{here}-{os.getpid()}-{start_time(os.getpid())}."
 
 
 def _unique(path: Path) -> Path:
