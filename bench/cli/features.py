@@ -112,8 +112,8 @@ class Import(CheckStreams):
 def features_import(argv: Sequence[str]) -> int:
     """Bring features as they were published into the cache: those that the data set's definition names, unless they are
     there and up to date, or those at PATH. Layouts, told apart by themselves: HDF5 with a dataset per clip, with one matrix
-    and ids or without ids; folders of .npy, .npz or HDF5 files; lines of csv, a frame each; tsv of bottom-up attention. What
-    was recognised is said.
+    and ids or without ids; folders of .npy, .npz, .pt or HDF5 files; a dictionary of tensors in a .pt, of which no code is run;
+    lines of csv, a frame each; tsv of bottom-up attention. What was recognised is said.
 
     Example: bench features import dataset=my/dataset.yaml stream=regions from=boxes.tsv frames=40
     """

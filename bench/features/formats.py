@@ -5,7 +5,8 @@
 | `per_clip` | HDF5, one dataset per clip, named by the clip |
 | `matrix` | HDF5, one array [N, ...] and beside it a list of N ids |
 | `rows` | HDF5, one array [N, ...] without ids: row = clip by ascending id |
-| `folder` | one `.npy`, `.npz` or HDF5 file per clip, named by the clip |
+| `folder` | one `.npy`, `.npz`, `.pt` or HDF5 file per clip, named by the clip |
+| `pt` | a dictionary of tensors by torch.save: clip -> tensor, or one tensor [N, ...] and beside it a list of N ids |
 | `csv` | text, a line for every frame: its name, then numbers (S2VT's authors) |
 | `tsv` | text, a line for every frame, its boxes in base64 (bottom-up attention's authors) |
 
@@ -16,11 +17,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+import pickle
 import re
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import h5py
 import hdf5plugin  # noqa: F401  (features are often stored with its filters)
@@ -29,8 +31,10 @@ import numpy as np
 from bench import BenchError
 from bench.errors import named
 
-LAYOUTS = ("auto", "per_clip", "matrix", "rows", "folder", "csv", "tsv")
-SUFFIXES = (".npy", ".npz", ".h5", ".hdf5")  # of files in a folder
+LAYOUTS = ("auto", "per_clip", "matrix", "rows", "folder", "pt", "csv", "tsv")
+TENSORS = (".pt", ".pth")
+PICKLES = (".pkl", ".pickle", ".p")
+SUFFIXES = (".npy", ".npz", ".h5", ".hdf5", *TENSORS)  # of files in a folder
 FEATURE_NAMES = ("feats", "features", "feat", "data", "feature")
 ID_NAMES = ("clip", "clips", "ids", "id", "vid", "vids", "video", "videos", "video_id", "video_ids", "names")
 LENGTH_NAMES = ("lens", "lengths", "len", "length", "num_frames")
@@ -106,7 +110,7 @@ class Matrix:
 
 
 class Folder:
-    """A folder, at any depth, of `.npy` files, or of `.npz` or HDF5 files with one array each."""
+    """A folder, at any depth, of `.npy` files, or of `.npz`, `.pt` or HDF5 files with one array each."""
 
     layout = "folder"
 
@@ -126,6 +130,8 @@ class Folder:
         file = self._files[number]
         if file.suffix in (".h5", ".hdf5"):
             return _only_array(file)
+        if file.suffix in TENSORS:
+            return _only_tensor(file)
         # A .npz cannot be mapped: its shape costs a reading.
         try:
             loaded = np.load(file, mmap_mode="r" if mapped and file.suffix == ".npy" else None, allow_pickle=False)
@@ -164,6 +170,100 @@ def _only_array(path: Path) -> np.ndarray:
         return np.asarray(file[name][()])
 
 
+class Tensors:
+    """A dictionary of tensors that torch.save wrote. Only tensors are read of it, never code."""
+
+    layout = "pt"
+
+    def __init__(self, path: Path) -> None:
+        found = _load_tensors(path)
+        if not isinstance(found, Mapping) or not found:
+            raise BenchError(
+                f"{path} holds {_kind(found)}, and not a dictionary of tensors: save torch.save({{clip: tensor}})"
+            )
+        array = next((name for name in FEATURE_NAMES if _is_tensor(found.get(name))), None)
+        ids = next((name for name in ID_NAMES if isinstance(found.get(name), (list, tuple))), None)
+        odd = [f"{name} {_kind(value)}" for name, value in found.items() if not _is_tensor(value)]
+        if array is not None and ids is not None and len(found[array]) == len(found[ids]):
+            self._values: Any = found[array]
+            self.names: Sequence[str | None] = [str(name) for name in found[ids]]
+            what = f"one tensor {array} {list(self._values.shape)}, ids in {ids}"
+        elif not odd:
+            self.names, self._values = [str(name) for name in found], list(found.values())
+            what = f"one tensor per clip, {len(found)} clips, the first {list(self._values[0].shape)}"
+        else:
+            raise BenchError(
+                f"{path} holds besides tensors {named(odd)}: save a dictionary of one tensor per clip, or one tensor under "
+                f"features and the list of its ids under ids"
+            )
+        self.description = f"{path.name}: {what}"
+
+    def shape(self, number: int) -> tuple[int, ...]:
+        return tuple(self._values[number].shape)
+
+    def read(self, number: int) -> tuple[np.ndarray, int | None]:
+        return _array(self._values[number]), None
+
+    def close(self) -> None:
+        """Nothing stays open."""
+
+
+def _load_tensors(path: Path) -> Any:
+    """What torch.save wrote, of tensors, numbers and texts; nothing else is made, and no code runs. Raises BenchError."""
+    import torch  # seconds, which only this layout needs
+
+    try:
+        return torch.load(path, "cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError as error:
+        wants = re.search(r"GLOBAL ([\w.]+)", str(error))
+        raise BenchError(
+            f"{path} holds more than tensors{f', {wants[1]} among it' if wants else ''}, and opening that can run code, so it "
+            f"was not opened: if you trust its author, load it yourself and save the tensors alone, "
+            f"torch.save({{clip: tensor}}, FILE)"
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise BenchError(f"{path} is damaged or no file of torch.save: copy or download it again") from error
+
+
+def _only_tensor(path: Path) -> np.ndarray:
+    try:
+        found = _load_tensors(path)
+    except BenchError as error:
+        raise ValueError(str(error)) from error
+    if isinstance(found, Mapping):
+        names = [name for name in FEATURE_NAMES if name in found] or list(found)
+        found = found[names[0]] if names and (names[0] in FEATURE_NAMES or len(names) == 1) else found
+    if not _is_tensor(found):
+        raise ValueError(f"{_kind(found)}, and not one tensor")
+    return _array(found)
+
+
+def _is_tensor(value: Any) -> bool:
+    return hasattr(value, "detach")
+
+
+def _array(tensor: Any) -> np.ndarray:
+    plain = tensor.detach()
+    return np.asarray((plain.float() if plain.is_floating_point() else plain).numpy())
+
+
+def _kind(value: Any) -> str:
+    empty = isinstance(value, (Mapping, list, tuple)) and not value
+    return f"an empty {type(value).__name__}" if empty else f"a {type(value).__name__}"
+
+
+def _refuse_pickle(path: Path) -> None:
+    """Raise BenchError for a pickle: opening it would run whatever its author put there."""
+    with path.open("rb") as file:
+        start = file.read(2)
+    if path.suffix in PICKLES or (start[:1] == b"\x80" and path.suffix not in TENSORS):
+        raise BenchError(
+            f"{path} is a pickle, which can run any code when it is opened, so bench opens none: if you trust its author, turn "
+            f"it into tensors yourself, import pickle, torch; found = pickle.load(open({path.name!r}, 'rb')); "
+            f"torch.save({{str(k): torch.as_tensor(v) for k, v in found.items()}}, '{path.stem}.pt'), then import that"
+        )
+
+
 def open_source(path: Path, layout: str, id_array: str | None, known: Callable[[Sequence[str]], int]) -> Source:
     """Open one source.
 
@@ -185,6 +285,9 @@ def open_source(path: Path, layout: str, id_array: str | None, known: Callable[[
         raise BenchError(f"there is no feature file {path}")
     if layout == "folder":
         raise BenchError(f"{path} is a file, not a folder of files {', '.join(SUFFIXES)}: say layout: auto")
+    _refuse_pickle(path)
+    if layout == "pt" or (layout == "auto" and path.suffix in TENSORS):
+        return Tensors(path)
     text = layout if layout in ("csv", "tsv") else layout_of(path) if layout == "auto" else None
     if text is not None:
         try:

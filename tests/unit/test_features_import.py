@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import pytest
+import torch
 
 from bench import BenchError
 from bench.cli.main import main
@@ -170,6 +172,75 @@ def test_folders_of_arrays(tmp_path: Path, home: Home, kind: str) -> None:
         np.testing.assert_array_equal(cache.read("vid2")[0], feature("vid2").astype(np.float16))
 
 
+@pytest.mark.parametrize("kind", ["by clip", "matrix", "old format", "folder"])
+def test_tensors_as_clip_caches_publish_them(tmp_path: Path, home: Home, kind: str) -> None:
+    by_clip = {clip: torch.from_numpy(feature(clip, 6)).bfloat16() for clip in CLIPS}
+    stored = {clip: value.float().numpy() for clip, value in by_clip.items()}
+    name = "clip_vit_b32" if kind == "folder" else "clip_vit_b32.pt"
+    if kind == "folder":
+        (tmp_path / name).mkdir()
+        for clip, value in by_clip.items():
+            torch.save({"features": value, "fps": 3} if clip == "vid1" else value, tmp_path / name / f"{clip}.pt")
+    elif kind == "matrix":
+        torch.save(
+            {"features": torch.stack(list(by_clip.values())), "ids": [f"{clip}.mp4" for clip in CLIPS]}, tmp_path / name
+        )
+    else:
+        torch.save(by_clip, tmp_path / name, _use_new_zipfile_serialization=kind == "by clip")
+    path = import_stream(define(tmp_path, name), "frames", home, CLIPS)
+    with Cache(path) as cache:
+        for clip in CLIPS:
+            np.testing.assert_array_equal(cache.read(clip)[0], stored[clip].astype(np.float16))
+    seen = read_sidecar(path)["source"]["seen"]
+    assert "one tensor per clip, 4 clips, the first [6, 8]" in seen or kind in ("matrix", "folder")
+
+
+class Code:
+    """A pickle that writes a file when it is opened."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.marker,)
+
+
+def test_code_inside_a_file_of_features_is_refused_and_never_run(tmp_path: Path, home: Home) -> None:
+    marker, folder = tmp_path / "was-run", tmp_path / "folder"
+    folder.mkdir()
+    bad = {"vid1": torch.zeros(2, 8), "vid2": Code(marker)}
+    torch.save(bad, tmp_path / "x.pt")
+    torch.save(bad, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    for clip in CLIPS:
+        torch.save(bad["vid2"] if clip == "vid3" else torch.zeros(2, 8), folder / f"{clip}.pt")
+    for name in ("x.pkl", "x.bin"):
+        (tmp_path / name).write_bytes(pickle.dumps(bad))
+    for source in ("x.pt", "old.pt"):
+        said = fails(define(tmp_path, source), home)
+        assert f"{source} holds more than tensors" in said and "it was not opened" in said
+        assert "getattr among it" in said and "save the tensors alone, torch.save({clip: tensor}, FILE)" in said
+    assert "1 clips" in (said := fails(define(tmp_path, "folder"), home)) and "holds more than tensors" in said
+    for source in ("x.pkl", "x.bin"):
+        said = fails(define(tmp_path, source), home)
+        assert "is a pickle, which can run any code when it is opened, so bench opens none" in said
+        assert "torch.save({str(k): torch.as_tensor(v) for k, v in found.items()}, 'x.pt'), then import that" in said
+    assert not marker.exists()
+    torch.load(tmp_path / "x.pt", weights_only=False)
+    assert marker.exists(), "the file would have run it"
+
+
+def test_other_files_of_tensors_are_refused_with_what_they_hold(tmp_path: Path, home: Home) -> None:
+    for value, said in (
+        (torch.zeros(4, 2, 8), "holds a Tensor, and not a dictionary of tensors"),
+        ({}, "holds an empty dict"),
+        ({"vid1": torch.zeros(2, 8), "note": "by CLIP"}, "holds besides tensors note a str"),
+    ):
+        torch.save(value, tmp_path / "x.pt")
+        assert said in fails(define(tmp_path, "x.pt"), home)
+    (tmp_path / "x.pt").write_bytes((tmp_path / "x.pt").read_bytes()[:300])
+    assert "is damaged or no file of torch.save" in fails(define(tmp_path, "x.pt"), home)
+
+
 def test_names_through_a_table_in_either_direction(tmp_path: Path, home: Home) -> None:
     with h5py.File(tmp_path / "x.h5", "w") as file:
         for clip in CLIPS:
@@ -258,7 +329,7 @@ def test_other_mistakes_are_sentences(tmp_path: Path, home: Home) -> None:
     assert "cut.h5 is truncated, damaged or no HDF5 file" in fails(define(tmp_path, "cut.h5"), home)
     folder = tmp_path / "folder"
     folder.mkdir()
-    assert "holds no file .npy or .npz or .h5 or .hdf5" in fails(define(tmp_path, "folder"), home)
+    assert "holds no file .npy or .npz or .h5 or .hdf5 or .pt or .pth" in fails(define(tmp_path, "folder"), home)
     for clip in CLIPS:
         np.save(folder / f"{clip}.npy", feature(clip))
     (folder / "deeper").mkdir()
