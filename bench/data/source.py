@@ -17,6 +17,7 @@ from pathlib import Path
 
 from bench import BenchError
 from bench.declare.dataset import Clip
+from bench.disk.limits import LONGEST_CAPTION, check_name
 from bench.errors import Finding, many, named
 
 
@@ -90,6 +91,10 @@ class Source:
 
     def add_clip(self, clip: Clip, part: str | None = None) -> None:
         """Add a clip, and to the part that its file declares. A repeated id is reported by `finish`."""
+        try:
+            check_name(clip.id)
+        except ValueError as error:
+            raise BenchError(f"{self._where()}: a clip cannot be called so: {error}") from None
         if clip.id in self.clips:
             self._repeated.append(clip.id)
             return
@@ -103,6 +108,10 @@ class Source:
         """Add a caption of a known clip. Its id is the source's `sentence` id, or `clip#k` by position in the file."""
         if not isinstance(text, str):
             raise BenchError(f"a caption of clip {clip} in {self._where()} is {text!r}: a caption must be text")
+        if len(text) > LONGEST_CAPTION:
+            raise BenchError(
+                f"a caption of clip {clip} in {self._where()} has {len(text):,} characters: at most {LONGEST_CAPTION:,} are read"
+            )
         number = self.published[clip]
         self.published[clip] = number + 1
         caption = sentence if sentence is not None else f"{clip}#{number}"

@@ -19,18 +19,14 @@ import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from bench import BenchError
+from bench.disk.limits import DIGITS, YAML_DEEPEST, YAML_LARGEST, YAML_MOST
 from bench.errors import unknown
 
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _WORDS = {"": None, "~": None, "null": None, "Null": None, "NULL": None, "true": True, "false": False}
 KEPT = "*&!%@`|>"  # first characters of a value that have a meaning in YAML
-# What a definition or plan may hold, many times what ours do: a file of 400 bytes can name a list of billions of entries.
-LARGEST = 16 * 2**20  # characters of a file
-DEEPEST = 40  # lists and mappings inside each other
-MOST = 100_000  # values, those that aliases repeat counted as often as they stand there
 SHOWN = 60  # characters of a value in a sentence about it
-DIGITS = 18  # of a number: longer ones are text, and no option takes them
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 
 
@@ -122,9 +118,9 @@ def _read(path: Path) -> str:
         if path.exists() and not path.is_file():
             raise BenchError(f"{path} is no file")
         with path.open(encoding="utf-8") as file:
-            text = file.read(LARGEST + 1)
-        if len(text) > LARGEST:
-            raise BenchError(f"{path} is larger than the {LARGEST // 2**20} MB that are read of a YAML file")
+            text = file.read(YAML_LARGEST + 1)
+        if len(text) > YAML_LARGEST:
+            raise BenchError(f"{path} is larger than the {YAML_LARGEST // 2**20} MB that are read of a YAML file")
         return text
     except FileNotFoundError:
         raise BenchError(f"there is no file {path}") from None
@@ -154,22 +150,22 @@ def _compose(text: str, where: str) -> Node:
         raise BenchError(f"{where}: {text!r} has a comment; quote the value if the # belongs to it")
     if node is None:
         return ScalarNode("", "")
-    if "*" in text and _values(node, {}, where) > MOST:
-        raise BenchError(f"{where}: its aliases make more than {MOST:,} values of it")
+    if "*" in text and _values(node, {}, where) > YAML_MOST:
+        raise BenchError(f"{where}: its aliases make more than {YAML_MOST:,} values of it")
     return node
 
 
 def _check_depth(text: str, where: str) -> None:
-    """Refuse what nests deeper than `DEEPEST` before anything that calls itself reads it."""
-    if sum(map(text.count, "[{:-?")) <= DEEPEST:
+    """Refuse what nests deeper than `YAML_DEEPEST` before anything that calls itself reads it."""
+    if sum(map(text.count, "[{:-?")) <= YAML_DEEPEST:
         return
     depth = 0
     for event in yaml.parse(text, Loader=getattr(yaml, "CBaseLoader", yaml.BaseLoader)):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > DEEPEST:
+        if depth > YAML_DEEPEST:
             mark = event.start_mark
             place = f"line {mark.line + 1} " if mark else ""
-            raise BenchError(f"{where}: {place}nests deeper than {DEEPEST} lists and mappings")
+            raise BenchError(f"{where}: {place}nests deeper than {YAML_DEEPEST} lists and mappings")
 
 
 def _values(node: Node, known: dict[int, int], where: str) -> int:

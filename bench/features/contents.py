@@ -24,6 +24,8 @@ import h5py
 import hdf5plugin  # noqa: F401  (registers the filters that reading needs)
 import numpy as np
 
+from bench.disk.limits import check_dataset
+
 DTYPES = ("float16", "float32", "uint8")
 WRITTEN, LEFT_OUT = 1, 2
 ARRAYS = ("features", "ids", "lengths", "sha256", "done")
@@ -72,6 +74,9 @@ class Contents:
         strange = [name for name, item in arrays.items() if not isinstance(item, h5py.Dataset)]
         if strange:  # a flipped bit can turn an array into something else
             raise ValueError(f"no array under {', '.join(strange)}")
+        check_dataset(arrays["features"], rows=1)
+        for name in ARRAYS[1:]:
+            check_dataset(arrays[name])
         text = bytes(file.attrs["header"]).decode()
         finished = _text(file, "fingerprint")
         ids = tuple(np.char.decode(arrays["ids"][...], "utf-8").tolist())

@@ -17,10 +17,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 import pickle
 import re
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,15 +31,19 @@ import hdf5plugin  # noqa: F401  (features are often stored with its filters)
 import numpy as np
 
 from bench import BenchError
-from bench.errors import named
+from bench.disk.arrays import array_shape, read_array
+from bench.disk.limits import DIGITS, LONGEST_LINE, check_dataset, check_name, check_size
+from bench.errors import named, sizes
 
 LAYOUTS = ("auto", "per_clip", "matrix", "rows", "folder", "pt", "csv", "tsv")
+HDF5 = (".h5", ".hdf5")
 TENSORS = (".pt", ".pth")
 PICKLES = (".pkl", ".pickle", ".p")
-SUFFIXES = (".npy", ".npz", ".h5", ".hdf5", *TENSORS)  # of files in a folder
+SUFFIXES = (".npy", ".npz", *HDF5, *TENSORS)  # of files in a folder
 FEATURE_NAMES = ("feats", "features", "feat", "data", "feature")
 ID_NAMES = ("clip", "clips", "ids", "id", "vid", "vids", "video", "videos", "video_id", "video_ids", "names")
 LENGTH_NAMES = ("lens", "lengths", "len", "length", "num_frames")
+PART = 256  # names that are read at once
 CHUNK_MEMORY = 64 << 20  # a chunk of many clips is unpacked once, not once per clip
 
 
@@ -64,7 +70,7 @@ class PerClip:
 
     def __init__(self, path: Path, file: h5py.File) -> None:
         self._file = file
-        self.names: Sequence[str | None] = [name for name, item in file.items() if isinstance(item, h5py.Dataset)]
+        self.names: Sequence[str | None] = list(_arrays(file))
         first = file[self.names[0]] if self.names else None
         what = f", the first {first.dtype} {list(first.shape)}" if first is not None else ""
         self.description = f"{path.name}: one dataset per clip, {len(self.names)} clips{what}"
@@ -73,7 +79,9 @@ class PerClip:
         return tuple(self._file[self.names[number]].shape)
 
     def read(self, number: int) -> tuple[np.ndarray, int | None]:
-        return self._file[self.names[number]][()], None
+        array = self._file[self.names[number]]
+        check_dataset(array)
+        return array[()], None
 
     def close(self) -> None:
         self._file.close()
@@ -84,6 +92,7 @@ class Matrix:
 
     def __init__(self, path: Path, file: h5py.File, array: str, id_array: str | None) -> None:
         self._file, self._data = file, file[array]
+        check_dataset(self._data, rows=1)
         n = len(self._data)
         self.layout = "rows" if id_array is None else "matrix"
         self.names: Sequence[str | None] = [None] * n if id_array is None else _texts(file[id_array])
@@ -91,6 +100,7 @@ class Matrix:
         self._lengths = None
         remark = ""
         if lengths is not None and self._data.ndim > 2:
+            check_dataset(file[lengths])
             self._lengths = file[lengths][...]
             remark = f", true lengths in {lengths}"
         elif lengths is not None:
@@ -121,53 +131,48 @@ class Folder:
         self.description = f"{path.name}: folder of {len(self._files)} {' and '.join(kinds)} files"
 
     def shape(self, number: int) -> tuple[int, ...]:
-        return self._load(number, mapped=True).shape
+        file = self._files[number]
+        if file.suffix in TENSORS:
+            return _only_tensor(file).shape
+        if file.suffix not in HDF5:
+            return array_shape(file, _named_array)
+        with _only_array(file) as array:
+            return tuple(array.shape)
 
     def read(self, number: int) -> tuple[np.ndarray, int | None]:
-        return self._load(number), None
-
-    def _load(self, number: int, mapped: bool = False) -> np.ndarray:
         file = self._files[number]
-        if file.suffix in (".h5", ".hdf5"):
-            return _only_array(file)
         if file.suffix in TENSORS:
-            return _only_tensor(file)
-        # A .npz cannot be mapped: its shape costs a reading.
-        try:
-            loaded = np.load(file, mmap_mode="r" if mapped and file.suffix == ".npy" else None, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
-                return loaded
-            with loaded:
-                return _named_array(loaded)
-        except (EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(str(error)) from error
-        except ValueError as error:  # numpy takes what is no array of its own for pickled objects
-            if "pickle" not in str(error) and "Python objects" not in str(error):
-                raise
-            raise ValueError(
-                f"no array of numbers, but Python objects or another kind of file than {file.suffix}"
-            ) from error
+            return _only_tensor(file), None
+        if file.suffix not in HDF5:
+            return read_array(file, _named_array), None
+        with _only_array(file) as array:
+            return np.asarray(array[()]), None
 
     def close(self) -> None:
         """Nothing stays open."""
 
 
-def _named_array(arrays: np.lib.npyio.NpzFile) -> np.ndarray:
-    """The features among the arrays of a .npz file."""
-    names = arrays.files
+def _named_array(names: list[str]) -> str:
+    """Which of the arrays of a file holds the features."""
     name = next((name for name in FEATURE_NAMES if name in names), names[0] if len(names) == 1 else None)
     if name is None:
-        raise ValueError(f"arrays {', '.join(names)}, none of them named {', '.join(FEATURE_NAMES)}")
-    return np.asarray(arrays[name])
+        raise ValueError(f"arrays {named(names) or 'none'}, none of them named {', '.join(FEATURE_NAMES)}")
+    return name
 
 
-def _only_array(path: Path) -> np.ndarray:
+@contextmanager
+def _only_array(path: Path) -> Iterator[h5py.Dataset]:
     with h5py.File(path, "r", locking=False) as file:
-        arrays = [name for name, item in file.items() if isinstance(item, h5py.Dataset)]
-        name = next((name for name in FEATURE_NAMES if name in arrays), arrays[0] if len(arrays) == 1 else None)
-        if name is None:
-            raise ValueError(f"arrays {', '.join(arrays) or 'none'}, none of them named {', '.join(FEATURE_NAMES)}")
-        return np.asarray(file[name][()])
+        arrays = _arrays(file)
+        array = arrays[_named_array(list(arrays))]
+        check_dataset(array)
+        yield array
+
+
+def _arrays(file: h5py.File) -> dict[str, h5py.Dataset]:
+    """The arrays at the top of a file; a link into another file is none of its own."""
+    own = (name for name in file if not isinstance(file.get(name, getlink=True), h5py.ExternalLink))
+    return {name: item for name in own if isinstance(item := file.get(name), h5py.Dataset)}
 
 
 class Tensors:
@@ -309,7 +314,7 @@ def open_source(path: Path, layout: str, id_array: str | None, known: Callable[[
 def _recognise(
     path: Path, file: h5py.File, layout: str, id_array: str | None, known: Callable[[Sequence[str]], int]
 ) -> Source:
-    items = {name: item for name, item in file.items() if isinstance(item, h5py.Dataset)}
+    items = _arrays(file)
     array = _feature_array(items)
     lists = [] if array is None else _id_lists(items, len(items[array]))
     if id_array is not None and id_array not in lists:
@@ -345,7 +350,13 @@ def _id_lists(items: dict[str, h5py.Dataset], n: int) -> list[str]:
 
 
 def _texts(item: h5py.Dataset) -> list[str]:
-    return [value.decode() if isinstance(value, bytes) else str(value) for value in item[...].tolist()]
+    """The names in a list of ids; in parts, since texts of any length can be told to lie at one place."""
+    check_dataset(item, rows=PART)
+    found: list[str] = []
+    for start in range(0, len(item), PART):
+        part = item[start : start + PART].tolist()
+        found += [check_name(value.decode() if isinstance(value, bytes) else str(value)) for value in part]
+    return found
 
 
 def _unknown(path: Path, items: dict[str, h5py.Dataset], what: str) -> BenchError:
@@ -394,12 +405,16 @@ class Lines:
         place = 0
         try:
             with self._path.open("rb") as file:
-                for line in file:
+                while line := file.readline(LONGEST_LINE + 1):
+                    if len(line) > LONGEST_LINE:
+                        raise ValueError(f"line {len(heads) + 1} is longer than {LONGEST_LINE:,} bytes")
                     if line.strip():
                         fields = line[:LONGEST].split(mark, count)
                         if len(fields) <= count or (self.layout == "tsv" and not fields[3].isdigit()):
                             raise ValueError(f"line {len(heads) + 1} begins {line[:40]!r}")
-                        heads.append([field.decode() for field in fields[:count]])
+                        if self.layout == "tsv":
+                            _check_boxes(fields[3], len(line))
+                        heads.append([check_name(field.decode()) for field in fields[:count]])
                         places.append(place)
                     place += len(line)
         except ValueError as error:
@@ -407,6 +422,9 @@ class Lines:
         if not heads:
             raise BenchError(f"{self._path} is empty")
         return heads, places
+
+    def _check_size(self, shape: Sequence[int]) -> None:
+        check_size(4 * math.prod(shape), self._path.stat().st_size, f"a clip of {sizes(shape)}")
 
     def _vector(self, place: int) -> np.ndarray:
         """The values of the line at `place`: [D], or [boxes, D] of a tsv. Raises ValueError."""
@@ -429,15 +447,22 @@ class Lines:
         return (frames, self._boxes, self._width) if self.layout == "tsv" else (frames, self._width)
 
     def read(self, number: int) -> tuple[np.ndarray, int | None]:
+        self._check_size(self.shape(number))
         found = [self._vector(place) for _, place, _ in self._lines[str(self.names[number])]]
+        if any(rows.shape[-1] != self._width for rows in found):
+            raise ValueError("its lines are of different lengths")
         if self.layout == "tsv":  # frames with fewer boxes have zeros after them
             found = [np.pad(rows, ((0, self._boxes - len(rows)), (0, 0))) for rows in found]
-        if len({rows.shape for rows in found}) > 1:
-            raise ValueError("its lines are of different lengths")
         return np.stack(found), len(found)
 
     def close(self) -> None:
         """Nothing stays open."""
+
+
+def _check_boxes(count: bytes, line: int) -> None:
+    """Refuse a number of boxes that a line of so many bytes cannot hold."""
+    if len(count) > DIGITS or int(count) > line:
+        raise ValueError(f"a line of {line:,} bytes declares {count[:DIGITS].decode()} boxes")
 
 
 def layout_of(path: Path) -> str | None:

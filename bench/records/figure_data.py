@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench import BenchError
+from bench.disk.arrays import read_arrays
 from bench.disk.whole import write_atomically
 
 Frames = NDArray[np.uint8]
@@ -109,7 +109,7 @@ def read_trace(folder: Path, figure: str) -> Trace | None:
             here: dict[str, Any] = {"frames": frames[str(number)]} if str(number) in frames else {}
             clips.append(Shown(**{**clip, "places": tuple(clip["places"])}, boxes=boxes, **here))
         return Trace(**raw, clips=tuple(clips))
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise BenchError(
             f"{path} and its frames cannot be read ({error}): remove them and give the bench reproduce command again."
         ) from error
@@ -118,8 +118,7 @@ def read_trace(folder: Path, figure: str) -> Trace | None:
 def _frames(path: Path) -> dict[str, Frames]:
     if not path.is_file():
         return {}
-    with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
+    return read_arrays(path)
 
 
 def spread(length: int, count: int) -> list[int]:

@@ -338,7 +338,7 @@ def test_other_mistakes_are_sentences(tmp_path: Path, home: Home) -> None:
     (folder / "deeper" / "vid2.npy").unlink()
     (folder / "vid3.npy").write_bytes(b"")
     assert "1 clips of" in fails(define(tmp_path, "folder"), home)
-    assert "(vid3: cannot be read: No data left in file)" in fails(define(tmp_path, "folder"), home)
+    assert "(vid3: cannot be read: the file is empty)" in fails(define(tmp_path, "folder"), home)
     np.save(folder / "vid3.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     said = fails(define(tmp_path, "folder"), home)
     assert "no array of numbers, but Python objects" in said and "pickle" not in said

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import BenchError
-from bench.data.readers.files import read_json, unique_keys
+from bench.data.readers.files import finite, read_json, unique_keys
 from bench.data.source import Source
 from bench.declare.dataset import Clip
 from bench.errors import many
@@ -58,10 +58,10 @@ def _read_part(source: Source, part: str, path: Path) -> None:
 
 def _events(entry: Any, video: str, path: Path) -> list[tuple[float, float, Any]]:
     try:
-        times = [(float(start), float(end)) for start, end in entry["timestamps"]]
-        sentences = entry["sentences"]
-        float(entry["duration"])
-    except (KeyError, TypeError, ValueError) as error:
+        times = [(finite(start), finite(end)) for start, end in entry["timestamps"]]
+        sentences = list(entry["sentences"])
+        finite(entry["duration"])
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise BenchError(
             f"{path}: video {video} lacks duration, timestamps [[start, end], ..] or sentences ({error})"
         ) from error

@@ -6,14 +6,12 @@ All take either one file (role `captions`), whose entries may name a split, or o
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from bench import BenchError
-from bench.data.readers.files import part_name, read_json, read_lines, read_rows
+from bench.data.readers.files import finite, parse_json, part_name, read_json, read_lines, read_rows
 from bench.data.source import Source, clean
 from bench.declare.dataset import Clip
 from bench.errors import many, named
@@ -34,7 +32,7 @@ def _add(source: Source, path: Path, line: int, entry: Mapping[str, Any], role: 
     if clip not in source.clips:
         try:
             start, end = (_seconds(entry.get(key)) for key in ("start", "end"))
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise BenchError(f"{path} line {line}: start and end of clip {clip} must be seconds") from None
         source.add_clip(Clip(clip, str(entry.get("video") or clip), start, end), part)
     elif part is not None and source.part_of[clip] != part:
@@ -58,9 +56,7 @@ def _seconds(value: Any) -> float | None:
     """A time in seconds; None where there is none. Raises ValueError or TypeError for what is no finite number."""
     if value in (None, ""):
         return None
-    if not math.isfinite(time := float(value)):
-        raise ValueError(value)
-    return time
+    return finite(value)
 
 
 def read_jsonl(files: Mapping[str, Path]) -> Source:
@@ -71,12 +67,7 @@ def read_jsonl(files: Mapping[str, Path]) -> Source:
 
     def _read_one(source: Source, path: Path, role: str | None) -> None:
         for number, line in read_lines(path):
-            try:
-                entry = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise BenchError(f"{path} line {number} is not JSON ({error.msg}): the file may be cut off") from error
-            except RecursionError as error:
-                raise BenchError(f"{path} line {number} nests too deeply for captions: it is damaged") from error
+            entry = parse_json(line, path, number)
             if not isinstance(entry, dict) or "clip" not in entry or ("caption" in entry) == ("captions" in entry):
                 raise BenchError(f"{path} line {number} needs `clip` and either `caption` or `captions`")
             clip = _add(source, path, number, entry, role)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from bench import BenchError
+from bench.disk.limits import MOST_COLUMNS, check_json, check_member
 
 PART_NAMES = {
     "train": "train",
@@ -67,6 +69,8 @@ def read_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[
     except csv.Error as error:
         raise BenchError(f"{path} line 1 is not the header of a table ({error}): it names the columns") from error
     absent = [column for column in columns if column not in found]
+    if len(found) > MOST_COLUMNS:
+        raise BenchError(f"{path} has {len(found):,} columns: a table of captions has a few")
     if absent:
         raise BenchError(f"{path} has no column {', '.join(absent)}: its header is {', '.join(found) or 'empty'}")
     try:
@@ -88,9 +92,14 @@ def _json_in_zip(path: Path) -> bytes:
             names = [name for name in names if not name.startswith("__MACOSX/") and not Path(name).name.startswith(".")]
             if len(names) != 1:
                 raise BenchError(f"{path} holds {len(names)} JSON files ({', '.join(names) or 'none'}): one is needed")
+            check_member(archive.getinfo(names[0]))
             return archive.read(names[0])
-    except zipfile.BadZipFile as error:
-        raise BenchError(f"{path} is a damaged zip archive ({error}): fetch it again") from error
+    except BenchError:
+        raise
+    except Exception as error:  # zipfile, zlib, lzma and struct have errors of their own
+        raise BenchError(
+            f"{path} is a damaged zip archive ({error or type(error).__name__}): fetch it again"
+        ) from error
 
 
 def read_json(path: Path, **options: Any) -> Any:
@@ -98,12 +107,29 @@ def read_json(path: Path, **options: Any) -> Any:
     content = _json_in_zip(path) if zipfile.is_zipfile(path) else read_bytes(path)
     if content[:2] == b"PK":
         raise BenchError(f"{path} is a zip archive that is cut off: fetch it again")
+    return parse_json(decode(content, path), path, **options)
+
+
+def parse_json(text: str, path: Path, line: int | None = None, **options: Any) -> Any:
+    """The content of a JSON file, or of one of its lines. Raises BenchError with the place."""
+    where = str(path) if line is None else f"{path} line {line}"
     try:
-        return json.loads(decode(content, path), **options)
+        check_json(text)
+        return json.loads(text, **options)
     except json.JSONDecodeError as error:
-        raise BenchError(f"{path} line {error.lineno} is not JSON ({error.msg}): the file may be cut off") from error
+        where = f"{path} line {line or error.lineno}"
+        raise BenchError(f"{where} is not JSON ({error.msg}): the file may be cut off") from error
     except RecursionError as error:
-        raise BenchError(f"{path} nests too deeply for captions: it is damaged, or another file") from error
+        raise BenchError(f"{where} nests too deeply for captions: it is damaged, or another file") from error
+    except ValueError as error:  # what limits refuse, and numbers of thousands of digits
+        raise BenchError(f"{where} is no JSON of captions: {str(error).partition(';')[0]}") from error
+
+
+def finite(value: Any) -> float:
+    """A time as a number. Raises ValueError, TypeError or OverflowError for what is none, NaN and infinity among them."""
+    if not math.isfinite(number := float(value)):
+        raise ValueError(f"{value} is no time")
+    return number
 
 
 def unique_keys(path: Path) -> Any:

@@ -1,0 +1,81 @@
+"""What a file from elsewhere may hold. Its readers ask here before they take memory for what it declares.
+
+A few bytes can declare or unpack to gigabytes: an array in the header of a file, a member of an archive, a list of lists. What
+is made of a file must therefore stand in a relation to the bytes that are there. Everything here raises ValueError with the
+reason, of which each reader makes its sentence.
+"""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from typing import Any
+
+# What any file may become in memory; and a larger one, how often its bytes on disk. Captions and features shrink to a tenth,
+# padded ones to a fiftieth.
+FREE = 64 * 2**20
+EXPANSION = 100
+# JSON takes a few times the bytes of its text: those of a list or object, and of a number or text in it.
+JSON_EXPANSION = 12
+LIST_BYTES, VALUE_BYTES = 80, 32
+LONGEST_LINE = 64 * 2**20  # bytes: a frame of a hundred boxes takes one in text
+LONGEST_CAPTION = 2**16  # characters
+LONGEST_NAME = 255  # bytes: what a file system takes
+MOST_COLUMNS = 1000  # of a table of captions
+# YAML, where 400 bytes can name a list of billions of entries: many times what our own definitions and plans do.
+YAML_LARGEST = 16 * 2**20  # characters of a file
+YAML_DEEPEST = 40  # lists and mappings inside each other
+YAML_MOST = 100_000  # values, those that aliases repeat counted as often as they stand there
+DIGITS = 18  # of a number: longer ones are text, and no option takes them
+
+
+def check_size(declared: float, there: int, what: str) -> None:
+    """Refuse what would take `declared` bytes of memory and is `there` bytes of a file. `what` begins the reason."""
+    if declared > max(FREE, EXPANSION * there):
+        raise ValueError(f"{what} declares {amount(declared)} in {amount(there)} of file")
+
+
+def amount(size: float) -> str:
+    """Bytes in a sentence: `5.1 kB`, `16.0 GB`."""
+    power = min(int(math.log(max(size, 1), 1000)), 6)
+    return f"{size / 1000**power:.{min(power, 1)}f} {('bytes', 'kB', 'MB', 'GB', 'TB', 'PB', 'EB')[power]}"
+
+
+def check_member(info: zipfile.ZipInfo) -> None:
+    """Refuse a member of a zip archive that unpacks to more than its packed bytes can be meant for."""
+    check_size(info.file_size, info.compress_size, f"{info.filename[:LONGEST_NAME]} in the archive")
+
+
+def check_dataset(item: Any, rows: int = 0) -> None:
+    """Refuse an array of an HDF5 file that lies in other files, or of which one reading takes more than the file can mean.
+
+    A reading takes the whole array, or with `rows` so many of its first axis, and at least a chunk.
+    """
+    name = str(item.name).lstrip("/")[:LONGEST_NAME]
+    if item.external or item.is_virtual:
+        raise ValueError(f"{name} lies in other files than this one")
+    there, shape = item.id.get_storage_size(), item.shape or ()
+    if item.shape is None:
+        raise ValueError(f"{name} is empty")
+    read = (min(rows, shape[0]), *shape[1:]) if rows and shape else shape
+    for taken in (read, item.chunks or ()):
+        check_size(math.prod(taken) * item.dtype.itemsize, there, f"{name} {list(shape)}")
+    if rows and shape:  # each row becomes a name at least
+        check_size(shape[0] * LIST_BYTES, there, f"{name} {list(shape)}")
+
+
+def check_json(text: str | bytes) -> None:
+    """Refuse JSON whose lists and values would take many times the memory of captions as long."""
+    if len(text) * LIST_BYTES <= FREE:
+        return
+    opened, comma = (("[", "{"), ",") if isinstance(text, str) else ((b"[", b"{"), b",")
+    needed = LIST_BYTES * sum(map(text.count, opened)) + VALUE_BYTES * text.count(comma)  # type: ignore[arg-type]
+    if needed > max(FREE, JSON_EXPANSION * len(text)):
+        raise ValueError(f"it is made of brackets and commas, which would take {amount(needed)} of memory")
+
+
+def check_name(name: str) -> str:
+    """The name, unless it is longer than that of a file can be."""
+    if len(name) > LONGEST_NAME or len(name.encode(errors="replace")) > LONGEST_NAME:
+        raise ValueError(f"the name {name[:40]}.. is longer than {LONGEST_NAME} bytes")
+    return name
