@@ -61,7 +61,8 @@ class Pair(Strict):
 
 
 class Study(Strict):
-    """Pairs on one corpus. With `looks`, numbers of seeds, a pair may stop early; a split rule of folds is looked at once."""
+    """Pairs on one corpus. With `looks`, numbers of seeds, a pair may stop early; a split rule of folds is looked at once.
+    `remarks` are for readers of the page and may come later: what was given up before, what the sizes rest on."""
 
     name: str = Field(pattern=r"^[a-z0-9_]+$")
     dataset: str
@@ -73,6 +74,7 @@ class Study(Strict):
     train: Train = Train()
     model: Model = Model()
     pairs: dict[str, Pair] = Field(min_length=1)
+    remarks: str = ""
 
     @field_validator("looks")
     @classmethod
@@ -83,8 +85,8 @@ class Study(Strict):
 
     @property
     def digest(self) -> str:
-        """Of all that is declared: what is changed after the first cell is another study."""
-        return hashlib.sha256(canonical(self.model_dump(mode="json")).encode()).hexdigest()
+        """Of all that is declared but the remarks: what is changed after the first cell is another study."""
+        return hashlib.sha256(canonical(self.model_dump(mode="json", exclude={"remarks"})).encode()).hexdigest()
 
     @property
     def corpus(self) -> str:

@@ -299,7 +299,8 @@ def _study(study: Study, pairs: Sequence[Found], home: Home) -> list[Part]:
         cells += [one.pair.idea.label, one.pair.control.label]
         cells += [record_links(side, home, PAGE) for side in one.answer.counted]
         rows.append(tuple(cells))
-    return [Heading(2, f"Study {study.name}"), Paragraph(words), Table(f"Study {study.name}", columns, tuple(rows))]
+    remarks = [Paragraph(study.remarks)] if study.remarks else []
+    return [Heading(2, f"Study {study.name}"), Paragraph(words), *remarks, Table(f"Study {study.name}", columns, tuple(rows))]
 
 
 def _gain(decision: Decision | None) -> Cell:

@@ -105,6 +105,9 @@ def test_a_study_of_seeds_from_its_first_cell_to_its_page(place: Path, capsys: p
     assert f"0 of {2 * seeds}" in page  # none was to converge, and so none ended at a cap
     assert "effects" in (place / "leaderboards" / "README.md").read_text(encoding="utf-8")
     assert main(["leaderboard", "--check"]) == 0
+    declare(place, remarks="What was tried before.")
+    assert run("--dry") == 0 and main(["leaderboard"]) == 0  # remarks may come later
+    assert "What was tried before." in (place / "leaderboards" / "effects.md").read_text(encoding="utf-8")
     capsys.readouterr()
     declare(place, margin=3)
     assert run() == 2
