@@ -300,7 +300,12 @@ def _study(study: Study, pairs: Sequence[Found], home: Home) -> list[Part]:
         cells += [record_links(side, home, PAGE) for side in one.answer.counted]
         rows.append(tuple(cells))
     remarks = [Paragraph(study.remarks)] if study.remarks else []
-    return [Heading(2, f"Study {study.name}"), Paragraph(words), *remarks, Table(f"Study {study.name}", columns, tuple(rows))]
+    return [
+        Heading(2, f"Study {study.name}"),
+        Paragraph(words),
+        *remarks,
+        Table(f"Study {study.name}", columns, tuple(rows)),
+    ]
 
 
 def _gain(decision: Decision | None) -> Cell:
