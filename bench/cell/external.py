@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
-import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,6 +12,8 @@ from bench import BenchError
 from bench.cell.job import CellScorer, Job, Score, state_of
 from bench.cell.provenance import provenance
 from bench.data.corpus import load_corpus
+from bench.data.readers.predictions import read_captions
+from bench.data.readers.records import Entry, without_ending
 from bench.data.source import Corpus
 from bench.declare.dataset import DatasetDefinition
 from bench.errors import unknown
@@ -25,12 +24,8 @@ from bench.records.schema import External, Provenance, Record, canonical, public
 from bench.records.store import PREDICTIONS, RECORD, Prediction, apart, read_record, write_predictions, write_record
 
 METHOD = "external"  # the folder of such records, and the protocol under which no row of a method stands beside them
+SAME_TIME = 0.011  # seconds: files of results repeat the times of events to hundredths
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
-_HALF = re.compile("[\ud800-\udfff]")
-FORMS = (
-    'JSONL with {"clip": id, "caption": text} on each line, JSON with a list of such objects (also "image_id") or an '
-    "object {id: text}, or CSV with the columns clip and caption"
-)
 
 
 def evaluate(
@@ -41,11 +36,13 @@ def evaluate(
     home: Home,
     *,
     splits: str = "default",
+    fields: Mapping[str, str] | None = None,
     score: Score | None = None,
 ) -> Record:
     """Score the captions in `predictions` against `split`; returns the record, which is on disk as well.
 
-    One caption for each clip of the split is needed, under its id or another name the data set knows. The record lies
+    One caption for each clip of the split is needed, under its id, another name the data set knows, the name of its file, or
+    the video and the times of an event. `fields` names the fields of records where they are unusual. The record lies
     in `results/<dataset>/external/<key>`; its key comes from the captions, the split and the references. Raises
     BenchError: unreadable file, ids missing, unknown or given twice, no Java.
     """
@@ -56,7 +53,7 @@ def evaluate(
     corpus = load_corpus(definition, home, splits=splits)
     if split not in corpus.splits:
         raise unknown("split", split, corpus.splits, f"data set {definition.name}")
-    captions = _match(predictions, read_captions(predictions), corpus, corpus.splits[split])
+    captions = _match(predictions, read_captions(predictions, fields), corpus, corpus.splits[split])
     config = _config(definition, split, splits, name, captions, home)
     cell = Cell(config)
     folder = cell.folder(home)
@@ -102,11 +99,11 @@ def _config(
     }
 
 
-def _match(path: Path, pairs: list[tuple[str, str]], corpus: Corpus, ids: Iterable[str]) -> dict[str, str]:
+def _match(path: Path, entries: list[Entry], corpus: Corpus, ids: Iterable[str]) -> dict[str, str]:
     """Captions by clip id, in the order of the split. Raises BenchError naming the clips that do not fit."""
     wanted = list(ids)
-    names = [corpus.aliases.get(clip, clip) if clip not in corpus.clips else clip for clip, _ in pairs]
-    found = {name: text for name, (_, text) in zip(names, pairs, strict=True)}
+    names = [_clip(entry, corpus, wanted) for entry in entries]
+    found = {name: entry.texts[0] for name, entry in zip(names, entries, strict=True)}
     if wrong := apart(names, wanted):
         raise BenchError(
             f"{path} does not caption the {len(wanted)} clips of the split: {wrong}; give one caption for each clip, under its id"
@@ -114,69 +111,22 @@ def _match(path: Path, pairs: list[tuple[str, str]], corpus: Corpus, ids: Iterab
     return {clip: found[clip] for clip in wanted}
 
 
-def read_captions(path: Path) -> list[tuple[str, str]]:
-    """(clip, caption) pairs of a JSONL, JSON or CSV file, in file order. Raises BenchError naming the place."""
-    readers = {".jsonl": _jsonl, ".json": _json, ".csv": _csv}
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        raise BenchError(f"{path} must end in .jsonl, .json or .csv: {FORMS}")
-    try:
-        pairs = reader(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise BenchError(f"{path} cannot be read: {error.strerror or error}") from None
-    except (ValueError, csv.Error) as error:
-        raise BenchError(f"{path}: {error}; captions are read from {FORMS}") from None
-    if not pairs:
-        raise BenchError(f"{path} holds no captions: {FORMS}")
-    return pairs
+def _clip(entry: Entry, corpus: Corpus, wanted: Iterable[str]) -> str:
+    """The clip that a caption is of; the name as it was given where there is none."""
+    if entry.clip is None:
+        return _event(entry, corpus, wanted)
+    for name in (entry.clip, without_ending(entry.clip)):
+        if name in corpus.clips or name in corpus.aliases:
+            return corpus.aliases.get(name, name)
+    return entry.clip
 
 
-def _jsonl(text: str) -> list[tuple[str, str]]:
-    lines = enumerate(text.split("\n"), start=1)  # not splitlines: captions may hold U+2028
-    return [_pair(_parsed(line, f"line {number}"), f"line {number}") for number, line in lines if line.strip()]
-
-
-def _json(text: str) -> list[tuple[str, str]]:
-    content = _parsed(text, "the file", pairs=True)
-    if isinstance(content, _Pairs):
-        return [_pair({"clip": clip, "caption": caption}, f"clip {clip}") for clip, caption in content]
-    if not isinstance(content, list):
-        raise ValueError("the file holds neither a list nor an object")
-    items = (dict(item) if isinstance(item, _Pairs) else item for item in content)
-    return [_pair(item, f"item {number}") for number, item in enumerate(items, start=1)]
-
-
-def _csv(text: str) -> list[tuple[str, str]]:
-    rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    if not {"clip", "caption"} <= set(rows.fieldnames or []):
-        raise ValueError(f"the first line names the columns {', '.join(rows.fieldnames or []) or 'nothing'}")
-    pairs = []
-    for row in rows:
-        if None in row:  # where DictReader puts what no column of the first line takes
-            raise ValueError(f"line {rows.line_num} has too many columns: a caption with commas needs quotes")
-        pairs.append(_pair(row, f"line {rows.line_num}"))
-    return pairs
-
-
-class _Pairs(list[tuple[str, Any]]):
-    """An object of a JSON file with all its keys, also those that come twice."""
-
-
-def _parsed(text: str, where: str, pairs: bool = False) -> Any:
-    try:
-        return json.loads(text, object_pairs_hook=_Pairs if pairs else None)
-    except RecursionError:
-        raise ValueError(f"{where} nests too deeply for captions") from None
-    except ValueError as error:
-        raise ValueError(f"{where} is no JSON ({error})") from None
-
-
-def _pair(item: Any, where: str) -> tuple[str, str]:
-    """Clip and caption of one object; `image_id` of COCO results files may be a number."""
-    if isinstance(item, dict):
-        clip, caption = item.get("clip", item.get("image_id")), item.get("caption")
-        if isinstance(clip, str | int) and not isinstance(clip, bool) and isinstance(caption, str):
-            if _HALF.search(f"{clip}{caption}"):
-                raise ValueError(f"{where} has half of a surrogate pair, which no text file can hold")
-            return str(clip), caption
-    raise ValueError(f"{where} has no clip and caption")
+def _event(entry: Entry, corpus: Corpus, wanted: Iterable[str]) -> str:
+    """The event of the split with the video and the times of a caption; videos also without the `v_` of ActivityNet's files."""
+    videos = {entry.video, f"v_{entry.video}", str(entry.video).removeprefix("v_")}
+    for clip in (corpus.clips[name] for name in wanted):
+        if clip.video in videos and clip.start is not None and clip.end is not None:
+            near = abs(clip.start - (entry.start or 0)), abs(clip.end - (entry.end or 0))
+            if max(near) <= SAME_TIME:
+                return clip.id
+    return f"{entry.video} {entry.start} to {entry.end} s"

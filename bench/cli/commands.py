@@ -59,6 +59,13 @@ COMMANDS: dict[str, Command] = {
         "does a method keep the contract? one line for each check",
         "METHOD",
     ),
+    "init dataset": Command(
+        "init.dataset",
+        "Init",
+        "captions=FILE features=FOLDER [key=value ...]",
+        "a definition of your own corpus, from its captions and features",
+        "captions=.. features=..",
+    ),
     "data check": Command("features.data_check", "Check", "dataset=..", "captions, splits and streams of a data set"),
     "features list": Command("features.features_list", "Nothing", "", "the caches of feature streams"),
     "features check": Command(

@@ -22,6 +22,7 @@ from bench.pages.terminal import columns, room, wrapped
 from bench.plan.request import RunSpec
 from bench.plan.request import parse as parse_request
 
+KEPT = ("done", "unscored")  # states of cells that would not be trained
 WIDE = 120  # columns of a terminal with room for the titles of rows
 
 if TYPE_CHECKING:
@@ -42,14 +43,32 @@ def plan(argv: Sequence[str]) -> int:
 
     Example: bench plan methods=[recnet,etenet,glrg] dataset=msvd seeds=[0,1,2]
     """
+    asked, home = parse_request(argv, Plan), find_home()
+    facts, together = planned_facts(asked, home)
+    cells: list[dict[str, Any]] = facts["cells"]
+    if asked.as_json:
+        return print_json(facts)
+    print(_table(cells))
+    states = Counter(cell["state"] for cell in cells)
+    totals = listing(f"{count} {state}" for state, count in states.items())
+    print(wrapped(f"\n{many(len(cells), 'cell')}: {totals}. Data set {facts['dataset']}."))
+    if to_run := sum(count for state, count in states.items() if state not in KEPT):
+        print(wrapped(_total(to_run, [cell["seconds"] for cell in cells if cell["seconds"] is not None])))
+    for count in sorted({count for count in together.values() if count > 1}):
+        rows = dict.fromkeys(f"{one['method']}:{one['variant']}" for one in cells if one["gpu_cells"] == count)
+        print(wrapped(f"Up to {count} cells of {listing(rows)} share a GPU like this machine's."))
+    return WELL
+
+
+def planned_facts(asked: RunSpec, home: Home) -> tuple[dict[str, Any], dict[str, int]]:
+    """The cells of a request as `bench plan json=true` prints them, and by key how many of each would share a GPU."""
     from bench.plan.estimates import estimates
     from bench.plan.states import plan as planned
     from bench.run.greeting import check_places
 
-    asked, home = parse_request(argv, Plan), find_home()
     check_places(asked, home)
     found = planned(asked, home)
-    to_run = [item for item in found if item.state not in ("done", "unscored")]
+    to_run = [item for item in found if item.state not in KEPT]
     costs = dict(
         zip(
             (item.cell.key for item in to_run),
@@ -60,19 +79,12 @@ def plan(argv: Sequence[str]) -> int:
     together = _together(asked, to_run, home)
     cells = [_facts(item, costs.get(item.cell.key)) | {"gpu_cells": together.get(item.cell.key)} for item in found]
     known = [cell["seconds"] for cell in cells if cell["seconds"] is not None]
-    facts = {"dataset": found[0].cell.config["dataset"], "cells": cells, "seconds": sum(known), "estimated": len(known)}
-    if asked.as_json:
-        return print_json(facts)
-    print(_table(cells))
-    states = Counter(cell["state"] for cell in cells)
-    totals = listing(f"{count} {state}" for state, count in states.items())
-    print(wrapped(f"\n{many(len(cells), 'cell')}: {totals}. Data set {facts['dataset']}."))
-    if to_run:
-        print(wrapped(_total(len(to_run), known)))
-    for count in sorted({count for count in together.values() if count > 1}):
-        rows = dict.fromkeys(f"{one['method']}:{one['variant']}" for one in cells if one["gpu_cells"] == count)
-        print(wrapped(f"Up to {count} cells of {listing(rows)} share a GPU like this machine's."))
-    return WELL
+    return {
+        "dataset": found[0].cell.config["dataset"],
+        "cells": cells,
+        "seconds": sum(known),
+        "estimated": len(known),
+    }, together
 
 
 def _together(asked: RunSpec, to_run: Sequence[Planned], home: Home) -> dict[str, int]:
@@ -155,12 +167,16 @@ def run(argv: Sequence[str]) -> int:
 
     Example: bench run methods=[salstm,recnet:global] dataset=msvd seeds=[0,1,2] recnet.lambda=0.2 train.epochs=5
     """
+    return run_request(parse_request(argv, RunSpec), find_home())
+
+
+def run_request(spec: RunSpec, home: Home) -> int:
+    """Train, decode and score the cells of a request and write its pages; the exit status of `bench run`."""
     begun = time.monotonic()
     from bench.declare.plugins import check_imports
     from bench.declare.registry import dataset, find_methods
     from bench.plan.cells import cells, requested
 
-    spec, home = parse_request(argv, RunSpec), find_home()
     asked = requested(spec, home)
     check_imports(spec.methods, find_methods(), home)
     needed = {stream for cell in asked for stream in cell.config["streams"]}
@@ -209,11 +225,16 @@ class Evaluate(Options):
             word="CAPTIONS.jsonl",
             missing="name the file of captions, such as bench evaluate predictions.jsonl dataset=msvd",
         ),
-    ] = Field(description='one line for each clip: {"clip": "vid1301", "caption": "a man is singing"}')
+    ] = Field(
+        description='one line for each clip: {"clip": "vid1301", "caption": "a man is singing"}; also other JSON, and tables'
+    )
     dataset: DataSet
     split: Split = option("test", "the clips that the captions are of")
     splits: str = option("default", "a split variant of the data set")
     name: str | None = option(None, "what the row is called; without it, as the file", alias="as")
+    fields: Annotated[dict[str, str], Written("NAME")] = option(
+        {}, "fields of records with unusual names: fields.clip=, fields.caption="
+    )
 
 
 def evaluate(argv: Sequence[str]) -> int:
@@ -228,7 +249,15 @@ def evaluate(argv: Sequence[str]) -> int:
     from bench.cell.external import evaluate as score
     from bench.declare.registry import dataset
 
-    record = score(path, dataset(asked.dataset), asked.split, asked.name or path.stem, home, splits=asked.splits)
+    record = score(
+        path,
+        dataset(asked.dataset),
+        asked.split,
+        asked.name or path.stem,
+        home,
+        splits=asked.splits,
+        fields=asked.fields,
+    )
     for metric, value in record.scores[asked.split].items():
         print(f"{metric:8} {value:7.2f}   {record.signatures[asked.split].get(metric, '')}")
     for warning in record.warnings:

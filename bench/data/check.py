@@ -55,6 +55,7 @@ def check_dataset(definition: DatasetDefinition, home: Home) -> Checked:
         checked.add([*corpus.findings, *_without_words(corpus), *_repeated(corpus)])
     if corpora:
         corpus = next(iter(corpora.values()))
+        checked.facts[:0] = corpus.seen
         checked.facts.insert(0, f"{len(corpus.clips):,} clips, {sum(map(len, corpus.captions.values())):,} captions")
         _check_words(checked, corpus, home)
     clips = {clip for corpus in corpora.values() for clip in corpus.clips}

@@ -8,7 +8,7 @@ from typing import Any
 
 from bench import BenchError
 from bench.data.folds import check_fold, deal, films_of
-from bench.data.readers import FORMATS
+from bench.data.readers import FORMATS, read
 from bench.data.readers.shapes import shapes_corpus
 from bench.data.source import Corpus, Source
 from bench.data.splits import OFFICIAL, SPLITS, Names, expand, published, read_list, split_clips
@@ -90,7 +90,9 @@ def all_clips(definition: DatasetDefinition, home: Home) -> tuple[dict[str, Clip
 
 def read_source(choice: CaptionSource, files: dict[str, Path], name: str) -> Source:
     """Read one caption source of data set `name`, after checking that its files have the roles of its format."""
-    known = FORMATS[choice.format]
+    known = FORMATS[
+        "own" if choice.format == "auto" else choice.format
+    ]  # which takes the files of any layout of one's own
     roles = frozenset(files)
     if roles - known.optional not in known.roles:
         allowed = " | ".join(", ".join(sorted(option)) for option in known.roles)
@@ -99,7 +101,7 @@ def read_source(choice: CaptionSource, files: dict[str, Path], name: str) -> Sou
             f"data set {name}: format {choice.format} has files {', '.join(sorted(roles)) or 'none'}; "
             f"it takes {allowed}{extra}"
         )
-    source = known.read(files)
+    source = read(choice.format, files, choice.fields)
     if not source.captions:
         raise BenchError(f"data set {name}: no captions in {', '.join(map(str, files.values()))}")
     return source
@@ -223,6 +225,7 @@ def _assemble(
         notes=tuple(finding.message for finding in findings),
         aliases={name: clip for name, clip in source.aliases.items() if clip in ids},
         findings=tuple(findings),
+        seen=tuple(source.seen),
     )
 
 

@@ -26,7 +26,7 @@ class Corpus:
     """Clips of all splits by id, their captions in file order, and the splits (ids in id order).
 
     `notes` says every rule that was applied and how often; `findings` says the same with clip ids. `aliases` maps other
-    names of clips (MSVD's YouTube names) to ids.
+    names of clips (MSVD's YouTube names) to ids. `seen` says what files of no declared layout were taken for.
     """
 
     name: str
@@ -36,6 +36,7 @@ class Corpus:
     notes: tuple[str, ...] = ()
     aliases: dict[str, str] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
+    seen: tuple[str, ...] = ()
 
     def find(self, name: str) -> str:
         """The id of a clip that is given by its id or by another of its names. Raises BenchError when unknown."""
@@ -73,7 +74,8 @@ class Source:
     """Clips and captions of a source format, in file order.
 
     `parts` is the split that the files themselves declare (clip ids by name) and `part_of` its reverse, `published`
-    counts the captions of every clip before anything was dropped, `aliases` maps other names of a clip to its id.
+    counts the captions of every clip before anything was dropped, `aliases` maps other names of a clip to its id, `seen` says
+    in a sentence for each file of records what was taken for what.
     """
 
     files: tuple[Path, ...] = ()
@@ -84,6 +86,7 @@ class Source:
     published: Counter[str] = field(default_factory=Counter)
     aliases: dict[str, str] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
+    seen: list[str] = field(default_factory=list)
     _ids: set[str] = field(default_factory=set)
     _repeated: list[str] = field(default_factory=list)
     _cleaned: list[str] = field(default_factory=list)

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from bench import BenchError
+from bench.data.readers.content import open_content
+from bench.data.readers.fields import CLIPS
 from bench.data.readers.files import read_lines
 from bench.data.source import Source
 from bench.declare.dataset import DatasetDefinition, SplitRule
@@ -29,10 +31,16 @@ def natural(name: str) -> tuple[object, ...]:
 def read_list(path: Path) -> list[str]:
     """Entries of a list file, one to a line; runs of numbers are spelt out, lines that start with # are comments.
 
-    An entry is a clip id, a video (all its clips), a run `video0..video6512`, or `official:x`: the part x of the files.
+    An entry is a clip id, a video (all its clips), a run `video0..video6512`, or `official:x`: the part x of the files. Of a
+    table (.csv, .tsv) with a column of clips, such as those of MSR-VTT's retrieval split, each clip is an entry.
     """
     if not path.is_file():
         raise BenchError(f"the list {path} does not exist")
+    if path.suffix.lower() in (".csv", ".tsv"):
+        rows = open_content(path, "table").records
+        column = next((name for name in CLIPS[:-1] if rows and name in rows[0][1]), None)
+        if column is not None:
+            return list(dict.fromkeys(str(row.get(column, "")) for _, row in rows))
     ids: list[str] = []
     for _, line in read_lines(path):
         line = line.strip()

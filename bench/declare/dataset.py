@@ -34,6 +34,13 @@ VALIDATION = 100  # clips: fewer do not tell one epoch from another
 _VARIABLE = re.compile(r"\$\{(\w+)\}|\$(\w+)")
 
 
+CaptionFormat = Literal[
+    "msvd_csv", "msvd_txt", "msvd_split", "msrvtt", "activitynet", "coco", "jsonl", "csv", "shapes",
+    "own", "vatex", "karpathy", "tvc", "youcook", "events", "retrieval", "auto",
+]  # fmt: skip
+RecordField = Literal["clip", "caption", "id", "split", "video", "start", "end"]
+
+
 class Counts(Strict):
     """What a split must hold; None is not checked."""
 
@@ -42,11 +49,22 @@ class Counts(Strict):
 
 
 class CaptionSource(Strict):
-    """One way to read the captions: a format, its files by role, and the counts they must give, by split."""
+    """One way to read the captions: a format, its files by role, and the counts they must give, by split.
 
-    format: Literal["msvd_csv", "msvd_txt", "msvd_split", "msrvtt", "activitynet", "coco", "jsonl", "csv", "shapes"]
+    Without a format the files are read as what they look like. `fields` says which fields of their records are what, where
+    they have unusual names.
+    """
+
+    format: CaptionFormat = "auto"
     files: dict[str, str] = Field(default_factory=dict)
+    fields: dict[RecordField, str] = Field(default_factory=dict)
     counts: dict[str, Counts] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _fields_suffice(self) -> CaptionSource:
+        if self.fields and ("caption" not in self.fields or not self.fields.keys() & {"clip", "video"}):
+            raise ValueError("has fields that name no caption, or no clip (or the video, start and end of an event)")
+        return self
 
 
 class SplitRule(Strict):

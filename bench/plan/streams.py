@@ -36,6 +36,7 @@ def captions_digest(definition: DatasetDefinition, splits: str, home: Home, file
     seen: dict[str, Any] = {
         "format": source.format,
         "files": {role: files.of(path) for role, path in paths.items()},
+        **({"fields": dict(source.fields)} if source.fields else {}),
         "splits": {
             **rule.model_dump(exclude={"lists", "films", *(() if rule.folds else ("folds", "validation"))}),
             **({"films": files.of(definition.resolve(rule.films, home))} if rule.films else {}),

@@ -637,7 +637,7 @@ class TestWholeProcess:
         record = read_record(world.add_record(cell))
         asked: list[Any] = []
 
-        def score(*given: Any, splits: str) -> Any:
+        def score(*given: Any, splits: str, fields: dict[str, str]) -> Any:
             asked.extend([*given[2:4], splits])
             return record
 

@@ -359,8 +359,12 @@ def test_csv_with_quotes_and_a_split_column(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("entries", "sentence"),
     [
-        ([{"clip": "a"}], r"c\.jsonl line 1 needs `clip` and either `caption` or `captions`"),
+        (
+            [{"clip": "a", "caption": "x"}, {"clip": "a"}],
+            r"c\.jsonl line 2 needs `clip` and either `caption` or `captions`",
+        ),
         ([{"clip": "a", "caption": 3}], "a caption of clip a in .* is 3: a caption must be text"),
+        ([{"clip": "a", "captions": 5}], "a caption of clip a in .* is 5: a caption must be text"),
         ([{"clip": "a", "caption": "x", "id": 1}, {"clip": "b", "caption": "x", "id": 1}], "1 id more than once: 1"),
         (
             [{"clip": "a", "caption": "x", "split": "train"}, {"clip": "a", "caption": "x", "split": "val"}],
@@ -678,8 +682,7 @@ def test_check_of_damaged_files_is_one_finding_under_all_rules(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("entry", "words"),
     [
-        ('{"clip": "c1", "captions": "a man"}', "captions of clip c1 must be a list; one text is `caption`"),
-        ('{"clip": "c1", "captions": 5}', "captions of clip c1 must be a list"),
+        ('{"clip": "c1", "captions": ["a"], "caption": "b"}', "needs `clip` and either `caption` or `captions`"),
         ('{"clip": null, "caption": "x"}', "clip id None: a clip id must be text or a whole number"),
         ('{"clip": ["a"], "caption": "x"}', "clip id \\['a'\\]: a clip id must be text"),
         ('{"clip": "a\\ud800", "caption": "x"}', "control characters are not allowed"),

@@ -33,8 +33,9 @@ PAGES = sorted(
     for path in ROOT.glob(pattern)
 )
 ABSENT = (  # what a command may answer where the files that its reader has are not there
-    r"there is no file (mine|my/dataset|dataset)\.yaml",
+    r"there is no file (mine|my/dataset|dataset|garden)\.yaml",
     r"there is no file \S+\.jsonl",
+    r"there is no file or folder \S+",
     r"the captions of data set \w+ are not here",
     r"no row or record is called|there are no records",
     r"unknown method \"meangru\"",
@@ -174,13 +175,15 @@ def test_the_page_on_data_sets_runs_as_it_stands(
     for _, content in blocks("dataset.md", "python"):
         subprocess.run([sys.executable, "-c", content], cwd=tmp_path, check=True, timeout=60)
     asked = commands((ROOT / "docs" / "dataset.md").read_text())
-    assert [words[0] for words in asked] == ["data", "plan", "run"]
+    assert [words[0] for words in asked] == ["data", "plan", "run", "init", "run"]
     for words in asked:
         more = ["executor=inline", "mlflow=off"] if words[0] == "run" else []
         assert main([*words, *more]) == 0, capsys.readouterr()
         said = capsys.readouterr().out
         assert words[0] != "data" or "nothing to complain of" in said
-    records = all_records(tmp_path / "results")
+    (drafted,) = all_records(tmp_path / "results", "garden")
+    assert drafted.state == "done"
+    records = all_records(tmp_path / "results", "park")
     assert sorted((record.method, record.state) for record in records) == [("recnet", "done"), ("salstm", "done")]
     page = (tmp_path / "leaderboards" / "park.md").read_text(encoding="utf-8")
     assert all(record.key in page for record in records)

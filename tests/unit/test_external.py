@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from bench import BenchError
-from bench.cell.external import evaluate, read_captions
+from bench.cell.external import evaluate
+from bench.data.readers.predictions import read_captions
 from bench.declare.dataset import DatasetDefinition
 from bench.declare.registry import read_definition
 from bench.home import Home
@@ -35,6 +36,10 @@ def definition(tmp_path: Path) -> DatasetDefinition:
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     return Home(tmp_path / "home")
+
+
+def pairs(path: Path) -> list[tuple[str | None, str]]:
+    return [(entry.clip, entry.texts[0]) for entry in read_captions(path)]
 
 
 def score(config: dict[str, Any], root: str, scorer: Any) -> None:
@@ -120,25 +125,25 @@ def test_names_and_splits_are_checked(tmp_path: Path, definition: DatasetDefinit
     ("name", "text"),
     [
         ("a.jsonl", '{"clip": "1", "caption": "a, \\"b\\"\u2028c"}\n\n{"clip": "2", "caption": "", "score": 0.5}\n'),
-        ("a.json", '[{"image_id": 1, "caption": "a, \\"b\\"\u2028c"}, {"clip": "2", "caption": ""}]'),
+        ("a.json", '[{"image_id": 1, "caption": "a, \\"b\\"\u2028c"}, {"image_id": "2", "caption": ""}]'),
         ("a.json", '{"1": "a, \\"b\\"\u2028c", "2": ""}'),
         ("a.csv", '\ufeffcaption,clip\r\n"a, ""b""\u2028c",1\r\n,2\r\n'),
     ],
 )
 def test_all_forms_are_read(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text, encoding="utf-8", newline="")
-    assert read_captions(tmp_path / name) == [("1", 'a, "b"\u2028c'), ("2", "")]
+    assert pairs(tmp_path / name) == [("1", 'a, "b"\u2028c'), ("2", "")]
 
 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.jsonl", '{"clip": "1", "caption": "a"}\n{"clip": "2", "cap', "line 2 is no JSON"),
-        ("a.jsonl", '{"clip": "1"}', "line 1 has no clip and caption"),
-        ("a.json", "3", "neither a list nor an object"),
-        ("a.csv", "id,text\n1,a", "columns id, text"),
-        ("a.csv", "clip,caption\n1", "line 2 has no clip and caption"),
-        ("a.txt", "a", "must end in"),
+        ("a.jsonl", '{"clip": "1", "caption": "a"}\n{"clip": "2", "cap', "line 2 is not JSON"),
+        ("a.jsonl", '{"clip": "1"}', r"no layout that is known here: it is 1 line of JSON with `clip` \(text\)"),
+        ("a.json", "3", "it is a number"),
+        ("a.csv", "nr,what\n1,a", "with `nr`, `what`"),
+        ("a.csv", "clip,caption\n2,b\n1", "line 3 needs `clip` and either `caption`"),
+        ("a.txt", "a", "holds no captions"),
         ("a.jsonl", "", "holds no captions"),
     ],
 )
@@ -157,7 +162,7 @@ def test_an_absent_file_is_a_sentence(tmp_path: Path) -> None:
     ("name", "text", "message"),
     [
         ("m.jsonl", '{"clip": "c3", "caption": "\\ud800"}', "line 1 has half of a surrogate pair"),
-        ("m.json", "[" * 100_000, "the file nests too deeply"),
+        ("m.json", "[" * 100_000, "nests too deeply"),
         ("m.csv", "clip,caption\nc3,a man, running\n", "line 2 has too many columns"),
     ],
 )
@@ -167,9 +172,10 @@ def test_what_no_caption_can_be_is_named(tmp_path: Path, name: str, text: str, m
         read_captions(tmp_path / name)
 
 
-def test_an_object_with_a_clip_twice_keeps_both(tmp_path: Path) -> None:
+def test_an_object_with_a_clip_twice_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "m.json"
     path.write_text('{"c3": "a", "c3": "b"}')
-    assert read_captions(path) == [("c3", "a"), ("c3", "b")]
+    with pytest.raises(BenchError, match="1 keys more than once: c3"):
+        read_captions(path)
     path.write_text('[{"image_id": 3, "caption": "a"}]')
-    assert read_captions(path) == [("3", "a")]
+    assert pairs(path) == [("3", "a")]

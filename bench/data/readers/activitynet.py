@@ -13,33 +13,23 @@ Odd events, in this order, each counted:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bench import BenchError
-from bench.data.readers.files import finite, read_json, unique_keys
+from bench.data.readers.files import finite
+from bench.data.readers.shape import WrongShapeError
 from bench.data.source import Source
 from bench.declare.dataset import Clip
 from bench.errors import many
 
-PARTS = ("train", "val_1", "val_2")
 ROUNDING = 0.005  # times are printed to hundredths of a second: ends that pass the video by less are not odd
 
 
-def read(files: Mapping[str, Path]) -> Source:
-    """Events of all files as clips, parts named after the files."""
-    source = Source(files=tuple(files.values()))
-    for part in PARTS:
-        if part in files:
-            _read_part(source, part, files[part])
-    return source.finish()
-
-
-def _read_part(source: Source, part: str, path: Path) -> None:
-    videos = read_json(path, object_pairs_hook=unique_keys(path))
+def read(source: Source, path: Path, videos: Any, part: str | None) -> None:
+    """Add the events of one file as clips of the part that is named after the file's role."""
     if not isinstance(videos, dict):
-        raise BenchError(f"{path} is not in the layout of ActivityNet Captions: expected an object with videos as keys")
+        raise WrongShapeError(path, "ActivityNet Captions, an object with videos as keys")
     odd: dict[str, list[str]] = {"swap": [], "clip": [], "drop": []}
     marker = "val_2." if part == "val_2" else ""
     for video, entry in videos.items():
@@ -53,7 +43,7 @@ def _read_part(source: Source, part: str, path: Path) -> None:
     words = {"swap": "start after end, swapped", "clip": "past the video, cut at its end", "drop": "no length, dropped"}
     for rule, clips in odd.items():
         if clips:
-            source.warn(f"events ({rule}): {many(len(clips), 'event')} of {part}: {words[rule]}", clips)
+            source.warn(f"events ({rule}): {many(len(clips), 'event')} of {part or path.name}: {words[rule]}", clips)
 
 
 def _events(entry: Any, video: str, path: Path) -> list[tuple[float, float, Any]]:
@@ -62,8 +52,9 @@ def _events(entry: Any, video: str, path: Path) -> list[tuple[float, float, Any]
         sentences = list(entry["sentences"])
         finite(entry["duration"])
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise BenchError(
-            f"{path}: video {video} lacks duration, timestamps [[start, end], ..] or sentences ({error})"
+        raise WrongShapeError(
+            path,
+            f"ActivityNet Captions: video {video} lacks duration, timestamps [[start, end], ..] or sentences ({error})",
         ) from error
     if len(times) != len(sentences):
         raise BenchError(f"{path}: video {video} has {len(times)} timestamps and {len(sentences)} sentences")

@@ -16,6 +16,7 @@ from bench.disk.limits import MOST_COLUMNS, check_json, check_member
 
 PART_NAMES = {
     "train": "train",
+    "restval": "train",  # of COCO in Karpathy's splits: validation images that all train on
     "training": "train",
     "val": "val",
     "valid": "val",
@@ -60,10 +61,10 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
             yield number, line.removesuffix("\r")
 
 
-def read_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Rows of a comma-separated file that has at least `columns`, each with the number of its last line."""
+def read_rows(path: Path, columns: tuple[str, ...], mark: str = ",") -> Iterator[tuple[int, dict[str, str]]]:
+    """Rows of a table, its fields parted by `mark`, that has at least `columns`, each with the number of its last line."""
     # newline="" leaves line breaks inside quotes to the csv module.
-    rows = csv.DictReader(io.StringIO(decode(read_bytes(path), path), newline=""), strict=True)
+    rows = csv.DictReader(io.StringIO(decode(read_bytes(path), path), newline=""), delimiter=mark, strict=True)
     try:
         found = rows.fieldnames or []
     except csv.Error as error:

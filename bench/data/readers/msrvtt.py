@@ -5,45 +5,37 @@ Published as a pair (`train_val_videodatainfo.json`, `test_videodatainfo.json`) 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bench import BenchError
-from bench.data.readers.files import part_name, read_json
+from bench.data.readers.files import part_name
+from bench.data.readers.shape import WrongShapeError
 from bench.data.source import Source
 from bench.declare.dataset import Clip
 from bench.errors import many, named
 
 
-def read(files: Mapping[str, Path]) -> Source:
-    """Clips `video0` .. with the split that the file declares; caption ids are the sentence ids of the file."""
-    source = Source(files=tuple(files.values()))
-    for path in files.values():
-        try:
-            _read_one(source, path, read_json(path))
-        except (KeyError, TypeError) as error:
-            raise BenchError(
-                f"{path} is not in the layout of MSR-VTT ({type(error).__name__}: {error}): expected `videos` with "
-                "video_id and `sentences` with video_id and caption"
-            ) from error
-    return source.finish()
-
-
-def _read_one(source: Source, path: Path, content: Any) -> None:
-    for video in content["videos"]:
-        name = str(video["video_id"])
-        part = part_name(str(video["split"]), path) if "split" in video else None
-        # The files of MSR-VTT are cut already: start and end of the JSON are times in the YouTube video.
-        source.add_clip(Clip(name, name, film=video.get("url")), part)
+def read(source: Source, path: Path, content: Any, role: str | None) -> None:
+    """Add clips `video0` .. with the split that the file declares; caption ids are the sentence ids of the file."""
     strangers: dict[str, None] = {}
-    for sentence in content["sentences"]:
-        name = sentence["video_id"]
-        if name not in source.clips:
-            strangers[str(name)] = None
-            continue
-        number = sentence.get("sen_id")
-        source.add_caption(name, sentence["caption"], None if number is None else f"sen{number}")
+    try:
+        for video in content["videos"]:
+            name = str(video["video_id"])
+            part = part_name(str(video["split"]), path) if "split" in video else role
+            # The files of MSR-VTT are cut already: start and end of the JSON are times in the YouTube video.
+            source.add_clip(Clip(name, name, film=video.get("url")), part)
+        for sentence in content["sentences"]:
+            name = sentence["video_id"]
+            if name not in source.clips:
+                strangers[str(name)] = None
+                continue
+            number = sentence.get("sen_id")
+            source.add_caption(name, sentence["caption"], None if number is None else f"sen{number}")
+    except (AttributeError, KeyError, TypeError) as error:
+        raise WrongShapeError(
+            path, "MSR-VTT, `videos` with video_id and `sentences` with video_id and caption"
+        ) from error
     if strangers:
         raise BenchError(
             f"{path} has captions of {many(len(strangers), 'clip')} that its videos do not name: {named(strangers)}"

@@ -1,0 +1,113 @@
+"""`bench init dataset`: a stranger's captions and features become a data set, and what was guessed is said."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench import BenchError
+from bench.cli.main import main
+from bench.data.corpus import load_corpus
+from bench.data.draft import draft
+from bench.declare.registry import read_definition
+from bench.home import Home
+
+
+def corpus(folder: Path, clips: int = 30, **more: Any) -> Path:
+    path = folder / "people.json"
+    words = ("dog", "cat", "man")
+    path.write_text(
+        json.dumps([{"video": f"v{n}.mp4", "caption": [f"a {words[n % 3]} runs"], **more} for n in range(clips)])
+    )
+    return path
+
+
+def features(folder: Path, *shape: int, first: int = 0, clips: int = 30) -> Path:
+    folder.mkdir(parents=True)
+    for number in range(first, first + clips):
+        np.save(folder / f"v{number}.npy", np.full(shape, number + 1, "float32"))
+    return folder
+
+
+def drafted(tmp_path: Path, captions: dict[str, Path], where: dict[str, Path]) -> Any:
+    found = draft("people", captions, where, tmp_path)
+    (tmp_path / "people.yaml").write_text(found.text)
+    for split, text in found.lists.items():
+        (tmp_path / f"people_{split}.txt").write_text(text)
+    return read_definition(tmp_path / "people.yaml"), found
+
+
+def test_files_become_a_definition_that_says_what_was_guessed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BENCH_HOME", str(tmp_path))
+    corpus(tmp_path)
+    features(tmp_path / "feats" / "frames", 4, 6)
+    features(tmp_path / "feats" / "motion", 2, 3)
+    assert main(["init", "dataset", "captions=people.json", "features=feats"]) == 0
+    said = capsys.readouterr().out
+    assert "clip from `video`, caption from `caption`" in said
+    assert "no split is declared: 80, 10 and 10 %" in said
+    assert main(["init", "dataset", "captions=people.json", "features=feats"]) == 2
+    assert "people.yaml is there already" in capsys.readouterr().err
+    found = load_corpus(read_definition(tmp_path / "people.yaml"), Home(tmp_path))
+    assert {split: len(ids) for split, ids in found.splits.items()} == {"train": 24, "val": 3, "test": 3}
+
+
+def test_the_split_of_the_captions_is_kept_and_val_cut_from_train_where_there_is_none(tmp_path: Path) -> None:
+    clips = [{"clip": f"v{n}", "caption": "a dog runs", "split": "test" if n >= 24 else "train"} for n in range(30)]
+    (tmp_path / "c.jsonl").write_text("\n".join(map(json.dumps, clips)))
+    definition, found = drafted(tmp_path, {"": tmp_path / "c.jsonl"}, {"": features(tmp_path / "frames", 3, 4)})
+    splits = load_corpus(definition, Home(tmp_path)).splits
+    assert {split: len(ids) for split, ids in splits.items()} == {"train": 22, "val": 2, "test": 6}
+    assert splits["test"] == tuple(f"v{n}" for n in range(24, 30))
+    assert any("2 clips of train are put aside" in sentence for sentence in found.said)
+
+
+def test_files_of_splits_and_streams_may_be_named(tmp_path: Path) -> None:
+    files = {}
+    for part, numbers in (("train", range(8)), ("val", range(8, 10)), ("test", range(10, 12))):
+        files[part] = tmp_path / f"{part}.json"
+        files[part].write_text(json.dumps({f"v{n}": ["a dog runs"] for n in numbers}))
+    where = {"motion": features(tmp_path / "i3d", 40, 4, clips=12)}
+    definition, _ = drafted(tmp_path, files, where)
+    assert (definition.streams["motion"].source, definition.streams["motion"].frames) == ("i3d", 28)
+    corpus = load_corpus(definition, Home(tmp_path))
+    assert {split: len(ids) for split, ids in corpus.splits.items()} == {"train": 8, "val": 2, "test": 2}
+
+
+def test_clips_without_features_are_left_out_and_counting_from_one_is_seen(tmp_path: Path) -> None:
+    definition, _ = drafted(tmp_path, {"": corpus(tmp_path)}, {"": features(tmp_path / "frames", 3, 4, clips=25)})
+    assert len(load_corpus(definition, Home(tmp_path)).clips) == 25
+    definition, _ = drafted(tmp_path, {"": corpus(tmp_path)}, {"": features(tmp_path / "later", 3, 4, first=1)})
+    assert definition.streams["frames"].ids == "one_based"
+    assert definition.subset is None
+
+
+def test_what_cannot_be_guessed_is_refused_and_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BENCH_HOME", str(tmp_path))
+    captions = {"": corpus(tmp_path)}
+    (tmp_path / "odd").mkdir()
+    np.save(tmp_path / "odd" / "x.npy", np.ones((2, 3)))
+    with pytest.raises(BenchError, match="of no clip of the captions: its names are like x"):
+        draft("a", captions, {"": tmp_path / "odd"}, tmp_path)
+    with pytest.raises(BenchError, match=r"read as \[frames, width\].*features\.motion="):
+        draft("a", captions, {"": features(tmp_path / "flat", 5)}, tmp_path)
+    (tmp_path / "films").mkdir()
+    (tmp_path / "films" / "v0.mp4").touch()
+    with pytest.raises(BenchError, match=r"holds videos \(v0\.mp4\), not features"):
+        draft("a", captions, {"": tmp_path / "films"}, tmp_path)
+    assert main(["init", "dataset", "captions=people.json", "features=films"]) == 2
+    assert main(["init", "dataset", "captions=gone.json", "features=flat"]) == 2
+    assert "there is no file or folder gone.json" in capsys.readouterr().err
+    with pytest.raises(BenchError, match="5 clips with captions and features are too few"):
+        draft("a", captions, {"": features(tmp_path / "few", 3, 4, clips=5)}, tmp_path)
+    assert not list(tmp_path.glob("*.yaml"))
