@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -12,7 +12,7 @@ from bench.cli.answers import FAILED, WELL, name_of, print_json, print_text, say
 from bench.declare.options import AnyDataSet, Json, Options, Written, parse
 from bench.declare.settings import option
 from bench.errors import listing, many, unknown
-from bench.home import find_home, written_path
+from bench.home import Home, find_home, written_path
 from bench.pages.terminal import columns, wrapped
 
 Split = Literal["train", "val", "test"]
@@ -87,17 +87,24 @@ def compare(argv: Sequence[str]) -> int:
     Example: bench compare recnet:local salstm dataset=msrvtt1000
     """
     asked = parse(Compare, argv)
+    from bench.reports.compare import comparison_text
+
+    compared = compared_facts(asked, find_home())
+    return print_json(compared) if asked.as_json else print_text(comparison_text(compared))
+
+
+def compared_facts(asked: Compare, home: Home) -> dict[str, Any]:
+    """Two rows or records beside each other as `bench compare json=true` prints it."""
     from bench.cell.scores import gather
-    from bench.reports.compare import Side, check, comparison_text, facts
+    from bench.reports.compare import Side, check, facts
     from bench.reports.lookup import find_row
 
-    home, name = find_home(), name_of(asked.dataset)
+    name = name_of(asked.dataset)
     first, second = (find_row(word, home, name, asked.split, asked.protocol, asked.seeds) for word in asked.rows)
     check(first, second)
     found = gather([*first.records, *second.records], home, asked.dataset)
     a, b = (Side(row, tuple(found.cells[record.key] for record in row.records)) for row in (first, second))
-    compared = facts(a, b, found.references, found.notes, asked.clips)
-    return print_json(compared) if asked.as_json else print_text(comparison_text(compared))
+    return facts(a, b, found.references, found.notes, asked.clips)
 
 
 class Show(Options):

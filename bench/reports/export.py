@@ -51,14 +51,20 @@ def table(records: Sequence[Record]) -> str:
     Scores are on the papers' scale, those of the cell's split. A setting that a cell does not have is an empty field. The
     metrics are always there; other columns are those that some record fills.
     """
-    rows = [_fields(record) for record in records]
-    settings = sorted({name for row in rows for name in row} - set(_FIRST))
-    head = [name for name in _FIRST if name in METRICS or any(row.get(name) not in (None, "") for row in rows)]
+    head, rows = columns_and_rows(records)
     text = io.StringIO()
-    writer = csv.DictWriter(text, [*head, *settings], lineterminator="\n", extrasaction="ignore", restval="")
+    writer = csv.DictWriter(text, head, lineterminator="\n", extrasaction="ignore", restval="")
     writer.writeheader()
     writer.writerows({name: _field(value) for name, value in row.items()} for row in rows)
     return text.getvalue()
+
+
+def columns_and_rows(records: Sequence[Record]) -> tuple[list[str], list[dict[str, Any]]]:
+    """The columns of the table of records, and a row for each by column: see `table`."""
+    rows = [_fields(record) for record in records]
+    settings = sorted({name for row in rows for name in row} - set(_FIRST))
+    head = [name for name in _FIRST if name in METRICS or any(row.get(name) not in (None, "") for row in rows)]
+    return [*head, *settings], rows
 
 
 _FIRST = (
