@@ -102,6 +102,13 @@ COMMANDS: dict[str, Command] = {
         "score captions made anywhere",
         "FILE dataset=..",
     ),
+    "metrics": Command(
+        "metrics.metrics",
+        "Metrics",
+        "[RUN ...] [dataset=..] [metrics=NAME,..]",
+        "further metrics of scored captions, beside the ranked ones",
+        "dataset=.. metrics=..",
+    ),
     "caption": Command(
         "caption.caption",
         "Request",

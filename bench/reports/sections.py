@@ -32,6 +32,7 @@ from bench.pages.document import (
     Table,
     amount,
 )
+from bench.records.further import read_further
 from bench.records.store import cell_folder
 from bench.reports.blocks import Block, Row
 from bench.reports.clips import Clips, choose_examples
@@ -87,6 +88,7 @@ def section(number: int, block: Block, chance: Chance, dataset: str, setting: Se
     parts += _published(number, block, dataset)
     if any(name.startswith(PREFIX) for name in block.signatures):
         parts += _events(number, block, dataset)
+    parts += _further(number, block, setting.home)
     parts += [Heading(3, f"Cost and records of table {number}"), ledger(number, block, setting.home)]
     parts += _examples(number, block, setting)
     shared: list[Line] = [_shared(terms), *_signatures(block)]
@@ -362,6 +364,36 @@ def _events(number: int, block: Block, dataset: str) -> list[Part]:
     parts: list[Part] = [Heading(3, caption), Paragraph(BY_EVENTS), Table(caption, columns, rows)]
     parts.append(Bullets(tuple(_signatures(block, PREFIX))))
     return [*parts, *_published(number, block, dataset, "densevid")]
+
+
+def _further(number: int, block: Block, home: Home) -> list[Part]:
+    """The table of metrics that `bench metrics` has put beside the records: their means over seeds, and their signatures."""
+    found = {
+        record.key: read_further(cell_folder(home.results, record))
+        for row in block.rows
+        for record in row.in_state("done")
+    }
+    names = sorted({name for scores in found.values() for name in scores})
+    if not names:
+        return []
+    rows: list[tuple[Field, ...]] = []
+    for row in block.rows:
+        own = [found[record.key] for record in row.in_state("done")]
+        values = {name: [scores[name]["value"] for scores in own if name in scores] for name in names}
+        cells = (
+            Cell(spread(some, len(some) == len(row.records)), fmean(some) if some else None) for some in values.values()
+        )
+        rows.append((_title(row), row.label, *cells))
+    caption = f"Further metrics of table {number}"
+    signatures = dict.fromkeys(
+        (name, one[name]["signature"]) for name in names for one in found.values() if name in one
+    )
+    return [
+        Heading(3, caption),
+        Paragraph("On scales of their own. They are not ranked, and only numbers of one signature may be compared."),
+        Table(caption, (Column("method"), Column("variant"), *(Column(name, True) for name in names)), tuple(rows)),
+        Bullets(tuple((f"{name}: ", Code(signature)) for name, signature in signatures)),
+    ]
 
 
 def _examples(number: int, block: Block, setting: Setting) -> list[Part]:

@@ -1,0 +1,73 @@
+"""Further metrics of cells: their captions and references read, each metric counted, the scores put beside the records."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from bench import BenchError
+from bench.cell.scores import gather
+from bench.declare.registry import dataset as find_dataset
+from bench.evaluation.further import Captioned, measure
+from bench.evaluation.ptb import PtbCache
+from bench.features.footage import videos_in
+from bench.home import Home
+from bench.records.further import FurtherScore, add_further, read_further
+from bench.records.schema import Record
+from bench.records.store import cell_folder
+
+
+def add_metrics(
+    records: Sequence[Record],
+    names: Sequence[str],
+    home: Home,
+    dataset: str | None,
+    tell: Callable[[str], None] = lambda sentence: None,
+) -> dict[str, dict[str, FurtherScore]]:
+    """Count the metrics `names` of done records and keep them beside these; returns all further scores by key.
+
+    `tell` gets sentences on references that are not on this machine. Raises BenchError for an unknown metric, one that fails,
+    and captions that cannot be read.
+    """
+    tokens = PtbCache(home.work / "tokens")
+    found: dict[str, dict[str, FurtherScore]] = {}
+    for group in _groups(records):
+        clips = gather(group, home, dataset, counted=False)
+        for note in dict.fromkeys(clips.notes):
+            tell(note)
+        for record in group:
+            given = Captioned(
+                dict(clips.cells[record.key].captions),
+                clips.references,
+                lambda texts: [line.split() for line in tokens.tokenize(texts)],
+                lambda record=record: _videos(record, home, dataset),
+            )
+            scores = {name: measure(name, given) for name in names}
+            folder = cell_folder(home.results, record)
+            add_further(
+                folder, {name: {"value": one.value, "signature": one.signature} for name, one in scores.items()}
+            )
+            found[record.key] = read_further(folder)
+    return found
+
+
+def _groups(records: Sequence[Record]) -> list[list[Record]]:
+    """Records of the same clips and references together."""
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        config = record.config
+        fold = config.get("seed") if config.get("folds") and "cells" not in config else None
+        same = [record.dataset, config.get("splits"), config.get("subset"), record.split, fold]
+        groups.setdefault(json.dumps([*same, record.signatures[record.split]]), []).append(record)
+    return list(groups.values())
+
+
+def _videos(record: Record, home: Home, dataset: str | None) -> Mapping[str, Path]:
+    """The video of each clip of the data set, where its definition names a folder of videos."""
+    try:
+        definition = find_dataset(dataset or record.dataset)
+    except BenchError:
+        return {}
+    folders = {definition.resolve(stream.videos, home) for stream in definition.streams.values() if stream.videos}
+    return {path.stem: path for folder in sorted(folders) if folder.is_dir() for path in videos_in(folder)}

@@ -1,0 +1,77 @@
+"""`bench metrics`: scores beside those that are reported and ranked."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+from bench import BenchError
+from bench.cli.answers import WELL, name_of, print_json
+from bench.cli.pages import write_pages
+from bench.declare.options import AnyDataSet, Json, Options, Written, parse
+from bench.declare.settings import option
+from bench.errors import listing
+from bench.home import find_home
+from bench.pages.terminal import columns, wrapped
+
+
+class Metrics(Options):
+    runs: Annotated[list[str], Written(word="RUN")] = option(
+        [], "rows or records, as `bench show` takes them; without any, all done cells of the data set"
+    )
+    dataset: AnyDataSet = None
+    metrics: Annotated[list[str], Written("NAME,..")] = option([], "what is counted; without any, what there is")
+    as_json: Json = False
+
+
+def metrics(argv: Sequence[str]) -> int:
+    """Count further metrics of captions that are scored already: how varied they are, and what packages bring by the entry
+    point bench.metrics (docs/metrics.md). They are kept beside the records, stand below the tables of the pages, and never
+    decide a rank. Without metrics= it says which there are.
+
+    Example: bench metrics dataset=shapes metrics=distinct2,vocabulary
+    """
+    asked = parse(Metrics, argv)
+    from bench.evaluation.further import find, places
+
+    if not asked.metrics:
+        rows = [(name, source, place) for name, (place, source) in places().items()]
+        found = [{"metric": name, "package": source, "place": place} for name, source, place in rows]
+        return print_json(found) if asked.as_json else _print(("metric", "package", "place"), rows)
+    for name in asked.metrics:
+        find(name)
+    from bench.cell.further import add_metrics
+    from bench.records.store import all_records
+    from bench.reports.blocks import Row
+    from bench.reports.lookup import find_row
+
+    home, name = find_home(), name_of(asked.dataset)
+    if asked.runs:
+        named = [record for word in asked.runs for record in find_row(word, home, name).records]
+    elif name is None:
+        raise BenchError("command line: name a data set, such as dataset=shapes, or rows and records")
+    else:
+        named = all_records(home.results, name, [])
+    records = [record for record in named if record.state == "done"]
+    if not records:
+        raise BenchError(
+            f"there are no scored cells of {listing(asked.runs) if asked.runs else name}: bench run makes them"
+        )
+    scores = add_metrics(
+        records, asked.metrics, home, asked.dataset, lambda note: print(wrapped(note), file=sys.stderr)
+    )
+    facts = [{"key": one.key, "row": Row((one,)).name, "seed": one.seed, "scores": scores[one.key]} for one in records]
+    if asked.as_json:
+        return print_json(facts)
+    rows = [
+        (one.key, Row((one,)).name, one.seed, *(f"{scores[one.key][metric]['value']:.2f}" for metric in asked.metrics))
+        for one in records
+    ]
+    _print(("key", "row", "seed", *asked.metrics), rows)
+    return max(write_pages(home, dataset, check=False) for dataset in dict.fromkeys(one.dataset for one in records))
+
+
+def _print(head: Sequence[str], rows: Sequence[Sequence[object]]) -> int:
+    print(columns(head, rows, right=head[2:] if "seed" in head else ()))
+    return WELL
