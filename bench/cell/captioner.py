@@ -13,11 +13,11 @@ import torch
 from bench import BenchError
 from bench.data.batches import CorpusClips, StreamSource
 from bench.features.extraction import PIXELS
-from bench.features.footage import videos_in
+from bench.features.footage import Footage, videos_in
 from bench.features.one_video import ByStream, VideoStreams
 from bench.features.sidecar import cache_path, read_sidecar, sidecar_path
 from bench.features.specs import Preprocessing
-from bench.features.video import EXTENSIONS, UnreadableVideoError
+from bench.features.video import EXTENSIONS, Span, UnreadableVideoError, spans
 from bench.home import find_home, written_path
 from bench.method import Caption, Method, Search, StreamInfo, Vocabulary
 from bench.records.figure_data import Frames, Shown
@@ -87,8 +87,18 @@ class VideoCaptioner:
         known = _recorded(trained.streams, trained.config["dataset"])
         self._streams = VideoStreams(known, _by_stream(encoder), _by_stream(weights), tell, str(trained.device))
 
-    def caption(self, video: str | Path) -> Caption:
-        """The caption of a video under its path, with alternatives and traces.
+    def parts(self, video: str | Path, every: float) -> list[Span]:
+        """A video in parts of `every` seconds: see `bench.features.video.spans`. Raises VideoError."""
+        path = written_path(video)
+        if not path.is_file():
+            raise VideoError(f"{path}: there is no such file")
+        try:
+            return spans(path, every)
+        except UnreadableVideoError as error:
+            raise VideoError(f"{path} {error}") from None
+
+    def caption(self, video: str | Path, span: Span | None = None) -> Caption:
+        """The caption of a video, or of its seconds start <= t < end, under its path, with alternatives and traces.
 
         Only the streams that decoding reads are made. Raises VideoError for a video that cannot be read, BenchError where no
         video can be captioned.
@@ -99,7 +109,7 @@ class VideoCaptioner:
 
         def source(info: StreamInfo) -> StreamSource:
             def read(clips: object) -> tuple[np.ndarray, np.ndarray]:
-                values = self._streams.read(info.name, path)
+                values = self._streams.read(info.name, Footage(path, span))
                 padded = np.zeros((1, *info.shape), values.dtype)
                 padded[0, : len(values)] = values
                 return padded, np.array([len(values)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from bench.method import Caption
 
 
+SECONDS = re.compile(r"(\d+|\d*\.\d+)s?")
+_NEWEST = re.compile(r"[a-z0-9_]+/[A-Za-z0-9_]+(:\w+)?")
 EXPLAINED = "explained"  # the folder of the pictures, where none is named
 
 
@@ -31,7 +34,8 @@ class Request(Options):
     named: Annotated[list[str], Written(word="VIDEO|FOLDER")] = option([], "videos, or folders of videos")
     stdin: Annotated[bool, Written(flag="-")] = option(False, "files named on the standard input, one to a line")
     checkpoint: Annotated[str, Written("RUN")] = Field(
-        description="a checkpoint.safetensors, the folder of a cell, the first digits of its key, or its row (recnet:local)",
+        description="a checkpoint.safetensors, the folder of a cell, the first digits of its key, its row (recnet:local), or "
+        "DATASET/METHOD for the newest cell of a method that has its checkpoint here",
         examples=["RUN"],
     )
     weights: Annotated[dict[str, str], Written("FILE")] = option(
@@ -43,6 +47,12 @@ class Request(Options):
     alternatives: int | None = option(None, "how many other captions are printed; without it, all other beams", ge=0)
     explain: Annotated[str | None, Written("FOLDER|true")] = option(
         None, "a picture (SVG) of each video, in FOLDER or in ./explained: its frames, and what the method looked at"
+    )
+    every: Annotated[str | None, Written("SECONDS")] = option(
+        None, "a caption of every so many seconds of each video, as 10s, one after another"
+    )
+    into: Annotated[str | None, Written("FOLDER")] = option(
+        None, "with every=: NAME.jsonl, NAME.srt and NAME.vtt of each video there"
     )
     device: Annotated[str, Written("auto|cpu|cuda|cuda:N")] = option("auto", "what the networks compute on")
     search: Decoding = Decoding()
@@ -67,6 +77,12 @@ class Request(Options):
                 f"a beam of {beam} finds {beam - 1} captions besides the best, not {self.alternatives}; say "
                 f"search.beam={self.alternatives + 1} or leave it out"
             )
+        if self.every is not None and not (SECONDS.fullmatch(self.every) and float(self.every.rstrip("s")) > 0):
+            raise ValueError(f"has every={self.every}, but it must be seconds above 0, such as 10s")
+        if self.every is not None and self.explain is not None:
+            raise ValueError("has every= and explain=: a picture is of a video as a whole, leave one of them out")
+        if self.into is not None and self.every is None:
+            raise ValueError("has into=, which goes with every=, such as every=10s")
         if not self.named and not self.stdin:
             raise ValueError("name videos or a folder, or - for files named on the standard input")
         return self
@@ -109,6 +125,9 @@ def run(request: Request, home: Home) -> int:
     failed = 0
     for number, video in enumerate(videos):
         try:
+            if request.every is not None:
+                _by_parts(captioner, video, float(request.every.rstrip("s")), request.into, taken)
+                continue
             caption = captioner.caption(video)
             gap = "\n" if number > failed else ""  # not before the first that is printed
             print(gap + _lines(str(video), caption, request.alternatives), flush=True)
@@ -121,6 +140,25 @@ def run(request: Request, home: Home) -> int:
     if failed and len(videos) > 1:
         _note(f"{failed} of {len(videos)} videos could not be captioned")
     return failed
+
+
+def _by_parts(captioner: VideoCaptioner, video: Path, every: float, into: str | None, taken: set[str]) -> None:
+    """Caption a video part by part: each is printed at once, and one part at a time is held, however long the video.
+
+    Files appear when the whole video has its captions; a video that breaks off leaves none. Raises VideoError.
+    """
+    from bench.cli.subtitles import clock, subtitles
+
+    parts = captioner.parts(video, every)
+    print(clean(str(video)), flush=True)
+    name = _own_name(video, taken) if into is not None else ""
+    with subtitles(None if into is None else written_path(into), name, str(video)) as write:
+        for span in parts:
+            caption = captioner.caption(video, span)
+            write(span, caption)
+            print(f"  {clock(span[0])}  {clean(caption.text) or '(says nothing)'}", flush=True)
+    if into is not None:
+        print(f"  written: {written_path(into) / name}.jsonl, .srt, .vtt", flush=True)
 
 
 def find_checkpoint(word: str, home: Home) -> Path:
@@ -138,6 +176,8 @@ def find_checkpoint(word: str, home: Home) -> Path:
         raise BenchError(
             f"there is no checkpoint {path}; bench run leaves one as results/DATASET/METHOD/KEY/{CHECKPOINT}"
         )
+    if _NEWEST.fullmatch(word) and (newest := _newest(word, home)):
+        return newest
     record = find_record(word, home)
     found = cell_folder(home.results, record) / CHECKPOINT
     if not found.is_file():
@@ -147,6 +187,31 @@ def find_checkpoint(word: str, home: Home) -> Path:
             f"then trains the cell anew"
         )
     return found
+
+
+def _newest(word: str, home: Home) -> Path | None:
+    """The checkpoint of the newest cell of `DATASET/METHOD` or `DATASET/METHOD:VARIANT`; None where there are no such cells.
+
+    Raises BenchError where no cell of them has its checkpoint on this machine.
+    """
+    from bench.cell.checkpoint import CHECKPOINT
+    from bench.records.store import all_records, cell_folder
+
+    dataset, _, row = word.partition("/")
+    method, _, variant = row.partition(":")
+    records = [
+        record
+        for record in all_records(home.results, dataset, [])
+        if record.state != "failed" and record.method == method and variant in ("", record.variant)
+    ]
+    there = [record for record in records if (cell_folder(home.results, record) / CHECKPOINT).is_file()]
+    if records and not there:
+        raise BenchError(
+            f"none of the {len(records)} cells of {word} has its checkpoint here, for checkpoints are not published: train one "
+            f"with bench run methods={row} dataset={dataset} (of the demo: make demo)"
+        )
+    newest = max(there, key=lambda one: (one.provenance.finished if one.provenance else None) or "", default=None)
+    return cell_folder(home.results, newest) / CHECKPOINT if newest else None
 
 
 def _lines(video: str, caption: Caption, alternatives: int | None) -> str:
@@ -166,15 +231,20 @@ def _draw(captioner: VideoCaptioner, video: Path, caption: Caption, folder: Path
     if "first_caption" in caption.traces:
         captions.append(("step 1", caption.traces["first_caption"]))
     captions += [(f"or ({value:.2f})", text) for text, value in caption.alternatives]
+    path = folder / f"{_own_name(video, taken)}.svg"
+    picture = explained(captioner.shown(video, caption), captions, caption.words, caption.traces)
+    write_atomically(path, picture.svg)
+    return path
+
+
+def _own_name(video: Path, taken: set[str]) -> str:
+    """What the files of a video are called: its name; videos of one name are counted."""
     name, count = video.stem, 1
     while name in taken:
         count += 1
         name = f"{video.stem}-{count}"
     taken.add(name)
-    path = folder / f"{name}.svg"
-    picture = explained(captioner.shown(video, caption), captions, caption.words, caption.traces)
-    write_atomically(path, picture.svg)
-    return path
+    return name
 
 
 def _note(sentence: str) -> None:

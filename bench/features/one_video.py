@@ -53,29 +53,30 @@ class VideoStreams:
         self.streams = dict(streams)
         self._device = device
         self._encoder, self._weights, self._tell = encoder or {}, weights or {}, tell
-        self._makers: dict[str, Callable[[Path], Values]] = {}
-        self._boxes: tuple[Path, Values] | None = None
+        self._makers: dict[str, Callable[[Footage], Values]] = {}
+        self._boxes: tuple[Footage, Values] | None = None
         self._last: tuple[Any, NDArray[np.uint8]] | None = None
         for what, by_stream in (("encoder", self._encoder), ("weights", self._weights)):
             for stream in by_stream:
                 if stream and stream not in self.streams:
                     raise BenchError(f"{what}.{stream}: the method reads {', '.join(self.streams)}, not {stream}")
 
-    def read(self, stream: str, video: Path) -> Values:
-        """One clip's values of a stream, [T, ...] where it has time (at most as long as the method read them), in the type in
-        which caches hold them.
+    def read(self, stream: str, video: Path | Footage) -> Values:
+        """One clip's values of a stream, of a whole video or of a part of it: [T, ...] where it has time (at most as long as the
+        method read them), in the type in which caches hold them.
 
         Raises UnreadableVideoError for a video of which they cannot be made; BenchError where they can be made of no video:
         the encoder or its weights are not known, or are not those of the recorded features.
         """
         if stream not in self._makers:
             self._makers[stream] = self._maker(self.streams[stream])
-        values = self._makers[stream](video)
+        footage = _footage(video)
+        values = self._makers[stream](footage)
         shape, timed = self.streams[stream].shape, self.streams[stream].timed
         shorter = timed and values.ndim == len(shape) and 1 <= len(values) < shape[0]
         if values.shape != ((len(values), *shape[1:]) if shorter else shape):
             raise BenchError(
-                f"stream {stream} of {video.name} comes out as {sizes(values.shape)}, but the method was trained on "
+                f"stream {stream} of {footage.path.name} comes out as {sizes(values.shape)}, but the method was trained on "
                 f"{sizes(shape)}: another encoder made those features, name it with encoder=NAME"
             )
         reason = unfit(values, "uint8" if values.dtype == np.uint8 else "float16")
@@ -108,11 +109,14 @@ class VideoStreams:
                 )
         return spec
 
-    def frames(self, video: Path, sampling: int | Sampling, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    def frames(
+        self, video: Path | Footage, sampling: int | Sampling, preprocessing: Preprocessing
+    ) -> NDArray[np.uint8]:
         """`read_frames`; two streams that see the same frames have the video decoded once."""
-        key = (video, sampling, preprocessing)
+        footage = _footage(video)
+        key = (footage, sampling, preprocessing)
         if self._last is None or self._last[0] != key:
-            self._last = (key, read_frames(video, sampling, preprocessing))
+            self._last = (key, read_frames(footage.path, sampling, preprocessing, footage.span))
         return self._last[1]
 
     def pictures(self, video: Path, preprocessing: Preprocessing) -> NDArray[np.uint8]:
@@ -132,12 +136,12 @@ class VideoStreams:
 
             pixels = self.frames(video, info.shape[0], spec.preprocessing)
             return region_boxes(np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))) / pixels.shape[-1]
-        if self._boxes is None or self._boxes[0] != video:
+        if self._boxes is None or self._boxes[0] != Footage(video):
             self.read("regions", video)
         assert self._boxes is not None
         return self._boxes[1][..., :4]
 
-    def _maker(self, info: StreamInfo) -> Callable[[Path], Values]:
+    def _maker(self, info: StreamInfo) -> Callable[[Footage], Values]:
         """How one stream is made of a video."""
         spec = self.spec(info.name)
         if spec.name == "shapes" and info.name != PIXELS:
@@ -167,16 +171,16 @@ class VideoStreams:
             made.setdefault("frames", self.streams["frames"].shape[0])
         return as_recorded(info.name, info.shape, made, weights)
 
-    def _extracted(self, stream: str, extractor: Extractor, video: Path) -> Values:
+    def _extracted(self, stream: str, extractor: Extractor, video: Footage) -> Values:
         sampling = extractor.extraction.sampling
         if sampling is None:
-            return extractor.streams(Footage(video))[stream]
+            return extractor.streams(video)[stream]
         found = extractor.encode(self.frames(video, sampling, extractor.extraction.encoder.preprocessing))
         if "boxes" in found:
             self._boxes = (video, found["boxes"])
         return found[stream]
 
-    def _of_shapes(self, info: StreamInfo, preprocessing: Preprocessing, video: Path) -> Values:
+    def _of_shapes(self, info: StreamInfo, preprocessing: Preprocessing, video: Footage) -> Values:
         """Any stream of the embedded corpus: all of them are functions of a clip's pixels."""
         from bench.shapes.streams import STREAMS, constants, extract
 
@@ -225,3 +229,7 @@ class VideoStreams:
 
 def _of(by_stream: ByStream, stream: str) -> str:
     return by_stream.get(stream, by_stream.get("", ""))
+
+
+def _footage(video: Path | Footage) -> Footage:
+    return video if isinstance(video, Footage) else Footage(video)

@@ -6,6 +6,8 @@ variable frame rate does no harm. This module imports no torch: decoder processe
 
 from __future__ import annotations
 
+import functools
+from array import array
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -168,6 +170,14 @@ def _packet_times(av: Any, path: Path, span: Span | None) -> tuple[list[float], 
 
     Raises UnreadableVideoError where the file was cut off in copying.
     """
+    stat = path.stat()
+    times, first = _all_packet_times(av, path, (stat.st_mtime_ns, stat.st_size))
+    return _within(list(times), span), first
+
+
+@functools.lru_cache(maxsize=1)  # the parts of a long video are read one after another
+def _all_packet_times(av: Any, path: Path, state: tuple[int, int]) -> tuple[array[float], int | None]:
+    """The times of all frames; eight bytes each, however long the video. `state` tells the file from an earlier one."""
     with av.open(str(path)) as container:
         stream = _pictures(container)
         stamps, last = [], 0.0
@@ -185,7 +195,25 @@ def _packet_times(av: Any, path: Path, span: Span | None) -> tuple[list[float], 
         clock = _Clock(stream, first)
         if first is not None:
             stamps.sort()  # packets come in the order of decoding
-        return _within([clock(stamp, number) for number, stamp in enumerate(stamps)], span), first
+        return array("d", (clock(stamp, number) for number, stamp in enumerate(stamps))), first
+
+
+def spans(path: Path, every: float) -> list[Span]:
+    """A video in parts of `every` seconds, from its first frame to its last; a rest of less than half a part goes with the part
+    before it. Raises UnreadableVideoError.
+    """
+    av = need_av()
+    try:
+        times, _ = _packet_times(av, path, None)
+    except (av.error.FFmpegError, OSError) as error:
+        raise UnreadableVideoError(f"cannot be decoded: {getattr(error, 'strerror', None) or error}") from error
+    except av.codec.codec.UnknownCodecError as error:
+        raise UnreadableVideoError(f"is coded as {error}, which this machine's FFmpeg cannot decode") from error
+    if not times or any(time != time for time in times):
+        raise UnreadableVideoError("tells no times, so that it cannot be cut into parts")
+    end = times[-1] + (times[-1] - times[0]) / max(len(times) - 1, 1)  # the last frame is shown as long as the others
+    whole = max(1, int(end / every + 0.5))
+    return [(part * every, end if part == whole - 1 else (part + 1) * every) for part in range(whole)]
 
 
 def _within(times: list[float], span: Span | None) -> list[float]:

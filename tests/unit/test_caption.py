@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import subprocess
+import sys
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +17,7 @@ import numpy as np
 import pytest
 import yaml
 from drawn import SVG, Drawn
+from record_factory import put_scored
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -32,17 +36,22 @@ from bench.features.backends import need_timm
 from bench.features.cache import Cache
 from bench.features.extraction import Work
 from bench.features.one_video import VideoStreams
+from bench.features.specs import Preprocessing
+from bench.features.video import read_frames, spans
 from bench.home import Home
 from bench.method import Search, StreamInfo
 from bench.plan.cells import Cell, cells
 from bench.plan.request import parse as parse_run
-from bench.records.store import PREDICTIONS
+from bench.records.schema import Record
+from bench.records.store import PREDICTIONS, all_records, cell_folder
 from bench.run.prepare import extract, prepare
 from bench.shapes import render_clip
 from tests.pretended import pretended_gpu
 
 OPTIONS = {"seed": 3, "size": [8, 2, 2], "captions": 3}
 METHODS = ("salstm", "vre:full", "hail:ha", "etenet:step2")
+ROOT = Path(__file__).resolve().parents[2]
+WHOLE = Preprocessing(64, None, "BILINEAR", 0.0, 1.0)
 CLIP, OTHER = "shape0010", "shape0011"  # the test split
 
 
@@ -383,3 +392,136 @@ def test_a_folder_without_videos_and_a_file_that_is_gone(salstm: Path, tmp_path:
         find_videos([str(tmp_path)])
     with pytest.raises(VideoError, match=r"gone\.mp4: there is no such file"):
         VideoCaptioner(bench.load(salstm)).caption(tmp_path / "gone.mp4")
+
+
+# -- part by part ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_long_video_is_captioned_part_by_part_into_subtitles(
+    trained: dict[str, Cell], home: Home, salstm: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two clips in one film: each part gets the caption of its clip, in the terminal and in three files."""
+    clips = [render_clip(clip, OPTIONS) for clip in (CLIP, OTHER)]
+    long = film(home.root / "long" / "two & more.mkv", np.concatenate(clips))
+    every = len(clips[0]) / 10  # film() writes ten frames a second
+    folder = home.root / "subtitles"
+    words = ["caption", str(long), f"checkpoint={salstm}", f"every={every:g}s", f"into={folder}"]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    lines = [json.loads(line) for line in (folder / "two & more.jsonl").read_text().splitlines()]
+    assert [(line["start"], line["end"]) for line in lines] == [(0, every), (every, pytest.approx(2 * every))]
+    recorded = {line["clip"]: line for line in map(json.loads, (salstm / PREDICTIONS).read_text().splitlines())}
+    for line, clip in zip(lines, (CLIP, OTHER), strict=True):
+        assert line["caption"] == recorded[clip]["caption"]
+        assert line["log_probability"] == pytest.approx(recorded[clip]["log_probability"], abs=1e-4)
+        assert line["caption"] in said
+    srt = (folder / "two & more.srt").read_text().split("\n")
+    assert srt[:2] == ["1", f"00:00:00,000 --> 00:00:0{every:.3f}".replace(".", ",")]
+    vtt = (folder / "two & more.vtt").read_text()
+    assert vtt.startswith(f"WEBVTT\n\n00:00:00.000 --> 00:00:0{every:.3f}\n{lines[0]['caption']}\n\n")
+
+
+def test_a_part_too_short_for_a_caption_goes_with_the_one_before(home: Home, trained: dict[str, Cell]) -> None:
+    frames = np.repeat(render_clip(CLIP, OPTIONS)[:1], 24, axis=0)
+    short = film(home.root / "long" / "short.mkv", frames)
+    assert spans(short, 1.0) == [(0.0, 1.0), (1.0, pytest.approx(2.4))]
+    assert spans(short, 0.9) == [(0.0, 0.9), (0.9, 1.8), (1.8, pytest.approx(2.4))]
+    assert spans(short, 60) == [(0.0, pytest.approx(2.4))]
+
+
+def test_the_memory_of_a_video_in_parts_does_not_grow_with_its_length(home: Home, salstm: Path) -> None:
+    """Of two videos, one eight times as long, no more frames are held at once."""
+    held = []
+    for parts in (2, 16):
+        long = film(home.root / "long" / f"{parts}.mkv", np.concatenate([render_clip(CLIP, OPTIONS)] * parts))
+        captioner = VideoCaptioner(bench.load(salstm))
+        every = len(render_clip(CLIP, OPTIONS)) / 10
+        captioner.caption(long, (0.0, every))
+        tracemalloc.start()
+        for span in captioner.parts(long, every):
+            captioner.caption(long, span)
+        held.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert held[1] < 1.2 * held[0] + 2**16
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["every=soon"], "every=soon, but it must be seconds above 0, such as 10s"),
+        (["every=0s"], "every=0s, but it must be seconds above 0"),
+        (["every=10s", "explain=true"], "a picture is of a video as a whole"),
+        (["into=here"], "into=, which goes with every="),
+    ],
+)
+def test_parts_that_cannot_be_are_refused(
+    video: Path, salstm: Path, words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["caption", str(video), f"checkpoint={salstm}", *words]) == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_video_that_breaks_off_leaves_no_subtitles(
+    salstm: Path, home: Home, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "broken.mkv"
+    broken.write_bytes(video.read_bytes()[:3000])
+    words = ["caption", str(broken), str(video), f"checkpoint={salstm}", "every=10", f"into={tmp_path / 'out'}"]
+    assert main(words) == 1
+    assert "broken.mkv" in capsys.readouterr().err
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a clip.jsonl", "a clip.srt", "a clip.vtt"]
+
+
+def test_the_example_of_the_readme_runs_as_it_is_printed(
+    trained: dict[str, Cell],
+    home: Home,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Its two lines, with a cell that is trained here in place of the demo's."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = text.partition("## Caption your own video")[2].partition("\n    ")[2].partition("\n\n")[0]
+    render, caption = (line.strip() for line in block.splitlines())
+    monkeypatch.chdir(tmp_path)
+    done = subprocess.run(
+        [sys.executable, *render.split()[1:]],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert (render.split()[0], done.returncode, done.stderr) == ("python", 0, "")
+    np.testing.assert_array_equal(
+        read_frames(tmp_path / "shape1100.mkv", 20, WHOLE)[0].transpose(1, 2, 0), render_clip("shape1100")[0]
+    )
+    words = caption.split()
+    assert words[-1] == "checkpoint=shapes/recnet"
+    assert main([*words[1:-1], "checkpoint=painted/salstm"]) == 0
+    assert capsys.readouterr().out.startswith("shape1100.mkv\n  ")
+
+
+def cells_by_seed(home: Home) -> dict[int, Record]:
+    return {record.seed: record for record in all_records(home.results)}
+
+
+def test_the_newest_cell_of_a_method_is_found_by_its_data_set(
+    trained: dict[str, Cell], home: Home, tmp_path: Path
+) -> None:
+    folder = trained["vre"].folder(home)
+    assert find_checkpoint("painted/vre", home) == find_checkpoint("painted/vre:full", home) == folder / CHECKPOINT
+    with pytest.raises(BenchError, match="there is no record painted/vre:other"):
+        find_checkpoint("painted/vre:other", home)
+    later = Home(tmp_path)
+    for number, day in ((0, 3), (1, 7), (2, 5)):
+        facts = {"finished": f"2026-01-0{day}T00:00:00+00:00", "started": "2026-01-01T00:00:00+00:00"}
+        one = put_scored(later.results, [20.0, 30.0], seed=number)
+        place = cell_folder(later.results, one)
+        record = json.loads((place / "record.json").read_text())
+        record["provenance"] = json.loads((folder / "record.json").read_text())["provenance"] | facts
+        (place / "record.json").write_text(json.dumps(record))
+        if number:
+            (place / CHECKPOINT).touch()
+        else:
+            with pytest.raises(BenchError, match="none of the 1 cells of toy/salstm has its checkpoint here"):
+                find_checkpoint("toy/salstm", later)
+    assert find_checkpoint("toy/salstm", later).parent == cell_folder(later.results, cells_by_seed(later)[1])
