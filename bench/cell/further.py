@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench import BenchError
 from bench.cell.scores import gather
+from bench.data.corpus import corpus_of
 from bench.declare.registry import dataset as find_dataset
 from bench.evaluation.further import Captioned, measure
 from bench.evaluation.ptb import PtbCache
-from bench.features.footage import videos_in
+from bench.features.footage import find_footage
+from bench.features.video import Span
 from bench.home import Home
 from bench.records.further import FurtherScore, add_further, read_further
 from bench.records.schema import Record
@@ -63,11 +65,14 @@ def _groups(records: Sequence[Record]) -> list[list[Record]]:
     return list(groups.values())
 
 
-def _videos(record: Record, home: Home, dataset: str | None) -> Mapping[str, Path]:
-    """The video of each clip of the data set, where its definition names a folder of videos."""
+def _videos(record: Record, home: Home, dataset: str | None) -> dict[str, tuple[Path, Span | None]]:
+    """The video of each clip that the record reports on, in the folders of videos that the data set's definition names."""
     try:
         definition = find_dataset(dataset or record.dataset)
+        corpus = corpus_of({**record.config, "dataset_path": dataset}, home)
     except BenchError:
         return {}
+    clips = {clip: corpus.clips[clip] for clip in corpus.splits[record.split]}
     folders = {definition.resolve(stream.videos, home) for stream in definition.streams.values() if stream.videos}
-    return {path.stem: path for folder in sorted(folders) if folder.is_dir() for path in videos_in(folder)}
+    found = [find_footage(folder, clips, corpus.aliases)[0] for folder in sorted(folders) if folder.is_dir()]
+    return {clip: (one.path, one.span) for footage in found for clip, one in footage.items()}

@@ -10,7 +10,7 @@ import importlib
 import importlib.metadata
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench import BenchError
@@ -21,21 +21,27 @@ BUILT_IN = {
     "distinct1": "bench.evaluation.diversity:distinct1",
     "distinct2": "bench.evaluation.diversity:distinct2",
     "vocabulary": "bench.evaluation.diversity:vocabulary",
+    "clipscore": "bench.cell.clipscore:clipscore",
 }
+
+
+Footage = tuple[Path, tuple[float, float] | None]
 
 
 @dataclass(frozen=True)
 class Captioned:
     """What a metric is given, by clip: a caption each, and its references (empty where they are not on this machine).
 
-    `tokenize` gives the PTB tokens on which the reported metrics are counted, a list for each text; `videos` the files of clips
-    whose videos are on this machine.
+    `tokenize` gives the PTB tokens on which the reported metrics are counted, a list for each text; `videos` the file of each
+    clip whose video is on this machine, with start and end (seconds) where the clip is a part of it. `option` is what stands
+    behind the metric's name and a colon.
     """
 
     captions: Mapping[str, str]
     references: Mapping[str, Sequence[str]]
     tokenize: Callable[[Sequence[str]], list[list[str]]]
-    videos: Callable[[], Mapping[str, Path]] = dict
+    videos: Callable[[], Mapping[str, Footage]] = dict
+    option: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,8 +67,9 @@ def _points() -> list[importlib.metadata.EntryPoint]:
 
 
 def find(name: str) -> Further:
-    """The metric of this name. Raises BenchError for an unknown one, and for a package whose import fails, with why."""
-    known = places()
+    """The metric of this name, whatever stands behind a colon. Raises BenchError for an unknown one, and for a package whose
+    import fails, with why."""
+    name, known = name.partition(":")[0], places()
     if name not in known:
         raise unknown("metric", name, known)
     place, source = known[name]
@@ -81,7 +88,7 @@ def measure(name: str, given: Captioned) -> Measured:
     """The score of a metric. Raises BenchError where it fails, or gives no finite number with a signature."""
     metric = find(name)
     try:
-        found = metric(given)
+        found = metric(replace(given, option=name.partition(":")[2]))
     except BenchError:
         raise
     except Exception as error:

@@ -7,17 +7,24 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from PIL import Image
 from record_factory import put_scored
 
 from bench import BenchError
 from bench.cli.main import main
 from bench.evaluation.diversity import distinct1, distinct2, vocabulary
 from bench.evaluation.further import Captioned, Measured, find, measure, places
+from bench.features.backends import need_torchvision
+from bench.features.video import choose_frames
 from bench.home import Home
 from bench.records.further import FURTHER, add_further, read_further
 from bench.reports import leaderboard
+from bench.shapes import render_clip
+from bench.shapes.__main__ import film
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
 GIVEN = Captioned(
@@ -115,3 +122,45 @@ def test_the_command_names_what_there_is(package: Path, capsys: pytest.CaptureFi
     assert main(["metrics", "dataset=shapes", "metrics=wrds"]) == 2
     assert main(["metrics", "metrics=words"]) == 2
     assert "name a data set" in capsys.readouterr().err
+
+
+def test_clipscore_is_its_equation_on_frames_and_captions_with_random_weights(tmp_path: Path) -> None:
+    """The real architecture with random weights, which say nothing of captions: against the networks called by hand."""
+    pytest.importorskip("av", reason='needs pip install "captionbench[extract]"')
+    open_clip = _open_clip()
+    paths = {clip: tmp_path / f"{clip}.mkv" for clip in ("shape0001", "shape0002")}
+    for path in paths.values():
+        film(path)
+    given = Captioned(
+        {"shape0001": "a red square", "shape0002": "x"},
+        {},
+        GIVEN.tokenize,
+        lambda: {c: (p, None) for c, p in paths.items()},
+    )
+    name = "clipscore:ViT-S-32-alt:random"
+    found = measure(name, given)
+    assert "model:ViT-S-32-alt|weights:random" in found.signature
+    torch.manual_seed(0)
+    network, _, prepare = open_clip.create_model_and_transforms("ViT-S-32-alt")
+    network.eval()
+    tokens = open_clip.get_tokenizer("ViT-S-32-alt")(["A photo depicts a red square"])
+    frames = [render_clip("shape0001")[n] for n in choose_frames(20, 8)]
+    with torch.inference_mode():
+        text = torch.nn.functional.normalize(network.encode_text(tokens), dim=-1)
+        seen = network.encode_image(torch.stack([prepare(Image.fromarray(one)) for one in frames]))
+        cosines = (torch.nn.functional.normalize(seen, dim=-1) @ text.T)[:, 0]
+    assert found.clips["shape0001"] == pytest.approx(250 * float(cosines.clamp(min=0).mean()), abs=1.0)
+    assert found.value == pytest.approx(sum(found.clips.values()) / 2)
+    with pytest.raises(BenchError, match=r"clipscore looks at the videos, and 1 clip of 1 have none here \(a\)"):
+        measure(name, Captioned({"a": "x"}, {}, GIVEN.tokenize))
+    with pytest.raises(BenchError, match="open_clip has no model 'ViT-S'"):
+        measure("clipscore:ViT-S", given)
+    with pytest.raises(BenchError, match="there is no file of weights gone"):
+        measure("clipscore:ViT-S-32-alt:gone.safetensors", given)
+    with pytest.raises(BenchError, match="ViT-S-32-alt has the weights none, not 'openai'"):
+        measure("clipscore:ViT-S-32-alt", given)
+
+
+def _open_clip() -> Any:
+    need_torchvision("clipscore")
+    return pytest.importorskip("open_clip", reason='needs pip install "captionbench[extract]"')
