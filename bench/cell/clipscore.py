@@ -59,7 +59,7 @@ def clipscore(given: Captioned) -> Measured:
     return Measured(sum(scores.values()) / len(scores), signature, scores)
 
 
-def _network(name: str, weights: str) -> tuple[Any, torch.nn.Module, str]:
+def _network(name: str, weights: str) -> tuple[Any, Any, str]:
     """open_clip, the network on the CPU, and what says of which weights it is."""
     need_torchvision("clipscore")  # which open_clip imports, and which may need mending first
     try:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from bench import BenchError
 from bench.cell.scores import gather
 from bench.data.corpus import corpus_of
 from bench.declare.registry import dataset as find_dataset
-from bench.evaluation.further import Captioned, measure
+from bench.evaluation.further import Captioned, find, measure, places
 from bench.evaluation.ptb import PtbCache
 from bench.features.footage import find_footage
 from bench.features.video import Span
@@ -18,6 +19,8 @@ from bench.home import Home
 from bench.records.further import FurtherScore, add_further, read_further
 from bench.records.schema import Record
 from bench.records.store import cell_folder
+
+__all__ = ["add_metrics", "find", "places"]
 
 
 def add_metrics(
@@ -43,7 +46,7 @@ def add_metrics(
                 dict(clips.cells[record.key].captions),
                 clips.references,
                 lambda texts: [line.split() for line in tokens.tokenize(texts)],
-                lambda record=record: _videos(record, home, dataset),
+                partial(_videos, record, home, dataset),
             )
             scores = {name: measure(name, given) for name in names}
             folder = cell_folder(home.results, record)

@@ -33,15 +33,14 @@ def metrics(argv: Sequence[str]) -> int:
     Example: bench metrics dataset=shapes metrics=distinct2,vocabulary
     """
     asked = parse(Metrics, argv)
-    from bench.evaluation.further import find, places
+    from bench.cell.further import add_metrics, find, places
 
     if not asked.metrics:
-        rows = [(name, source, place) for name, (place, source) in places().items()]
-        found = [{"metric": name, "package": source, "place": place} for name, source, place in rows]
-        return print_json(found) if asked.as_json else _print(("metric", "package", "place"), rows)
-    for name in asked.metrics:
-        find(name)
-    from bench.cell.further import add_metrics
+        there = [(metric, source, place) for metric, (place, source) in places().items()]
+        found = [{"metric": metric, "package": source, "place": place} for metric, source, place in there]
+        return print_json(found) if asked.as_json else _print(("metric", "package", "place"), there)
+    for metric in asked.metrics:
+        find(metric)
     from bench.records.store import all_records
     from bench.reports.blocks import Row
     from bench.reports.lookup import find_row
