@@ -34,28 +34,27 @@ from bench.records.store import (
 SUMS = ("captions", "fit_seconds", "decode_seconds")
 
 
-def score_rows(cells: Iterable[Cell], home: Home, score: Score | None = None) -> list[str]:
+def score_rows(cells: Iterable[Cell], home: Home, score: Score | None = None) -> tuple[bool, list[str]]:
     """Bring every row of folds to which one of `cells` belongs to a scored record, once all its cells are done.
 
-    Returns sentences on rows that could not be scored. `score` replaces `score_cell`.
+    Returns whether a record was written, and sentences on rows that could not be scored. `score` replaces `score_cell`.
     """
     rows = {Cell(row_config(cell.config, [])).key: cell for cell in cells if "folds" in cell.config}
-    scorer, told = CellScorer(score), []
+    scorer, told, written = CellScorer(score), [], False
     try:
         for cell in rows.values():
             folds = [Cell({**cell.config, "seed": fold}) for fold in range(cell.config["folds"])]
-            if all(state_of(one.folder(home)) == "done" for one in folds):
-                told += _score(folds, home, scorer)
+            row = Cell(row_config(cell.config, [one.key for one in folds]))
+            if all(state_of(one.folder(home)) == "done" for one in folds) and state_of(row.folder(home)) != "done":
+                told += _score(row, folds, home, scorer)
+                written = True
     finally:
         scorer.close()
-    return told
+    return written, told
 
 
-def _score(folds: list[Cell], home: Home, scorer: CellScorer) -> list[str]:
-    row = Cell(row_config(folds[0].config, [cell.key for cell in folds]))
+def _score(row: Cell, folds: list[Cell], home: Home, scorer: CellScorer) -> list[str]:
     folder = row.folder(home)
-    if state_of(folder) == "done":
-        return []
     label = f"{row.method}:{row.config['variant']}, all folds"
     if state_of(folder) == "missing":
         _gather(row, folds, folder, home)

@@ -267,6 +267,7 @@ class CellScorer:
                 if state_of(folder) == "done":
                     return Outcome("done", pid=os.getpid())
                 self._fill(job)
+                (folder / "work" / "resume.pt").unlink(missing_ok=True)  # of one that was killed as it ended
         except CellBusyError as error:
             return Outcome("busy", str(error), os.getpid())
         except Exception as error:

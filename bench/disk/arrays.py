@@ -86,7 +86,7 @@ def _header(file: IO[bytes], size: int) -> tuple[tuple[int, ...], Any]:
             shape, _, dtype = np.lib.format.read_array_header_1_0(file)
         else:
             shape, _, dtype = np.lib.format.read_array_header_2_0(file)
-    except ValueError as error:
+    except (ValueError, MemoryError) as error:  # of a header that declares gigabytes for itself
         raise ValueError("no array of numbers, or a damaged one") from error
     if dtype.hasobject:
         raise ValueError("no array of numbers, but Python objects")

@@ -8,7 +8,9 @@ reason, of which each reader makes its sentence.
 from __future__ import annotations
 
 import math
+import struct
 import zipfile
+from pathlib import Path
 from typing import Any
 
 # What any file may become in memory; and a larger one, how often its bytes on disk. Captions and features shrink to a tenth,
@@ -62,6 +64,49 @@ def check_dataset(item: Any, rows: int = 0) -> None:
         check_size(math.prod(taken) * item.dtype.itemsize, there, f"{name} {list(shape)}")
     if rows and shape:  # each row becomes a name at least
         check_size(shape[0] * LIST_BYTES, there, f"{name} {list(shape)}")
+
+
+def check_heaps(item: Any) -> None:
+    """Refuse texts of any length in an HDF5 file whose heaps are damaged: its library looks for the end of some for ever, and no
+    signal stops it. Of packed lists the places of the heaps are not known here."""
+    if item.dtype.kind != "O" or item.compression or item.shuffle or item.fletcher32:
+        return
+    chunks = [item.id.get_chunk_info(number) for number in range(item.id.get_num_chunks())] if item.chunks else []
+    places = [(chunk.byte_offset, chunk.size) for chunk in chunks] or [
+        (item.id.get_offset(), item.id.get_storage_size())
+    ]
+    with Path(item.file.filename).open("rb") as file:
+        heaps = set()
+        for place, size in places:
+            if place is not None:  # nothing was written
+                file.seek(place)
+                found = file.read(size)
+                heaps |= {at for _, at, _ in HEAP_ID.iter_unpack(found[: len(found) // HEAP_ID.size * HEAP_ID.size])}
+        for at in heaps - {0, UNDEFINED}:
+            file.seek(min(at, 2**62))
+            head = file.read(HEAP_HEAD.size)
+            mark, size = HEAP_HEAD.unpack(head) if len(head) == HEAP_HEAD.size else (b"", 0)
+            check_size(size, item.file.id.get_filesize(), "a heap of texts")
+            if mark != b"GCOL" or not _ends(file.read(size - HEAP_HEAD.size) if size > HEAP_HEAD.size else b""):
+                raise ValueError(f"{str(item.name)[:LONGEST_NAME]} lists texts of which the file has lost the places")
+
+
+# Of HDF5's global heaps: where a text lies (its length, its heap's address, its number there); a heap's mark and size; the number
+# and size of an object in it.
+HEAP_ID, HEAP_HEAD, HEAP_OBJECT = struct.Struct("<IQI"), struct.Struct("<4s4xQ"), struct.Struct("<H6xQ")
+UNDEFINED = 2**64 - 1
+
+
+def _ends(heap: bytes) -> bool:
+    """Whether the objects of a heap end where it ends."""
+    place = 0
+    while place + HEAP_OBJECT.size <= len(heap):
+        number, size = HEAP_OBJECT.unpack_from(heap, place)
+        needed = HEAP_OBJECT.size + -(-size // 8) * 8 if number else size  # the last is what is free
+        if needed < HEAP_OBJECT.size:
+            return False
+        place += needed
+    return place <= len(heap)
 
 
 def check_json(text: str | bytes) -> None:

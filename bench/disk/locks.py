@@ -62,7 +62,7 @@ def cell_lock(home: Home, key: str, wait: float = WAIT_SECONDS) -> Iterator[None
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+", encoding="ascii") as file:
         if not lock_file(file.fileno(), wait):
-            raise CellBusyError(path.read_text(encoding="ascii").strip())
+            raise CellBusyError(path.read_text(encoding="ascii", errors="replace").strip())
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
@@ -72,7 +72,7 @@ def cell_lock(home: Home, key: str, wait: float = WAIT_SECONDS) -> Iterator[None
 def lock_holder(home: Home, key: str) -> str | None:
     """The process that works on a cell, as text, empty where it left no number; None when nobody does."""
     try:
-        with _lock_path(home, key).open("r", encoding="ascii") as file:
+        with _lock_path(home, key).open("r", encoding="ascii", errors="replace") as file:
             return None if lock_file(file.fileno(), shared=True) else file.read().strip()
     except OSError:
         return None
@@ -147,7 +147,7 @@ class Note:
         found = []
         for path in self._folder.glob("*"):
             with contextlib.suppress(OSError):
-                process, _, content = path.read_text(encoding="utf-8").partition("\n")
+                process, _, content = path.read_text(encoding="utf-8", errors="replace").partition("\n")
                 if content == self._content and lives(process) is False:
                     found.append(path)
         return found

@@ -42,15 +42,23 @@ def replacing(path: Path, *, several: bool = False, durable: bool = True) -> Ite
 
 
 def begin_aside(path: Path) -> str:
-    """How names begin of what this process alone writes beside `path`, to be completed by `tempfile`; what killed processes of
-    this machine have left of such names is removed."""
-    here = f".{path.name}.{zlib.crc32(machine().encode()):08x}"
-    owner = re.compile(rf"{re.escape(here)}-(\d+)-(\d*)\.")
+    """How names begin of what this process alone writes beside `path`, to be completed by `tempfile`."""
+    clear_aside(path.parent)
+    return f".{path.name}.{_machine()}-{os.getpid()}-{start_time(os.getpid())}."
+
+
+def clear_aside(folder: Path) -> None:
+    """Remove what processes of this machine that were killed have left of such names in `folder`."""
+    owner = re.compile(rf"\..+\.{_machine()}-(\d+)-(\d*)\.[^.]+(\.tmp)?")
     with contextlib.suppress(OSError):
-        for left in os.scandir(path.parent):
-            if (found := owner.match(left.name)) and not still_runs(int(found[1]), found[2]):
+        for left in os.scandir(folder):
+            if (found := owner.fullmatch(left.name)) and not still_runs(int(found[1]), found[2]):
                 shutil.rmtree(left) if left.is_dir(follow_symlinks=False) else Path(left).unlink(missing_ok=True)
-    return f"{here}-{os.getpid()}-{start_time(os.getpid())}."
+
+
+def _machine() -> str:
+    """The machine's part of such names."""
+    return f"{zlib.crc32(machine().encode()):08x}"
 
 
 def _unique(path: Path) -> Path:

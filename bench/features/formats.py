@@ -32,7 +32,7 @@ import numpy as np
 
 from bench import BenchError
 from bench.disk.arrays import array_shape, read_array
-from bench.disk.limits import DIGITS, LONGEST_LINE, check_dataset, check_name, check_size
+from bench.disk.limits import DIGITS, LONGEST_LINE, check_dataset, check_heaps, check_name, check_size
 from bench.errors import named, sizes
 
 LAYOUTS = ("auto", "per_clip", "matrix", "rows", "folder", "pt", "csv", "tsv")
@@ -352,6 +352,7 @@ def _id_lists(items: dict[str, h5py.Dataset], n: int) -> list[str]:
 def _texts(item: h5py.Dataset) -> list[str]:
     """The names in a list of ids; in parts, since texts of any length can be told to lie at one place."""
     check_dataset(item, rows=PART)
+    check_heaps(item)
     found: list[str] = []
     for start in range(0, len(item), PART):
         part = item[start : start + PART].tolist()

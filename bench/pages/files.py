@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bench import BenchError
-from bench.disk.whole import write_atomically
+from bench.disk.whole import clear_aside, write_atomically
 from bench.pages.document import Document
 from bench.pages.html import TWIN, to_html, twin_of
 from bench.pages.markdown import to_markdown
@@ -38,6 +38,8 @@ def write_pages(documents: Mapping[str, Document], folder: Path, check: bool) ->
     if not check:
         for path in orphans:
             path.unlink()
+        for place in {path.parent for path in texts}:
+            clear_aside(place)
     return [*bring_up_to_date(texts, check), *orphans]
 
 

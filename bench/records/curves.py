@@ -30,7 +30,7 @@ def read_curves(folder: Path) -> list[Row]:
     for path in (folder / CURVES, folder / "work" / CURVES):
         try:
             text = path.read_text(encoding="utf-8")
-        except OSError:
+        except (OSError, UnicodeDecodeError):
             continue
         found = []
         for line in csv.DictReader(text[: text.rfind("\n") + 1].splitlines()):

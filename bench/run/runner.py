@@ -65,10 +65,13 @@ def run(
         mend(spec.mlflow, home, str(cells[0].config["dataset"]), print)
     results = this.results()
     Display([]).results(results, time.monotonic() - begun)
-    for sentence in score_rows(cells, home, score) if status is None else []:
-        print(sentence, file=sys.stderr)
     if status is not None:
         return status
+    written, told = score_rows(cells, home, score)
+    if written:  # the trackers were done before
+        open_tracking(spec.mlflow, home, str(cells[0].config["dataset"]), print, wandb=spec.wandb).close()
+    for sentence in told:
+        print(sentence, file=sys.stderr)
     return ALL_WELL if all(result.state == "done" for result in results) else SOME_FAILED
 
 

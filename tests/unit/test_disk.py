@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from bench import BenchError
-from bench.disk.locks import lock_file
+from bench.disk.locks import CellBusyError, Note, cell_lock, lock_file, lock_holder
 from bench.disk.whole import replacing, write_atomically, write_whole
-from bench.home import CHECKOUT
+from bench.home import CHECKOUT, Home
 
 
 def test_what_fails_on_the_way_leaves_the_old_file_alone(tmp_path: Path) -> None:
@@ -110,6 +110,17 @@ def test_others_may_read_what_was_written(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o644
+
+
+def test_notes_of_any_bytes_are_nobodys(tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "1").write_bytes(b"\xff\xfe")
+    assert Note(tmp_path / "notes", "x").left() == []
+    with cell_lock(Home(tmp_path), "key"):
+        (tmp_path / ".bench" / "locks" / "key.lock").write_bytes(b"\xff")
+        assert lock_holder(Home(tmp_path), "key") is not None
+        with pytest.raises(CellBusyError), cell_lock(Home(tmp_path), "key", wait=0):
+            pass
 
 
 HOLD = """

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from mlflow.tracking import MlflowClient
 from pycocoevalcap.cider.cider import Cider
 
 from bench import BenchError
@@ -124,12 +126,14 @@ def test_films_are_read_from_msvds_mapping(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, DatasetDefinition]:
+def ran(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> tuple[Home, DatasetDefinition]:
     folder = tmp_path_factory.mktemp("folds")
+    (folder / ".bench").mkdir()
+    shutil.copyfile(mlflow_database, folder / ".bench" / "mlflow.db")
     definition = world(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BENCH_HOME", str(folder))
-        words = ["methods=salstm", f"dataset={folder / 'dataset.yaml'}", "executor=inline", "mlflow=off"]
+        words = ["methods=salstm", f"dataset={folder / 'dataset.yaml'}", "executor=inline"]
         for seeds in ("[0,1]", "[2]"):  # the row comes with the last of its cells
             assert not any("cells" in record.config for record in all_records(folder / "results"))
             assert main(["run", *words, f"seeds={seeds}"]) == 0
@@ -155,6 +159,15 @@ def test_a_row_of_folds_has_the_captions_of_all_its_cells(ran: tuple[Home, Datas
         assert {fold_of[clip][1] for clip in own}.isdisjoint(film for f, film in fold_of.values() if f != fold)
         assert cell.signatures["test"]["cider"].endswith(f"|fold:{fold}/{FOLDS}")
     assert row.signatures["test"]["cider"].endswith(f"|n:24|scale:100|folds:{FOLDS}")
+
+
+def test_trackers_have_the_row_too(ran: tuple[Home, DatasetDefinition]) -> None:
+    home, _ = ran
+    row, cells = _row(home)
+    client = MlflowClient(home.mlflow_uri)
+    (experiment,) = client.search_experiments(filter_string="name = 'bench/films'")
+    runs = client.search_runs([experiment.experiment_id])
+    assert sorted(run.data.tags["bench.key"] for run in runs) == sorted(one.key for one in (row, *cells))
 
 
 def test_the_score_of_a_row_is_that_of_the_coco_code_on_all_clips(ran: tuple[Home, DatasetDefinition]) -> None:

@@ -18,6 +18,7 @@ from bench import BenchError
 from bench.data.readers import FORMATS
 from bench.disk.arrays import array_shape, read_array, read_arrays
 from bench.disk.limits import FREE, amount, check_json, check_member, check_name, check_size
+from bench.features.formats import open_source
 from bench.features.importers import check_source
 from bench.home import Home
 from bench.records.figure_data import read_trace
@@ -235,3 +236,24 @@ def test_limits_leave_room_for_what_is_meant() -> None:
     info.file_size, info.compress_size = 10 * FREE, FREE
     check_member(info)
     assert [amount(size) for size in (1, 999, 5100, 2.5e9)] == ["1 bytes", "999 bytes", "5.1 kB", "2.5 GB"]
+
+
+@pytest.mark.parametrize("chunks", [None, (2,)])
+def test_a_damaged_heap_of_texts_is_refused_where_the_library_would_never_end(
+    tmp_path: Path, chunks: tuple[int] | None
+) -> None:
+    path = tmp_path / "features.h5"
+    with h5py.File(path, "w") as file:
+        file["features"] = np.ones((2, 3), np.float32)
+        file.create_dataset("ids", data=CLIPS, dtype=h5py.string_dtype(), chunks=chunks)
+    source = open_source(path, "auto", None, len)
+    assert list(source.names) == CLIPS
+    source.close()
+    content = bytearray(path.read_bytes())
+    heap = content.index(b"GCOL")
+    free = heap + 16 + 2 * (16 + 8)  # behind its two texts
+    assert content[free : free + 2] == b"\0\0" and int.from_bytes(content[free + 8 : free + 16], "little") > 16
+    content[free + 8 : free + 16] = bytes(8)
+    path.write_bytes(content)
+    with pytest.raises(BenchError, match="lists texts of which the file has lost the places"):
+        open_source(path, "auto", None, len)
