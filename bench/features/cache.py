@@ -23,6 +23,7 @@ import hdf5plugin
 import numpy as np
 
 from bench import BenchError
+from bench.disk.limits import check_dataset
 from bench.disk.whole import sync_folder
 from bench.errors import named
 from bench.features.contents import DTYPES, LEFT_OUT, WRITTEN, Contents, clip_digest, describe, unfit
@@ -318,6 +319,7 @@ class Cache:
             # A finished file never changes, so that no lock is needed, also on read-only file systems.
             file = h5py.File(self.path, "r", locking=False)
             contents = Contents.of(file)
+            check_dataset(contents.data, rows=1)
         except (OSError, RuntimeError, KeyError, ValueError) as error:
             raise BenchError(f"{self.path} is truncated, damaged or no cache ({error}): {remake(self.path)}") from error
         mark = contents.fingerprint
