@@ -55,13 +55,14 @@ _MSVD_CSV = ("VideoID", "Start", "End", "Language", "Description")
 _MSVD_LINE = re.compile(r"\S{11}_\d+_\d+ \S.*")
 
 
-def _json(read: ReadOne) -> Callable[[Files], Source]:
-    """A format of JSON files that are read one by one."""
+def _json(read: ReadOne, by_clip: bool = False) -> Callable[[Files], Source]:
+    """A format of JSON files that are read one by one; of those that go `by_clip` a key that comes twice is refused."""
 
     def read_all(files: Files) -> Source:
         source = Source(files=tuple(files.values()))
         for role, path in files.items():
-            read(source, path, read_json(path, object_pairs_hook=unique_keys(path)), _part(role))
+            options = {"object_pairs_hook": unique_keys(path)} if by_clip else {}
+            read(source, path, read_json(path, **options), _part(role))
         return source.finish()
 
     return read_all
@@ -146,7 +147,12 @@ FORMATS: dict[str, Format] = {
         one=msrvtt.read,
     ),
     "activitynet": Format(
-        _json(activitynet.read), _ANET, frozenset({"val_2"}), "ActivityNet Captions", _activitynet, activitynet.read
+        _json(activitynet.read, by_clip=True),
+        _ANET,
+        frozenset({"val_2"}),
+        "ActivityNet Captions",
+        _activitynet,
+        activitynet.read,
     ),
     "coco": Format(
         _json(coco.read), _ANYONES, looks="COCO captions", fits=_holds("images", "annotations"), one=coco.read
