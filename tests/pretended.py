@@ -38,14 +38,19 @@ WAITING = {
     aten.isin.Tensor_Tensor,
     aten.bincount.default,
     aten.repeat_interleave.Tensor,
+    aten.multinomial.default,
 }
-"""Operations whose result, or its size, the host has to know."""
+"""Operations whose result, or its size, the host has to know, or which look whether their input is what it should be."""
 FREE = {"aten.empty", "aten.empty_like", "aten.new_empty", "aten._unsafe_view", "aten.dropout"}
 """Operations that start nothing: memory without values, views under another name, the dropout of an evaluation."""
 INDEXING = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default}
 
+WIDENED = {"softmax", "log_softmax", "sum", "cumsum", "prod"}
+"""Functions that give float32 under CUDA's autocast, and bfloat16 under that of the CPU."""
+
 
 def _lstm_cell(gates: Tensor, more: Tensor, cell: Tensor, *biases: Tensor) -> tuple[Tensor, ...]:
+    assert gates.dtype == more.dtype == cell.dtype, "the cell of CUDA takes one type"
     own, forget, candidate, output = (gates + more + sum(biases)).chunk(4, 1)
     acts = own.sigmoid(), forget.sigmoid(), candidate.tanh(), output.sigmoid()
     after = acts[1] * cell + acts[0] * acts[2]
@@ -55,6 +60,8 @@ def _lstm_cell(gates: Tensor, more: Tensor, cell: Tensor, *biases: Tensor) -> tu
 def _lstm_cell_backward(
     hidden: Tensor | None, cell: Tensor | None, before: Tensor, after: Tensor, acts: Tensor, biased: bool
 ) -> tuple[Tensor, ...]:
+    kinds = {value.dtype for value in (hidden, cell, before, after, acts) if value is not None}
+    assert len(kinds) == 1, f"the cell of CUDA takes one type, not {kinds}"
     own, forget, candidate, output = acts.chunk(4, 1)
     hidden = torch.zeros_like(after) if hidden is None else hidden
     told = after.tanh()
@@ -185,6 +192,8 @@ class _Python(TorchFunctionMode):
             return torch.native_dropout(own, kwargs["p"], True)[0]
         elif name == "gru" and is_there(own):
             return _recurrent(self.seen, func, args)
+        elif name in WIDENED and is_there(own) and torch.is_autocast_enabled("cpu") and own.dtype == torch.bfloat16:
+            return func(*args, **{"dtype": torch.float32, **kwargs})
         elif name == "tolist" and is_there(own):
             self.seen.waits[_place()] += 1
         elif name == "numpy" and is_there(own):

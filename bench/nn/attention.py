@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.method import PAD, Batch
-from bench.nn.deferred import Loan, Total, loan_of, once, product, sum_of, weighted_sum
+from bench.nn.deferred import Loan, Total, loan_of, once, product, rounded, sum_of, weighted_sum
 from bench.nn.host import on_host
 
 aten = torch.ops.aten
@@ -67,8 +67,8 @@ def attend(
     closed_BT = once("closed", mask_BT, torch.logical_not)
     if not torch.is_grad_enabled():
         energy_BTA = torch.tanh_(_meet(query_BA, keys_BTA, multiply))
-        weight_BT = _weights(energy_BTA, score_1A, closed_BT)
-        return torch.bmm(weight_BT.to(values_BTD.dtype).unsqueeze(1), values_BTD).squeeze(1), weight_BT
+        weight_BT = _weights(energy_BTA, rounded(score_1A), closed_BT)
+        return weighted_sum(weight_BT, values_BTD), weight_BT
     anchor, total = sum_of(score_1A)
     weight_BT = _Weights.apply(query_BA, keys_BTA, anchor, closed_BT, multiply, loan_of(keys_BTA), total)
     return weighted_sum(weight_BT, values_BTD), weight_BT
@@ -80,7 +80,8 @@ def _meet(query_BA: Tensor, keys_BTA: Tensor, multiply: bool) -> Tensor:
 
 def _weights(energy_BTA: Tensor, score_1A: Tensor, closed_BT: Tensor) -> Tensor:
     score_BT = (energy_BTA @ score_1A.to(energy_BTA.dtype).T).squeeze(-1).masked_fill_(closed_BT, float("-inf"))
-    return torch.softmax(score_BT, dim=-1)
+    # Under autocast CUDA's softmax gives float32, which the products of the backward pass would not take beside bfloat16.
+    return aten._softmax(score_BT, -1, False)
 
 
 class _Weights(torch.autograd.Function):

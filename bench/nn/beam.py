@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,7 +12,7 @@ from torch import Tensor
 from bench.method import BOS, EOS, PAD, UNK, Batch, Caption, Search, Vocabulary
 from bench.nn.decoding import Captioner, Memory, expand
 from bench.nn.deferred import deferred_weight_gradients
-from bench.nn.host import all_rows, ids
+from bench.nn.host import all_rows, ids, told
 
 NEVER = (PAD, BOS, UNK)
 """Ids that no caption contains: a beam may not write them."""
@@ -42,20 +44,19 @@ class _Beams:
     finished: Tensor
     attention: Tensor | None = None
 
-    def told(self) -> tuple[list[list[list[int]]], list[list[float]], list[list[list[list[float]]]] | None]:
-        """Words without BOS, scores and attention for the host, all by one copy: a float64 holds every number exactly."""
-        parts = [self.words[:, :, 1:], self.score.unsqueeze(-1)]
-        if self.attention is not None:
-            parts.append(self.attention.flatten(2))
-        wide = [part.shape[-1] for part in parts]
-        words, score, *rest = torch.cat([part.double() for part in parts], -1).cpu().split(wide, -1)
-        attention = rest[0].unflatten(-1, self.attention.shape[2:]).tolist() if self.attention is not None else None
-        return words.long().tolist(), score.squeeze(-1).tolist(), attention
-
 
 @torch.inference_mode()
-def beam_search(captioner: Captioner, batch: Batch, vocabulary: Vocabulary, search: Search) -> list[Caption]:
+def beam_search(
+    captioner: Captioner,
+    batch: Batch,
+    vocabulary: Vocabulary,
+    search: Search,
+    beside: Mapping[str, Tensor] | None = None,
+) -> list[Caption]:
     """The best caption of every clip, and the other beams, best first.
+
+    `traces` hold `attention` [W, T] where there is any, and the clip's row of each tensor [C, ..] of `beside`, which go to the
+    host together with the captions.
 
     A hypothesis is scored by the sum of log p over its words and EOS. The (max_words + 1)-th word can only be EOS, so every
     hypothesis ends. A finished hypothesis keeps its place and its score, is never extended and costs nothing. With a beam as
@@ -65,9 +66,14 @@ def beam_search(captioner: Captioner, batch: Batch, vocabulary: Vocabulary, sear
     device = next(iter(memory_C.values())).device
     with deferred_weight_gradients():
         beams = (_all_beams if all_rows(device) else _searching_beams)(captioner, memory_C, search)
-    words, scores, attention = beams.told()
+    attention = {} if beams.attention is None else {"attention": beams.attention[:, 0]}
+    lists = {
+        name: part.tolist()
+        for name, part in told({"words": beams.words, "scores": beams.score, **attention, **(beside or {})}).items()
+    }
+    words, scores = lists.pop("words"), lists.pop("scores")
     return [
-        _caption(clip, words[place], scores[place], attention[place] if attention else None, vocabulary)
+        _caption(clip, words[place], scores[place], {name: rows[place] for name, rows in lists.items()}, vocabulary)
         for place, clip in enumerate(batch.clip_ids)
     ]
 
@@ -195,7 +201,7 @@ def _caption(
     clip: str,
     words: list[list[int]],
     scores: list[float],
-    attention: list[list[list[float]]] | None,
+    traces: dict[str, Any],
     vocabulary: Vocabulary,
 ) -> Caption:
     """Beams stand in ranked order, for topk sorts."""
@@ -203,5 +209,6 @@ def _caption(
     alternatives = tuple(
         (" ".join(text), score) for text, score in zip(texts[1:], scores[1:], strict=True) if score > float("-inf")
     )
-    traces = {} if attention is None else {"attention": attention[0][: len(texts[0])]}
+    if "attention" in traces:
+        traces["attention"] = traces["attention"][: len(texts[0])]
     return Caption(clip, texts[0], scores[0], alternatives, traces)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +50,17 @@ class ParallelCaptioner(Captioner, Protocol):
 
         Place w knows the words up to w. `memory` has a row for each caption. What stands on padding does not matter.
         """
+
+
+class Remembered:
+    """A captioner, or what has all of one but `encode`, with the memory of clips that were encoded beforehand."""
+
+    def __init__(self, decoder: Any, memory: Memory) -> None:
+        self.memory = memory
+        self.start, self.step, self.logits = decoder.start, decoder.step, decoder.logits
+
+    def encode(self, batch: Batch) -> Memory:
+        return self.memory
 
 
 def expand(memory: Memory, rows: Tensor) -> Memory:
@@ -142,9 +153,17 @@ def _mixed(captioner: Captioner, words_B: Tensor, features_BR: Tensor, sampling:
     logits_BV = captioner.logits(features_BR)
     for mark in (PAD, BOS):  # no words: BOS would start a caption anew
         logits_BV[:, mark] = float("-inf")
-    own_B = torch.distributions.Categorical(logits=logits_BV, validate_args=False).sample()
+    own_B = pick(torch.softmax(logits_BV - logits_BV.logsumexp(-1, keepdim=True), -1))
     take_B = torch.rand(words_B.shape, device=words_B.device) < sampling
     return torch.where(take_B, own_B, words_B)
+
+
+def pick(chance_NV: Tensor) -> Tensor:
+    """A place of each row, [N], drawn by its chance.
+
+    The same draw as `torch.multinomial`, which on a GPU has the host wait twice to see that no chance is negative.
+    """
+    return (chance_NV / torch.empty_like(chance_NV).exponential_()).argmax(-1)
 
 
 def _pad_rows(value: Tensor, rows: int) -> Tensor:

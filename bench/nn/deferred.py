@@ -27,6 +27,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from bench.nn.host import all_rows
+
 
 class Ledger:
     """Inputs and output gradients of one weight, step by step, and the places of weight and bias in the graph."""
@@ -110,6 +112,7 @@ class Total:
 
     def __init__(self, weight_1A: Tensor) -> None:
         self.sum_A: Tensor | None = None
+        self.parts: list[Tensor] = []  # of steps whose numbers are too coarse to add up
         (self.anchor,) = _Anchor.apply(self, weight_1A.to(_product_type(weight_1A)))
 
     def release(self) -> None:
@@ -118,15 +121,18 @@ class Total:
     def add(self, vectors: Tensor, gradients: Tensor) -> None:
         """Vectors [..., A] of one step and the gradients of their scores [...]."""
         vectors_AN, gradients_N = vectors.reshape(-1, vectors.shape[-1]).T, gradients.reshape(-1)
-        if self.sum_A is None:
-            self.sum_A = torch.mv(vectors_AN, gradients_N).to(torch.promote_types(vectors.dtype, torch.float32))
-        elif self.sum_A.dtype == vectors.dtype:
+        if self.sum_A is not None:
             self.sum_A.addmv_(vectors_AN, gradients_N)
+        elif torch.finfo(vectors.dtype).bits < 32:
+            self.parts.append(torch.mv(vectors_AN, gradients_N))
         else:
-            self.sum_A += torch.mv(vectors_AN, gradients_N)
+            self.sum_A = torch.mv(vectors_AN, gradients_N)
 
     def settle(self) -> tuple[Tensor | None]:
         sum_A, self.sum_A = self.sum_A, None
+        if self.parts:
+            sum_A = torch.stack(self.parts).sum(0, dtype=torch.float32)
+            self.parts.clear()
         return (None if sum_A is None else sum_A.unsqueeze(0),)
 
 
@@ -307,6 +313,12 @@ def once(name: str, value: Tensor, make: Callable[[Tensor], Tensor]) -> Tensor:
     return loop.once[key]
 
 
+def rounded(value: Tensor) -> Tensor:
+    """A constant in the type of its products; in a loop it is rounded once."""
+    kind = _product_type(value)
+    return value if value.dtype == kind else once("rounded", value, lambda value: value.to(kind))
+
+
 def entry(weight: Tensor, bias: Tensor | None = None) -> tuple[Ledger | None, Tensor, Tensor | None]:
     """The ledger of a weight [O, D] and of a bias [O] that is added to its products, and both as a step uses them.
 
@@ -314,8 +326,7 @@ def entry(weight: Tensor, bias: Tensor | None = None) -> tuple[Ledger | None, Te
     """
     loop = _LOOP.get()
     if not torch.is_grad_enabled() or not weight.requires_grad:
-        kind = _product_type(weight)
-        return None, weight if weight.dtype == kind else once("low", weight, lambda value: value.to(kind)), bias
+        return None, rounded(weight), bias
     if loop is not None:
         ledger = loop.account("ledger", weight, lambda: Ledger(weight, bias))
         return ledger, ledger.anchor, ledger.bias
@@ -361,6 +372,8 @@ def weighted_sum(weights_BT: Tensor, values_BTD: Tensor) -> Tensor:
     """sum_t weights[b, t] values[b, t], [B, D], of values that `first_rows` lent or of any others."""
     loan = loan_of(values_BTD)
     if loan is None:
+        if not values_BTD.requires_grad and all_rows(values_BTD.device):  # elsewhere they are other rows at every step
+            values_BTD = rounded(values_BTD)
         return torch.bmm(weights_BT.unsqueeze(1), values_BTD).squeeze(1)
     mixed: Tensor = _Mixture.apply(weights_BT, values_BTD, loan)
     return mixed
@@ -378,7 +391,10 @@ def lookup(words_N: Tensor, table_VE: Tensor, padding: int | None = None) -> Ten
 
 def product(x_ND: Tensor, weight: Tensor, base: Tensor | None = None) -> Tensor:
     """base + x W^T for 2-D x, [N, D] -> [N, O]; `base` is [N, O]."""
-    if _LOOP.get() is None or not torch.is_grad_enabled() or not weight.requires_grad:
+    if _LOOP.get() is None:
+        return functional.linear(x_ND, weight) if base is None else torch.addmm(base, x_ND, weight.T)
+    if not torch.is_grad_enabled() or not weight.requires_grad:
+        weight = rounded(weight)
         return functional.linear(x_ND, weight) if base is None else torch.addmm(base, x_ND, weight.T)
     ledger, anchor, _ = entry(weight)
     return _Step.apply(base, x_ND, anchor, ledger)

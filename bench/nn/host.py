@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 
 import torch
@@ -34,6 +34,16 @@ def on_both(make: Callable[..., Tensor], *values: Tensor) -> Tensor:
     if made.device.type != "cpu" and not any(value is None for value in told):
         made.on_host = make(*told)  # type: ignore[attr-defined]
     return made
+
+
+def told(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors that have the clips as first axis, on the CPU, all by one copy: a float64 holds every number of theirs exactly."""
+    flat = [value.flatten(1) if value.dim() > 1 else value.unsqueeze(1) for value in values.values()]
+    parts = torch.cat([part.double() for part in flat], 1).cpu().split([part.shape[1] for part in flat], 1)
+    return {
+        name: part.reshape(value.shape).to(value.dtype)
+        for (name, value), part in zip(values.items(), parts, strict=True)
+    }
 
 
 def largest(value: Tensor, bound: int) -> int:

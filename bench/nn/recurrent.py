@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.nn.deferred import Ledger, entry
+from bench.nn.deferred import Ledger, entry, once
 
 aten = torch.ops.aten
 
@@ -40,6 +40,8 @@ class _Step(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         ctx.set_materialize_grads(False)
         low_BH = hidden_BH.to(weight.dtype)
+        if _fused(cell_BH):
+            cell_BH = cell_BH.to(weight.dtype)  # the backward pass takes no other beside h
         after_BH, after_cell_BH, acts_B4H = _forward(gates_B4H, low_BH, cell_BH, weight, bias)
         ctx.save_for_backward(low_BH, cell_BH, after_cell_BH, acts_B4H, weight)
         ctx.ledger, ctx.fused, ctx.dtypes = ledger, _fused(cell_BH), (gates_B4H.dtype, hidden_BH.dtype)
@@ -70,7 +72,9 @@ def _forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """h, c and the four activated gates."""
     if _fused(cell_BH):
-        told_B4H = hidden_BH @ weight.T if bias is None else torch.addmm(bias.to(weight.dtype), hidden_BH, weight.T)
+        if bias is not None and bias.dtype != weight.dtype:
+            bias = once("low", bias, lambda value: value.to(weight.dtype))
+        told_B4H = hidden_BH @ weight.T if bias is None else torch.addmm(bias, hidden_BH, weight.T)
         # As in torch's own cells h and c have the type of the products: with another, four roundings a step would be launches.
         kind = told_B4H.dtype
         return aten._thnn_fused_lstm_cell(gates_B4H.to(kind), told_B4H, cell_BH.to(kind))

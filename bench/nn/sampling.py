@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bench.method import BOS, EOS, PAD, Batch
 from bench.nn.beam import LOOK, NEVER
-from bench.nn.decoding import Captioner, Memory, State, expand
+from bench.nn.decoding import Captioner, Memory, State, expand, pick
 from bench.nn.deferred import deferred_weight_gradients
 from bench.nn.host import all_rows, ids, on_device, on_host
 
@@ -44,6 +44,12 @@ def sample(captioner: Captioner, batch: Batch, max_words: int) -> Sampled:
     return _roll_out(captioner, batch, max_words, drawn=True, likeliest=False)[0]
 
 
+@torch.no_grad()
+def likeliest_words(captioner: Captioner, batch: Batch, max_words: int) -> Tensor:
+    """The words of `greedy` where the clips lie, [C, W + 1], BOS first and PAD behind EOS."""
+    return _words(captioner, batch, torch.arange(len(batch.clip_ids), device=batch.clip_of_B.device), max_words, 0)
+
+
 def greedy(captioner: Captioner, batch: Batch, max_words: int) -> Sampled:
     """The caption of the likeliest word at every step, one for each clip of `batch`."""
     return _roll_out(captioner, batch, max_words, drawn=False, likeliest=True)[0]
@@ -62,14 +68,19 @@ def _roll_out(captioner: Captioner, batch: Batch, max_words: int, drawn: bool, l
     if likeliest:
         groups.append((on_device(torch.arange(len(batch.clip_ids)), device), batch.clip_ids))
     clip_of_N = torch.cat([rows for rows, _ in groups])
-    with deferred_weight_gradients():
-        memory = expand(captioner.encode(batch), clip_of_N)
-        run = _to_the_end if all_rows(device) else _while_running
-        words_NW = run(captioner, memory, len(clip_of_N), max_words, len(batch.caption_ids) if drawn else 0).cpu()
+    words_NW = _words(captioner, batch, clip_of_N, max_words, len(batch.caption_ids) if drawn else 0).cpu()
     parts = words_NW.split([len(rows) for rows, _ in groups])
     return [
         Sampled(_as_batch(batch, part_NW, rows, names)) for (rows, names), part_NW in zip(groups, parts, strict=True)
     ]
+
+
+def _words(captioner: Captioner, batch: Batch, clip_of_N: Tensor, max_words: int, drawn: int) -> Tensor:
+    """BOS and words of a caption for each of `clip_of_N`, [N, W + 1]: drawn for the first `drawn`, else the likeliest."""
+    with deferred_weight_gradients():
+        memory = expand(captioner.encode(batch), clip_of_N)
+        run = _to_the_end if all_rows(clip_of_N.device) else _while_running
+        return run(captioner, memory, len(clip_of_N), max_words, drawn)
 
 
 def _while_running(captioner: Captioner, memory: Memory, rows: int, max_words: int, drawn: int) -> Tensor:
@@ -110,14 +121,14 @@ def _to_the_end(captioner: Captioner, memory: Memory, rows: int, max_words: int,
     return torch.stack(words, 1)
 
 
-def _choose(logits_RV: Tensor, drawn: int) -> Tensor:
-    """The next word of each row: drawn for the first `drawn` rows, the likeliest for the others."""
+def _choose(logits_RV: Tensor, count: int) -> Tensor:
+    """The next word of each row: drawn for the first `count` rows, the likeliest for the others."""
     logits_RV = logits_RV.float().index_fill(1, ids(NEVER, logits_RV.device), float("-inf"))
     chosen = []
-    if drawn:
-        chosen.append(torch.multinomial(torch.softmax(logits_RV[:drawn], -1), 1).squeeze(1))
-    if drawn < len(logits_RV):
-        chosen.append(logits_RV[drawn:].argmax(-1))
+    if count:
+        chosen.append(pick(torch.softmax(logits_RV[:count], -1)))
+    if count < len(logits_RV):
+        chosen.append(logits_RV[count:].argmax(-1))
     return chosen[0] if len(chosen) == 1 else torch.cat(chosen)
 
 

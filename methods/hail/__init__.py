@@ -1,14 +1,14 @@
 """HA_IL behind the contract: hierarchical attention, trained by cross-entropy or by Information Loss."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from bench.method import Batch, Caption, Clips, Run, Search, StreamInfo, Vocabulary, WordLoss
-from bench.nn.decoding import cross_entropy
+from bench.nn.beam import beam_search
+from bench.nn.decoding import Remembered, cross_entropy
 from bench.training import CaptionModel, Losses, Phase, cross_entropy_phase
 from methods.hail.information import WordWeights, information_loss, word_weights
 from methods.hail.model import HierarchicalAttention
@@ -53,12 +53,9 @@ class RegionModel(CaptionModel):
     @torch.inference_mode()
     def caption(self, batch: Batch, search: Search) -> list[Caption]:
         """Beam search; `traces` hold `region_attention`, alpha of eq. 2, [T, k], where there is an object LSTM."""
-        captions = super().caption(batch, search)
-        if self.module.objects is None:
-            return captions
-        _, alpha_CTk = self.module.objects(*self.module.vectors(batch, "regions"))
-        told = zip(captions, alpha_CTk.tolist(), strict=True)
-        return [replace(caption, traces={**caption.traces, "region_attention": alpha}) for caption, alpha in told]
+        memory, alpha_CTk = self.module.look(batch)
+        beside = {} if alpha_CTk is None else {"region_attention": alpha_CTk}
+        return beam_search(Remembered(self.module, memory), batch, self.vocabulary, search, beside)
 
 
 def _width(stream: StreamInfo) -> int:

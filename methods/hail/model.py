@@ -94,22 +94,31 @@ class HierarchicalAttention(nn.Module):
             return self.norms[stream](values, mask), mask
         return values * mask.unsqueeze(-1), mask
 
-    def sequence(self, batch: Batch, stream: str) -> tuple[Tensor, Tensor]:
-        """X of eq. 4: HR, VF or VC, [C, T, X], and the mask of its real steps [C, T]."""
+    def sequence(self, batch: Batch, stream: str) -> tuple[Tensor, Tensor, Tensor | None]:
+        """X of eq. 4: HR, VF or VC, [C, T, X], the mask of its real steps [C, T], and alpha of the object LSTM, if it ran."""
         values, mask = self.vectors(batch, stream)
         mask_CT = batch.masks[stream]
         if stream != "regions":
-            return values, mask_CT
+            return values, mask_CT, None
         if self.objects is not None:
-            return self.objects(values, mask)[0] * mask_CT.unsqueeze(-1), mask_CT
+            hidden_CTH, alpha_CTk = self.objects(values, mask)
+            return hidden_CTH * mask_CT.unsqueeze(-1), mask_CT, alpha_CTk
         mean_NX = masked_mean(values.flatten(0, 1), mask.flatten(0, 1))
-        return mean_NX.unflatten(0, mask_CT.shape), mask_CT
+        return mean_NX.unflatten(0, mask_CT.shape), mask_CT, None
 
     def encode(self, batch: Batch) -> Memory:
-        """The object LSTM runs here: its steps are frames, not words (section 3.3)."""
+        return self.look(batch)[0]
+
+    def look(self, batch: Batch) -> tuple[Memory, Tensor | None]:
+        """What clips lend to their words, and alpha of eq. 2, [C, T, k], where there is an object LSTM.
+
+        It runs here: its steps are frames, not words (section 3.3).
+        """
         memory: Memory = {}
+        alpha_CTk = None
         for stream in self.streams:
-            values_CTX, mask_CT = self.sequence(batch, stream)
+            values_CTX, mask_CT, alpha = self.sequence(batch, stream)
+            alpha_CTk = alpha_CTk if alpha is None else alpha
             if stream in self.attention:
                 layer = self._attention(stream)
                 memory[stream] = values_CTX
@@ -117,7 +126,7 @@ class HierarchicalAttention(nn.Module):
                 memory[f"{stream}_mask"] = attendable(mask_CT)
             else:
                 memory[stream] = masked_mean(values_CTX, mask_CT)
-        return memory
+        return memory, alpha_CTk
 
     def start(self, memory: Memory) -> State:
         rows = memory[self.streams[0]]

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from bench.method import Batch, Caption, Clips, Run, Search, StreamInfo, Vocabulary
 from bench.nn.beam import beam_search
-from bench.nn.decoding import Captioner
+from bench.nn.decoding import Captioner, Remembered
 from bench.nn.host import on_host
 from bench.nn.layers import FeatureNorm
-from bench.nn.sampling import greedy
+from bench.nn.sampling import likeliest_words
 from bench.training import (
     BASELINES,
     CaptionModel,
@@ -23,7 +23,7 @@ from bench.training import (
     reinforce_phase,
 )
 from methods.vre.encoder import Encoder
-from methods.vre.model import FIXED, VRE, Decoder, OnePass, Told
+from methods.vre.model import FIXED, VRE, Decoder, OnePass
 from methods.vre.tables import Table
 
 PHASES = ("warm_up", "joint", "retrain")
@@ -117,13 +117,13 @@ class OnePassModel(CaptionModel):
 
     def caption(self, batch: Batch, search: Search) -> list[Caption]:
         """Beam search; `traces` hold `attention` [W, T] and, where the decoder attends to places, `spatial_attention` [W, S]."""
-        return self.write(self.module, batch, search)
+        return self.write(self.module, batch, search, {})
 
-    def write(self, captioner: Captioner, batch: Batch, search: Search) -> list[Caption]:
+    def write(self, captioner: Captioner, batch: Batch, search: Search, beside: Mapping[str, Tensor]) -> list[Caption]:
         """Beam search of `captioner`, with the weights of frames and of places under names of their own."""
         frames = batch.streams["frames"].shape[1]
         found = []
-        for caption in beam_search(captioner, batch, self.vocabulary, search):
+        for caption in beam_search(captioner, batch, self.vocabulary, search, beside):
             rows = caption.traces["attention"]
             traces = {**caption.traces, "attention": [row[:frames] for row in rows]}
             if self.module.decoder.spatial is not None:
@@ -145,22 +145,23 @@ class RefocusedModel(OnePassModel):
         step 1: what the model would say if it watched once.
         """
         watched, decoder = self.module.watch(batch), self.module.decoder
-        captions = self.write(Told(decoder, watched.second), batch, search)
-        once = greedy(Told(decoder, watched.first), batch, search.max_words)
-        first = dict(zip(once.clips(), once.captions(ended=False), strict=True))
+        beside = {
+            "key_frame": watched.key,
+            "refocusing": watched.log_weights.exp(),
+            "first_caption": likeliest_words(Remembered(decoder, watched.first), batch, search.max_words),
+        }
+        captions = self.write(Remembered(decoder, watched.second), batch, search, beside)
         counts = on_host(batch.masks["frames"]).sum(1).tolist()
-        told = zip(captions, watched.key.tolist(), watched.log_weights.exp().tolist(), counts, strict=True)
         return [
             replace(
                 caption,
                 traces={
                     **caption.traces,
-                    "key_frame": key,
-                    "refocusing": weights_T[:count],
-                    "first_caption": " ".join(self.vocabulary.decode(first[caption.clip])),
+                    "refocusing": caption.traces["refocusing"][:count],
+                    "first_caption": " ".join(self.vocabulary.decode(caption.traces["first_caption"])),
                 },
             )
-            for caption, key, weights_T, count in told
+            for caption, count in zip(captions, counts, strict=True)
         ]
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from bench.method import BOS, Batch, Clips
 from bench.nn.attention import pays_beforehand
-from bench.nn.decoding import Memory, State, WordEmbedding, real_words, teacher_forcing, word_losses
-from bench.nn.deferred import once, product
+from bench.nn.decoding import Memory, Remembered, State, WordEmbedding, real_words, teacher_forcing, word_losses
+from bench.nn.deferred import once, product, rounded
 from bench.nn.host import on_both
 from bench.nn.layers import FeatureNorm, HostState, SplitLSTMCell, vector_mask
 from methods.vre.encoder import Encoder, ProductAttention, Video, refocus_loss
@@ -145,9 +145,8 @@ class OnePass(nn.Module):
         """Values, zero where padded, and the mask of their positions; a stream without time has no padding."""
         values = batch.streams[name]
         mask = vector_mask(values, batch.masks.get(name))
-        if name in self.norms:
-            return self.norms[name](values, mask), mask
-        return values * mask.unsqueeze(-1), mask
+        values = self.norms[name](values, mask) if name in self.norms else values * mask.unsqueeze(-1)
+        return rounded(values), mask  # whatever reads them multiplies them
 
     def encode(self, batch: Batch) -> Memory:
         video = self.video(batch)
@@ -162,17 +161,6 @@ class OnePass(nn.Module):
 
     def logits(self, features_NH: Tensor) -> Tensor:
         return self.decoder.logits(features_NH)
-
-
-class Told:
-    """The decoder with a clip memory made beforehand, so that two steps share one encoder run."""
-
-    def __init__(self, decoder: Decoder, memory: Memory) -> None:
-        self.memory = memory
-        self.start, self.step, self.logits = decoder.start, decoder.step, decoder.logits
-
-    def encode(self, batch: Batch) -> Memory:
-        return self.memory
 
 
 MIDDLE, REFOCUSED, FIXED = 0, 1, 2
@@ -280,7 +268,7 @@ class VRE(OnePass, HostState):
         step 1."""
         first, second = memories
         clips = len(first["video"])
-        told = Told(self.decoder, {name: torch.cat([first[name], second[name]]) for name in first})
+        told = Remembered(self.decoder, {name: torch.cat([first[name], second[name]]) for name in first})
         twice = replace(
             batch,
             clip_of_B=on_both(lambda clip_B: torch.stack([clip_B, clip_B + clips], 1).flatten(), batch.clip_of_B),

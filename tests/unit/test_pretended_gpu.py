@@ -113,10 +113,14 @@ def test_a_step_and_captions_start_no_more_and_wait_no_longer_than_the_table_say
 
 
 def test_the_table_promises_few_waits() -> None:
-    """None in a step, three where captions are drawn; of eight words, one for the captions and what is told of each clip."""
+    """None in a step, three where captions are drawn; one of eight words and all that is told beside them.
+
+    `mode=official` draws with `torch.multinomial`, which looks at its input at every one of eight words.
+    """
     for name, row in launches.written()["rows"].items():
         for phase, (_, waits) in row.items():
-            most = {"reinforce": 3, "boost": 3, "decode": 4 if name.startswith("vre") else 2}.get(phase, 0)
+            most = {"reinforce": 3, "boost": 3, "decode": 1}.get(phase, 0)
+            most += 8 if phase == "boost" and name.endswith("mode=official") else 0
             assert waits <= most, (name, phase, waits)
 
 
@@ -134,11 +138,12 @@ drawn and then written greedily, and all rows were cut to those that had not end
 
 @pytest.mark.parametrize("name", dict.fromkeys(name for name, _ in GOALS))
 def test_a_step_of_msrvtts_shape_starts_few_operations(name: str) -> None:
-    """Rounding to bfloat16 takes an eighth more at most."""
+    """Rounding to bfloat16 takes a twentieth more at most, and a tenth where captions are drawn, whose words need float32."""
     steps, _ = launches.count(CASES[name], launches.MSRVTT)
     rounded, _ = launches.count(CASES[name], launches.MSRVTT, low=True)
-    for phase in steps.keys() - {"decode", "reinforce"}:
-        assert rounded[phase].launches <= 1.125 * steps[phase].launches, (phase, rounded[phase].operations["_to_copy"])
+    for phase in steps.keys() - {"decode"}:
+        room = 1.1 if phase == "reinforce" else 1.05
+        assert rounded[phase].launches <= room * steps[phase].launches, (phase, rounded[phase].operations)
     for phase, step in steps.items():
         assert step.launches <= GOALS.get((name, phase), step.launches), (phase, step.operations.most_common(20))
 

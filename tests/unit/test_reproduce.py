@@ -38,7 +38,17 @@ from bench.reproduction.targets import document
 
 FIGURE_TARGETS = {
     *(f"recnet/fig{number}" for number in (6, 7, 8, 9)),
-    *("vre/fig3", "vre/fig4", "hail/fig1", "hail/fig4", "glrg/fig1", "glrg/fig3", "etenet/fig3", "etenet/memory"),
+    *(
+        "vre/fig3",
+        "vre/fig4",
+        "hail/fig1",
+        "hail/fig1b",
+        "hail/fig4",
+        "glrg/fig1",
+        "glrg/fig3",
+        "etenet/fig3",
+        "etenet/memory",
+    ),
 }
 
 

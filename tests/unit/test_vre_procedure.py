@@ -18,10 +18,11 @@ from torch import Tensor
 from bench.data.batches import CorpusClips
 from bench.method import EOS, Batch, Search
 from bench.nn.beam import NEVER, beam_search
+from bench.nn.decoding import Remembered
 from bench.nn.sampling import sample
 from bench.training import CaptionReward, phases
 from methods.vre import build
-from methods.vre.model import FIXED, MIDDLE, REFOCUSED, VRE, Told
+from methods.vre.model import FIXED, MIDDLE, REFOCUSED, VRE
 from methods.vre.tables import Table
 
 # -- the reward of the epoch before ---------------------------------------------------------------------------------------
@@ -427,7 +428,7 @@ def test_captions_tell_the_key_frame_the_weights_and_what_step_1_would_say(stage
     (batch,) = clips.in_order(10)
     captions = model.caption(batch, Search(beam=1, max_words=5))
     watched = module.watch(batch)
-    once = beam_search(Told(module.decoder, watched.first), batch, clips.vocabulary, Search(beam=1, max_words=5))
+    once = beam_search(Remembered(module.decoder, watched.first), batch, clips.vocabulary, Search(beam=1, max_words=5))
     for clip, (caption, step_1) in enumerate(zip(captions, once, strict=True)):
         assert caption.traces["first_caption"] == step_1.text
         seen = seen_of(module, batch, clip)
