@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -9,6 +11,7 @@ from torch import Tensor, nn
 from bench.nn.attention import AdditiveAttention
 from bench.nn.captioners import S2VT, FrameCaptioner, MeanPool, SoftAttention
 from bench.nn.layers import SplitLSTMCell
+from bench.nn.transformer import DecoderLayer, EncoderLayer, Feed, SelfAttention, Transformer
 
 Numbers = dict[str, NDArray[np.float64]]
 
@@ -60,3 +63,47 @@ def of_s2vt(captioner: S2VT) -> tuple[Numbers, Numbers, Numbers]:
     own = of_frame_captioner(captioner)
     own |= {"W_s": numbers(captioner.project.weight), "b_s": numbers(captioner.project.bias)}
     return own, of_cell(captioner.lower, "frame"), of_cell(captioner.upper, "below", "word")
+
+
+def of_linear(layer: nn.Linear, *names: str) -> Numbers:
+    """W and b of linear layers that stand side by side in one."""
+    weights, biases = (np.split(numbers(value), len(names)) for value in (layer.weight, layer.bias))
+    parts = zip(names, weights, biases, strict=True)
+    return {symbol: value for name, w, b in parts for symbol, value in ((f"W_{name}", w), (f"b_{name}", b))}
+
+
+def of_norm(norm: nn.LayerNorm | nn.Identity) -> Numbers:
+    return {"g": numbers(norm.weight), "b": numbers(norm.bias)} if isinstance(norm, nn.LayerNorm) else {}
+
+
+def of_layer(layer: EncoderLayer | DecoderLayer, before: bool) -> dict[str, Any]:
+    def attention(own: SelfAttention) -> Numbers:
+        return {**of_linear(own.told, "q", "k", "v"), **of_linear(own.join, "o")}
+
+    def feed(own: Feed) -> Numbers:
+        return {**of_linear(own.inner, "1"), **of_linear(own.outer, "2")}
+
+    found = {
+        "before": before,
+        "self": attention(layer.attention),
+        "norm_self": of_norm(layer.around_attention.norm),
+        "feed": feed(layer.feed),
+        "norm_feed": of_norm(layer.around_feed.norm),
+    }
+    if isinstance(layer, DecoderLayer):
+        frames = {**of_linear(layer.query, "q"), **of_linear(layer.frames, "k", "v"), **of_linear(layer.join, "o")}
+        found |= {"frames": frames, "norm_frames": of_norm(layer.around_frames.norm)}
+    return found
+
+
+def of_transformer(captioner: Transformer) -> dict[str, Any]:
+    before = isinstance(captioner.encoded, nn.LayerNorm)
+    return {
+        **of_frame_captioner(captioner),
+        **of_linear(captioner.project, "s"),
+        "before": before,
+        "encoder": [of_layer(layer, before) for layer in captioner.encoder],
+        "norm_encoder": of_norm(captioner.encoded),
+        "decoder": [of_layer(layer, before) for layer in captioner.decoder],
+        "norm_decoder": of_norm(captioner.decoded),
+    }

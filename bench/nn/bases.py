@@ -10,6 +10,7 @@ from torch import Tensor
 from bench.method import Batch
 from bench.nn.captioners import S2VT, SoftAttention
 from bench.nn.decoding import Captioner
+from bench.nn.transformer import Transformer
 
 
 class Base(Captioner, Protocol):
@@ -37,5 +38,16 @@ BASES: dict[str, Callable[[int, int, Mapping[str, Any]], Base]] = {
         *_sizes(words, frame_width, settings), settings["attention"], settings["initial"]
     ),
     "s2vt": lambda words, frame_width, settings: S2VT(*_sizes(words, frame_width, settings)),
+    "transformer": lambda words, frame_width, settings: Transformer(
+        words,
+        frame_width,
+        settings["width"],
+        settings["dropout"],
+        settings["normalise"],
+        settings["layers"],
+        settings["heads"],
+        settings["expansion"],
+        settings["norm"],
+    ),
 }
 """A base from the number of words, the width of a frame vector, and the settings of the method that stands on it."""

@@ -13,7 +13,7 @@ from bench.nn.layers import FeatureNorm, SplitLSTMCell, masked_mean
 
 
 class FrameCaptioner(nn.Module):
-    """What the three bases share: normalised frames in, word embedding, dropout before a linear output layer."""
+    """What the bases share: normalised frames in, word embedding, dropout before a linear output layer."""
 
     def __init__(
         self, words: int, frame_width: int, width: int, embedding: int, dropout: float, normalise: bool

@@ -49,6 +49,7 @@ CASES = {
     "mplstm": Case("xe", "base", generated.MSVD),
     "salstm": Case("xe", "base", generated.MSVD),
     "s2vt": Case("xe", "base", generated.MSVD),
+    "transformer": Case("xe", "base", generated.MSVD),
     "recnet": Case("local", "reconstruct", generated.MSVD),
     "etenet": Case("step1", "frozen", generated.MSVD),
     "glrg": Case("dxe", "seed", generated.GLRG),

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from bench.method import Batch
 from bench.nn.captioners import SoftAttention
 from bench.nn.decoding import cross_entropy, teacher_forcing, word_losses
+from bench.nn.transformer import Transformer
 from methods.glrg.model import GLRG, Decoder
 from methods.hail.model import HierarchicalAttention
 from methods.recnet import RecNet
@@ -174,4 +175,21 @@ def rows(threads: int, captions: int = 64) -> list[Row]:
             detail = {"GFLOP a step": work / 1e9, "product GFLOP/s": rate / 1e9}
             bar = share_bar if way == "fp32" else None
             found.append(Row(f"{name} step, {way}", "the product rate", share, bar, "%", details=detail))
-    return found
+    return [*found, transformer_row(captions)]
+
+
+def transformer_row(captions: int) -> Row:
+    """A step of a Transformer against one of SA-LSTM, the same width and batch: words read at once pay for its layers."""
+    torch.manual_seed(0)
+    one, engines = batch(MSVD, captions), (soft_attention(), Transformer(WORDS, MSVD["frames"][1], WIDTH, 0.0, False))
+    taken = seconds(
+        {
+            type(engine).__name__: step_of(
+                engine, lambda one, e=engine: cross_entropy(word_losses(e, teacher_forcing(e, one))), one
+            )
+            for engine in engines
+        }
+    )
+    before, now = taken.values()
+    behind = {f"{name} captions/s": captions / value for name, value in taken.items()}
+    return Row("transformer step, fp32", "salstm", before / now, 1, details=behind)

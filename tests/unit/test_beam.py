@@ -19,6 +19,7 @@ from bench.method import BOS, PAD, UNK, Batch, Caption, Search, Vocabulary
 from bench.nn.beam import beam_search, length_divisor
 from bench.nn.captioners import S2VT, MeanPool, SoftAttention
 from bench.nn.decoding import teacher_forcing, word_losses
+from bench.nn.transformer import Transformer
 
 RULES = ["none", "mean", "gnmt"]
 SEARCH = Search(beam=3, max_words=9)
@@ -28,6 +29,7 @@ CAPTIONERS = {
     "mean_pool": lambda words: MeanPool(words, 5, 6, 4, 0.0, False, 2),
     "soft_attention": lambda words: SoftAttention(words, 5, 6, 4, 0.0, False, 3),
     "s2vt": lambda words: S2VT(words, 5, 6, 4, 0.0, False),
+    "transformer": lambda words: Transformer(words, 5, 6, 0.0, False, layers=2, heads=2, expansion=2),
 }
 
 

@@ -9,23 +9,25 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from oracles import bases, recnet
+from oracles import bases, recnet, transformer
 from oracles.arithmetic import Vector, affine, caption_loss, lstm, tanh
 from support import assert_gradient_of, captions_of, gradcheck_module, make_clips, one_batch, real_steps, shake
-from symbols import numbers, of_attention, of_cell, of_mean_pool, of_s2vt, of_soft_attention
+from symbols import numbers, of_attention, of_cell, of_mean_pool, of_s2vt, of_soft_attention, of_transformer
 from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.method import PAD, Batch
 from bench.nn.attention import AdditiveAttention
 from bench.nn.captioners import S2VT, FrameCaptioner, MeanPool, SoftAttention
-from bench.nn.decoding import WordEmbedding, cross_entropy, teacher_forcing, word_losses
+from bench.nn.decoding import WordEmbedding, cross_entropy, expand, teacher_forcing, word_losses
 from bench.nn.deferred import deferred_weight_gradients, first_rows, lookup, product, weighted_sum
 from bench.nn.layers import FeatureNorm, SplitLSTMCell, masked_mean
+from bench.nn.transformer import Transformer
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 DTYPES = [torch.float64, torch.float32]
 WORDS, FRAME, WIDTH, EMBEDDING, ATTENTION = 11, 5, 4, 3, 6
+LAYERS, HEADS = 2, 3  # heads that do not divide the width
 
 
 def close(own: Tensor, expected: object, dtype: torch.dtype) -> None:
@@ -41,6 +43,10 @@ def soft(normalise: bool = False, initial: str = "zeros") -> SoftAttention:
     return SoftAttention(WORDS, FRAME, WIDTH, EMBEDDING, 0.0, normalise, ATTENTION, initial)
 
 
+def attending(normalise: bool, norm: str) -> Transformer:
+    return Transformer(WORDS, FRAME, WIDTH, 0.0, normalise, LAYERS, HEADS, 2, norm)
+
+
 MAKERS: dict[str, Callable[[bool], FrameCaptioner]] = {
     "mean_pool_1": lambda normalise: MeanPool(WORDS, FRAME, WIDTH, EMBEDDING, 0.0, normalise, 1),
     "mean_pool_2": lambda normalise: MeanPool(WORDS, FRAME, WIDTH, EMBEDDING, 0.0, normalise, 2),
@@ -48,6 +54,8 @@ MAKERS: dict[str, Callable[[bool], FrameCaptioner]] = {
     "soft_zeros": lambda normalise: soft(normalise),
     "soft_mean": lambda normalise: soft(normalise, "mean"),
     "s2vt": lambda normalise: S2VT(WORDS, FRAME, WIDTH, EMBEDDING, 0.0, normalise),
+    "transformer": lambda normalise: attending(normalise, "before"),
+    "transformer_printed": lambda normalise: attending(normalise, "after"),
 }
 
 
@@ -64,6 +72,8 @@ def oracle_logits(captioner: FrameCaptioner, frames: list[Vector], words: list[i
         return bases.mean_pool(*of_mean_pool(captioner), frames, words)
     if isinstance(captioner, S2VT):
         return bases.s2vt(*of_s2vt(captioner), frames, words)
+    if isinstance(captioner, Transformer):
+        return transformer.decode(of_transformer(captioner), HEADS, frames, words)[1]
     assert isinstance(captioner, SoftAttention)
     start = None
     if captioner.initial is not None:
@@ -186,6 +196,35 @@ def test_captioner_is_its_paper_word_by_word(name: str, dtype: torch.dtype, norm
         close(losses[row].sum(), caption_loss(expected, words), dtype)
         assert (losses[row, len(words) + 1 :] == 0).all()
     close(cross_entropy(losses), np.mean(oracle_losses(captioner, batch)), dtype)
+
+
+@pytest.mark.parametrize(("dtype", "near"), [(torch.float64, 1e-12), (torch.float32, 1e-6)], ids=["float64", "float32"])
+@pytest.mark.parametrize("name", ["transformer", "transformer_printed"])
+def test_words_kept_from_step_to_step_are_words_read_at_once(name: str, dtype: torch.dtype, near: float) -> None:
+    """Keys and values of the words so far are kept: states and weights of frames are those of a decoder that keeps none."""
+    batch = one_batch(make_clips(garbage=1e3), dtype)
+    captioner = made(name, dtype)
+    assert isinstance(captioner, Transformer)
+    for value in captioner.parameters():
+        value.data *= 0.5  # states of the size that training leaves: rounding is relative
+    forced = teacher_forcing(captioner, batch)
+    memory = expand(captioner.encode(batch), batch.clip_of_B)
+    state, kept = captioner.start(memory), []
+    for words_B in batch.words_BW[:, :-1].unbind(1):
+        features_BR, state, weights_BT = captioner.step(words_B, state, memory)
+        assert state[0] is features_BR
+        kept.append((features_BR, weights_BT))
+    features_BWR, weights_BWT = (torch.stack(parts, 1) for parts in zip(*kept, strict=True))
+    assert forced.attention_BWT is not None
+    mask_BW = forced.mask_BW
+    torch.testing.assert_close(features_BWR[mask_BW], forced.features_BWR[mask_BW], rtol=near, atol=near)
+    torch.testing.assert_close(weights_BWT[mask_BW], forced.attention_BWT[mask_BW], rtol=near, atol=near)
+    for row, clip, words in captions_of(batch):
+        real = real_steps(batch, "frames", clip)
+        states, _, alphas = transformer.decode(of_transformer(captioner), HEADS, real, words)
+        close(features_BWR[row, : len(words) + 1], states, dtype)
+        close(weights_BWT[row, : len(words) + 1, : len(real)], alphas, dtype)
+        assert (weights_BWT[row, :, len(real) :] == 0).all(), "a frame that is padding has no weight at all"
 
 
 @pytest.mark.parametrize("name", MAKERS)

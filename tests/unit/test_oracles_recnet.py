@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from oracles import recnet
+from oracles import recnet, transformer
 from oracles.arithmetic import Vector, caption_loss
 from support import (
     FakeRun,
@@ -23,7 +23,7 @@ from support import (
     real_steps,
     shake,
 )
-from symbols import Numbers, numbers, of_attention, of_cell, of_soft_attention
+from symbols import Numbers, numbers, of_attention, of_cell, of_soft_attention, of_transformer
 from torch import Tensor, nn
 
 from bench.data.batches import CorpusClips
@@ -31,12 +31,14 @@ from bench.method import PAD, Batch
 from bench.nn.captioners import S2VT, FrameCaptioner, SoftAttention
 from bench.nn.decoding import Forced, Memory, cross_entropy, teacher_forcing, word_losses
 from bench.nn.sampling import sample
+from bench.nn.transformer import Transformer
 from bench.training import CaptionModel, self_critical_phase
 from methods.recnet import RecNet, build
 from methods.recnet.model import GlobalReconstructor, LocalReconstructor, Reconstructor, distance
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 WORDS, FRAME, WIDTH, EMBEDDING, ATTENTION = 11, 5, 4, 3, 6
+HEADS = 2
 KINDS = ["global", "local", "joint"]
 NORMS = ["l2", "sqsum", "mse"]
 WEIGHT = 0.3
@@ -51,7 +53,10 @@ def made(
     base: type[FrameCaptioner] = SoftAttention,
 ) -> RecNet:
     sizes = (WORDS, FRAME, WIDTH, EMBEDDING, 0.0, normalise)
-    decoder = base(*sizes) if base is S2VT else base(*sizes, ATTENTION)
+    if base is Transformer:
+        decoder: FrameCaptioner = Transformer(WORDS, FRAME, WIDTH, 0.0, normalise, heads=HEADS, expansion=2)
+    else:
+        decoder = base(*sizes) if base is S2VT else base(*sizes, ATTENTION)
     model = RecNet(decoder, Reconstructor(kind, WIDTH, FRAME, ATTENTION, norm, word_weights), WEIGHT).to(dtype)
     shake(model)
     return model
@@ -180,7 +185,27 @@ def rebuilt_from(model: RecNet, drawn: Batch, forced: Forced) -> float:
     return float(np.mean(found))
 
 
-@pytest.mark.parametrize("base", [SoftAttention, S2VT])
+@pytest.mark.parametrize("kind", KINDS)
+def test_states_of_a_transformer_are_rebuilt_from_too(kind: str) -> None:
+    """Those that its output layer reads, by its oracle; and its weights of frames, turned round."""
+    batch = one_batch(make_clips(garbage=1e3), torch.float64)
+    for word_weights in ("attention",) if kind == "global" else ("attention", "transposed"):
+        model = made(kind, word_weights=word_weights, base=Transformer)
+        assert isinstance(model.decoder, Transformer)
+        expected = []
+        for _, clip, words in captions_of(batch):
+            frames = frames_of(model, batch, clip)
+            states, _, alphas = transformer.decode(of_transformer(model.decoder), HEADS, frames, words)
+            symbols = of_reconstructor(model.reconstructor)
+            expected.append(recnet.reconstruction(symbols, states, frames, kind, "l2", alphas, word_weights))
+        losses = model.losses(batch, 0.0)
+        assert losses["reconstruction"].item() == pytest.approx(np.mean(expected), rel=1e-10)
+        losses["loss"].backward()
+        for part in (model.decoder.encoder, model.decoder.decoder, model.decoder.embedding):
+            assert all(value.grad is not None for value in part.parameters())
+
+
+@pytest.mark.parametrize("base", [SoftAttention, S2VT, Transformer])
 def test_drawn_captions_are_reconstructed_from_too(base: type[FrameCaptioner]) -> None:
     """Under RL, L_rec of eq. 22 is that of the caption that was drawn."""
     clips = make_clips(garbage=1e3)
