@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types pages unit cover perf gpu faults install clean
+.PHONY: demo test lint types pages unit cover perf gpu faults fuzz install clean
 
 demo: install
 	$(BIN)/bench run datasets/shapes/demo.yaml
@@ -41,9 +41,14 @@ perf: install
 gpu:
 	$(PYTHON) -m tests.gpu
 
-# kill -9 at twenty random moments, and whether anything is lost; goes on where it was stopped.
+# kill -9 at two hundred moments, disks that fail, clocks that jump, and whether anything is lost: an hour and a half of one
+# core, best in the background; goes on where it was stopped. tests.faults.kills does the same to Ray's own processes.
 faults: install
-	$(BIN)/python -m tests.faults.kills
+	$(BIN)/python -m tests.faults
+
+# Ten thousand damaged inputs for each reader, five thousand odd sets of captions for the metrics; goes on where it was stopped.
+fuzz: install
+	$(BIN)/python -m tests.fuzz
 
 install: $(VENV)/.installed
 

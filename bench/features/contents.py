@@ -14,6 +14,7 @@ where the fingerprint is that of the whole stream, of which the file may hold a 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ import hdf5plugin  # noqa: F401  (registers the filters that reading needs)
 import numpy as np
 
 from bench.disk.limits import check_dataset
+from bench.features.sidecar import sidecar_path, write_sidecar
 
 DTYPES = ("float16", "float32", "uint8")
 WRITTEN, LEFT_OUT = 1, 2
@@ -93,6 +95,13 @@ class Contents:
 def _text(file: h5py.File, attribute: str) -> str | None:
     value = file.attrs.get(attribute)
     return None if value is None else bytes(value).decode()
+
+
+def complete(path: Path) -> None:
+    """Write the sidecar of a finished cache that has none: its writer was killed in between. A damaged one stays as it is."""
+    if path.is_file() and not sidecar_path(path).exists():
+        with contextlib.suppress(OSError, KeyError, ValueError):
+            write_sidecar(path, describe(path))
 
 
 def describe(path: Path | str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from bench import BenchError
 from bench.declare.dataset import DatasetDefinition
 from bench.errors import named
 from bench.features.cache import Cache, CacheWriter
-from bench.features.contents import describe, unfit
+from bench.features.contents import complete, unfit
 from bench.features.formats import Source, open_source
 from bench.features.names import SHIFTS, Rename, by_name, by_shift, by_table, hint, match, natural, read_ids
 from bench.features.sidecar import (
@@ -24,8 +24,6 @@ from bench.features.sidecar import (
     canonical,
     named_by_command,
     read_sidecar,
-    sidecar_path,
-    write_sidecar,
 )
 from bench.features.video import choose_frames
 from bench.home import Home
@@ -210,8 +208,7 @@ def up_to_date(target: Path, request: dict[str, Any], corpus_ids: Sequence[str])
     if not target.is_file():
         return False
     try:
-        if not sidecar_path(target).exists():  # killed between the renaming and the sidecar
-            write_sidecar(target, describe(target))
+        complete(target)
         said = read_sidecar(target)
         before = said["source"].get("request", {})
         same = before.get("options") == request["options"] and request["files"] in (None, before.get("files"))

@@ -11,6 +11,7 @@ from bench import BenchError
 from bench.cell.job import keep_freed
 from bench.data.corpus import all_clips, load_corpus
 from bench.declare.dataset import DatasetDefinition, StreamSource
+from bench.features.contents import complete
 from bench.features.shapes import write_streams
 from bench.features.sidecar import cache_path, named_by_command, read_sidecar
 from bench.features.unfinished import BeingWrittenError
@@ -56,6 +57,8 @@ def _prepare(
     streams = [name for name in definition.streams if needed is None or name in needed]
     if not streams:
         return
+    for name in streams:
+        complete(cache_path(home, definition.name, name))
     if definition.generated:
         print(
             wrapped(f"{definition.name}: streams {', '.join(streams)} are rendered unless they are in the cache"),

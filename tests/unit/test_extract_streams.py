@@ -34,7 +34,7 @@ from bench.features.extract import Extractor
 from bench.features.extraction import Extraction, Work, as_recorded
 from bench.features.footage import Footage, find_footage
 from bench.features.importers import source_ids
-from bench.features.sidecar import read_sidecar
+from bench.features.sidecar import cache_path, read_sidecar, sidecar_path
 from bench.features.specs import spec_of
 from bench.features.video import Sampling, read_frames
 from bench.home import Home
@@ -251,6 +251,16 @@ def test_a_killed_extraction_loses_the_clip_in_flight_at_most(definition: Datase
     path, failed = extract(definition, "frames", home, work=HERE)
     assert failed == ""
     assert check_cache(path, CLIPS) == []
+
+
+def test_a_cache_whose_writer_was_killed_before_its_sidecar_is_used(definition: DatasetDefinition, home: Home) -> None:
+    prepare(definition, home, None, ["frames"])
+    path = cache_path(home, "films", "frames")
+    before, written = sidecar_path(path).read_bytes(), path.stat().st_mtime_ns
+    sidecar_path(path).unlink()
+    prepare(definition, home, None, ["frames"])
+    assert json.loads(sidecar_path(path).read_bytes()) == json.loads(before)
+    assert path.stat().st_mtime_ns == written
 
 
 def test_a_full_disk_is_a_sentence_and_what_was_written_is_kept(

@@ -1,0 +1,62 @@
+"""Three thousand inputs of `make fuzz`, always the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from meteor_jar import small_jar
+
+from bench import BenchError
+from bench.evaluation import meteor
+from tests.fuzz.captions import Judge, odd_set
+from tests.fuzz.targets import Target, targets
+from tests.fuzz.trial import apart, sound
+from tests.fuzz.words import READERS, command_lines
+
+FILES, SETS = 60, 100
+fixed = settings(
+    max_examples=150, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+)
+
+
+@pytest.fixture(scope="module")
+def readers(tmp_path_factory: pytest.TempPathFactory) -> list[Target]:
+    return list(targets(tmp_path_factory.mktemp("sound")))
+
+
+def test_sound_files_are_read(readers: list[Target]) -> None:
+    for target in readers:
+        with sound(target) as paths:
+            for path in paths:
+                target.read(path)
+
+
+def test_damaged_files_are_read_or_refused_in_a_sentence(readers: list[Target]) -> None:
+    faults = {target.name: apart(target, range(FILES)).faults for target in readers}
+    assert not {name: found for name, found in faults.items() if found}
+
+
+@fixed
+@given(command_lines)
+def test_words_are_understood_or_refused_in_a_sentence(words: list[str]) -> None:
+    for read in READERS.values():
+        try:
+            read(words)
+        except BenchError as error:
+            assert str(error).strip()
+
+
+@pytest.fixture(scope="module")
+def judge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Judge]:
+    jar = small_jar(tmp_path_factory.mktemp("meteor") / "jar")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(meteor, "find_jar", lambda *_: jar)
+        made = Judge(jar)
+        yield made
+        made.close()
+
+
+def test_odd_captions_score_as_by_pycocoevalcap(judge: Judge) -> None:
+    assert judge.disagreements([odd_set(number) for number in range(SETS)]) == []
