@@ -40,11 +40,13 @@ def subtitles(folder: Path | None, name: str, video: str) -> Iterator[Write]:
 
             def write(span: Span, caption: Caption) -> None:
                 nonlocal count
-                count += 1
                 start, end = span
                 told = {"video": video, "start": round(start, 3), "end": round(end, 3), "caption": caption.text}
                 lines.write(json.dumps(told | {"log_probability": caption.log_probability}, ensure_ascii=False) + "\n")
                 text = " ".join(caption.text.split())
+                if not text:  # a subtitle without words would end the one before it for some players
+                    return
+                count += 1
                 srt.write(f"{count}\n{clock(start, ',')} --> {clock(end, ',')}\n{text}\n\n")
                 vtt.write(f"{clock(start)} --> {clock(end)}\n{html.escape(text, quote=False)}\n\n")
 

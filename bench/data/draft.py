@@ -59,7 +59,7 @@ def draft(name: str, captions: Mapping[str, Path], features: Mapping[str, Path],
     source = _captions(found, roles, folder)
     clips = sorted((clip for clip in source.clips if source.captions[clip]), key=natural)
     partial = _streams(found, features, clips, folder)
-    _split(found, source, len(partial[1]) if partial else len(clips))
+    _split(found, source, partial[1] if partial else set(clips))
     if partial:
         stream, there = partial
         why = f"{len(there):,} of {len(clips):,} clips have {stream}: the others are left out"
@@ -76,7 +76,7 @@ def draft(name: str, captions: Mapping[str, Path], features: Mapping[str, Path],
 def _captions(found: Draft, roles: Mapping[str, Path], folder: Path) -> Source:
     """The captions by what their first file looks like; its layout is written down, so that nothing is guessed later."""
     contents = {role: open_content(path) for role, path in roles.items()}
-    layout, _, fields = recognise(next(iter(contents.values())))
+    layout, looks, fields = recognise(next(iter(contents.values())))
     named_fields = fields.named if fields else {}
     source = read(layout, roles, named_fields if layout == "auto" else {})  # type: ignore[arg-type]
     lines = [f"captions:\n  - files: {_flow({role: _beside(path, folder) for role, path in roles.items()})}"]
@@ -84,18 +84,18 @@ def _captions(found: Draft, roles: Mapping[str, Path], folder: Path) -> Source:
         lines.append(f"    fields: {_flow(named_fields)}")
     elif frozenset(roles) in FORMATS[layout].roles:
         lines.append(f"    format: {layout}")
-    why = " ".join(source.seen) or f"{listing(path.name for path in roles.values())}: {layout}"
+    why = " ".join(source.seen) or f"{listing(path.name for path in roles.values())}: {looks}"
     found.guess("\n".join(lines), why)
     return source
 
 
-def _split(found: Draft, source: Source, clips: int) -> None:
+def _split(found: Draft, source: Source, kept: set[str]) -> None:
     """The corpus's own split where it has one, with clips of train put aside to validate on where it has none for that."""
-    if clips < FEWEST:
+    if len(kept) < FEWEST:
         raise BenchError(
-            f"{many(clips, 'clip')} with captions and features are too few to train, validate and test: {FEWEST} are"
+            f"{many(len(kept), 'clip')} with captions and features are too few to train, validate and test: {FEWEST} are"
         )
-    parts = source.parts
+    parts = {part: [clip for clip in ids if clip in kept] for part, ids in source.parts.items()}
     if all(parts.get(split) for split in SPLITS):
         sizes_of = ", ".join(f"{split} {len(parts[split]):,}" for split in SPLITS)
         found.guess("splits: official", f"the split that the captions declare: {sizes_of}")
@@ -104,7 +104,8 @@ def _split(found: Draft, source: Source, clips: int) -> None:
     if not parts.get("train") or test is None:
         found.guess(
             "splits: {fractions: [0.8, 0.1, 0.1], seed: 0}",
-            "no split is declared: 80, 10 and 10 % of the videos, by a seed",
+            f"{'no split is declared' if not source.parts else 'of the declared split too little is left'}: "
+            "80, 10 and 10 % of the videos, by a seed",
         )
         return
     dealt = sorted(parts["train"], key=lambda clip: hashlib.sha256(clip.encode()).digest())

@@ -69,6 +69,20 @@ def test_the_split_of_the_captions_is_kept_and_val_cut_from_train_where_there_is
     assert any("2 clips of train are put aside" in sentence for sentence in found.said)
 
 
+def test_a_declared_split_of_which_features_leave_nothing_is_not_kept(tmp_path: Path) -> None:
+    clips = [{"clip": f"v{n}", "caption": "a dog runs", "split": "test" if n >= 24 else "train"} for n in range(30)]
+    (tmp_path / "c.jsonl").write_text("\n".join(map(json.dumps, clips)))
+    definition, found = drafted(
+        tmp_path, {"": tmp_path / "c.jsonl"}, {"": features(tmp_path / "frames", 3, 4, clips=20)}
+    )
+    assert {split: len(ids) for split, ids in load_corpus(definition, Home(tmp_path)).splits.items()} == {
+        "train": 16,
+        "val": 2,
+        "test": 2,
+    }
+    assert any("of the declared split too little is left" in sentence for sentence in found.said)
+
+
 def test_files_of_splits_and_streams_may_be_named(tmp_path: Path) -> None:
     files = {}
     for part, numbers in (("train", range(8)), ("val", range(8, 10)), ("test", range(10, 12))):
