@@ -228,6 +228,13 @@ def test_a_declared_format_of_another_shape_is_answered_with_the_right_one(tmp_p
             read_source(CaptionSource(format=name, files=dict.fromkeys(files, "v.json")), files, "mine")
 
 
+def test_a_damaged_file_of_a_known_layout_is_named_with_what_it_lacks(tmp_path: Path) -> None:
+    damaged = {"images": [{"id": 1}], "annotations": [{"image_id": 1}]}
+    for choice in ({}, {"format": "coco"}):
+        with pytest.raises(BenchError, match=r"not in the layout of COCO captions.*\(KeyError: 'caption'\)$"):
+            source(tmp_path / "c.json", damaged, **choice)
+
+
 def test_data_check_says_what_was_taken_for_what(tmp_path: Path) -> None:
     (tmp_path / "c.json").write_text(json.dumps({f"v{n}": ["a dog runs"] for n in range(4)}))
     (tmp_path / "d.yaml").write_text("name: d\ncaptions: [{files: {captions: c.json}}]\nsplits: {first: [2, 1, 1]}\n")

@@ -176,6 +176,8 @@ def read(format: str, files: Files, fields: Mapping[RecordField, str]) -> Source
             name, looks, _ = recognise(open_content(wrong.path))
         except BenchError as unknown:
             raise BenchError(f"{wrong}. {unknown}") from None
+        if format in ("auto", name):  # it looks like what it was read as, and is damaged
+            raise
         raise BenchError(f"{wrong}. It looks like {looks}: say `format: {name}`, or leave the format out") from None
 
 

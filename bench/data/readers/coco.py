@@ -36,7 +36,7 @@ def read(source: Source, path: Path, content: Any, role: str | None) -> None:
                 strangers.append(clip)
     except (AttributeError, KeyError, TypeError) as error:
         raise WrongShapeError(
-            path, "COCO captions, `images` with id and `annotations` with image_id and caption"
+            path, "COCO captions, `images` with id and `annotations` with image_id and caption", error
         ) from error
     if strangers:
         ids = dict.fromkeys(strangers)

@@ -34,7 +34,7 @@ def read(source: Source, path: Path, content: Any, role: str | None) -> None:
             source.add_caption(name, sentence["caption"], None if number is None else f"sen{number}")
     except (AttributeError, KeyError, TypeError) as error:
         raise WrongShapeError(
-            path, "MSR-VTT, `videos` with video_id and `sentences` with video_id and caption"
+            path, "MSR-VTT, `videos` with video_id and `sentences` with video_id and caption", error
         ) from error
     if strangers:
         raise BenchError(
