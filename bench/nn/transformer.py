@@ -53,7 +53,8 @@ class Places:
     def of(cls, mask_BX: Tensor) -> Places:
         """The places where a mask is True."""
         real_N = None if all_rows(mask_BX.device) else mask_BX.flatten().nonzero().squeeze(1)
-        return cls(*mask_BX.shape, None if real_N is None or len(real_N) == mask_BX.numel() else real_N)
+        rows, columns = mask_BX.shape
+        return cls(rows, columns, None if real_N is None or len(real_N) == mask_BX.numel() else real_N)
 
     def lay(self, vectors_NX: Tensor) -> Tensor:
         """Vectors in their rows, zeros between them, [rows, columns, X]."""
@@ -166,7 +167,8 @@ class SelfAttention(nn.Module):
         """What each place found, [N, H], and keys beside values of all so far, those of the `past` first, [B, Y, 2A]."""
         query_BXA, own_BX2A = places.lay(self.told(x_NH)).split([self.attention, 2 * self.attention], -1)
         own_BY2A = own_BX2A if past_BY2A is None else torch.cat([past_BY2A, own_BX2A], 1)
-        mixed_BXA, _ = attend(query_BXA, *own_BY2A.chunk(2, -1), closed, self.heads)
+        keys_BYA, values_BYA = own_BY2A.chunk(2, -1)
+        mixed_BXA, _ = attend(query_BXA, keys_BYA, values_BYA, closed, self.heads)
         return self.join(places.take(mixed_BXA)), own_BY2A
 
 
@@ -209,7 +211,8 @@ class DecoderLayer(nn.Module):
         found_NH, own_BY2A = self.attention(self.around_attention.enter(x_NH), words, later, past_BY2A)
         x_NH = self.around_attention.leave(x_NH, found_NH)
         query_BXA = words.lay(self.query(self.around_frames.enter(x_NH)))
-        mixed_BXA, weight_BJXT = attend(query_BXA, *frames_BT2A.chunk(2, -1), closed_B11T, self.heads)
+        keys_BTA, values_BTA = frames_BT2A.chunk(2, -1)
+        mixed_BXA, weight_BJXT = attend(query_BXA, keys_BTA, values_BTA, closed_B11T, self.heads)
         x_NH = self.around_frames.leave(x_NH, self.join(words.take(mixed_BXA)))
         x_NH = self.around_feed.leave(x_NH, self.feed(self.around_feed.enter(x_NH)))
         return x_NH, own_BY2A, weight_BJXT
@@ -250,7 +253,10 @@ class Transformer(FrameCaptioner):
         for layer in self.encoder:
             x_NH = layer(x_NH, frames, closed_C11T)
         x_NH = self.encoded(x_NH)
-        asked = {f"frames{number}": frames.lay(layer.frames(x_NH)) for number, layer in enumerate(self.decoder)}
+        asked = {
+            f"frames{number}": frames.lay(layer.get_submodule("frames")(x_NH))
+            for number, layer in enumerate(self.decoder)
+        }
         return {**asked, "closed": closed_C11T}
 
     def start(self, memory: Memory) -> State:
