@@ -294,7 +294,7 @@ def test_a_lost_node_costs_its_cells_no_more_than_the_way_to_another(on_a_cluste
     )
     status, tries, steps, said = found
     assert "is gone; its cells go on elsewhere" in said and "raylet" not in said, "one line, and none of Ray's own"
-    assert status == 0 and steps == ["30"] * 4
+    assert status == 0 and steps == ["30"] * 4, said
     moved = [cell for cell in tries if len(cell) > 1]
     assert moved, "the node was lost before its cells had ended"
     assert all(cell[0]["node"] != cell[-1]["node"] for cell in moved)
