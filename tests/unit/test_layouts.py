@@ -228,6 +228,15 @@ def test_a_declared_format_of_another_shape_is_answered_with_the_right_one(tmp_p
             read_source(CaptionSource(format=name, files=dict.fromkeys(files, "v.json")), files, "mine")
 
 
+def test_two_files_of_one_name_are_not_made_one_clip_and_lists_may_name_files(tmp_path: Path) -> None:
+    found = source(tmp_path / "c.json", [{"video": "a/v0.mp4", "caption": "x"}, {"video": "a/v0.mp4", "caption": "y"}])
+    assert (list(found.clips), found.aliases) == (["v0"], {"a/v0.mp4": "v0"})
+    with pytest.raises(
+        BenchError, match=r"item 2 is of b/v0\.mp4, and an earlier one of a/v0\.mp4: both would be the clip v0"
+    ):
+        source(tmp_path / "c.json", [{"video": "a/v0.mp4", "caption": "x"}, {"video": "b/v0.mp4", "caption": "y"}])
+
+
 def test_a_damaged_file_of_a_known_layout_is_named_with_what_it_lacks(tmp_path: Path) -> None:
     damaged = {"images": [{"id": 1}], "annotations": [{"image_id": 1}]}
     for choice in ({}, {"format": "coco"}):

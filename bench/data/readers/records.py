@@ -45,6 +45,8 @@ class Entry:
     start: float | None = None
     end: float | None = None
     part: str | None = None
+    file: str | None = None
+    """The name of the clip as the record has it, where that is the file of the clip."""
 
 
 def entries(content: Content, fields: Fields) -> Iterator[Entry]:
@@ -76,16 +78,19 @@ def entries(content: Content, fields: Fields) -> Iterator[Entry]:
         clip = clip_id(name, where, as_it_is=fields.clip == OWN.clip)
         video = dig(record, fields.video) if fields.video else ABSENT
         own = str(video) if video is not ABSENT and video else None
-        yield Entry(where, clip, captions, ids, own, *_times(starts, ends, where, clip), part)
+        file = None if str(name).strip() == clip else str(name).strip()
+        yield Entry(where, clip, captions, ids, own, *_times(starts, ends, where, clip), part, file)
 
 
 def add_records(source: Source, content: Content, fields: Fields, role: str | None) -> None:
     """Add the clips and captions of a file. `role` is the split that the file is of; None where its records may name one.
 
-    An event without a name of its own is the clip `video#k`, k being its place among the events of the video.
+    An event without a name of its own is the clip `video#k`, k being its place among the events of the video. Names of files are
+    other names of their clips. Raises BenchError for two files that would be one clip.
     """
     events: dict[tuple[str | None, float | None, float | None], str] = {}
     count: dict[str, int] = {}
+    files: dict[str, str] = {}
     cut = re.compile(fields.cut) if fields.cut else None
     for entry in entries(content, fields):
         part = role or entry.part
@@ -97,6 +102,11 @@ def add_records(source: Source, content: Content, fields: Fields, role: str | No
                 count[video] = count.get(video, -1) + 1
                 events[event] = f"{video}#{count[video]}"
             clip = events[event]
+        if entry.file is not None and files.setdefault(clip, entry.file) != entry.file:
+            raise BenchError(
+                f"{entry.where} is of {entry.file}, and an earlier one of {files[clip]}: both would be the clip {clip}; give "
+                "each clip an id of its own in a field `clip`"
+            )
         if clip not in source.clips:
             film = cut.sub("", clip) if cut else None
             source.add_clip(Clip(clip, entry.video or clip, entry.start, entry.end, film), part)
@@ -104,6 +114,7 @@ def add_records(source: Source, content: Content, fields: Fields, role: str | No
             raise BenchError(f"{entry.where} puts clip {clip} into split {part}; an earlier line put it elsewhere")
         for text, name in zip(entry.texts, entry.ids, strict=True):
             source.add_caption(clip, text, name)
+    source.aliases |= {file: clip for clip, file in files.items()}
 
 
 def clip_id(value: object, where: str, as_it_is: bool = False) -> str:
