@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.declare.registry import method_entry
 from bench.evaluation.metrics import RANKED_BY, SHOWN
 from bench.evaluation.resampling import holm
 from bench.evaluation.sequential import Decision
@@ -40,9 +41,10 @@ PAGE = "effects"
 FILE = "effects.json"
 SHORT = SHOWN[RANKED_BY]
 WHAT = (
-    "Each row is one idea of one paper, each column a corpus. A number is the gain in CIDEr-D over the idea's own control: the "
-    "same corpus, clips, streams, widths, decoding and rule for the end of training, one thing changed. The paper's own gain, "
-    "over its own control and on its own data, stands beside it; only gains are compared, never scores of different data."
+    "Each row is one idea of one paper, each column a corpus, or a study where a corpus has several; a method before a gain is "
+    "the one that has the idea. A number is the gain in CIDEr-D over the idea's own control: the same corpus, clips, streams, "
+    "widths, decoding and rule for the end of training, one thing changed. The paper's own gain, over its own control and on its "
+    "own data, stands beside it; only gains are compared, never scores of different data."
 )
 RULES: tuple[Line, ...] = (
     "Declared beforehand, by a commit before the first cell: pairs, the settings in which their sides differ (any other "
@@ -207,36 +209,55 @@ def document(pairs: Sequence[Found], home: Home) -> Document:
 
 
 def _matrix(pairs: Sequence[Found]) -> Table:
-    """A row per idea, a column per corpus."""
-    corpora = list(dict.fromkeys(one.study.corpus for one in pairs))
-    columns = (Column("idea"), Column("claimed gain", True), *(Column(corpus) for corpus in corpora))
+    """A row per idea, a column per corpus, or per study where a corpus has more than one."""
+    corpora = [one.corpus for one in {one.study.name: one.study for one in pairs}.values()]
+    heads = {
+        one.study.name: one.study.corpus if corpora.count(one.study.corpus) == 1 else one.study.name for one in pairs
+    }
+    columns = (Column("idea"), Column("claimed gain", True), *(Column(head) for head in heads.values()))
     rows: list[tuple[Field, ...]] = []
-    for name in dict.fromkeys(one.name for one in pairs):
-        own = [one for one in pairs if one.name == name]
-        claims = list(dict.fromkeys(_claim(one) for one in own))
-        by_corpus: dict[str, Line] = {}
+    for idea in dict.fromkeys(map(_idea, pairs)):
+        own = [one for one in pairs if _idea(one) == idea]
+        claims = dict.fromkeys(_claim(one) for one in own)
+        told: dict[str, list[str]] = {}
         for one in own:
-            said = _outcome(one.study, one.answer.decision)
-            gain = f"{_interval(one.answer.decision)}, " if one.answer.decision else ""
-            more = f", {_counted(one)}" if one.answer.decision else ""
-            by_corpus[one.study.corpus] = f"{gain}{said}{more}"
-        rows.append(
-            (
-                f"{own[0].pair.paper}: {name.replace('_', ' ')}",
-                "; ".join(claims),
-                *(by_corpus.get(corpus, NOTHING) for corpus in corpora),
-            )
-        )
+            told.setdefault(one.study.name, []).append(_told(one))
+        rows.append((idea, "; ".join(claims), *("; ".join(told.get(name, [NOTHING])) for name in heads)))
     return Table(f"Gain in {SHORT} over the control", columns, tuple(rows))
+
+
+def _base(one: Found) -> str:
+    """The method that has the idea, where a pair is named after it: an idea has one row for all methods."""
+    method, _, variant = one.pair.idea.run.partition(":")
+    card = method_entry(method).card
+    base = method if card is None else card.variants[variant or card.default].settings.get("base", method)
+    return base if one.name.endswith(f"_{base}") else ""
+
+
+def _idea(one: Found) -> str:
+    """What the row of a pair is called."""
+    return f"{one.pair.paper}: {one.name.removesuffix(_base(one)).replace('_', ' ').strip()}"
+
+
+def _on_base(one: Found, said: str) -> str:
+    return f"{base}: {said}" if (base := _base(one)) else said
+
+
+def _told(one: Found) -> str:
+    """Gain, outcome and what they rest on."""
+    decision = one.answer.decision
+    said = _outcome(one.study, decision)
+    return _on_base(one, f"{_interval(decision)}, {said}, {_counted(one)}" if decision else said)
 
 
 def _claim(one: Found) -> str:
     gain = one.claimed(RANKED_BY)
-    return (
+    said = (
         f"{gain:+.1f} ({one.claimed_in})"
         if gain is not None
         else f"{NOTHING} ({one.pair.unclaimed or 'no CIDEr printed'})"
     )
+    return _on_base(one, said)
 
 
 def _counted(one: Found) -> str:

@@ -18,7 +18,7 @@ from bench.cli.main import main
 from bench.evaluation.sequential import levels
 from bench.home import Home
 from bench.records.store import read_record
-from bench.study import answers, declaration
+from bench.study import answers, declaration, effects
 from bench.study.declaration import studies
 
 SHAPES = """
@@ -152,6 +152,28 @@ def test_a_declaration_in_the_checkout_is_committed_first(monkeypatch: pytest.Mo
     monkeypatch.setattr(declaration, "committed", lambda path: ("0" * 40, False))
     with pytest.raises(BenchError, match="is not committed as it stands"):
         declaration.commit_of(study, path)
+
+
+def test_an_idea_on_another_base_has_a_column_of_its_own_beside_the_first(tmp_path: Path) -> None:
+    """Two studies of one corpus, of which nothing has run: no column says what belongs into the other."""
+    found = studies()
+    asked = [(found[name][0], pair) for name in ("msrvtt1000_1", "msrvtt1000_t1") for pair in found[name][0].pairs]
+    pairs = [
+        effects.Found(study, name, study.pairs[name], answers.answer(study, answers.Keys(), Home(tmp_path)), None)
+        for study, name in asked
+    ]
+    table = effects._matrix(pairs)
+    assert [column.name for column in table.columns] == ["idea", "claimed gain", "msrvtt1000_1", "msrvtt1000_t1"]
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert len(rows) == len(table.rows)
+    none, nothing = "not run yet", effects.NOTHING
+    assert rows["recnet: reconstructor"][1:] == (none, f"transformer: {none}")
+    assert rows["hail: information loss"][1:] == (f"salstm: {none}; s2vt: {none}", f"transformer: {none}")
+    assert rows["hail: information loss"][0].count("transformer: ") == 1
+    assert rows["recnet: reconstructor global"][1:] == (none, nothing)
+    assert rows["glrg: discrepant cross entropy"][1:] == (nothing, f"transformer: {none}")
+    alone = effects._matrix(pairs[: len(found["msrvtt1000_1"][0].pairs)])
+    assert [column.name for column in alone.columns][2:] == ["msrvtt1000"]
 
 
 @pytest.fixture
