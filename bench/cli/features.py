@@ -144,11 +144,14 @@ class Extract(Check):
     videos: Annotated[str | None, Written("FOLDER")] = option(None, "where the videos are, by the clips' names")
     encoder: str | None = option(
         None,
-        "inception_v4, inception_resnet_v2, resnet101, resnet152, vgg19, googlenet, ..., any network of timm; "
-        "r3d_18, r2plus1d_18, s3d, c3d; fasterrcnn_resnet50_fpn, ..; vggish, yamnet",
+        "inception_v4, inception_resnet_v2, resnet101, resnet152, vgg19, googlenet, ..., any network of timm; clip:ViT-B-32, ..; "
+        "r3d_18, r2plus1d_18, s3d, c3d; fasterrcnn_resnet50_fpn, ..; vggish, yamnet; onnx",
     )
     weights: Annotated[str | None, Written("FILE|pretrained|random")] = option(
-        None, "a .safetensors file; pretrained, without it, downloads; random is for tests"
+        None, "a .safetensors file, .onnx for onnx; pretrained, without it, downloads; random is for tests"
+    )
+    spec: Annotated[str | None, Written("FILE.yaml")] = option(
+        None, "with encoder=onnx: what the network reads and gives (docs/features.md)"
     )
     frames: int | None = option(None, "so many equally spaced frames; with fps=, the most", ge=1)
     fps: float | None = option(None, "so many frames of a second", gt=0)
@@ -173,7 +176,7 @@ class Extract(Check):
         return value
 
 
-OF_STREAM = {"videos", "encoder", "weights", "frames", "fps", "boxes", "silence"}
+OF_STREAM = {"videos", "encoder", "weights", "spec", "frames", "fps", "boxes", "silence"}
 OF_WORDS = {"dataset", "stream", "checkpoint", "replace", "device"}
 
 

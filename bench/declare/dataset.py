@@ -41,6 +41,24 @@ CaptionFormat = Literal[
 RecordField = Literal["clip", "caption", "id", "split", "video", "start", "end"]
 
 
+def resolved(text: str, file: Path, home: Home) -> Path:
+    """`text`, as the YAML `file` writes it, as an absolute path: `${VARIABLES}` and `~` expanded, relative to the file.
+
+    `${BENCH_DATA}` is `home.data` where the variable is unset; any other unset variable is an error.
+    """
+
+    def value(match: re.Match[str]) -> str:
+        name = match[1] or match[2]
+        if name == "BENCH_DATA":
+            return str(home.data)
+        if name not in os.environ:
+            raise BenchError(f"{file}: the environment variable {name} in {text!r} is not set; export {name}=FOLDER")
+        return os.environ[name]
+
+    expanded = written_path(_VARIABLE.sub(value, text))
+    return Path(os.path.normpath(file.parent / expanded))
+
+
 class Counts(Strict):
     """What a split must hold; None is not checked."""
 
@@ -140,7 +158,8 @@ class StreamSource(Strict):
     rows' clip ids, or the name of the id array inside the source; `l2`: scale each vector to length 1; `dtype`: how
     values are stored, float16 unless named. `encoder` names the encoder that made the features, or for which pixels are
     prepared. A stream may come from `videos`, a folder: `frames` of each clip or one every 1/`fps` seconds, decoded and put
-    through `encoder` with `weights` (a file, `pretrained` or `random`); `boxes` of a frame for `regions`.
+    through `encoder` with `weights` (a file, `pretrained` or `random`); `boxes` of a frame for `regions`. `spec` declares an
+    encoder `onnx`.
     """
 
     source: str | None = None
@@ -150,6 +169,7 @@ class StreamSource(Strict):
     frames: int | None = Field(default=None, ge=1)
     fps: float | None = Field(default=None, gt=0)
     weights: str | None = None
+    spec: str | None = None
     boxes: int | None = Field(default=None, ge=1)
     columns: tuple[int, int] | None = None
     ids: str | list[str] | None = None
@@ -218,23 +238,8 @@ class DatasetDefinition(Strict):
         return self.split_variants[splits]
 
     def resolve(self, text: str, home: Home) -> Path:
-        """`text` as an absolute path: `${VARIABLES}` and `~` expanded, relative to the YAML file.
-
-        `${BENCH_DATA}` is `home.data` where the variable is unset; any other unset variable is an error.
-        """
-
-        def value(match: re.Match[str]) -> str:
-            name = match[1] or match[2]
-            if name == "BENCH_DATA":
-                return str(home.data)
-            if name not in os.environ:
-                raise BenchError(
-                    f"{self.path}: the environment variable {name} in {text!r} is not set; export {name}=FOLDER"
-                )
-            return os.environ[name]
-
-        expanded = written_path(_VARIABLE.sub(value, text))
-        return Path(os.path.normpath(self.path.parent / expanded))
+        """`text` as an absolute path, relative to the YAML file; see `resolved`."""
+        return resolved(text, self.path, home)
 
     def caption_source(self, home: Home) -> tuple[CaptionSource, dict[str, Path]]:
         """The first caption source whose files all exist, with its files by role.

@@ -39,6 +39,27 @@ def need_torchvision(encoder: str) -> Any:
     return torchvision
 
 
+def need_open_clip(encoder: str) -> Any:
+    """open_clip, which imports torchvision. Raises BenchError where it is not installed."""
+    try:
+        _mend_torchvision()
+        import open_clip
+    except ImportError as error:
+        raise BenchError(
+            f"encoder {encoder} is a network of open_clip, which is not installed ({error}): {INSTALL}"
+        ) from None
+    return open_clip
+
+
+def need_onnxruntime() -> Any:
+    """onnxruntime. Raises BenchError where it is not installed."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise BenchError(f"encoder onnx is run by onnxruntime, which is not installed ({error}): {INSTALL}") from None
+    return onnxruntime
+
+
 def need_av() -> Any:
     """PyAV. Raises BenchError where it is not installed."""
     try:

@@ -52,6 +52,28 @@ def roi_align(
     return torch.cat(pooled) if pooled else empty
 
 
+def roi_means(map_CYX: Tensor, boxes_K4: Tensor, cells: int, samples: int) -> Tensor:
+    """The mean of each box's aligned cells, [K, C]: `roi_align` of boxes in the map's own units and the mean over its cells.
+
+    Samples lie on a grid and interpolation is linear, so that each box is one weight for each row times one for each column: of
+    16 boxes in a map of 1,280 channels that costs a fiftieth of the samples themselves.
+    """
+    starts, size = boxes_K4[:, :2] - 0.5, boxes_K4[:, 2:] - boxes_K4[:, :2]
+    columns, rows = (
+        _weights(_places(starts[:, axis], size[:, axis], cells, samples), map_CYX.shape[2 - axis]) for axis in (0, 1)
+    )
+    return torch.einsum("ky,cyx,kx->kc", rows, map_CYX, columns)
+
+
+def _weights(places: Tensor, size: int) -> Tensor:
+    """What each of `size` rows counts in the mean over the samples at `places` [K, n]: [K, size]."""
+    low, high, share, inside = _between(places, size)
+    weights = places.new_zeros(len(places), size)
+    weights.scatter_add_(1, low, (1 - share) * inside)
+    weights.scatter_add_(1, high, share * inside)
+    return weights / places.shape[1]
+
+
 def _pool(maps: Tensor, rois: Tensor, scale: float, rows: int, columns: int, samples: int, aligned: bool) -> Tensor:
     boxes = rois[:, 1:] * scale - (0.5 if aligned else 0.0)
     size = boxes[:, 2:] - boxes[:, :2]

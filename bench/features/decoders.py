@@ -14,9 +14,9 @@ from bench.features.footage import Footage
 from bench.features.processes import ProcessEndedError, Processes
 from bench.features.sound import log_mel, read_sound
 from bench.features.specs import Preprocessing
-from bench.features.video import Sampling, SilentVideoError, UnreadableVideoError, read_frames
+from bench.features.video import Sampling, SilentVideoError, UnreadableVideoError, read_views
 
-Values = NDArray[Any]
+Values = NDArray[Any] | list[NDArray[Any]]  # several preparations of the same frames are a list
 AHEAD = 2  # clips that are decoded and wait, besides those in work: enough that no side waits for the other
 
 
@@ -24,18 +24,21 @@ AHEAD = 2  # clips that are decoded and wait, besides those in work: enough that
 class Reader:
     """What is read of a clip: frames as `sampling` and `preprocessing` say, or, without a sampling, its sound.
 
-    `silence` lets a clip without sound count as silence.
+    `also` asks for the same frames in a second preparation. `silence` lets a clip without sound count as silence.
     """
 
     sampling: Sampling | None
     preprocessing: Preprocessing
     silence: bool = False
+    also: Preprocessing | None = None
 
     def __call__(self, footage: Footage) -> Values:
         """Frames uint8, or examples of sound float32. Raises UnreadableVideoError, the file's name in its sentence."""
         try:
             if self.sampling is not None:
-                return read_frames(footage.path, self.sampling, self.preprocessing, footage.span)
+                views = [self.preprocessing, *([self.also] if self.also else [])]
+                found = read_views(footage.path, self.sampling, views, footage.span)
+                return found if self.also else found[0]
             return self._sound(footage)
         except UnreadableVideoError as error:
             raise type(error)(f"{footage.path.name} {error}") from None

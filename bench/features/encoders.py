@@ -11,21 +11,27 @@ Networks come from timm and torchvision (`pip install "captionbench[extract]"`),
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from bench import BenchError
 from bench.disk.digests import file_digest
-from bench.errors import first_line, named, sizes
-from bench.features.backends import need_timm, need_torchvision
+from bench.errors import first_line, named, sizes, unknown
+from bench.features.backends import need_open_clip, need_timm, need_torchvision
+from bench.features.heads import COCO
 from bench.features.networks import C3D, VGGish, YAMNet
+from bench.features.sound import log_mel, read_sound
 from bench.features.specs import Preprocessing, Spec, spec_of
+from bench.features.video import UnreadableVideoError, read_frames
 from bench.home import written_path
 
 WORDS = ("pretrained", "random", "empty")  # what `weights` may be besides a file
@@ -54,7 +60,8 @@ class Encoder(nn.Module):
                 f"the pixels are {sizes(given)}, but encoder {self.spec.name} reads {sizes(wanted)}: extract them for "
                 f"it, `bench features extract dataset=.. stream=pixels encoder={self.spec.name}`"
             )
-        numbers = _scaled(frames_NCYX, self.spec.preprocessing, next(self.network.parameters()).dtype)
+        kind = next((value.dtype for value in self.network.parameters()), torch.float32)
+        numbers = scaled(frames_NCYX, self.spec.preprocessing, kind)
         if self.spec.window > 1:
             numbers = numbers.transpose(1, 2)  # networks of motion have time after the channels
         if self.gives == "maps":
@@ -64,12 +71,17 @@ class Encoder(nn.Module):
 
     def _maps(self, numbers: Tensor) -> Tensor:
         maps: Tensor = self.network.forward_features(numbers)  # type: ignore[operator]
+        if maps.ndim == 3 and hasattr(self.network, "patch_embed"):  # a transformer's patches are places, row by row
+            network: Any = self.network
+            patches = maps[:, network.num_prefix_tokens :]
+            maps = patches.transpose(1, 2).unflatten(2, network.patch_embed.grid_size)
         if maps.ndim != 4:
             raise BenchError(f"encoder {self.spec.name} has no maps of places, so that it makes no stream spatial")
         return maps.movedim(3, 1) if getattr(self.network, "output_fmt", "NCHW") == "NHWC" else maps
 
 
-def _scaled(pixels: Tensor, scale: Preprocessing, kind: torch.dtype) -> Tensor:
+def scaled(pixels: Tensor, scale: Preprocessing, kind: torch.dtype) -> Tensor:
+    """Pixels [..., 3, H, W] of 0..255 as the numbers that a network reads."""
     if isinstance(scale.mean, tuple) or isinstance(scale.deviation, tuple):
         mean, deviation = (
             torch.as_tensor(value, dtype=kind, device=pixels.device).view(-1, 1, 1)
@@ -80,22 +92,79 @@ def _scaled(pixels: Tensor, scale: Preprocessing, kind: torch.dtype) -> Tensor:
 
 
 def load_encoder(
-    name: str, weights: str = "pretrained", files: Mapping[str, str] | None = None, gives: str = "vectors"
+    name: str | Spec, weights: str = "pretrained", files: Mapping[str, str] | None = None, gives: str = "vectors"
 ) -> Encoder:
-    """The encoder called `name`, in eval mode, on the CPU.
+    """The encoder called `name`, or declared, in eval mode, on the CPU.
 
     `weights` is `pretrained`, `random` (the same numbers every time, for tests), `empty` (others follow), `sha256:DIGEST` of
     a file that `files` gives the path of, or such a path. `gives` is vectors, maps or classes. Raises BenchError where the
     network or its weights cannot be had, or do not fit.
     """
-    spec = spec_of(name)
+    spec = name if isinstance(name, Spec) else spec_of(name)
+    name = spec.name
+    if spec.package == "onnx":
+        return _declared(spec, weights, files or {}, gives)
     if spec.family == "regions":
         raise BenchError(f"encoder {name} finds boxes: it makes the stream regions and no other")
     if gives == "maps" and (spec.package != "timm" or spec.family != "pictures"):
         raise BenchError(f"encoder {name} gives no maps: take one of timm, such as resnet152, for the stream spatial")
-    if gives == "classes" and spec.package == "ours" and "classes" not in spec.arguments:
+    if gives == "classes" and spec.package in ("ours", "open_clip") and "classes" not in spec.arguments:
         raise BenchError(f"encoder {name} tells no classes apart: take another one for the streams objects and actions")
     return Encoder(spec, built(spec, weights, files, gives), gives).eval()
+
+
+def _declared(spec: Spec, weights: str, files: Mapping[str, str], gives: str) -> Encoder:
+    """An encoder in an ONNX file, held against what is known of it."""
+    from bench.features.onnx import OnnxNetwork
+
+    encoder = Encoder(spec, OnnxNetwork(find_file(weights, files), spec.arguments), gives).eval()
+    if spec.known is not None:
+        check_known(spec, lambda values: _score(encoder(torch.from_numpy(values)), spec))
+    return encoder
+
+
+def _score(found: Tensor, spec: Spec) -> float:
+    """The number of the first row that is known: of a map the mean over its places."""
+    row = found[0].float().flatten(1).mean(dim=1) if found.ndim == 4 else found[0].float()
+    known, classes = spec.known, spec.arguments["output"].get("classes")
+    number = class_number(known.what, classes) if known.what is not None else known.number
+    if number >= len(row):
+        raise BenchError(f"{spec.network}: known.number is {number}, but the network gives {len(row)} numbers")
+    return float(row[number])
+
+
+def class_number(what: str, classes: Any) -> int:
+    """The number of the class called `what`. Raises BenchError where there is none."""
+    names = list(COCO) if classes == "coco" else list(classes or ())
+    if what not in names:
+        raise unknown("class", what, names, "known")
+    return names.index(what)
+
+
+def check_known(spec: Spec, score: Callable[[NDArray[Any]], float]) -> None:
+    """Raise BenchError where the known file gets another score than it must: something that was declared is not so."""
+    known, seen = spec.known, spec.preprocessing
+    try:
+        values: NDArray[Any]
+        if seen.sound is not None:
+            values = log_mel(read_sound(Path(known.file), seen.sound), seen.sound)[:1]
+        else:
+            values = read_frames(Path(known.file), 1, seen)
+    except UnreadableVideoError as error:
+        raise BenchError(f"{spec.network}: known.file {known.file} {error}") from None
+    found = score(values)
+    if abs(found - known.score) <= known.within:
+        return
+    start = f"{spec.network}: {Path(known.file).name} gets the score {found:.3f} and not {known.score:.3f}, as is known"
+    if seen.sound is not None:
+        raise BenchError(f"{start}: correct what is declared of the sound")
+    turned = score(np.ascontiguousarray(values[:, ::-1]))
+    own = spec.arguments["input"]["colours"]
+    if abs(turned - known.score) <= known.within:
+        raise BenchError(f"{start}; with red and blue exchanged it gets {turned:.3f}: input.colours is not {own}")
+    raise BenchError(
+        f"{start} ({turned:.3f} with red and blue exchanged): correct input.size, mean, std, layout or fit"
+    )
 
 
 def built(spec: Spec, weights: str, files: Mapping[str, str] | None = None, gives: str = "vectors") -> nn.Module:
@@ -145,6 +214,25 @@ def _behead(network: nn.Module, head: str) -> None:
     setattr(network.get_submodule(parent) if parent else network, last, nn.Identity())
 
 
+def _build_open_clip(spec: Spec, weights: str, gives: str) -> nn.Module:
+    clip = need_open_clip(spec.name)
+
+    def create(tag: str | None) -> Any:
+        bare = {"pretrained_image": False, "pretrained_text": False}
+        logging.disable(logging.WARNING)  # that weights are missing, which come next
+        try:
+            return clip.create_model(
+                spec.network, pretrained=tag, force_quick_gelu=spec.arguments["quick_gelu"], **bare
+            )
+        finally:
+            logging.disable(logging.NOTSET)
+
+    model: Any = _downloaded(spec, lambda: create(spec.pretrained)) if weights == "pretrained" else create(None)
+    images = nn.Sequential()
+    images.add_module("visual", model.visual)  # as whole models name its parameters
+    return images
+
+
 def _build_ours(spec: Spec, weights: str, gives: str) -> nn.Module:
     if spec.network == "shapes":
         from bench.shapes.network import ShapesNetwork
@@ -156,7 +244,7 @@ def _build_ours(spec: Spec, weights: str, gives: str) -> nn.Module:
     return VGGish() if spec.network == "vggish" else YAMNet()
 
 
-_BUILDERS = {"timm": _build_timm, "torchvision": _build_torchvision, "ours": _build_ours}
+_BUILDERS = {"timm": _build_timm, "torchvision": _build_torchvision, "open_clip": _build_open_clip, "ours": _build_ours}
 
 
 def _downloaded(spec: Spec, create: Any) -> nn.Module:
@@ -180,65 +268,6 @@ def load_weights(network: nn.Module, path: Path, spec: Spec) -> None:
     fill(network, path, spec.name, heads)
 
 
-OVERLAP = 0.5
-
-
-class RegionEncoder(nn.Module):
-    """uint8 frames [N, 3, H, W] -> `regions` [N, k, 1024], surest first, and `boxes` [N, k, 5]: x1, y1, x2, y2 as shares of width
-    and height, and the probability. A frame with fewer boxes has zeros after them."""
-
-    def __init__(self, spec: Spec, network: Any, count: int) -> None:
-        super().__init__()
-        self.spec, self.network, self.count = spec, network, count
-
-    def forward(self, frames_NCYX: Tensor) -> dict[str, Tensor]:
-        found = [self._one(frame) for frame in frames_NCYX]
-        return {name: torch.stack([one[name] for one in found]) for name in ("regions", "boxes")}
-
-    def _one(self, frame: Tensor) -> dict[str, Tensor]:
-        network = self.network
-        images, _ = network.transform([frame.float() / 255])
-        maps = network.backbone(images.tensors)
-        if isinstance(maps, Tensor):
-            maps = {"0": maps}
-        (proposals,), _ = network.rpn(images, maps)
-        vectors = self._vectors(maps, proposals, images.image_sizes)
-        logits, shifts = network.roi_heads.box_predictor(vectors)
-        scores, classes = logits.softmax(-1)[:, 1:].max(dim=1)  # class 0 is the background
-        boxes = network.roi_heads.box_coder.decode(shifts, [proposals])
-        boxes = boxes[torch.arange(len(boxes), device=boxes.device), classes + 1]
-        height, width = images.image_sizes[0]
-        limits = boxes.new_tensor([width, height, width, height])
-        boxes = boxes.clamp(min=0).minimum(limits)
-        real = (boxes[:, 2] - boxes[:, 0] > 1) & (boxes[:, 3] - boxes[:, 1] > 1)
-        boxes, scores = boxes[real], scores[real]
-        from torchvision.ops import nms
-
-        kept = nms(boxes, scores, OVERLAP)[: self.count]
-        scored = torch.cat([boxes[kept] / limits, scores[kept, None]], dim=1)
-        return {
-            "regions": _filled(self._vectors(maps, boxes[kept], images.image_sizes), self.count),
-            "boxes": _filled(scored, self.count),
-        }
-
-    def _vectors(self, maps: Mapping[str, Tensor], boxes: Tensor, sizes: list[tuple[int, int]]) -> Tensor:
-        heads = self.network.roi_heads
-        vectors: Tensor = heads.box_head(heads.box_roi_pool(maps, [boxes], sizes))
-        return vectors
-
-
-def _filled(rows: Tensor, count: int) -> Tensor:
-    return nn.functional.pad(rows, (0, 0, 0, count - len(rows)))
-
-
-def load_detector(name: str, weights: str, count: int, files: Mapping[str, str] | None = None) -> RegionEncoder:
-    """The detector called `name`, in eval mode, on the CPU, for `count` boxes of a frame. Raises BenchError."""
-    spec = spec_of(name)
-    if spec.family != "regions":
-        raise BenchError(f"encoder {name} finds no boxes, as the stream regions needs")
-    return RegionEncoder(spec, built(spec, weights, files, gives="boxes"), count).eval()
-
-
 # -- weights: found by path or by content, and everything that can be wrong with them said by key -----------------------
 
 
@@ -248,6 +277,8 @@ def state_digest(network: nn.Module) -> str:
     for name, value in sorted(network.state_dict().items()):
         digest.update(name.encode() + b"\0")
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    for module in network.modules():  # what onnxruntime holds is no parameter
+        digest.update(str(getattr(module, "digest", "")).encode())
     return f"sha256:{digest.hexdigest()}"
 
 

@@ -25,13 +25,14 @@ from bench.errors import named
 from bench.features.backends import need_av
 from bench.features.cache import Cache, CacheWriter
 from bench.features.contents import Contents, unfit
-from bench.features.decoders import Decoders, Reader, flow
+from bench.features.decoders import Decoders, Reader, Values, flow
 from bench.features.device import choose_device
-from bench.features.encoders import load_detector, load_encoder, state_digest
+from bench.features.encoders import load_encoder, state_digest
 from bench.features.extraction import PIXELS, Extraction, Work
 from bench.features.footage import Footage, find_footage
 from bench.features.importers import up_to_date
 from bench.features.processes import cores
+from bench.features.regions import load_detector
 from bench.features.sidecar import cache_path, canonical, read_sidecar
 from bench.features.video import UnreadableVideoError
 from bench.home import Home
@@ -64,31 +65,31 @@ class Extractor:
         """
         return self.encode(self.reader(footage))
 
-    def encode(self, values: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    def encode(self, values: Values) -> dict[str, NDArray[Any]]:
         """What decoding read of a clip -> its streams.
 
         A batch never holds frames of two clips: decoding one costs far more than larger batches would save, and so its values
         cannot depend on its neighbours.
         """
         stream, kind = self.extraction.stream, self.extraction.kind
+        views = values if isinstance(values, list) else [values]
         if self.encoder is None:
-            return {stream: values}
+            return {stream: views[0]}
+        cuts = range(self.batch, len(views[0]), self.batch)
+        parts = [self._through(*part) for part in zip(*(np.array_split(view, cuts) for view in views), strict=True)]
         if stream == "regions":
-            parts = [self._through(part) for part in np.array_split(values, range(self.batch, len(values), self.batch))]
             return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        found = [
-            self._through(part)[stream] for part in np.array_split(values, range(self.batch, len(values), self.batch))
-        ]
+        found = [part[stream] for part in parts]
         if kind.gives == "maps":
-            mean_CYX = sum(part.sum(axis=0, dtype=np.float64) for part in found) / len(values)
+            mean_CYX = sum(part.sum(axis=0, dtype=np.float64) for part in found) / len(views[0])
             return {stream: mean_CYX.reshape(len(mean_CYX), -1).T.astype(np.float32)}
         rows = np.concatenate(found)
         return {stream: rows if kind.timed else rows.mean(axis=0, dtype=np.float64).astype(np.float32)}
 
-    def _through(self, values: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    def _through(self, *views: NDArray[Any]) -> dict[str, NDArray[Any]]:
         assert self.encoder is not None
         with torch.inference_mode():
-            found = self.encoder(torch.from_numpy(values).to(self.device))
+            found = self.encoder(*(torch.from_numpy(view).to(self.device) for view in views))
             made = found if isinstance(found, dict) else {self.extraction.stream: found}
             return {name: value.float().cpu().numpy() for name, value in made.items()}
 
@@ -98,9 +99,9 @@ class Extractor:
             return None
         encoder: torch.nn.Module
         if own.stream == "regions":
-            encoder = load_detector(own.encoder.name, own.weights, own.boxes, own.files)
+            encoder = load_detector(own.encoder, own.weights, own.boxes, own.files)
         else:
-            encoder = load_encoder(own.encoder.name, own.weights, own.files, own.kind.gives)
+            encoder = load_encoder(own.encoder, own.weights, own.files, own.kind.gives)
         try:
             return encoder.to(self.device).requires_grad_(False)
         except (RuntimeError, AssertionError) as error:  # a torch without CUDA, a device that is not there
@@ -115,7 +116,7 @@ class Extractor:
             assert scale.size is not None
             return {PIXELS: ((count, 3, *scale.size), True, "uint8")}
         if own.stream == "regions":
-            sizes = {"regions": own.encoder.width, "boxes": 5}
+            sizes = {"regions": int(self.encoder.width), "boxes": 6}  # type: ignore[union-attr, arg-type]
             return {name: ((count, own.boxes, width), True, dtype) for name, width in sizes.items()}
         assert scale.size is not None
         window = (own.encoder.window,) if own.encoder.window > 1 else ()

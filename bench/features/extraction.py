@@ -8,7 +8,7 @@
 | `objects` | the middle frame | probabilities of classes, mean over frames [K] |
 | `motion` | runs of frames around each frame | a vector each [T, D] |
 | `actions` | the run around the middle | probabilities of classes, mean over runs [K] |
-| `regions` | frames | vectors of the boxes that are surest [T, k, D]; beside it `boxes` [T, k, 5] |
+| `regions` | frames | vectors of the boxes that are surest [T, k, D]; beside it `boxes` [T, k, 6] |
 | `audio` | the sound | mean of the vectors of its examples of 0.96 s [D] |
 """
 
@@ -24,6 +24,7 @@ from bench.declare.dataset import DatasetDefinition, StreamSource
 from bench.disk.digests import file_digest
 from bench.features.decoders import Reader
 from bench.features.encoders import WORDS
+from bench.features.onnx_spec import GIVES, declared, of_document, vectors_of
 from bench.features.specs import ENCODERS, Spec, spec_of
 from bench.features.video import Sampling
 from bench.home import Home, written_path
@@ -83,7 +84,9 @@ class Extraction:
         asked = asked or {}
         kind = kind_of(stream)
         entry = definition.streams.get(stream) or StreamSource()
-        given = entry.model_dump(include={"videos", "frames", "fps", "encoder", "weights", "boxes"}, exclude_none=True)
+        given = entry.model_dump(
+            include={"videos", "frames", "fps", "encoder", "weights", "boxes", "spec"}, exclude_none=True
+        )
         given |= asked
         if kind.frames is not None:
             given.setdefault("frames", kind.frames)
@@ -97,17 +100,11 @@ class Extraction:
                 f"encoder={kind.example}` (encoders: {names})"
             )
         # A path on the command line is relative to the current folder, one in the definition to the definition's.
-        videos, files = (
+        videos, weights, spec = (
             written_path(asked[name]).resolve() if name in asked else _resolved(given.get(name), definition, home)
-            for name in ("videos", "weights")
+            for name in ("videos", "weights", "spec")
         )
-        encoder = spec_of(str(given["encoder"]))
-        if encoder.family != kind.family:
-            names = ", ".join(spec.name for spec in ENCODERS.values() if spec.family == kind.family)
-            raise BenchError(
-                f"encoder {encoder.name} does not make the stream {stream}; the encoders that do are {names}"
-            )
-        digest, where = _weights(str(given.get("weights", "pretrained")), files, stream)
+        encoder, digest, files = _encoder(given, weights, spec, kind, stream, home)
         return cls(
             definition.name,
             stream,
@@ -115,7 +112,7 @@ class Extraction:
             _sampling(given, kind, encoder),
             encoder,
             weights=digest,
-            files=where,
+            files=files,
             boxes=given.get("boxes", BOXES),
             silence=given.get("silence", False),
             dtype=entry.dtype or "float16",
@@ -128,7 +125,9 @@ class Extraction:
     @property
     def reader(self) -> Reader:
         """What decoding reads of a clip."""
-        return Reader(self.sampling, self.encoder.preprocessing, self.silence)
+        vectors = vectors_of(self.encoder)
+        also = None if vectors is None else vectors[0].preprocessing
+        return Reader(self.sampling, self.encoder.preprocessing, self.silence, also)
 
     def options(self) -> dict[str, Any]:
         """All that decides the values, for the fingerprint."""
@@ -148,6 +147,43 @@ class Extraction:
         return {**made, **chosen, **self.encoder.preprocessing.of_features()}
 
 
+def _encoder(
+    given: Mapping[str, Any], weights: Path | None, spec: Path | None, kind: Kind, stream: str, home: Home
+) -> tuple[Spec, str, dict[str, str]]:
+    """The encoder that was asked for, its weights as they are keyed, and paths by digest. Raises BenchError."""
+    name, said = str(given["encoder"]), str(given.get("weights", "pretrained"))
+    if (name == "onnx") != (spec is not None):
+        raise BenchError(
+            f"encoder={name} and spec={spec}: spec= declares what a network in an ONNX file reads and gives"
+            if spec is not None
+            else "encoder=onnx needs spec=FILE.yaml, which declares what the network reads and gives, and weights=FILE.onnx"
+        )
+    if spec is None:
+        encoder = spec_of(name)
+        _check_family(encoder, kind, stream)
+        return encoder, *_weights(said, weights, stream)
+    if weights is None or stream == PIXELS:
+        wrong = (
+            "makes no pixels: name an encoder whose frames they are" if stream == PIXELS else "needs weights=FILE.onnx"
+        )
+        raise BenchError(f"encoder=onnx {wrong}")
+    found = declared(spec, weights, home)
+    _check_family(found.spec, kind, stream)
+    gives = found.spec.arguments["output"]["gives"]
+    if GIVES[gives] != kind.gives:
+        wanted = next(word for word, own in GIVES.items() if own == kind.gives)
+        raise BenchError(
+            f"{spec} declares output.gives: {gives}, and the stream {stream} is made by a network that gives {wanted}"
+        )
+    return found.spec, file_digest(weights), dict(found.files)
+
+
+def _check_family(encoder: Spec, kind: Kind, stream: str) -> None:
+    if encoder.family != kind.family:
+        names = ", ".join(spec.name for spec in ENCODERS.values() if spec.family == kind.family)
+        raise BenchError(f"encoder {encoder.name} does not make the stream {stream}; the encoders that do are {names}")
+
+
 def kind_of(stream: str) -> Kind:
     """The kind of a stream. Raises BenchError for one that videos cannot be made into."""
     if stream not in KINDS:
@@ -156,6 +192,17 @@ def kind_of(stream: str) -> Kind:
             f"from frames by a trained method (checkpoint=); import others from a file"
         )
     return KINDS[stream]
+
+
+def recorded_spec(made_by: Mapping[str, Any]) -> Spec:
+    """The encoder that a cache's sidecar says made it. Raises BenchError where it is not known."""
+    if made_by.get("name") != "onnx":
+        return spec_of(str(made_by["name"]))
+    if not isinstance(made_by.get("arguments"), Mapping):
+        raise BenchError(
+            "encoder=onnx is declared by spec=, which extraction records: it cannot be named for other features"
+        )
+    return of_document(made_by["arguments"], "the recorded spec")
 
 
 def as_recorded(
@@ -170,7 +217,7 @@ def as_recorded(
     kind, name = kind_of(stream), str(encoder.get("name", ""))
     if not name:
         raise BenchError(f"the features of stream {stream} do not say which encoder made them: say encoder=NAME")
-    spec = spec_of(name)
+    spec = recorded_spec(encoder)
     files = dict(weights) if isinstance(weights, Mapping) else {}
     said = str(encoder.get("weights", "pretrained"))
     if isinstance(weights, str):

@@ -19,11 +19,12 @@ from bench.disk.digests import file_digest
 from bench.errors import sizes
 from bench.features.contents import unfit
 from bench.features.extract import Extractor
-from bench.features.extraction import PIXELS, Extraction, as_recorded, kind_of
+from bench.features.extraction import PIXELS, Extraction, as_recorded, kind_of, recorded_spec
 from bench.features.footage import Footage
+from bench.features.onnx_spec import vectors_of
 from bench.features.sidecar import canonical
-from bench.features.specs import Preprocessing, Spec, spec_of
-from bench.features.video import Sampling, UnreadableVideoError, read_frames
+from bench.features.specs import Preprocessing, Spec
+from bench.features.video import Sampling, UnreadableVideoError, read_views
 from bench.home import written_path
 from bench.method import StreamInfo
 
@@ -55,7 +56,7 @@ class VideoStreams:
         self._encoder, self._weights, self._tell = encoder or {}, weights or {}, tell
         self._makers: dict[str, Callable[[Footage], Values]] = {}
         self._boxes: tuple[Footage, Values] | None = None
-        self._last: tuple[Any, NDArray[np.uint8]] | None = None
+        self._last: tuple[Any, list[NDArray[np.uint8]]] | None = None
         for what, by_stream in (("encoder", self._encoder), ("weights", self._weights)):
             for stream in by_stream:
                 if stream and stream not in self.streams:
@@ -99,7 +100,7 @@ class VideoStreams:
                 f"its features were imported without a name; say encoder=NAME, and weights=FILE where the encoder has none "
                 f"of its own"
             )
-        spec = spec_of(recorded or given)
+        spec = recorded_spec({**info.made_by, "name": recorded or given})
         own = json.loads(canonical(spec.preprocessing.of_features()))
         for name, value in own.items():
             if info.made_by.get(name, value) != value:
@@ -113,10 +114,12 @@ class VideoStreams:
         self, video: Path | Footage, sampling: int | Sampling, preprocessing: Preprocessing
     ) -> NDArray[np.uint8]:
         """`read_frames`; two streams that see the same frames have the video decoded once."""
-        footage = _footage(video)
-        key = (footage, sampling, preprocessing)
+        return self._views(_footage(video), sampling, [preprocessing])[0]
+
+    def _views(self, footage: Footage, sampling: int | Sampling, views: list[Preprocessing]) -> list[NDArray[np.uint8]]:
+        key = (footage, sampling, views)
         if self._last is None or self._last[0] != key:
-            self._last = (key, read_frames(footage.path, sampling, preprocessing, footage.span))
+            self._last = (key, read_views(footage.path, sampling, views, footage.span))
         return self._last[1]
 
     def pictures(self, video: Path, preprocessing: Preprocessing) -> NDArray[np.uint8]:
@@ -163,7 +166,7 @@ class VideoStreams:
             )
         return partial(self._extracted, info.name, extractor)
 
-    def _recorded(self, info: StreamInfo, spec: Spec, weights: str | None = None) -> Extraction:
+    def _recorded(self, info: StreamInfo, spec: Spec, weights: Mapping[str, str] | str | None = None) -> Extraction:
         made = {**info.made_by, "name": spec.name}
         if (
             info.name == "spatial" and "frames" in self.streams
@@ -175,7 +178,10 @@ class VideoStreams:
         sampling = extractor.extraction.sampling
         if sampling is None:
             return extractor.streams(video)[stream]
-        found = extractor.encode(self.frames(video, sampling, extractor.extraction.encoder.preprocessing))
+        reader = extractor.reader
+        found = extractor.encode(
+            self._views(video, sampling, [reader.preprocessing, *([reader.also] if reader.also else [])])
+        )
         if "boxes" in found:
             self._boxes = (video, found["boxes"])
         return found[stream]
@@ -191,22 +197,11 @@ class VideoStreams:
         pixels = self.frames(video, count, preprocessing)
         return extract(np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)), constants())[info.name]
 
-    def _weights_of(self, info: StreamInfo, spec: Spec) -> str | None:
-        """The user's file of weights, where it is not another than the recorded one; None for those that are recorded."""
+    def _weights_of(self, info: StreamInfo, spec: Spec) -> Mapping[str, str] | str | None:
+        """The user's files of weights, where they are not others than the recorded ones; None for those that are recorded."""
         recorded, given = str(info.made_by.get("weights", "")), _of(self._weights, info.name)
         if given:
-            path = written_path(given)
-            if not path.is_file():
-                raise BenchError(f"weights={given}: there is no such file")
-            found = file_digest(path)
-            if recorded and recorded != found:
-                raise BenchError(
-                    f"weights={given} has {found}, but the stream {info.name} that the method was trained on was made with "
-                    f"{recorded}; give these, or say weights.STREAM=FILE for another stream"
-                )
-            sure = "" if recorded else ", as you say: which weights made the training features is not recorded"
-            self._tell(f"stream {info.name}: encoder {spec.name} with the weights of {path}{sure}")
-            return str(path)
+            return self._given(info, spec, recorded, [written_path(part) for part in given.split(",")])
         if recorded.startswith("sha256:"):
             raise BenchError(
                 f"the stream {info.name} that the method was trained on was made by {spec.name} with weights {recorded}: name "
@@ -225,6 +220,26 @@ class VideoStreams:
         sure = "" if recorded else " (which weights made the training features is not recorded)"
         self._tell(f"stream {info.name}: encoder {spec.name} with its weights {recorded or spec.pretrained}{sure}")
         return None
+
+    def _given(self, info: StreamInfo, spec: Spec, recorded: str, paths: list[Path]) -> Mapping[str, str] | str:
+        """The files by digest; where the stream does not record which weights made it, the one path."""
+        for path in paths:
+            if not path.is_file():
+                raise BenchError(f"weights={path}: there is no such file")
+        found = {file_digest(path): str(path) for path in paths}
+        told = ", ".join(map(str, paths))
+        vectors = vectors_of(spec)
+        needed = [digest for digest in (recorded, vectors[1] if vectors else "") if digest.startswith("sha256:")]
+        lacking = [digest for digest in needed if digest not in found]
+        if recorded and (lacking or recorded not in found):
+            more = ": two networks made it, name their files with weights=FILE,FILE" if len(needed) > 1 else ""
+            raise BenchError(
+                f"weights={told} has {', '.join(found)}, but the stream {info.name} that the method was trained on was made with "
+                f"{' and '.join(lacking or [recorded])}{more}; give these, or say weights.STREAM=FILE for another stream"
+            )
+        sure = "" if recorded else ", as you say: which weights made the training features is not recorded"
+        self._tell(f"stream {info.name}: encoder {spec.name} with the weights of {told}{sure}")
+        return found if recorded else str(paths[0])
 
 
 def _of(by_stream: ByStream, stream: str) -> str:

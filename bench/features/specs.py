@@ -4,11 +4,12 @@ that decode videos need none."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from bench import BenchError
-from bench.features.backends import need_timm
+from bench.errors import unknown
+from bench.features.backends import need_open_clip, need_timm
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,8 @@ class Spec:
 
     `family` is what it reads: pictures, runs of frames (`motion`, `window` of them), pictures for boxes (`regions`) or sound.
     `pretrained` is its package's name of the weights that go with this preprocessing, None where they are only to be had as a
-    file. `heads` begin the names of the parameters above the vectors.
+    file. `heads` begin the names of the parameters above the vectors. `known` is what a declared network must make of one file
+    (`bench.features.onnx_spec`).
     """
 
     name: str
@@ -103,6 +105,13 @@ class Spec:
     family: str = "pictures"
     window: int = 1
     heads: tuple[str, ...] = ()
+    known: Any = None
+
+    def of_whole_frames(self) -> Spec:
+        """The same with frames squeezed to its size where it would keep their centre alone: boxes lie everywhere."""
+        own = self.preprocessing
+        assert own.size is not None
+        return replace(self, preprocessing=replace(own, resize=own.size, crop=None))
 
 
 _HALVES: dict[str, Any] = {"mean": 127.5, "deviation": 127.5}
@@ -206,15 +215,19 @@ def spec_of(name: str) -> Spec:
     """The encoder called `name`. Raises BenchError naming all there are."""
     if name in ENCODERS:
         return ENCODERS[name]
+    if name.startswith("clip:"):
+        return _of_open_clip(name, need_open_clip(name))
     known = ", ".join(ENCODERS)
     try:
         timm = need_timm(name)
     except BenchError as error:
         raise BenchError(
-            f"there is no encoder {name!r}; the encoders are {known}, and any network of timm: {error}"
+            f"there is no encoder {name!r}; the encoders are {known}, any network of timm, and clip:NETWORK of open_clip: {error}"
         ) from None
     if not timm.is_model(name.split(".")[0]):
-        raise BenchError(f"there is no encoder {name!r}; the encoders are {known}, and any network of timm")
+        raise BenchError(
+            f"there is no encoder {name!r}; the encoders are {known}, any network of timm, and clip:NETWORK of open_clip"
+        )
     return _of_timm(name, timm)
 
 
@@ -232,3 +245,39 @@ def _of_timm(name: str, timm: Any) -> Spec:
     preprocessing = Preprocessing(resize, None if whole else height, resampler, means, deviations)
     pretrained = f"{facts.architecture}.{facts.tag}" if facts.tag else facts.architecture
     return Spec(name, name.split(".")[0], 0, preprocessing, pretrained if facts.has_weights else None)
+
+
+_CLIP_TEXT = (
+    "transformer.",
+    "token_embedding.",
+    "positional_embedding",
+    "ln_final.",
+    "text_projection",
+    "text.",
+    "logit_",
+)
+
+
+def _of_open_clip(name: str, clip: Any) -> Spec:
+    """The image side of `clip:NETWORK` or `clip:NETWORK:WEIGHTS`, open_clip's names of both. Its weights decide on the
+    preprocessing and on the kind of GELU, also where they come as a file: OpenAI's where no others are named."""
+    _, network, *rest = name.split(":")
+    config = clip.get_model_config(network)
+    if config is None or len(rest) > 1:
+        raise unknown("encoder", name, [f"clip:{own}" for own in clip.list_models()], "open_clip")
+    tags = clip.list_pretrained_tags_by_model(network)
+    tag = rest[0] if rest else next((own for own in ("openai", *tags) if own in tags), None)
+    if rest and tag not in tags:
+        raise unknown("weights", rest[0], tags, f"open_clip's network {network}")
+    facts = clip.pretrained.get_pretrained_cfg(network, tag) if tag else {}
+    own = {**clip.transform.PreprocessCfg().__dict__, **facts}
+    side, crop = config["vision_cfg"]["image_size"], own["resize_mode"] == "shortest"
+    if not isinstance(side, int) or own["resize_mode"] == "longest":
+        raise BenchError(
+            f"encoder {name} reads frames with grey at their sides, which is not done here: take another one"
+        )
+    means, deviations = (tuple(255.0 * value for value in own[kind]) for kind in ("mean", "std"))
+    resampler = {"bilinear": "BILINEAR"}.get(own["interpolation"], "BICUBIC")
+    seen = Preprocessing(side if crop else (side, side), side if crop else None, resampler, means, deviations)
+    gelu = bool(facts.get("quick_gelu", False) or config.get("quick_gelu", False))
+    return Spec(name, network, config["embed_dim"], seen, tag, {"quick_gelu": gelu}, "open_clip", heads=_CLIP_TEXT)

@@ -102,6 +102,13 @@ def read_frames(
     `frames` equally spaced ones, or as a Sampling says; of the seconds start <= t < end only where `span` gives them. A video
     with fewer frames has some of them more than once. Raises UnreadableVideoError.
     """
+    return read_views(path, frames, [preprocessing], span)[0]
+
+
+def read_views(
+    path: Path, frames: int | Sampling, views: Sequence[Preprocessing], span: Span | None = None
+) -> list[NDArray[np.uint8]]:
+    """The same frames of a video in several preparations, decoded once; see `read_frames`."""
     av = need_av()
     sampling = frames if isinstance(frames, Sampling) else Sampling(frames)
     if span is not None and not span[0] < span[1]:
@@ -110,12 +117,12 @@ def read_frames(
         # Packets are read without decoding and nearly always are the frames; where they are not, a second pass is.
         expected, first = _packet_times(av, path, span)
         wanted = set(sampling.places(expected).ravel().tolist()) if expected else set()
-        found, times = _decode(av, path, wanted, preprocessing, span, first, seek=True)
+        found, times = _decode(av, path, wanted, views, span, first, seek=True)
         sought_too_far = span is not None and len(times) < len(expected)
         if sought_too_far:
-            found, times = _decode(av, path, wanted, preprocessing, span, first, seek=False)
+            found, times = _decode(av, path, wanted, views, span, first, seek=False)
         if times and not found.keys() >= (wanted := set(sampling.places(times).ravel().tolist())):
-            found, times = _decode(av, path, wanted, preprocessing, span, first, seek=False)
+            found, times = _decode(av, path, wanted, views, span, first, seek=False)
     except (av.error.FFmpegError, OSError) as error:
         raise UnreadableVideoError(f"cannot be decoded: {getattr(error, 'strerror', None) or error}") from error
     except av.codec.codec.UnknownCodecError as error:
@@ -125,11 +132,11 @@ def read_frames(
             "has no frame that can be decoded" if span is None else f"has no frame from {span[0]:g} to {span[1]:g} s"
         )
     places = sampling.places(times)
-    sizes = {frame.shape for frame in found.values()}
-    if len(sizes) > 1:
+    if any(len({frame[number].shape for frame in found.values()}) > 1 for number in range(len(views))):
         raise UnreadableVideoError("changes its size on the way")
-    chosen = np.stack([found[place] for place in places.ravel().tolist()])
-    return chosen.reshape(*places.shape, *chosen.shape[1:])
+    order = places.ravel().tolist()
+    chosen = [np.stack([found[place][number] for place in order]) for number in range(len(views))]
+    return [view.reshape(*places.shape, *view.shape[1:]) for view in chosen]
 
 
 def _pictures(container: Any) -> Any:
@@ -228,13 +235,13 @@ def _decode(
     av: Any,
     path: Path,
     wanted: Collection[int],
-    preprocessing: Preprocessing,
+    views: Sequence[Preprocessing],
     span: Span | None,
     first: int | None,
     seek: bool,
-) -> tuple[dict[int, NDArray[np.uint8]], list[float]]:
-    """The frames numbered in `wanted`, prepared, and when the frames of the video, or of its part, are shown."""
-    found: dict[int, NDArray[np.uint8]] = {}
+) -> tuple[dict[int, list[NDArray[np.uint8]]], list[float]]:
+    """The frames numbered in `wanted`, prepared for each view, and when the frames of the video, or of its part, are shown."""
+    found: dict[int, list[NDArray[np.uint8]]] = {}
     times: list[float] = []
     with av.open(str(path)) as container:
         stream = _pictures(container)
@@ -250,7 +257,7 @@ def _decode(
                 if time >= span[1] - CLOSE:
                     break
             if len(times) in wanted:
-                found[len(times)] = prepare(frame, preprocessing)
+                found[len(times)] = [prepare(frame, view) for view in views]
             times.append(time)
     if any(later < earlier for earlier, later in pairwise(times)):  # stamps that jump back say nothing of seconds
         times = [float("nan")] * len(times)

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from bench.features.boxes import nms, overlaps, roi_align
+from bench.features.boxes import nms, overlaps, roi_align, roi_means
 
 
 def some_boxes(count: int, seed: int = 0) -> Tensor:
@@ -70,3 +70,15 @@ def test_pooling_under_boxes() -> None:
                     xs = [x1 + (column * 2 + half + 0.5) / 6 * width for half in range(2)]
                     own = sum(sample(maps[int(which), 1], y, x) for y in ys for x in xs) / 4
                     assert math.isclose(pooled[number, 1, row, column].item(), own, abs_tol=1e-9)
+
+
+def test_the_mean_under_a_box_is_that_of_its_cells() -> None:
+    """Also of boxes that reach over the edges, and of none."""
+    maps = torch.rand(5, 9, 11, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    boxes = some_boxes(6, seed=5).double() / 3
+    boxes[4], boxes[5] = torch.tensor([-2.0, 3, 14, 3.1]), torch.tensor([20.0, 20, 21, 21])
+    rois = torch.cat([torch.zeros(6, 1), boxes], dim=1)
+    own = roi_align(maps[None], rois, 1.0, 7, 7, 2, True).mean(dim=(2, 3))
+    torch.testing.assert_close(roi_means(maps, boxes, 7, 2), own)
+    assert not own[5].any() and own[:5].all()
+    assert roi_means(maps, boxes[:0], 7, 2).shape == (0, 5)

@@ -36,6 +36,7 @@ ABSENT = (  # what a command may answer where the files that its reader has are 
     r"there is no file (mine|my/dataset|dataset|garden)\.yaml",
     r"there is no file \S+\.jsonl",
     r"there is no file or folder \S+",
+    r"there is no file of weights|there is no such file",
     r"the captions of data set \w+ are not here",
     r"no row or record is called|there are no records",
     r"unknown method \"meangru\"",

@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bench import BenchError
+from bench.features.backends import need_open_clip, need_timm
 from bench.features.encoders import Encoder, load_encoder, load_weights
 from bench.features.shapes import features_of
 from bench.features.specs import ENCODERS, spec_of
@@ -197,3 +200,66 @@ def test_mobilenet_reads_224_and_takes_a_file_with_a_classifier(tmp_path: Path) 
     assert len(padding) == 5, "the five convolutions with a stride pad as TensorFlow does"
     with pytest.raises(BenchError, match=r"mobilenetv2_100 has no weights to download: .* name a file of weights"):
         load_encoder("mobilenetv2_100")
+
+
+# -- features of today: the real architectures with random weights; their pretrained weights were never at hand --------------
+
+
+def need(what: Any, name: str) -> Any:
+    try:
+        return what(name)
+    except BenchError as error:
+        pytest.skip(str(error))
+
+
+def test_clip_by_open_clips_names_with_its_own_preprocessing(tmp_path: Path) -> None:
+    """ViT-B-32 in size and layers, with random weights, against open_clip's own transform and image side."""
+    clip = need(need_open_clip, "clip:ViT-B-32")
+    spec = spec_of("clip:ViT-B-32")
+    assert (spec.width, spec.preprocessing.size, spec.pretrained, spec.arguments) == (
+        512,
+        (224, 224),
+        "openai",
+        {"quick_gelu": True},
+    )
+    assert not spec_of("clip:ViT-B-32:laion2b_s34b_b79k").arguments["quick_gelu"]
+    siglip = spec_of("clip:ViT-B-16-SigLIP").preprocessing
+    assert (siglip.resize, siglip.crop, siglip.mean) == ((224, 224), None, (127.5, 127.5, 127.5)), "squeezed, not cut"
+    encoder = load_encoder("clip:ViT-B-32", "random")
+    assert sum(value.numel() for value in encoder.parameters()) == 87_849_216, "the image side of the published network"
+    visual = encoder.network.get_submodule("visual")
+    config = clip.transform.PreprocessCfg(**clip.get_model_preprocess_cfg(type("M", (), {"visual": visual})()))
+    pixels = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    prepared = clip.transform.image_transform_v2(config, is_train=False)
+    pictures = [Image.fromarray(picture.permute(1, 2, 0).numpy()) for picture in pixels]
+    with torch.inference_mode():
+        own = visual(torch.stack([prepared(picture) for picture in pictures]))
+        torch.testing.assert_close(encoder(pixels), own, atol=1e-4, rtol=1e-4)
+    whole = {**encoder.network.state_dict(), "text_projection": torch.zeros(2), "logit_scale": torch.zeros(1)}
+    save_file({name: value.clone() for name, value in whole.items()}, tmp_path / "open_clip_model.safetensors")
+    again = load_encoder("clip:ViT-B-32", str(tmp_path / "open_clip_model.safetensors"))
+    assert torch.equal(again.network.get_parameter("visual.proj"), encoder.network.get_parameter("visual.proj"))
+    for name, said in (
+        ("clip:ViT-B-33", "unknown encoder.*clip:ViT-B-32"),
+        ("clip:ViT-B-32:openai2", "unknown weights.*openai"),
+    ):
+        with pytest.raises(BenchError, match=said):
+            spec_of(name)
+    with pytest.raises(BenchError, match="gives no maps"):
+        load_encoder("clip:ViT-B-32", "random", gives="maps")
+
+
+def test_dinov2_by_timms_name_gives_vectors_and_the_places_of_its_patches() -> None:
+    """ViT-S/14 in size and layers, with random weights; patches are places, row by row."""
+    need(need_timm, "vit_small_patch14_dinov2")
+    spec = spec_of("vit_small_patch14_dinov2.lvd142m")
+    assert (spec.preprocessing.size, spec.preprocessing.resampler) == ((518, 518), "BICUBIC")
+    assert spec.preprocessing.mean == pytest.approx((123.675, 116.28, 103.53))
+    encoder = load_encoder(spec.name, "random", gives="maps")
+    pixels = torch.zeros(1, 3, 518, 518, dtype=torch.uint8)
+    with torch.inference_mode():
+        maps = encoder(pixels)
+        tokens = encoder.network.forward_features((pixels - torch.tensor(spec.preprocessing.mean).view(3, 1, 1))  # type: ignore[operator]
+                                                  / torch.tensor(spec.preprocessing.deviation).view(3, 1, 1))  # fmt: skip
+    assert maps.shape == (1, 384, 37, 37)
+    torch.testing.assert_close(maps[0, :, 2, 5], tokens[0, 1 + 2 * 37 + 5], atol=1e-4, rtol=1e-4)

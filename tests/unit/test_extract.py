@@ -170,7 +170,7 @@ def test_an_interrupted_extraction_goes_on_clip_by_clip(
     definition: DatasetDefinition, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[str] = []
-    original = module.read_frames
+    original = module.read_views
 
     def read(path: Path, *rest: Any) -> Any:
         if len(seen) == 3:
@@ -178,10 +178,10 @@ def test_an_interrupted_extraction_goes_on_clip_by_clip(
         seen.append(path.stem)
         return original(path, *rest)
 
-    monkeypatch.setattr(module, "read_frames", read)
+    monkeypatch.setattr(module, "read_views", read)
     with pytest.raises(KeyboardInterrupt):
         extract(definition, "pixels", home, work=HERE)
-    monkeypatch.setattr(module, "read_frames", lambda path, *rest: (seen.append(path.stem), original(path, *rest))[1])
+    monkeypatch.setattr(module, "read_views", lambda path, *rest: (seen.append(path.stem), original(path, *rest))[1])
     path, failed = extract(definition, "pixels", home, work=HERE)
     assert failed == ""
     assert seen == ["c0", "c1", "c2", "c3", "c4"], "no clip is decoded twice"
@@ -206,9 +206,9 @@ def test_clips_that_fail_are_named_and_the_rest_is_kept(
     film(av, broken, 11)
     film(av, gone, 14)
     decoded: list[str] = []
-    original = module.read_frames
+    original = module.read_views
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "read_frames", lambda file, *rest: (decoded.append(file.stem), original(file, *rest))[1])
+        patch.setattr(module, "read_views", lambda file, *rest: (decoded.append(file.stem), original(file, *rest))[1])
         path, failed = extract(definition, "pixels", home, work=HERE)
     assert (failed, decoded) == ("", ["c1", "c4"]), "only the clips that were mended are decoded"
 

@@ -29,11 +29,12 @@ from bench.declare.registry import read_definition
 from bench.features.backends import need_timm, need_torchvision
 from bench.features.cache import Cache
 from bench.features.check import check_cache
-from bench.features.encoders import load_detector, load_encoder
+from bench.features.encoders import load_encoder
 from bench.features.extract import Extractor
 from bench.features.extraction import Extraction, Work, as_recorded
 from bench.features.footage import Footage, find_footage
 from bench.features.importers import source_ids
+from bench.features.regions import load_detector
 from bench.features.sidecar import cache_path, read_sidecar, sidecar_path
 from bench.features.specs import spec_of
 from bench.features.video import Sampling, read_frames
@@ -231,10 +232,10 @@ def test_features_that_are_no_numbers_are_a_fault_of_their_clip(
 def test_a_killed_extraction_loses_the_clip_in_flight_at_most(definition: DatasetDefinition, home: Home) -> None:
     program = (
         "import time, sys; import bench.features.decoders as d; from bench.cli.main import main\n"
-        "read = d.read_frames\n"
+        "read = d.read_views\n"
         "def slow(path, *rest):\n"
         "    print('reads', path.stem, flush=True); time.sleep(0.3); return read(path, *rest)\n"
-        "d.read_frames = slow\n"
+        "d.read_views = slow\n"
         f"main(['features', 'extract', 'dataset={definition.path}', 'stream=frames', 'workers=0'])"
     )
     environment = {**os.environ, "BENCH_HOME": str(home.root)}
@@ -348,8 +349,8 @@ def test_maps_and_classes_of_any_network_of_timm(tmp_path: Path) -> None:
     probabilities = classes.streams(footage)["objects"]
     assert probabilities.shape == (1000,)
     assert probabilities.sum() == pytest.approx(1, abs=1e-5)
-    with pytest.raises(BenchError, match="has no maps of places"):
-        Extractor(extraction("spatial", "test_vit", Sampling(3)))
+    patches = Extractor(extraction("spatial", "test_vit", Sampling(3)))
+    assert patches.streams(footage)["spatial"].shape[0] == 100, "160x160 in patches of 16"
     with pytest.raises(
         BenchError, match=r"timm knows no weights 'resnet18\.nowhere': name the network alone, resnet18"
     ):
@@ -415,7 +416,7 @@ def test_regions_are_the_surest_boxes_and_what_is_seen_in_them() -> None:
     with torch.inference_mode():
         found = finder(frames)
         alone = finder(frames[1:])
-    assert {name: tuple(value.shape) for name, value in found.items()} == {"regions": (2, 6, 1024), "boxes": (2, 6, 5)}
+    assert {name: tuple(value.shape) for name, value in found.items()} == {"regions": (2, 6, 1024), "boxes": (2, 6, 6)}
     boxes = found["boxes"]
     assert (boxes[..., :4] >= 0).all() and (boxes[..., :4] <= 1).all()
     assert (boxes[..., 2:4] > boxes[..., :2]).all()
@@ -449,6 +450,6 @@ def test_regions_come_with_their_boxes(
     entry = {"videos": videos, "encoder": small.name, "frames": 1, "boxes": 3, "weights": "random"}
     path, failed = extract(definition, "regions", home, entry, HERE)
     assert failed == ""
-    for name, width in (("regions", 1024), ("boxes", 5)):
+    for name, width in (("regions", 1024), ("boxes", 6)):
         with Cache(path.with_name(f"{name}.h5")) as cache:
             assert (cache.shape, cache.ids) == ((1, 3, width), tuple(CLIPS))
