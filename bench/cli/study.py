@@ -19,7 +19,7 @@ from bench.plan.request import Running
 
 class Named(Options):
     name: Annotated[list[str], Written(word="NAME", missing="name a study, such as bench study shapes1")] = Field(
-        min_length=1, max_length=1, description="a study that a datasets/*/study.yaml declares"
+        min_length=1, max_length=1, description="a study that a datasets/*/study*.yaml declares"
     )
     cells: int | None = option(None, "run at most so many cells now; the same command goes on", ge=1)
     dry: Annotated[bool, Written(flag="--dry")] = option(False, "run nothing: say how far the pairs are")
@@ -31,8 +31,8 @@ class Study(Running, Named):
 
 def study(argv: Sequence[str]) -> int:
     """Run what a declared study still needs, cell by cell, and write leaderboards/effects.md: each paper's idea against its
-    control, with corpus, seeds or folds, settings, margin and stopping rule as datasets/*/study.yaml declares them. What is done
-    is skipped, what was interrupted goes on, a pair that has ended is left alone. A declaration must be committed before its
+    control, with corpus, seeds or folds, settings, margin and stopping rule as datasets/*/study*.yaml declares them. What is
+    done is skipped, what was interrupted goes on, a pair that has ended is left alone. A declaration must be committed before its
     first cell and stays as it is: a changed study gets a new name.
 
     Example: bench study shapes1 cells=4
