@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 from record_factory import put, put_scored, record
+from scipy import stats
 from test_leaderboard import page, row_of, rows_of
 
 from bench.evaluation.resampling import compare, enough, randomise, randomise_means
 from bench.home import Home
 from bench.records.clip_scores import SCORES, read_columns, read_scores
+from bench.records.folds import read_folds
 from bench.records.schema import NOT_KEYED, Record, canonical
 from bench.records.store import PREDICTIONS, BadRecord, all_records, cell_folder, prediction_ids
 from bench.reports.leaderboard import write
@@ -408,7 +410,9 @@ def shown_as(records: Sequence[Record], label: str) -> set[str]:
 NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
 SCORED = ("CIDEr", "B@4", "M", "R-L", "reproduced")
 SPENT = ("captions", "epochs", "training, s", "decoding, s", "captions/s", "peak memory, MB", "parameters")
-PAGES = sorted(path.stem for path in (ROOT / "leaderboards").glob("*.md") if path.stem not in ("README", "published"))
+PAGES = sorted(
+    path.stem for path in (ROOT / "leaderboards").glob("*.md") if path.stem not in ("README", "published", "effects")
+)
 PRINTED = {
     str(value)
     for paper in load_papers()
@@ -431,7 +435,7 @@ def test_every_number_of_a_committed_page_is_in_a_record(name: str) -> None:
         for row in rows_of(section, "records"):
             keys = re.findall(r"/([0-9a-f]{16})/record\.json", row["records"])
             assert keys
-            linked |= set(keys)
+            linked |= {*keys, *(cell for key in keys for cell in by_key[key].config.get("cells", ()))}
             allowed[row["variant"]] = shown_as([by_key[key] for key in keys], row["variant"])
         for row in rows_of(section, "variant"):
             for column in (*SCORED, *SPENT) if "caption" not in row else ():
@@ -444,6 +448,23 @@ def test_every_number_of_a_committed_page_is_in_a_record(name: str) -> None:
             one, other = (float(row[column].split(" ")[0]) for column in ("CIDEr", "CIDEr of the control"))
             assert float(row["difference"]) == pytest.approx(one - other, abs=0.011)
     assert linked == set(by_key), "every sound record stands on its page"
+
+
+def test_every_gain_of_the_page_of_effects_is_the_mean_over_the_folds_of_its_records() -> None:
+    rows = rows_of(page(Home(ROOT), "effects"), "pair", "outcome")
+    assert len(rows) >= 5
+    for row in rows:
+        sides = []
+        for side in ("idea", "control"):
+            dataset, method, key = re.findall(r"results/(\w+)/(\w+)/([0-9a-f]{16})/record", row[f"records, {side}"])[0]
+            folder = Home(ROOT).results / dataset / method / key
+            ids, scores = read_scores(folder / SCORES)
+            fold_n = np.array([read_folds(folder)[clip][0] for clip in ids])
+            sides.append([scores["cider"][fold_n == fold].mean() for fold in range(10)])
+        gains = np.subtract(*sides)
+        low, high = stats.ttest_1samp(gains, 0).confidence_interval()
+        shown = [float(number) for number in re.findall(r"[+-]\d+\.\d+", row["CIDEr gain"])]
+        assert shown == pytest.approx([gains.mean(), low, high], abs=0.0051), row["pair"]
 
 
 def test_every_number_of_the_page_of_printed_results_is_printed_or_in_a_record() -> None:
