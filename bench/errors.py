@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -48,6 +49,43 @@ def named(ids: Iterable[str], show: int = 5) -> str:
 def first_line(error: BaseException) -> str:
     """The first line of what an error of somebody else's says, or the name of its type where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+_PASSWORD = re.compile(r"(?<=://)([^\s/:@'\"]*):[^\s'\"]*@")  # to the last @: it may hold any sign
+_SECRET = re.compile(r"(?i)\b((?:\w+[_-])?(?:password|passwd|pwd|token|secret|api[_-]?key)=)[^\s&;,'\"]+")
+
+
+def masked(text: str) -> str:
+    """A text without the passwords of addresses in it, and without what follows `password=`, `token=` and the like."""
+    return _SECRET.sub(r"\1***", _PASSWORD.sub(r"\1:***@", text))
+
+
+class Mistakes(BenchError):  # noqa: N818 - said as it is
+    """Several mistakes of one command."""
+
+    def __init__(self, told: list[BenchError]) -> None:
+        listed = "".join(f"\n  {number}. {error}" for number, error in enumerate(told, start=1))
+        super().__init__(f"{len(told)} mistakes:{listed}")
+        self.told = told
+
+
+def together(checks: Iterable[Callable[[], object]]) -> None:
+    """Make all checks, so that several mistakes of one command are told at once. Raises BenchError with what they raise."""
+    told = []
+    for check in checks:
+        try:
+            check()
+        except BenchError as error:
+            told.append(error)
+    if told:
+        raise all_of(told)
+
+
+def all_of(told: Iterable[BenchError]) -> BenchError:
+    """The error alone, or one that lists them all, each once."""
+    single = [one for error in told for one in (error.told if isinstance(error, Mistakes) else [error])]
+    errors = list({str(error): error for error in single}.values())
+    return errors[0] if len(errors) == 1 else Mistakes(errors)
 
 
 def many(number: int, one: str, more: str | None = None) -> str:

@@ -21,6 +21,7 @@ from bench import BenchError
 from bench.cell.provenance import GPU_SHARE
 from bench.cell.repeatable import before_torch
 from bench.disk.locks import CellBusyError, cell_lock
+from bench.errors import masked
 from bench.evaluation.metrics import outdated
 from bench.home import Home
 from bench.plan.cells import Cell
@@ -118,7 +119,7 @@ def _train(job: Job, work: Work | None, log: TextIO) -> Outcome:
             work = run_cell
         work(job.config, job.root)
     except (Exception, SystemExit) as error:
-        log.write(traceback.format_exc())
+        log.write(masked(traceback.format_exc()))
         log.flush()
         message = sentence(error, job)
         record_failure(job, type(error).__name__, message)
@@ -136,7 +137,7 @@ def sentence(error: BaseException, job: Job | None = None) -> str:
 
     Where the memory did not suffice it tells which job did not fit, how large its batches are, and in what.
     """
-    text = " ".join(str(error).split())
+    text = masked(" ".join(str(error).split()))
     if isinstance(error, BenchError):
         return text
     if isinstance(error, OSError) and error.errno in FULL:
@@ -272,7 +273,7 @@ class CellScorer:
             return Outcome("busy", str(error), os.getpid())
         except Exception as error:
             with contextlib.suppress(OSError), _log(folder, capture=False) as log:
-                log.write(traceback.format_exc())
+                log.write(masked(traceback.format_exc()))
             return Outcome("unscored", sentence(error), os.getpid())
         return Outcome(state_of(folder), pid=os.getpid())
 

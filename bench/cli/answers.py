@@ -6,6 +6,7 @@ import json
 import sys
 from typing import Any
 
+from bench.errors import masked
 from bench.pages.terminal import wrapped
 
 WELL, FAILED, USAGE, STOPPED = 0, 1, 2, 130
@@ -14,7 +15,7 @@ OUR_FAULT = 70  # EX_SOFTWARE of sysexits.h
 
 def say(sentence: str, status: int) -> int:
     """A sentence on the error stream; returns the status that goes with it."""
-    print(wrapped(f"bench: {sentence}", sys.stderr), file=sys.stderr)
+    print(wrapped(f"bench: {masked(sentence)}", sys.stderr), file=sys.stderr)
     return status
 
 

@@ -20,7 +20,7 @@ from bench import BenchError
 from bench.cli.answers import OUR_FAULT, STOPPED, USAGE, WELL, say
 from bench.cli.commands import COMMANDS
 from bench.cli.help import overview, page
-from bench.errors import listing, unknown
+from bench.errors import listing, masked, unknown
 from bench.home import find_home
 
 LONGEST = 300  # characters of a stranger's name or message in a sentence
@@ -70,7 +70,7 @@ def _refused_by_the_system(error: OSError, argv: Sequence[str]) -> int:
 def _keep_trace(argv: Sequence[str]) -> Path | str:
     """Write the traceback of the error at hand where a person can send it from; returns the file."""
     name = f"trace-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
-    text = f"bench {' '.join(argv)}\n\n{traceback.format_exc()}"
+    text = masked(f"bench {' '.join(argv)}\n\n{traceback.format_exc()}")
     for folder in (find_home().work, Path(tempfile.gettempdir())):
         try:
             folder.mkdir(parents=True, exist_ok=True)

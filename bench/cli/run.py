@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +17,7 @@ from bench.cli.pages import write_pages
 from bench.cli.show import Split
 from bench.declare.options import DataSet, Json, Options, Written, parse
 from bench.declare.settings import option
-from bench.errors import listing, many
+from bench.errors import listing, many, together
 from bench.home import Home, find_home
 from bench.pages.terminal import columns, room, wrapped
 from bench.plan.request import RunSpec
@@ -44,7 +45,7 @@ def plan(argv: Sequence[str]) -> int:
     Example: bench plan methods=[recnet,etenet,glrg] dataset=msvd seeds=[0,1,2]
     """
     asked, home = parse_request(argv, Plan), find_home()
-    facts, together = planned_facts(asked, home)
+    facts, shares = planned_facts(asked, home)
     cells: list[dict[str, Any]] = facts["cells"]
     if asked.as_json:
         return print_json(facts)
@@ -54,7 +55,7 @@ def plan(argv: Sequence[str]) -> int:
     print(wrapped(f"\n{many(len(cells), 'cell')}: {totals}. Data set {facts['dataset']}."))
     if to_run := sum(count for state, count in states.items() if state not in KEPT):
         print(wrapped(_total(to_run, [cell["seconds"] for cell in cells if cell["seconds"] is not None])))
-    for count in sorted({count for count in together.values() if count > 1}):
+    for count in sorted({count for count in shares.values() if count > 1}):
         rows = dict.fromkeys(f"{one['method']}:{one['variant']}" for one in cells if one["gpu_cells"] == count)
         print(wrapped(f"Up to {count} cells of {listing(rows)} share a GPU like this machine's."))
     return WELL
@@ -66,8 +67,14 @@ def planned_facts(asked: RunSpec, home: Home) -> tuple[dict[str, Any], dict[str,
     from bench.plan.states import plan as planned
     from bench.run.greeting import check_places
 
-    check_places(asked, home)
-    found = planned(asked, home)
+    found: list[Planned] = []
+    together(
+        [
+            lambda: found.extend(planned(asked, home)),
+            partial(check_places, asked, home),
+            partial(_check_subset, asked, home),
+        ]
+    )
     to_run = [item for item in found if item.state not in KEPT]
     costs = dict(
         zip(
@@ -76,18 +83,30 @@ def planned_facts(asked: RunSpec, home: Home) -> tuple[dict[str, Any], dict[str,
             strict=True,
         )
     )
-    together = _together(asked, to_run, home)
-    cells = [_facts(item, costs.get(item.cell.key)) | {"gpu_cells": together.get(item.cell.key)} for item in found]
+    shares = _shares(asked, to_run, home)
+    cells = [_facts(item, costs.get(item.cell.key)) | {"gpu_cells": shares.get(item.cell.key)} for item in found]
     known = [cell["seconds"] for cell in cells if cell["seconds"] is not None]
     return {
         "dataset": found[0].cell.config["dataset"],
         "cells": cells,
         "seconds": sum(known),
         "estimated": len(known),
-    }, together
+    }, shares
 
 
-def _together(asked: RunSpec, to_run: Sequence[Planned], home: Home) -> dict[str, int]:
+def _check_subset(asked: RunSpec, home: Home) -> None:
+    """Whether the data set has as many clips as are asked for; without `subset` nothing is read."""
+    if asked.subset is None:
+        return
+    from bench.declare.registry import dataset
+    from bench.plan.cells import splits_of
+    from bench.run.prepare import refuse_empty_splits
+
+    definition = dataset(asked.dataset)
+    refuse_empty_splits(definition, home, splits_of(asked, definition), asked.subset, asked.split)
+
+
+def _shares(asked: RunSpec, to_run: Sequence[Planned], home: Home) -> dict[str, int]:
     """By key, how many cells like each would share a GPU; of those that a Ray with this machine's GPUs would give one."""
     from bench.cell.provenance import gpu_memory
 
@@ -175,18 +194,22 @@ def run_request(spec: RunSpec, home: Home) -> int:
     begun = time.monotonic()
     from bench.declare.plugins import check_imports
     from bench.declare.registry import dataset, find_methods
-    from bench.plan.cells import cells, requested
-
-    asked = requested(spec, home)
-    check_imports(spec.methods, find_methods(), home)
-    needed = {stream for cell in asked for stream in cell.config["streams"]}
-    definition = dataset(spec.dataset)
+    from bench.plan.cells import Cell, cells, requested, splits_of
     from bench.run.greeting import check_places
     from bench.run.prepare import prepare, refuse_empty_splits
+
+    asked, definition = list[Cell](), dataset(spec.dataset)
+    together(
+        [
+            lambda: asked.extend(requested(spec, home)),
+            partial(check_imports, spec.methods, find_methods(), home),
+            partial(check_places, spec, home),
+            lambda: refuse_empty_splits(definition, home, splits_of(spec, definition), spec.subset, spec.split),
+        ]
+    )
+    needed = {stream for cell in asked for stream in cell.config["streams"]}
     from bench.run.runner import run as run_cells
 
-    check_places(spec, home)
-    refuse_empty_splits(definition, home, asked[0].config["splits"], spec.subset, spec.split)
     prepare(definition, home, spec.subset, needed)
     status = run_cells(cells(spec, home), home, spec, begun=begun)
     if status not in (WELL, FAILED):

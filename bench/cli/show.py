@@ -11,7 +11,7 @@ from bench import __version__
 from bench.cli.answers import FAILED, WELL, name_of, print_json, print_text, say
 from bench.declare.options import AnyDataSet, Json, Options, Written, parse
 from bench.declare.settings import option
-from bench.errors import listing, many, unknown
+from bench.errors import listing, many, masked, unknown
 from bench.home import Home, find_home, written_path
 from bench.pages.terminal import columns, wrapped
 
@@ -201,7 +201,7 @@ def mlflow_sync(argv: Sequence[str]) -> int:
     parts += [f"{done['busy']} of commands that are at work"] if done["busy"] else []
     which = "".join(f" {word}={value}" for word, value in (("dataset", asked.dataset), ("mlflow", uri)) if value)
     where = f"MLflow at {uri} shows them" if uri and uri.startswith("http") else f"bench ui{which} shows them"
-    print(wrapped(f"MLflow runs: {listing(parts)}; {where}"))
+    print(wrapped(masked(f"MLflow runs: {listing(parts)}; {where}")))
     return FAILED if bad else WELL
 
 

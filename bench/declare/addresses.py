@@ -6,6 +6,8 @@ import ipaddress
 import re
 import urllib.parse
 
+from bench.errors import masked
+
 OFF = "off"
 SQLITE = "sqlite:///"
 DATABASES = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}  # by the names of SQLAlchemy, with their usual ports
@@ -16,7 +18,7 @@ LONGEST_NAME, LARGEST_PORT = 253, 65535
 
 def shown(uri: str) -> str:
     """An address without the password in it, and without the middle of one that would fill the screen."""
-    without = re.sub(r"(?<=://)([^/@:]*):[^/@]*@", r"\1:***@", uri)
+    without = masked(uri)
     return without if len(without) <= 120 else f"{without[:60]}…{without[-20:]}"
 
 

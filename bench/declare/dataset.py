@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -41,16 +42,21 @@ CaptionFormat = Literal[
 RecordField = Literal["clip", "caption", "id", "split", "video", "start", "end"]
 
 
-def resolved(text: str, file: Path, home: Home) -> Path:
+def resolved(text: str, file: Path, home: Home, declared: Collection[str] = ()) -> Path:
     """`text`, as the YAML `file` writes it, as an absolute path: `${VARIABLES}` and `~` expanded, relative to the file.
 
-    `${BENCH_DATA}` is `home.data` where the variable is unset; any other unset variable is an error.
+    `${BENCH_DATA}` is `home.data` where the variable is unset. Any other must be `declared` by the file, and set.
     """
 
     def value(match: re.Match[str]) -> str:
         name = match[1] or match[2]
         if name == "BENCH_DATA":
             return str(home.data)
+        if name not in declared:
+            raise BenchError(
+                f"{file}: {text!r} reads the environment variable {name}, which the file does not declare: only BENCH_DATA needs "
+                f"no declaration. If you trust the file, write environment: [{name}] into it"
+            )
         if name not in os.environ:
             raise BenchError(f"{file}: the environment variable {name} in {text!r} is not set; export {name}=FOLDER")
         return os.environ[name]
@@ -192,7 +198,8 @@ class DatasetDefinition(Strict):
 
     `cut_from` names the published data set whose clips these are, beside whose printed results its scores are shown.
     `densevid` names the parts of the caption files whose events are the references of densevid's rules: cells of
-    protocol=paper that report on clips of the first part are scored by these rules as well.
+    protocol=paper that report on clips of the first part are scored by these rules as well. `environment` names the variables,
+    besides BENCH_DATA, that may stand in its paths as `${NAME}`: a stranger's file reads no others.
     """
 
     name: str = Field(pattern=r"^[a-z0-9_]+$")
@@ -205,6 +212,7 @@ class DatasetDefinition(Strict):
     subset: SubsetRule | None = None
     streams: dict[str, StreamSource] = Field(default_factory=dict)
     densevid: list[str] = Field(default_factory=list)
+    environment: list[str] = Field(default_factory=list)
     text: Text = Text()
     train: Train = Train()
     model: Model = Model()
@@ -239,7 +247,7 @@ class DatasetDefinition(Strict):
 
     def resolve(self, text: str, home: Home) -> Path:
         """`text` as an absolute path, relative to the YAML file; see `resolved`."""
-        return resolved(text, self.path, home)
+        return resolved(text, self.path, home, self.environment)
 
     def caption_source(self, home: Home) -> tuple[CaptionSource, dict[str, Path]]:
         """The first caption source whose files all exist, with its files by role.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from bench import BenchError
-from bench.errors import did_you_mean, listing, unknown
+from bench.errors import all_of, did_you_mean, listing, unknown
 
 # What a value must be, by the first words of pydantic's error type.
 _EXPECTED = {
@@ -38,25 +38,38 @@ FORMS = {
 def from_pydantic(
     error: ValidationError, model: type[BaseModel], where: str | Callable[[str], str], hidden: Collection[str] = ()
 ) -> BenchError:
-    """The first finding of pydantic as one sentence; `where` is a file, or tells for a key where it was written.
+    """What pydantic found, a sentence for each key; `where` is a file, or tells for a key where it was written.
 
     `hidden` fields are not offered as allowed keys.
     """
+    findings = error.errors()
     # A misspelt key also makes its right name missing: the misspelling is what the user wants to hear of.
-    findings = sorted(error.errors(), key=lambda finding: finding["type"] != "extra_forbidden")
-    first = findings[0]
-    if first["type"] == "missing":
-        return _missing([_dotted(list(one["loc"])) for one in findings if one["type"] == "missing"], model, where)
-    path = [part for part in first["loc"] if part not in ("[key]", "")]  # "": an option by stream that is given for all
-    more = f" ({len(findings) - 1} more like this)" if len(findings) > 1 else ""
+    misspelt = [finding for finding in findings if finding["type"] == "extra_forbidden"]
+    missing = [_dotted(list(one["loc"])) for one in findings if one["type"] == "missing"]
+    others = [finding for finding in findings if finding["type"] not in ("extra_forbidden", "missing")]
+    told = [_told(finding, model, where, hidden) for finding in misspelt]
+    told += [_missing(missing, model, where)] if missing and not misspelt else []
+    # One finding for a key: of a union, pydantic tells what each of its members lacks.
+    told += [_told(one, model, where, hidden) for one in {_key(one): one for one in reversed(others)}.values()][::-1]
+    return all_of(told)
+
+
+def _key(finding: Any) -> str:
+    """The key that a finding is about: `subset`, or `train.epochs` in a group."""
+    return _dotted(finding["loc"][:2]) if len(finding["loc"]) > 1 else _dotted(finding["loc"])
+
+
+def _told(
+    finding: Any, model: type[BaseModel], where: str | Callable[[str], str], hidden: Collection[str]
+) -> BenchError:
+    path = [
+        part for part in finding["loc"] if part not in ("[key]", "")
+    ]  # "": an option by stream that is given for all
     name = _dotted(path)
     place = where(name) if callable(where) else where
-    if first["type"] == "extra_forbidden":
-        allowed = [key for key in _allowed_keys(model, path) if key not in hidden]
-        sentence = str(unknown("key", name, allowed, place))
-    else:
-        sentence = f"{place}: {name + ' ' if name else ''}{_complaint(first)}"
-    return BenchError(sentence + more)
+    if finding["type"] == "extra_forbidden":
+        return unknown("key", name, [key for key in _allowed_keys(model, path) if key not in hidden], place)
+    return BenchError(f"{place}: {name + ' ' if name else ''}{_complaint(finding)}")
 
 
 def _missing(names: list[str], model: type[BaseModel], where: str | Callable[[str], str]) -> BenchError:
@@ -69,7 +82,7 @@ def _missing(names: list[str], model: type[BaseModel], where: str | Callable[[st
     return BenchError(f"{place}: {' and '.join(names)} {'is' if len(names) == 1 else 'are'} missing{more}")
 
 
-def _dotted(path: list[int | str]) -> str:
+def _dotted(path: Sequence[int | str]) -> str:
     return ".".join(str(part) for part in path)
 
 

@@ -84,7 +84,7 @@ def requested(spec: RunSpec, home: Home, entries: dict[str, MethodEntry] | None 
     entries = find_methods() if entries is None else entries
     chosen = [pair for word in spec.methods for pair in variants(word, entries)]
     _check_shared(spec, [card for card, _ in chosen])
-    splits = _splits(spec, definition)
+    splits = splits_of(spec, definition)
     if _converged(spec, definition):
         _check_converged(spec, definition, splits, home)
     files = FileDigests(home)
@@ -128,7 +128,7 @@ def requested(spec: RunSpec, home: Home, entries: dict[str, MethodEntry] | None 
     return list(unique.values())
 
 
-def _splits(spec: RunSpec, definition: DatasetDefinition) -> str:
+def splits_of(spec: RunSpec, definition: DatasetDefinition) -> str:
     """The split rule of a request: the one that it names; else, under protocol=paper, the data set's rule that is called `paper`
     or like the one method that is asked for, since a printed number belongs to its paper's lists; else `default`.
 

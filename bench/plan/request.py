@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -17,7 +18,7 @@ from bench.declare.options import DataSet, Options, Written, field_of, flagged, 
 from bench.declare.options import read as read_options
 from bench.declare.registry import MethodEntry, find_methods, method_entry
 from bench.declare.settings import DEVICE, GROUPS, Model, Search, Text, Train, option
-from bench.errors import listing, unknown
+from bench.errors import listing, together, unknown
 
 LARGEST_SEED = 2**32 - 1  # what every generator of random numbers takes
 
@@ -189,18 +190,20 @@ def read(
     that were read apart."""
     values: dict[str, Value] = {}
     overrides: dict[str, dict[str, Any]] = {}
-    for layer in layers:
-        for key, value in layer.items():
-            key = OTHER_NAMES.get(key, key)
-            head, _, rest = key.partition(".")
-            if field_of(model, key):
-                values[key] = value
-            elif head in entries:
-                _override(overrides.setdefault(head, {}), entries, head, rest, value, layer)
-            else:
-                _refuse_bare(head, value, [card for entry in entries.values() if (card := entry.card)])
-                allowed = [*keys(model), *others, *(name for name, entry in entries.items() if entry.card)]
-                raise unknown("key", key if head in allowed else head, allowed, value.where)
+
+    def take(layer: dict[str, Value], key: str, value: Value) -> None:
+        key = OTHER_NAMES.get(key, key)
+        head, _, rest = key.partition(".")
+        if field_of(model, key):
+            values[key] = value
+        elif head in entries:
+            _override(overrides.setdefault(head, {}), entries, head, rest, value, layer)
+        else:
+            _refuse_bare(head, value, [card for entry in entries.values() if (card := entry.card)])
+            allowed = [*keys(model), *others, *(name for name, entry in entries.items() if entry.card)]
+            raise unknown("key", key if head in allowed else head, allowed, value.where)
+
+    together(partial(take, layer, key, value) for layer in layers for key, value in layer.items())
     spec = read_options(model, values, {"overrides": overrides, **flagged(model, given)})
     _check_names(spec, entries)
     return spec

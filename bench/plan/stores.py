@@ -19,6 +19,7 @@ import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
+from functools import partial
 from pathlib import Path
 
 from bench import BenchError
@@ -26,7 +27,7 @@ from bench.declare.addresses import DATABASES, TRACKERS, check_tracker
 from bench.declare.addresses import OFF as OFF  # the room's own words for an address
 from bench.declare.addresses import SQLITE as SQLITE
 from bench.declare.addresses import shown as shown
-from bench.errors import did_you_mean, first_line
+from bench.errors import did_you_mean, first_line, together
 from bench.home import Home, written_path
 from bench.plan.request import Running
 
@@ -43,22 +44,25 @@ def absolute_uri(uri: str, home: Home) -> str:
 def check_stores(how: Running, home: Home) -> None:
     """Whether runs can be kept where a request says. Raises BenchError as `check_store` does, and for a Weights & Biases that is
     not installed or does not know the user."""
-    check_store(how.mlflow, home)
-    if how.wandb is None:
+    together([partial(check_store, how.mlflow, home), partial(_check_wandb, how.wandb)])
+
+
+def _check_wandb(project: str | None) -> None:
+    if project is None:
         return
-    if not re.fullmatch(r"([\w.-]+/)?[\w.-]{1,128}", how.wandb):
+    if not re.fullmatch(r"([\w.-]+/)?[\w.-]{1,128}", project):
         raise BenchError(
-            f"wandb={how.wandb} is no project: write wandb=PROJECT or wandb=TEAM/PROJECT, in letters, digits, . _ -"
+            f"wandb={project} is no project: write wandb=PROJECT or wandb=TEAM/PROJECT, in letters, digits, . _ -"
         )
     if importlib.util.find_spec("wandb") is None:
-        raise BenchError(f'wandb={how.wandb} needs the package wandb: pip install "captionbench[wandb]"')
+        raise BenchError(f'wandb={project} needs the package wandb: pip install "captionbench[wandb]"')
     if os.environ.get("WANDB_MODE", "online") == "online" and not os.environ.get("WANDB_API_KEY"):
         host = urllib.parse.urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
         with contextlib.suppress(OSError, netrc.NetrcParseError):
             if netrc.netrc().authenticators(host):
                 return
         raise BenchError(
-            f"wandb={how.wandb}: Weights & Biases does not know you: give the command wandb login, or keep the runs here with "
+            f"wandb={project}: Weights & Biases does not know you: give the command wandb login, or keep the runs here with "
             "WANDB_MODE=offline"
         )
 

@@ -116,6 +116,10 @@ def _fingerprint(stream: str, card: MethodCard, definition: DatasetDefinition, s
                 f"put them there, or set BENCH_DATA (now {home.data}), then: "
                 f"bench features import dataset={spec.dataset} stream={stream}; or make them from videos: bench features extract"
             )
+        if definition.streams[stream].videos is not None:
+            from bench.features.extraction import Extraction  # of streams that are still to be extracted alone
+
+            Extraction.of(definition, stream, home)  # an unknown encoder, weights that are not there
         return None
     facts = read_sidecar(cache)
     _check_axes(stream, list(facts["shape"]), card, spec)

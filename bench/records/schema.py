@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from bench.errors import masked
 from bench.evaluation.metrics import METRICS, TOP
 
 SCHEMA = 1
@@ -253,8 +254,9 @@ _PLACE = re.compile(r"""(?<![\w.:/~])(?:~[\w.-]*)?(?:/[^\s/'"`:,;()<>|]+){2,}/?"
 
 
 def impersonal(text: str) -> str:
-    """A sentence as it may be published: of an absolute path only the last name, for the others tell of a machine and a user."""
-    return _PLACE.sub(lambda match: f"../{match[0].rstrip('/').rpartition('/')[2]}", text)
+    """A sentence as it may be published: without passwords, and of an absolute path only the last name, for the others tell of
+    a machine and a user."""
+    return _PLACE.sub(lambda match: f"../{match[0].rstrip('/').rpartition('/')[2]}", masked(text))
 
 
 def cell_key(config: Mapping[str, Any]) -> str:

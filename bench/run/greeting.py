@@ -1,15 +1,19 @@
-"""Whether the places that a request names are there: the tracker, and a cluster, which is asked for its token without Ray.
+"""Whether what a request names is there: the tracker, a cluster, which is asked for its token without Ray, the device, room for
+results.
 
-It is light: `bench plan` asks too, and nothing is prepared before.
+It is light: `bench plan` asks too, and nothing is prepared before. Several mistakes are told together.
 """
 
 from __future__ import annotations
 
 import os
 import socket
+from functools import partial
 from pathlib import Path
 
 from bench import BenchError
+from bench.cell.provenance import gpu_memory
+from bench.errors import together
 from bench.home import Home
 from bench.plan.request import Running
 from bench.plan.stores import check_stores
@@ -20,9 +24,35 @@ ALIVE = "/ray.rpc.NodeInfoGcsService/CheckAlive"
 
 
 def check_places(spec: Running, home: Home) -> None:
-    """Raise BenchError, one sentence, where the tracker or the cluster of a request is not there or does not take it."""
-    check_stores(spec, home)
-    check_cluster(spec.address)
+    """Raise BenchError where something that a request names is not there or does not take it."""
+    together(
+        [
+            partial(check_stores, spec, home),
+            partial(check_cluster, spec.address),
+            partial(_check_device, spec),
+            partial(_check_writable, home),
+        ]
+    )
+
+
+def _check_device(spec: Running) -> None:
+    """A GPU that cells of this machine are to compute on; what the nodes of a cluster have is asked when it is joined."""
+    here = spec.executor == "inline" or spec.address == LOCAL
+    if here and spec.device.startswith("cuda") and (":" in spec.device or gpu_memory() is None):
+        from bench.features.device import choose_device  # imports torch, which knows better than the driver
+
+        choose_device(spec.device)
+
+
+def _check_writable(home: Home) -> None:
+    """Find out now, and not after an hour of training, that results cannot be written."""
+    for folder in (home.results, home.work):
+        there = next(one for one in (folder, *folder.parents) if one.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            what = "cannot be written" if there.is_dir() else "is no folder"
+            raise BenchError(
+                f"{folder}: {there} {what}: make it writable, or choose another folder for results with BENCH_HOME=FOLDER"
+            )
 
 
 def check_cluster(address: str) -> bool:

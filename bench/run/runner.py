@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
-import tempfile
 import threading
 import time
 from collections import deque
@@ -54,7 +53,6 @@ def run(
     can meet, for results that cannot be written and for an `mlflow=` that cannot be used. `work` and `score` replace
     `run_cell` and `score_cell`. The command began at `begun` of the monotonic clock, now unless given.
     """
-    _check_writable(home)
     check_places(spec, home)
     this = _Run(cells, home, spec)
     begun = begun or time.monotonic()
@@ -73,20 +71,6 @@ def run(
     for sentence in told:
         print(sentence, file=sys.stderr)
     return ALL_WELL if all(result.state == "done" for result in results) else SOME_FAILED
-
-
-def _check_writable(home: Home) -> None:
-    """Find out now, and not after an hour of training, that results cannot be written."""
-    for folder in (home.results, home.work):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
-        except OSError as error:
-            raise BenchError(
-                f"{folder} cannot be written ({error.strerror}): make it writable, or choose another folder for "
-                "results with BENCH_HOME=FOLDER"
-            ) from error
 
 
 def resources_of(method: str, spec: Running) -> Resources:

@@ -444,7 +444,7 @@ def test_a_record_that_cannot_be_read_is_left_alone(
 
 def test_results_that_cannot_be_written_are_told_before_training(home: Home) -> None:
     home.results.write_text("a file where a folder should be")
-    with pytest.raises(BenchError, match="cannot be written"):
+    with pytest.raises(BenchError, match="results is no folder: make it writable"):
         go([FakeCell("good")], home, executor="inline")
 
 
