@@ -97,7 +97,7 @@ def score(config, root, scorer):
 
 def go(cells, home, **changes):
     asked = {"executor": "ray", "retry_failed": False, "mlflow": "off", "wandb": None, "dataset": "toy"}
-    where = {"address": "local", "max_concurrent": None, "resources": Resources()}
+    where = {"address": "local", "device": "auto", "max_concurrent": None, "resources": Resources()}
     return run(cells, home, SimpleNamespace(**{**asked, **where, **changes}), work=work, score=score)
 
 

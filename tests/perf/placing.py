@@ -104,6 +104,7 @@ def go(cells: list[Cell], root: str, **changes: Any) -> list[dict[str, Any]]:
         "wandb": None,
         "dataset": "toy",
         "address": "local",
+        "device": "auto",
     }
     spec: Any = SimpleNamespace(**{**asked, "max_concurrent": None, "resources": Resources(), **changes})
     home = Home(Path(root))

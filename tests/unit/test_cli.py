@@ -418,13 +418,21 @@ class TestEstimates:
         ],
     )
     def test_where_it_cannot_it_says_so(self, bench: Run, world: World, words: list[str], why: str) -> None:
+        self.write_captions(world)
         cell = self.plan(bench, world, *words)
         assert (cell["seconds"], cell["unknown"]) == (None, why)
         out = bench("plan", "methods=toy", f"dataset={world.dataset}", "device=cpu", "seeds=4", *words)[1]
         assert why in out
         assert "How long they take is not known" in out
 
+    def write_captions(self, world: World) -> None:
+        """As many as the definition declares: a plan of a subset looks whether there are so many clips."""
+        lines = [{"clip": clip, "caption": "a cat"} for clip in (*"ad" * 500, "b", "c")]
+        world.write("data/captions.jsonl", "".join(f"{json.dumps(line)}\n" for line in lines))
+        world.write("data/train.txt", "a\nd\n")
+
     def test_captions_of_a_subset_are_those_of_a_record_of_it(self, bench: Run, world: World) -> None:
+        self.write_captions(world)
         words = ["methods=toy", f"dataset={world.dataset}", "seeds=0", "device=cpu", "subset=1/1/1", "train.epochs=2"]
         (cell,) = cells(parse(words), world.home)
         world.add_record(cell, **self.ledger(20, 1.0))

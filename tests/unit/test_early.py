@@ -79,7 +79,7 @@ def test_a_definition_reads_only_the_variables_that_it_declares(
     text = "name: own\ncaptions: [{format: jsonl, files: {captions: '${MY_SECRET}/c.jsonl'}}]\nsplits: {first: [1, 1, 1]}\n"
     path.write_text(text)
     with pytest.raises(
-        BenchError, match=r"MY_SECRET, which the definition does not declare.*environment: \[MY_SECRET\]"
+        BenchError, match=r"MY_SECRET, which the file does not declare.*environment: \[MY_SECRET\]"
     ) as e:
         read_definition(path).caption_source(Home(tmp_path))
     assert "hunter2" not in str(e.value)

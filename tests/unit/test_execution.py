@@ -73,7 +73,7 @@ class FakeCell:
 
 def spec(**changes: Any) -> Any:
     asked = {"executor": "ray", "retry_failed": False, "mlflow": "off", "wandb": None, "dataset": "toy"}
-    where = {"address": "local", "max_concurrent": None, "resources": Resources()}
+    where = {"address": "local", "device": "auto", "max_concurrent": None, "resources": Resources()}
     return SimpleNamespace(**{**asked, **where, **changes})
 
 
