@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from bench.conformance.checks import CHECKS
+from bench.conformance.checks import CHECKS, NEAR
 from bench.conformance.workplace import Bench
+from bench.data.batches import CorpusClips, StreamSource
 from bench.declare.registry import find_methods
 
 CARDS = {name: entry.card for name, entry in find_methods().items() if entry.card}
@@ -75,3 +78,26 @@ def bench_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Bench]
 @pytest.mark.parametrize(("method", "check"), CASES)
 def test_conformance(method: str, check: str, bench_of: Callable[[str], Bench]) -> None:
     CHECKS[check](bench_of(method))
+
+
+@pytest.mark.parametrize("method", sorted(CARDS))
+def test_more_padding_changes_no_caption(method: str, bench_of: Callable[[str], Bench]) -> None:
+    bench = bench_of(method)
+    _, inputs = bench.trained()
+    for one, more in zip(bench.decode(), bench.decode(widened(inputs.target, 3)), strict=True):
+        assert (one.clip, one.text) == (more.clip, more.text)
+        assert one.log_probability == pytest.approx(more.log_probability, abs=NEAR)
+
+
+def widened(clips: CorpusClips, steps: int) -> CorpusClips:
+    """The same clips with `steps` more time steps of padding, as beside a longer clip."""
+
+    def wide(source: StreamSource) -> StreamSource:
+        def read(ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+            values, lengths = source.read(ids)
+            return np.pad(values, ((0, 0), (0, steps), *[(0, 0)] * (values.ndim - 2))), lengths
+
+        shape = (source.info.shape[0] + steps, *source.info.shape[1:])
+        return StreamSource(replace(source.info, shape=shape), read) if source.info.timed else source
+
+    return clips._like(clips.ids, {name: wide(source) for name, source in clips._sources.items()})

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ def captions(judge: Judge, row: Row) -> None:
     row["read"] += 100
 
 
-def parts(folder: Path, only: str) -> Iterator[tuple[str, int, Any]]:
+def parts(folder: Path, only: str, stack: ExitStack) -> Iterator[tuple[str, int, Any]]:
     """Name, number of inputs, and what takes a row further, of each reader."""
     for target in targets(folder):
         if only in target.name:
@@ -92,8 +92,8 @@ def parts(folder: Path, only: str) -> Iterator[tuple[str, int, Any]]:
     if only in "captions against pycocoevalcap":
         jar = small_jar(folder / "jar")
         meteor.find_jar = lambda *_: jar  # type: ignore[assignment]
-        with closing(Judge(jar)) as judge:
-            yield "captions against pycocoevalcap", SETS, lambda row: captions(judge, row)
+        judge = stack.enter_context(closing(Judge(jar)))
+        yield "captions against pycocoevalcap", SETS, lambda row: captions(judge, row)
 
 
 def main() -> int:
@@ -106,13 +106,17 @@ def main() -> int:
     began, note = time.monotonic(), given_.note
     note.parent.mkdir(parents=True, exist_ok=True)
     rows: dict[str, Row] = json.loads(note.read_text()) if note.is_file() else {}
-    with tempfile.TemporaryDirectory() as folder:
-        for name, total, further in parts(Path(folder), given_.only):
-            row = rows.setdefault(name, {"inputs": 0, "read": 0, "refused": 0, "faults": {}})
-            while row["inputs"] < total and time.monotonic() - began < given_.seconds:
-                further(row)
-                note.write_text(json.dumps(rows))
-            print(name, row, flush=True)
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        found = list(parts(Path(folder), given_.only, stack))
+        for name, _, _ in found:
+            rows.setdefault(name, {"inputs": 0, "read": 0, "refused": 0, "faults": {}})
+        while todo := [one for one in found if rows[one[0]]["inputs"] < one[1]]:
+            for name, _, further in todo:  # in turns: what is done when it is stopped is of all of them
+                if time.monotonic() - began < given_.seconds:
+                    further(rows[name])
+                    note.write_text(json.dumps(rows))
+            if time.monotonic() - began >= given_.seconds:
+                break
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(rows, indent=1, ensure_ascii=True) + "\n", encoding="utf-8")
     faults = sum(often for row in rows.values() for _, often in row["faults"].values())
