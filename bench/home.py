@@ -52,6 +52,11 @@ class Home:
         return self.root / ".bench"
 
     @property
+    def tokens(self) -> Path:
+        """References as the scorer tokenizes them, one file per set of them."""
+        return self.work / "tokens"
+
+    @property
     def cache(self) -> Path:
         """Feature caches, `<dataset>/<stream>.h5`. `BENCH_CACHE` moves it, to a larger disk for instance."""
         moved = os.environ.get("BENCH_CACHE")

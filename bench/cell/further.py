@@ -35,7 +35,7 @@ def add_metrics(
     `tell` gets sentences on references that are not on this machine. Raises BenchError for an unknown metric, one that fails,
     and captions that cannot be read.
     """
-    tokens = PtbCache(home.work / "tokens")
+    tokens = PtbCache(home.tokens)
     found: dict[str, dict[str, FurtherScore]] = {}
     for group in _groups(records):
         clips = gather(group, home, dataset, counted=False)

@@ -285,7 +285,7 @@ class CellScorer:
         from bench.evaluation.scorer import Scorer
 
         if self._scorer is None:
-            self._scorer = Scorer(cache=Home(Path(job.root)).work / "tokens")
+            self._scorer = Scorer(cache=Home(Path(job.root)).tokens)
         score_cell(job.config, job.root, self._scorer)
 
     def close(self) -> None:

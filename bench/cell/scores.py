@@ -233,7 +233,7 @@ def _count(
     if sys.stderr.isatty():
         print(f"counting n-grams and METEOR matches of {len(lacking)} cells", file=sys.stderr)
     try:
-        with contextlib.closing(Scorer(cache=home.work / "tokens")) as scorer:
+        with contextlib.closing(Scorer(cache=home.tokens)) as scorer:
             for record in lacking:
                 cell = cells[record.key]
                 scores = scorer.score({clip: references[clip] for clip in cell.ids}, cell.captions)

@@ -69,7 +69,7 @@ def _check_words(checked: Checked, corpus: Corpus, home: Home) -> None:
     texts = [caption.text for sentences in corpus.captions.values() for caption in sentences]
     if without_blanks(texts):
         checked.add([Finding("warning", NO_BLANKS)])
-    scored = PtbCache(home.work / "tokens").tokenize
+    scored = PtbCache(home.tokens).tokenize
     name = Text().tokenizer
     try:
         share = unwritable(texts, name, scored).share

@@ -26,7 +26,18 @@ from bench import BenchError
 from bench.disk.limits import check_dataset
 from bench.disk.whole import sync_folder
 from bench.errors import named
-from bench.features.contents import DTYPES, LEFT_OUT, WRITTEN, Contents, clip_digest, describe, unfit
+from bench.features.contents import (
+    ARRAYS,
+    DTYPES,
+    LEFT_OUT,
+    WRITTEN,
+    Contents,
+    clip_digest,
+    describe,
+    last_byte,
+    recorded_end,
+    unfit,
+)
 from bench.features.sidecar import (
     SCHEMA,
     canonical,
@@ -83,6 +94,8 @@ class CacheWriter:
         self._pending: list[int] = []
         self._claimed = 0  # clips for which disk space is claimed
         self._file: h5py.File | None = None
+        self._handle = -1  # HDF5's descriptor of it
+        self._arrays: dict[str, h5py.Dataset] = {}
         self._validate()
         declaration = {"schema": SCHEMA, "stream": stream, "shape": self.shape, "timed": self.timed}
         self._header = canonical({**declaration, "dtype": self.dtype, "attributes": self.attributes}).encode()
@@ -108,8 +121,9 @@ class CacheWriter:
             if not self._resume():
                 self._create()
         except (OSError, RuntimeError) as error:
+            told = self._unwritable(error)
             self._close()
-            raise unwritable(self.aside, error, self._verb) from error
+            raise told from error
         return self
 
     def __exit__(
@@ -138,16 +152,22 @@ class CacheWriter:
         reserve(self._descriptor, 0, n * (ids.itemsize + 64) + SLACK)
         # Our own lock guards the file; HDF5's would refuse the second descriptor of the same process.
         file = self._file = h5py.File(self.aside, "w", locking=False)
+        self._handle = file.id.get_vfd_handle()
         file.attrs["header"] = np.bytes_(self._header)
         rows = (min(n, ROWS_PER_CHUNK),)
         # Fixed-length ids: texts of variable length lie outside the chunks, where no checksum covers them.
-        file.create_dataset("ids", data=ids, chunks=rows, fletcher32=True)
-        file.create_dataset("sha256", (n, 32), "u1", chunks=(*rows, 32), fletcher32=True)
-        file.create_dataset("lengths", (n,), "<i4", chunks=rows, fletcher32=True)
-        file.create_dataset("done", (n,), "u1", chunks=rows, fletcher32=True)
+        # An array stays open until what was written into it is on the disk: HDF5 tells nobody what fails where one is closed.
+        made = self._arrays
+        made["ids"] = file.create_dataset("ids", data=ids, chunks=rows, fletcher32=True)
+        made["sha256"] = file.create_dataset("sha256", (n, 32), "u1", chunks=(*rows, 32), fletcher32=True)
+        made["lengths"] = file.create_dataset("lengths", (n,), "<i4", chunks=rows, fletcher32=True)
+        made["done"] = file.create_dataset("done", (n,), "u1", chunks=rows, fletcher32=True)
         stored = np.dtype(self.dtype).newbyteorder("<")
         zstd = hdf5plugin.Zstd(clevel=3)
-        file.create_dataset("features", (n, *self.shape), stored, chunks=(1, *self.shape), fletcher32=True, **zstd)
+        each = (1, *self.shape)
+        made["features"] = file.create_dataset(
+            "features", (n, *self.shape), stored, chunks=each, fletcher32=True, **zstd
+        )
         file.flush()
         self._contents = Contents.of(file)
 
@@ -160,6 +180,10 @@ class CacheWriter:
             found = self._contents = Contents.of(self._file)
             if found.header_text.encode() != self._header or found.ids != self.ids:
                 raise ValueError("another cache was being written")
+            self._handle = self._file.id.get_vfd_handle()
+            self._arrays = {name: self._file[name] for name in ARRAYS}
+            if max(map(last_byte, self._arrays.values())) > recorded_end(self._descriptor):
+                raise ValueError("a flush that was cut short names chunks in space that counts as free")
             for row in np.flatnonzero(found.done):
                 if clip_digest(found.data[row], found.lengths[row]) != found.digests[row].tobytes().hex():
                     found.done[row] = 0
@@ -170,9 +194,23 @@ class CacheWriter:
 
     def _close_file(self) -> None:
         file, self._file = self._file, None
+        self._arrays.clear()
         if file is not None:
             with suppress(OSError, RuntimeError):  # after a failed write HDF5 fails once more here
                 file.close()
+
+    def _unwritable(self, error: Exception) -> BenchError:
+        """The sentence for a failed write, after which the file is only closed: HDF5, which cannot give up what it holds
+        and would crash the process when the disk refuses it again, gets memory in the disk's place."""
+        if self._file is not None and hasattr(os, "memfd_create"):  # absent on macOS
+            with suppress(OSError):
+                if os.path.samestat(
+                    os.fstat(self._handle), os.fstat(self._descriptor)
+                ):  # not closed, and not another's
+                    memory = os.memfd_create("unwritten")
+                    os.dup2(memory, self._handle)
+                    os.close(memory)
+        return unwritable(self.aside, error, self._verb)
 
     def _close(self) -> None:
         self._close_file()
@@ -196,9 +234,9 @@ class CacheWriter:
         for clip in clips:
             self._contents.done[self._rows[clip]] = LEFT_OUT
         try:
-            self._file["done"][...] = self._contents.done
+            self._arrays["done"][...] = self._contents.done
         except (OSError, RuntimeError) as error:
-            raise unwritable(self.aside, error, self._verb) from error
+            raise self._unwritable(error) from error
 
     def write(self, clip: str, values: np.ndarray) -> None:
         """Store one clip: of the declared shape, or shorter on axis 0 if timed, then zero-padded, its length kept."""
@@ -221,7 +259,7 @@ class CacheWriter:
             self._claim(padded.nbytes)
             self._contents.data[row] = padded
         except (OSError, RuntimeError) as error:
-            raise unwritable(self.aside, error, self._verb) from error
+            raise self._unwritable(error) from error
         self._contents.lengths[row] = length
         self._contents.digests[row] = np.frombuffer(bytes.fromhex(clip_digest(padded, length)), np.uint8)
         self._pending.append(row)
@@ -251,10 +289,10 @@ class CacheWriter:
             self._file.flush()
             found.done[self._pending] = 1
             for name, array in (("lengths", found.lengths), ("sha256", found.digests), ("done", found.done)):
-                self._file[name][span] = array[span]
+                self._arrays[name][span] = array[span]
             self._file.flush()
         except (OSError, RuntimeError) as error:
-            raise unwritable(self.aside, error, self._verb) from error
+            raise self._unwritable(error) from error
         self._pending.clear()
         self._claimed = 0
 
@@ -278,6 +316,7 @@ class CacheWriter:
             end = self._file.id.get_filesize()
             self._file.close()
             self._file = None
+            self._arrays.clear()
             os.ftruncate(self._descriptor, end)  # give back what was claimed and not used
             os.fsync(self._descriptor)
             # An old sidecar must not describe the new file, not even for a moment.
@@ -286,7 +325,7 @@ class CacheWriter:
             write_sidecar(self.path, describe(self.path))
             sync_folder(self.path.parent)
         except (OSError, RuntimeError) as error:
-            raise unwritable(self.aside, error, self._verb) from error
+            raise self._unwritable(error) from error
 
 
 @dataclass

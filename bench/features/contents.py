@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,18 @@ def unfit(values: np.ndarray, dtype: str) -> str | None:
     if largest > float(np.finfo(dtype).max):
         return f"a value of {largest:.4g} is too large for {dtype}, say dtype: float32"
     return None
+
+
+def last_byte(array: h5py.Dataset) -> int:
+    """Where in the file the last chunk of `array` ends, in bytes. Raises OSError where the table of chunks is damaged."""
+    ends = [0]
+    array.id.chunk_iter(lambda chunk: ends.append(chunk.byte_offset + chunk.size))
+    return max(ends)
+
+
+def recorded_end(descriptor: int) -> int:
+    """Where a file that HDF5 made here ends by its superblock (version 0), in bytes: what lies beyond counts as free."""
+    return int.from_bytes(os.pread(descriptor, 8, 40), "little")
 
 
 @dataclass

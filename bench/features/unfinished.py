@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import math
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from bench.disk.locks import lock_file
 from bench.features.sidecar import command
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_HDF5_NUMBER = re.compile(r"errno = (\d+)")
 
 
 class BeingWrittenError(BenchError):
@@ -59,12 +61,12 @@ def reserve(descriptor: int, start: int, size: int) -> None:
 def unwritable(aside: Path, error: Exception, verb: str = "import") -> BenchError:
     """The sentence for a failed write: a full disk, or a place that cannot be written."""
     again = f"then {command(verb, aside.with_suffix(''))} again"
-    number = getattr(error, "errno", None)
-    # HDF5 reports a failed flush without an error number, in words only.
+    said = _HDF5_NUMBER.search(str(error))  # HDF5 tells a failed write in words, the system's number among them
+    number = getattr(error, "errno", None) or (int(said[1]) if said else None)
     if number in _FULL or any(os.strerror(code) in str(error) for code in _FULL):
         return BenchError(
             f"the disk or quota is full while writing {aside} ({os.strerror(number or errno.ENOSPC)}): free some space "
             f"or set BENCH_CACHE to a folder on a larger disk, {again}; what was written is kept"
         )
     place = f"make {aside.parent} writable or set BENCH_CACHE to a folder that is"
-    return BenchError(f"{aside} cannot be written ({error}): {place}, {again}")
+    return BenchError(f"{aside} cannot be written ({os.strerror(number) if number else error}): {place}, {again}")

@@ -22,6 +22,7 @@ from bench.run.backend import LOCAL
 from bench.run.greeting import check_cluster, token_file, wrong_token
 
 OBJECT_STORE_BYTES = 100 * 2**20  # jobs and outcomes are a few kilobytes; Ray would set aside a third of the memory
+STARTS, TOO_SLOW = 3, "timed out during startup"
 
 
 def connect(address: str = LOCAL) -> bool:
@@ -42,13 +43,25 @@ def connect(address: str = LOCAL) -> bool:
             return False
         if address == LOCAL:
             _keep_token()
-            with _loopback():
-                ray.init(address=LOCAL, include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet)
+            _start(quiet)
         else:
             ray.init(address=place, **quiet)
     except (RuntimeError, OSError, ConnectionError, TimeoutError, ray.exceptions.RayError) as error:
         raise _refused(address, error) from error
     return True
+
+
+def _start(quiet: dict[str, Any]) -> None:
+    """A Ray here. It gives its processes half a minute, which a machine full of other work may not have: they get it again."""
+    for left in reversed(range(STARTS)):
+        try:
+            with _loopback():
+                ray.init(address=LOCAL, include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet)
+            return
+        except Exception as error:  # a plain one, where a process was too slow
+            ray.shutdown()
+            if not left or TOO_SLOW not in str(error):
+                raise RuntimeError(str(error)) from error
 
 
 def _unsaid(*_: Any, **__: Any) -> None:

@@ -20,6 +20,7 @@ from bench.cell.progress import Watcher
 from bench.declare.card import Resources
 from bench.declare.registry import find_methods
 from bench.declare.settings import given
+from bench.disk.whole import clear_aside
 from bench.home import Home
 from bench.plan.cells import Cell
 from bench.plan.request import Running
@@ -54,6 +55,8 @@ def run(
     `run_cell` and `score_cell`. The command began at `begun` of the monotonic clock, now unless given.
     """
     check_places(spec, home)
+    for folder in (home.work, home.tokens):  # of which a finished cell's command writes nothing
+        clear_aside(folder)
     this = _Run(cells, home, spec)
     begun = begun or time.monotonic()
     status = None

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import json
 import os
 import random
+import re
 import resource
+import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +26,8 @@ from bench import BenchError
 from bench.features.cache import Cache, CacheWriter
 from bench.features.check import check_cache
 from bench.features.sidecar import read_sidecar, sidecar_path
+from bench.home import CHECKOUT
+from tests.faults.commands import build_layer
 
 SHAPE = (14, 256)
 CLIPS = [f"vid{number}" for number in range(48)]
@@ -287,3 +295,57 @@ def test_a_sidecar_that_disagrees_is_found_and_not_believed(path: Path) -> None:
     assert "cannot be read as the sidecar" in check_cache(path)[0].message
     sidecar_path(path).unlink()
     assert "has no sidecar" in check_cache(path)[0].message
+
+
+ERRORS = ((errno.EIO, 0), (errno.EROFS, 1), (errno.ENOSPC, 1))
+
+
+def disturbed(folder: Path) -> None:
+    """In a process with the layer: each write of a cache fails once, or with all after it; 7 where that is a sentence."""
+    layer, moment, happened = ctypes.CDLL(None), 0, True
+    while happened:
+        moment += 1
+        number, lasting = ERRORS[moment % 3]
+        home = folder / f"{moment}.{number}"
+        home.mkdir()
+        count = folder / "count"
+        count.unlink(missing_ok=True)
+        if child := os.fork():
+            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            happened = int.from_bytes(count.read_bytes()[:8], sys.byteorder) >= moment
+            print(home.name, status, int(happened), flush=True)
+            continue
+        fields = (home, "frames.h5.tmp", moment, "error", number, lasting, count, "")
+        layer.bench_fault("\x1f".join(map(str, fields)).encode())
+        try:
+            write(home / "frames.h5")
+        except BenchError as error:
+            (home / "said").write_text(str(error))
+            sys.exit(7)  # on the way out everything is closed that is still open
+        sys.exit(0)
+
+
+def test_no_write_that_fails_harms_more_than_the_command(tmp_path: Path, fingerprint: str) -> None:
+    if shutil.which("cc") is None:
+        pytest.skip("a layer between a process and its files wants a C compiler")
+    words = "import pathlib, sys; from tests.faults.test_cache_faults import disturbed; disturbed(pathlib.Path(sys.argv[1]))"
+    place = {"LD_PRELOAD": str(build_layer(tmp_path)), "PYTHONPATH": f"{CHECKOUT}:{CHECKOUT / 'tests'}"}
+    ran = subprocess.run(
+        [sys.executable, "-c", words, tmp_path],
+        env={**os.environ, **place},
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    failed = [line.split() for line in ran.stdout.splitlines() if line.endswith("1")]
+    assert len(failed) > 80
+    for home, status, _ in failed:
+        assert status in "07", f"a write that failed at {home} ended the process with {status}"
+        said = tmp_path / home / "said"
+        assert said.exists() == (status == "7")
+        if status == "7":
+            assert re.search(r"(quota is full while writing|cannot be written \([A-Z][a-z /-]+\))", said.read_text())
+            said.unlink()
+            write(tmp_path / home / "frames.h5")
+        assert_whole(tmp_path / home / "frames.h5", fingerprint)
