@@ -92,7 +92,8 @@ class Reference:
 class Batch:
     """Clip-major batch: features once per clip, captions beside them, longest caption first.
 
-    `streams[name]` is [C, *shape] float32, uint8 for pixels; `masks[name]` is [C, T] bool, True on real frames (timed only);
+    `streams[name]` is [C, *shape] float32, uint8 for pixels, and may lie on the GPU of the run before all the rest does;
+    `masks[name]` is [C, T] bool, True on real frames (timed only);
     `words_BW` holds BOS w1 .. wn EOS PAD ..; `lengths_B` counts the predicted words, n + 1 with EOS;
     `clip_of_B` gives each caption's row in the streams. For decoding the caption part is empty (B = 0).
     """

@@ -96,12 +96,14 @@ def _put_there(value: Tensor) -> Tensor:
 
 
 class Seen:
-    """What happened: `waits` by place, `mixed` operations by name and place, launched `operations` by name."""
+    """What happened: `waits` by place, `mixed` operations by name and place, launched `operations` by name, bytes of `copies` to
+    the GPU by place."""
 
     def __init__(self) -> None:
         self.waits: Counter[str] = Counter()
         self.mixed: Counter[str] = Counter()
         self.operations: Counter[str] = Counter()
+        self.copies: Counter[str] = Counter()
 
     @property
     def launches(self) -> int:
@@ -221,8 +223,7 @@ class _Python(TorchFunctionMode):
         value = own if kind == own.dtype else own.to(kind)
         if there == is_there(value):
             return value
-        if not there:
-            self.seen.waits[_place()] += 1
+        (self.seen.copies if there else self.seen.waits)[_place()] += value.nbytes if there else 1
         assert not (value.requires_grad and torch.is_grad_enabled()), "copies inside a graph are not pretended"
         with _disable_current_modes():
             copy = value.detach().clone()

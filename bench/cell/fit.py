@@ -75,7 +75,7 @@ class Trainer:
             home,
             lambda captions: self.run.spend(captions),
             lambda seconds: self.run.wait(seconds),
-            pinned=choose_device(config["device"]).type == "cuda",
+            choose_device(config["device"]),
         )
         self.run = workbench(config, work, self.inputs.train.n_captions)
         self.run.lend_validation(self.inputs.val, self.inputs.val_references)
@@ -166,6 +166,8 @@ def _finish(
     keep_traces(run.work, captions)
     keep_alternatives(run.work, captions)
     facts = provenance(config["threads"], str(run.device), str(run.train["precision"]))
+    if run.device.type == "cuda":
+        facts["features_on_gpu"] = trainer.inputs.on_gpu
     record = {
         "schema": 1,
         "key": key,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from bench import BenchError
+from bench.cell.provenance import placed
 from bench.data.batches import CorpusClips, StreamSource
 from bench.data.corpus import corpus_of
 from bench.data.source import Corpus
@@ -18,20 +21,26 @@ from bench.features.cache import Cache
 from bench.features.node_copy import local_copy
 from bench.home import Home
 from bench.method import Reference, StreamInfo, Vocabulary
+from bench.plan.sharing import room_for_features
 
 MEMORY_LIMIT = 4 * 2**30  # bytes of one stream of one split; beyond it clips are read one by one
 PIXEL_LIMIT = 2**28  # of pixels: a step spends far longer in the encoder than in reading its clips
+CPU = torch.device("cpu")
 
 
 @dataclass
 class Inputs:
-    """Training and validation clips with their references; clips to decode without theirs."""
+    """Training and validation clips with their references; clips to decode without theirs.
+
+    `on_gpu` says that the features of the training and validation clips lie on the GPU.
+    """
 
     train: CorpusClips
     val: CorpusClips
     target: CorpusClips
     val_references: dict[str, list[tuple[str, ...]]]
     vocabulary: Vocabulary
+    on_gpu: bool = False
 
 
 def budget_of(config: Mapping[str, Any], home: Home) -> int:
@@ -46,12 +55,12 @@ def gather(
     home: Home,
     spend: Callable[[int], None],
     wait: Callable[[float], None] | None = None,
-    pinned: bool = False,
+    device: torch.device = CPU,
 ) -> Inputs:
     """Load what `fit` and `decode` need. References of the test split do not outlive this function.
 
-    `spend` gets the number of training captions that are read, `wait` the seconds in which a batch was waited for. `pinned` is
-    for a training on a GPU.
+    `spend` gets the number of training captions that are read, `wait` the seconds in which a batch was waited for. `device` is
+    that of the training: on a GPU features stay there where they fit, and batches are made to be copied without a wait.
     """
     corpus = corpus_of(config, home)
     train_ids = _fraction(corpus.splits["train"], config["train"]["data_fraction"])
@@ -72,17 +81,30 @@ def gather(
     }
     caches = {name: _cache(config, name, mark, home) for name, mark in config["streams"].items()}
 
-    def clips(ids: Sequence[str], own: Mapping[str, tuple[Reference, ...]], **meters: Any) -> CorpusClips:
-        sources = {name: _source(name, cache, ids) for name, cache in caches.items()}
-        return CorpusClips(ids, own, sources, vocabulary, seed=config["seed"], **meters)
+    stay = _stay(caches.values(), len(train_ids) + len(corpus.splits["val"]), device)
+
+    def clips(ids: Sequence[str], own: Mapping[str, tuple[Reference, ...]], stay: bool, **meters: Any) -> CorpusClips:
+        sources = {name: _source(name, cache, ids, load=not stay) for name, cache in caches.items()}
+        found = CorpusClips(ids, own, sources, vocabulary, seed=config["seed"], **meters)
+        return found.on(device) if stay else found
 
     return Inputs(
-        clips(train_ids, references, spend=spend, wait=wait, pinned=pinned),
-        clips(corpus.splits["val"], {}),
-        clips(corpus.splits[config["split"]], {}),
+        clips(train_ids, references, stay, spend=spend, wait=wait, pinned=device.type == "cuda"),
+        clips(corpus.splits["val"], {}, stay),
+        clips(corpus.splits[config["split"]], {}, False),
         tokens["val"],
         vocabulary,
+        stay,
     )
+
+
+def _stay(caches: Iterable[Cache], clips: int, device: torch.device) -> bool:
+    """Whether the features of so many clips, in the type in which they are stored, may fill so much of the GPU."""
+    if device.type != "cuda":
+        return False
+    free, whole = torch.cuda.mem_get_info(device)
+    stored = sum(clips * math.prod(cache.shape) * cache.dtype.itemsize for cache in caches)
+    return stored <= room_for_features(placed()[0] or 1.0, whole, free)
 
 
 def _fraction(ids: Sequence[str], fraction: float) -> tuple[str, ...]:
@@ -115,10 +137,11 @@ def _cache(config: Mapping[str, Any], name: str, mark: str, home: Home) -> Cache
     return Cache(local_copy(cache.path, content, home.node_cache))
 
 
-def _source(name: str, cache: Cache, ids: Sequence[str]) -> StreamSource:
+def _source(name: str, cache: Cache, ids: Sequence[str], load: bool = True) -> StreamSource:
+    """A stream of these clips; with `load` taken into memory where it is not too large."""
     info = StreamInfo(name, cache.shape, cache.timed, cache.fingerprint, cache.encoder, cache.made_by)
-    size = len(ids) * int(np.prod(cache.shape)) * cache.dtype.itemsize
-    if size > (PIXEL_LIMIT if cache.dtype == np.uint8 else MEMORY_LIMIT):
+    size = len(ids) * math.prod(cache.shape) * cache.dtype.itemsize
+    if not load or size > (PIXEL_LIMIT if cache.dtype == np.uint8 else MEMORY_LIMIT):
         return StreamSource(info, cache.load, slow=True)
     values, lengths = cache.load(ids)
     row = {clip: place for place, clip in enumerate(ids)}

@@ -25,7 +25,7 @@ from bench.errors import masked
 from bench.evaluation.metrics import outdated
 from bench.home import Home
 from bench.plan.cells import Cell
-from bench.plan.sharing import CONTEXT_BYTES
+from bench.plan.sharing import tensors_of
 from bench.records.schema import Failure, Record, impersonal, public
 from bench.records.store import RECORD, BadRecord, read_record, write_record
 
@@ -203,11 +203,6 @@ def settle(job: Job) -> None:
         if torch.cuda.is_available():  # two cells on one GPU would otherwise take what they find
             whole = torch.cuda.get_device_properties(0).total_memory
             torch.cuda.set_per_process_memory_fraction(tensors_of(job.gpus, whole))
-
-
-def tensors_of(share: float, whole: int) -> float:
-    """The part of a GPU with `whole` bytes that tensors may fill in a process with this share: its context lies beside them."""
-    return max(share - CONTEXT_BYTES / whole, share / 2)
 
 
 def keep_freed() -> None:

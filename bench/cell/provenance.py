@@ -15,10 +15,9 @@ from typing import Any
 from bench import __version__
 from bench.home import CHECKOUT, is_checkout
 
+# Set for a cell by whoever placed it: its share, and `again` after a smaller one was too small.
+GPU_SHARE = "BENCH_GPU_SHARE"
 # What a result is made from; results and pages themselves change with every run and make nothing dirty.
-GPU_SHARE = (
-    "BENCH_GPU_SHARE"  # set for a cell by whoever placed it: its share, and `again` after a smaller one was too small
-)
 CODE = ("bench", "methods", "datasets", "pyproject.toml")
 
 
@@ -37,7 +36,7 @@ def provenance(threads: int, device: str, precision: str = "float32") -> dict[st
     """
     commit, dirty = git_state(CHECKOUT)
     moment = now()
-    share, _, again = os.environ.get(GPU_SHARE, "").partition(" ")
+    share, again = placed()
     return {
         "bench": __version__,
         "git": commit,
@@ -52,8 +51,14 @@ def provenance(threads: int, device: str, precision: str = "float32") -> dict[st
         "finished": moment,
         "threads": threads,
         **(gpu_facts(device) | {"precision": precision} if device.startswith("cuda") else {}),
-        **({"gpu_share": float(share), "memory_ran_out": bool(again)} if float(share or 0) else {}),
+        **({"gpu_share": share, "memory_ran_out": again} if share else {}),
     }
+
+
+def placed() -> tuple[float, bool]:
+    """The share of a GPU that this cell was given, 0 where nobody gave it one, and whether a smaller one was too small before."""
+    share, _, again = os.environ.get(GPU_SHARE, "").partition(" ")
+    return float(share or 0), bool(again)
 
 
 def gpu_facts(device: str) -> dict[str, str | None]:

@@ -8,17 +8,20 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from bench.method import BOS, EOS, Batch, Reference, StreamInfo, Vocabulary
 
 Groups = Sequence[tuple[str, tuple[Reference, ...]]]
 """What a batch is made of: clips, each with some of its captions."""
+COPIED = 64  # clips that are copied to a GPU at a time: so many are held in memory beside it
 
 
 class StreamSource:
     """One stream of the clips of a split: `info`, and `read(clips)` -> (values [C, ...], true lengths [C]).
 
-    `slow` says that reading takes time worth hiding: from a disk, not from memory.
+    `slow` says that reading takes time worth hiding: from a disk, not from memory. `held` are values [N, ...] that lie on a
+    GPU; `read` then gives the rows of the clips in them, [C].
     """
 
     def __init__(
@@ -26,10 +29,38 @@ class StreamSource:
         info: StreamInfo,
         read: Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]],
         slow: bool = False,
+        held: Tensor | None = None,
     ) -> None:
         self.info = info
         self.read = read
         self.slow = slow
+        self.held = held
+
+    def on(self, device: torch.device, ids: Sequence[str]) -> StreamSource:
+        """The same stream with the values of the clips `ids` held on `device`, in the type in which they are stored."""
+        held: Tensor | None = None
+        lengths: list[np.ndarray] = []
+        for start in range(0, len(ids), COPIED):
+            values, own = self.read(ids[start : start + COPIED])
+            some = torch.from_numpy(np.ascontiguousarray(values))
+            if held is None:
+                held = torch.empty((len(ids), *some.shape[1:]), dtype=some.dtype, device=device)
+            held[start : start + len(some)] = some
+            lengths.append(np.asarray(own))
+        length_of = np.concatenate(lengths)
+        row = {clip: place for place, clip in enumerate(ids)}
+
+        def read(clips: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+            rows = np.array([row[clip] for clip in clips])
+            return rows, length_of[rows]
+
+        return StreamSource(self.info, read, held=held)
+
+    def taken(self, read: Tensor) -> Tensor:
+        """What a batch holds of a tensor that was read: float32, or pixels as they are, which would be four times as large."""
+        if self.held is not None:
+            read = self.held.index_select(0, read.to(self.held.device, non_blocking=True))
+        return read if read.dtype == torch.uint8 else read.float()
 
 
 class CorpusClips:
@@ -77,12 +108,12 @@ class CorpusClips:
         for batch in self._batches(self._plan(order, captions, captions_per_clip)[start:]):
             self._spend(len(batch.caption_ids))
             self._wait(time.perf_counter() - began)
-            yield batch
+            yield self._gathered(batch)
             began = time.perf_counter()
 
     def in_order(self, clips: int) -> Iterator[Batch]:
         for start in range(0, len(self.ids), clips):
-            yield self._batch([(clip, ()) for clip in self.ids[start : start + clips]])
+            yield self._gathered(self._batch([(clip, ()) for clip in self.ids[start : start + clips]]))
 
     def reading(self, streams: Sequence[str]) -> CorpusClips:
         return self._like(self.ids, {name: self._sources[name] for name in streams})
@@ -90,6 +121,10 @@ class CorpusClips:
     def only(self, ids: Sequence[str]) -> CorpusClips:
         """These clips alone, in this order."""
         return self._like(ids, self._sources)
+
+    def on(self, device: torch.device) -> CorpusClips:
+        """The same clips with their features held on `device`: batches are gathered there instead of being copied."""
+        return self._like(self.ids, {name: source.on(device, self.ids) for name, source in self._sources.items()})
 
     def _like(self, ids: Sequence[str], sources: Mapping[str, StreamSource]) -> CorpusClips:
         """Other clips or streams of the same corpus."""
@@ -154,6 +189,13 @@ class CorpusClips:
         batch = self._batch(groups)
         return batch.pinned() if self._pinned else batch
 
+    def _gathered(self, batch: Batch) -> Batch:
+        """With the features that lie on a GPU, by the thread that trains there: it starts all that the GPU does."""
+        for name, read in batch.streams.items():
+            if self._sources[name].held is not None:
+                batch.streams[name] = self._sources[name].taken(read)
+        return batch
+
     def _batch(self, groups: Groups) -> Batch:
         clips = tuple(dict.fromkeys(clip for clip, _ in groups))
         row = {clip: place for place, clip in enumerate(clips)}
@@ -167,10 +209,8 @@ class CorpusClips:
         streams, masks = {}, {}
         for name, source in self._sources.items():
             values, lengths = source.read(clips)
-            tensor = torch.from_numpy(np.ascontiguousarray(values))
-            streams[name] = (
-                tensor if tensor.dtype == torch.uint8 else tensor.float()
-            )  # pixels: four times as large else
+            read = torch.from_numpy(np.ascontiguousarray(values))
+            streams[name] = source.taken(read) if source.held is None else read
             if source.info.timed:
                 masks[name] = torch.arange(source.info.shape[0]) < torch.from_numpy(lengths.astype(np.int64)).unsqueeze(
                     1

@@ -13,6 +13,7 @@ from bench.records.schema import Record
 
 MOST_TOGETHER = 4  # so many cells keep a GPU busy, whose steps are bound by launches; more only wait for each other
 CONTEXT_BYTES = 3 * 2**28  # of a process on a GPU beside its tensors: CUDA's context and the code of its kernels
+FEATURES = 0.25  # of what tensors may fill: features of a set that are no larger stay on the GPU, copied once
 SPARE = (
     1.25  # of the recorded peak: what torch holds beyond the tensors, and captions that are longer than those recorded
 )
@@ -30,6 +31,20 @@ def recorded_room(configs: Mapping[str, Mapping[str, Any]], home: Home) -> dict[
         if peak is not None:
             found[key] = peak / 1024 * SPARE + CONTEXT_BYTES / 2**30
     return found
+
+
+def tensors_of(share: float, whole: int) -> float:
+    """The part of a GPU with `whole` bytes that tensors may fill in a process with this share: its context lies beside them."""
+    return max(share - CONTEXT_BYTES / whole, share / 2)
+
+
+def room_for_features(share: float, whole: int, free: int) -> int:
+    """Bytes of a GPU, of whose `whole` are `free`, that a cell with this share may fill with the features of its clips.
+
+    As if as many cells as may shared it: what one recorded alone then fits beside its like, whose room its record tells.
+    """
+    part = tensors_of(min(share, 1 / MOST_TOGETHER), whole)
+    return int(FEATURES * min(part * whole, free))
 
 
 def gpu_share(label: str, card: Resources, whole: float | None, recorded: float | None) -> float:

@@ -83,7 +83,8 @@ TIMES = ("fit_seconds", "wait_seconds", "decode_seconds", "captions_per_second")
 class Provenance(Part):
     """Code, packages and machine behind a record. `started` and `finished` are ISO 8601.
 
-    `gpu`, `driver`, `cuda`, `cudnn` and `precision` (of products) stand in records of GPUs only.
+    `gpu`, `driver`, `cuda`, `cudnn`, `precision` (of products) and `features_on_gpu` (those of the training clips lay
+    there all the time, or were copied batch by batch) stand in records of GPUs only.
     `gpu_share` is the part of a GPU that the cell had: times of less than a whole one are not its own. `memory_ran_out`: it
     had failed on a smaller share before. `reused` names the phases that other cells trained.
     """
@@ -107,6 +108,7 @@ class Provenance(Part):
     precision: str | None = None
     gpu_share: Amount | None = None
     memory_ran_out: bool | None = None
+    features_on_gpu: bool | None = None
     reused: list[str] | None = None
 
     @field_validator("started", "finished")

@@ -160,6 +160,10 @@ def _cost(record: Record) -> str:
     chosen = ""
     if ledger.wait_seconds is not None and ledger.fit_seconds:
         chosen += f"\nTraining waited for its next batch in {ledger.wait_seconds / ledger.fit_seconds:.1%} of its time"
+        if record.provenance is not None and record.provenance.features_on_gpu is not None:
+            chosen += "; features " + (
+                "lay on the GPU" if record.provenance.features_on_gpu else "were copied batch by batch"
+            )
     if record.selection is not None:
         selection = record.selection
         phase = f" of phase {selection.phase}" if selection.phase else ""

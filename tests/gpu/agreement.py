@@ -1,7 +1,7 @@
 """Whether a GPU computes what the CPU computes: every method and variant, the same batches, twenty steps of every phase.
 
-Dropout is off, true words are fed, draws are given, TF32 is off: what is left is the order of additions. After training, both
-decode with the weights of the CPU.
+Dropout is off, true words are fed, draws are given, TF32 is off: what is left is the order of additions. Features of the training
+lie on the GPU. After it, both decode with the weights of the CPU.
 """
 
 from __future__ import annotations
@@ -79,6 +79,8 @@ def clips_of(case: Case, seed: int, captions: bool = True) -> CorpusClips:
 def trained(case: Case, device: torch.device) -> tuple[Any, dict[str, list[float]]]:
     """The method after training on `device`, and the losses of its steps by phase."""
     clips = clips_of(case, seed=1)
+    if device.type != "cpu":
+        clips = clips.on(device)
     method = build(case.row, clips, **SIZES)
     phases = len(case.row.phases)
     run = Run(case.row, device, case.steps * BATCH * phases, {"captions": BATCH, "captions_per_clip": 4})

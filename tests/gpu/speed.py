@@ -306,13 +306,15 @@ def floors(row: dict[str, Any], counted: Mapping[str, Any], card: Mapping[str, f
 # ------------------------------------------------------------------------------------------------------------ an epoch of MSR-VTT
 
 
-def epoch(name: str, precision: str, device: torch.device, quick: bool, phases: tuple[str, ...]) -> dict[str, Any]:
+def epoch(
+    name: str, precision: str, device: torch.device, quick: bool, phases: tuple[str, ...], stay: bool = True
+) -> dict[str, Any]:
     """Seconds of an epoch over MSR-VTT's 130,260 captions at batch 64, reckoned from 200 steps of each phase, as a cell runs
-    them: batches are made and copied."""
+    them: features `stay` on the GPU, or are copied batch by batch."""
     row, shape = card_rows()[name], dataset("msrvtt", quick)
     batch, timed_steps, warm = (16, 4, 2) if quick else (BATCH, 200, 15)
     total = timed_steps + warm
-    clips = corpus(shape.of(name), total * batch // 20 + 1, 20, shape.words, shape.lengths)
+    clips = corpus(shape.of(name), total * batch // 20 + 1, 20, shape.words, shape.lengths, device=device, stay=stay)
     set_precision(precision)
     train = TRAIN | {"captions": batch, "precision": "bfloat16" if precision == "bf16" else "float32"}
     told: dict[str, Any] = {"case": name, "precision": precision, "steps that were timed": timed_steps, "phases": {}}

@@ -56,7 +56,7 @@ def _cell(device_name: str, precision: str, quick: bool, start: Any, answers: An
         device = torch.device(device_name)
         row, shape = card_rows()[ROW], dataset("msrvtt", quick)
         batch, steps, warm = (16, 6, 2) if quick else (BATCH, 120, 15)
-        clips = corpus(shape.of(ROW), steps * batch // 20 + 1, 20, shape.words, shape.lengths)
+        clips = corpus(shape.of(ROW), steps * batch // 20 + 1, 20, shape.words, shape.lengths, device=device)
         method = build(row, clips, **settings(quick))
         low = "bfloat16" if precision == "bf16" else "float32"
         run = Run(row, device, 1, TRAIN | {"captions": batch, "precision": low})

@@ -27,6 +27,7 @@ from tests.cards import CardRow
 from tests.perf import generated
 
 PRECISIONS = ("fp32", "tf32", "bf16")
+CPU = torch.device("cpu")
 
 
 def set_precision(precision: str) -> None:
@@ -57,9 +58,19 @@ def msrvtt_lengths(random: np.random.Generator, count: int) -> np.ndarray:
 
 
 def corpus(
-    shapes: Mapping[str, tuple[int, ...]], clips: int, captions: int, words: int, lengths: Lengths, seed: int = 0
+    shapes: Mapping[str, tuple[int, ...]],
+    clips: int,
+    captions: int,
+    words: int,
+    lengths: Lengths,
+    seed: int = 0,
+    device: torch.device = CPU,
+    stay: bool = True,
 ) -> CorpusClips:
-    """Clips with random features in memory, of float16 as a cache holds them, and `captions` captions each."""
+    """Clips with random features, of float16 as a cache holds them, and `captions` captions each.
+
+    For a training on a GPU they are what a cell makes of them: features that `stay` there, or are copied from pinned memory.
+    """
     random = np.random.default_rng(seed)
     ids = [f"clip{number}" for number in range(clips)]
     row = {clip: number for number, clip in enumerate(ids)}
@@ -83,7 +94,9 @@ def corpus(
         clip: tuple(reference(clip, number, int(size)) for number, size in enumerate(lengths(random, captions)))
         for clip in ids
     }
-    return CorpusClips(ids, references, sources, vocabulary)
+    on_gpu = device.type == "cuda"
+    found = CorpusClips(ids, references, sources, vocabulary, pinned=on_gpu)
+    return found.on(device) if on_gpu and stay else found
 
 
 class Timed:

@@ -21,12 +21,13 @@ import pytest
 import torch
 
 from bench import BenchError
-from bench.cell.job import Job, sentence, state_of, tensors_of, train
+from bench.cell.job import Job, sentence, state_of, train
 from bench.cell.provenance import gpu_memory, provenance
 from bench.declare.card import Resources
 from bench.disk.locks import CellBusyError, cell_lock
 from bench.features.device import choose_device
 from bench.home import Home
+from bench.plan.sharing import tensors_of
 from bench.records.schema import Failure, Provenance, Record, cell_key
 from bench.records.store import read_record, write_record
 from bench.run.admission import Node, Request

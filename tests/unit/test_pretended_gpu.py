@@ -9,18 +9,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from bench.cell.fit import Trainer
 from bench.cell.workbench import Workbench
+from bench.conformance.workplace import Bench
 from bench.method import Batch, Search
+from bench.plan.sharing import room_for_features
 from bench.training import Losses, Phase, phases, tally
 from tests import launches
 from tests.gpu import agreement
 from tests.gpu.worlds import Run, build
 from tests.pretended import GPU, is_there, pretended_gpu
-from tests.support import DiedError, TinyEncoder, digest
+from tests.support import DiedError, TinyEncoder, digest, make_clips
 
 SMALL = {"width": 16, "embedding": 12, "attention": 8}
 CASES = {case.name: case for case in agreement.cases(2)}
@@ -198,6 +202,62 @@ def weights(method: Any) -> str:
     state = method.state_dict()
     assert all(is_there(value) for value in state.values() if value.numel() and value.is_floating_point())
     return digest({name: value.cpu() for name, value in state.items()})
+
+
+def copied_and_learned(case: agreement.Case, stay: bool) -> tuple[dict[str, int], str, list[str]]:
+    """Bytes that went to the GPU, by where they were copied, digest of the weights, captions."""
+    shapes = {name: agreement.SHAPES[name] for name in case.row.streams}
+    clips = make_clips([12, 5, 9, 3], [(3, 1), (2, 4), (5, 3), (2, 2)], shapes, 40, 1, dtype=np.float16)
+    with pretended_gpu() as seen:
+        if stay:
+            clips = clips.on(GPU)
+        method, run = build(case.row, clips, **SMALL), run_of(case, steps=3)
+        torch.manual_seed(0)
+        method.fit(clips, run)
+        captions = [caption.text for caption in method.decode(clips, run.search)]
+        assert not seen.mixed, seen.mixed
+        assert all(held is None or is_there(held) for held in (one.held for one in clips._sources.values()))
+        return dict(seen.copies), weights(method), captions
+
+
+@pytest.mark.parametrize("name", ["salstm:rl", "hail:ha", "vre:full"])
+def test_features_that_stay_on_a_gpu_change_no_number_and_are_never_copied(name: str) -> None:
+    copied, learned, captions = copied_and_learned(CASES[name], stay=False)
+    fewer, again, same = copied_and_learned(CASES[name], stay=True)
+    assert (again, same) == (learned, captions)
+    of_batches, rest = (
+        sum(size for place, size in sizes.items() if place.startswith(("bench/method.py", "bench/data")))
+        for sizes in (copied, fewer)
+    )
+    assert of_batches > 10 * rest, "words, masks and rows are what is left"
+
+
+def test_features_stay_on_a_gpu_where_a_share_of_it_holds_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a cell, from its cache: the same curves and weights, whether they fit or are copied batch by batch."""
+    bench = Bench("salstm", tmp_path)
+    config = {**bench.cell(0, "train.epochs=2").config, "device": "cuda"}
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda value: value)
+    found = {}
+    for free in (2**10, 2**30):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, 2**34))
+        with pretended_gpu() as seen:
+            (tmp_path / str(free)).mkdir()
+            trainer = Trainer(config, tmp_path / str(free), bench.home)
+            trainer.run.store = None  # the second is to train its phase itself
+            method = trainer.train()
+            assert method is not None and not seen.mixed, seen.mixed
+            found[free] = weights(method), trainer.run._rows[-1]["value"]
+            held = [source.held is not None for source in trainer.inputs.train._sources.values()]
+            assert trainer.inputs.on_gpu == all(held) == any(held) == (free == 2**30)
+            assert not any(source.held is not None for source in trainer.inputs.target._sources.values())
+    assert found[2**10] == found[2**30]
+
+
+def test_a_cell_keeps_no_more_features_on_a_gpu_than_its_like_would_that_share_it() -> None:
+    whole = 80 * 2**30
+    rooms = [room_for_features(share, whole, whole) / 2**30 for share in (1.0, 0.5, 0.25, 0.125)]
+    assert rooms == pytest.approx([4.8125, 4.8125, 4.8125, 2.3125]), "a quarter of what tensors may fill"
+    assert room_for_features(1.0, whole, 2**30) == 2**28, "what others have taken is not there"
 
 
 def test_a_workbench_brings_a_state_of_a_gpu_back_to_the_cpu(tmp_path: Path) -> None:
