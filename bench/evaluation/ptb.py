@@ -1,7 +1,8 @@
 """The Stanford PTB tokenizer as pycocoevalcap uses it: lower case, eighteen punctuation tokens left out.
 
 Parentheses stay (`-lrb-`): the filter names them in upper case and the tokenizer lowers them. pycocoevalcap does the same.
-One caption in is one caption out, whatever characters it holds; captions are independent of one another.
+One caption in is one caption out, whatever characters it holds. As there, a caption's tokens can depend on the caption after
+it in one thing: the lexer looks on when it decides whether a last `A.` keeps its full stop.
 """
 
 from __future__ import annotations

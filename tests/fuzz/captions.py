@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
@@ -89,12 +89,6 @@ class CaptionSet:
     references: dict[str, list[str]]
     captions: dict[str, str]
 
-    def texts(self) -> Iterator[str]:
-        """All of them."""
-        for captions in self.references.values():
-            yield from captions
-        yield from self.captions.values()
-
 
 def odd_set(number: int) -> CaptionSet:
     """The `number`-th set: one to six clips, one to five references, captions of no words up to a hundred."""
@@ -134,21 +128,20 @@ class Judge:
         self._scorer = Scorer()
 
     def disagreements(self, sets: Sequence[CaptionSet]) -> list[tuple[int, str, float]]:
-        """(number of the set, metric, how far apart) beyond what is allowed. All texts are tokenized in one call."""
+        """(number of the set, metric, how far apart) beyond what is allowed. Both sides' texts are tokenized in one call and in
+        one order: whether a last `A.` keeps its full stop depends on the line after it."""
         references, captions = self._tokens(sets)
-        texts = list(dict.fromkeys(text for one in sets for text in one.texts()))
-        tokens = dict(zip(texts, tokenize(texts), strict=True))
-
-        def known(texts: Sequence[str], *_: object) -> list[str]:
-            return [tokens[text] for text in texts]
+        every = iter(tokenize([text for one in sets for texts in one.references.values() for text in texts]))
+        answers = iter(tokenize([one.captions[clip] for one in sets for clip in one.references]))
 
         found = []
         for number, one in enumerate(sets):
             here = {clip: references[number, clip] for clip in one.references}
             said = {clip: captions[number, clip] for clip in one.references}
             with (
-                mock.patch.object(scorer_module, "tokenize", known),
-                mock.patch.object(self._scorer._tokens, "tokenize", known),
+                mock.patch.object(scorer_module, "tokenize", lambda texts, *_: [next(answers) for _ in texts]),
+                mock.patch.object(self._scorer, "_references", None),
+                mock.patch.object(self._scorer._tokens, "tokenize", lambda texts: [next(every) for _ in texts]),
             ):
                 own = self._scorer.score(one.references, one.captions)
             for metric, values in self._expected(here, said).items():
@@ -174,9 +167,13 @@ class Judge:
     def _expected(
         self, references: Mapping[str, list[str]], captions: Mapping[str, list[str]]
     ) -> dict[str, list[float]]:
-        """By metric the score of the corpus, then those of the clips."""
-        found = {}
-        for metric, scorer in (("rouge_l", Rouge()), ("cider", Cider()), ("meteor", self._official)):
+        """By metric the score of the corpus, then those of the clips; without a word in any reference, pycocoevalcap ends in a
+        ValueError where CIDEr looks for the commonest n-gram, and CIDEr is to be 0."""
+        found = {"cider": [0.0] * (1 + len(references))}
+        scorers = {"rouge_l": Rouge(), "cider": Cider(), "meteor": self._official}
+        if not any(text.split() for texts in references.values() for text in texts):
+            del scorers["cider"]
+        for metric, scorer in scorers.items():
             corpus, clips = scorer.compute_score(references, captions)
             found[metric] = [float(corpus), *map(float, clips)]
         corpus, clips = Bleu(4).compute_score(references, captions, verbose=0)

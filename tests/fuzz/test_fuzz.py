@@ -10,7 +10,7 @@ from meteor_jar import small_jar
 
 from bench import BenchError
 from bench.evaluation import meteor
-from tests.fuzz.captions import Judge, odd_set
+from tests.fuzz.captions import CaptionSet, Judge, odd_set
 from tests.fuzz.targets import Target, targets
 from tests.fuzz.trial import apart, sound
 from tests.fuzz.words import READERS, command_lines
@@ -59,4 +59,7 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Judge]:
 
 
 def test_odd_captions_score_as_by_pycocoevalcap(judge: Judge) -> None:
-    assert judge.disagreements([odd_set(number) for number in range(SETS)]) == []
+    wordless = CaptionSet(
+        {"a": [""], "b": ["..."]}, {"a": "a dog", "b": ""}
+    )  # its CIDEr is 0; pycocoevalcap's has no value
+    assert judge.disagreements([*map(odd_set, range(SETS)), wordless]) == []
