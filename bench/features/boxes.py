@@ -18,15 +18,19 @@ def overlaps(one: Tensor, others: Tensor) -> Tensor:
     return both / ((one[2:] - one[:2]).prod() + areas - both)
 
 
-def nms(dets: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
-    """Numbers of the boxes [N, 4] that stay, best score first: each one that no better one overlaps by more."""
+def nms(dets: Tensor, scores: Tensor, iou_threshold: float, most: int | None = None) -> Tensor:
+    """Numbers of the boxes [N, 4] that stay, best score first: each one that no better one overlaps by more; the first `most`."""
     order = scores.argsort(descending=True, stable=True)
     boxes = dets[order]
     alive = torch.ones(len(order), dtype=torch.bool, device=dets.device)
+    kept = 0
     for place in range(len(order)):
+        if kept == most:  # the others need not be compared
+            break
         if alive[place]:
             alive[place + 1 :] &= ~(overlaps(boxes[place], boxes[place + 1 :]) > iou_threshold)
-    return order[alive]
+            kept += 1
+    return order[alive][:most]
 
 
 def roi_align(

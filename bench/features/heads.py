@@ -142,5 +142,5 @@ def best(boxes: Tensor, scores: Tensor, least: float, overlap: float, count: int
     order = order[(sure[order] > least) & (boxes[order, 2] > boxes[order, 0]) & (boxes[order, 3] > boxes[order, 1])]
     boxes, sure, kinds = boxes[order], sure[order], kinds[order]
     apart = kinds[:, None] * (boxes.max() - boxes.min() + 1) if len(boxes) else 0  # classes never overlap
-    kept = nms(boxes + apart, sure, overlap)[:count]
+    kept = nms(boxes + apart, sure, overlap, count)
     return boxes[kept], sure[kept], kinds[kept]

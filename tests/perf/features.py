@@ -1,7 +1,7 @@
 """From videos to features, and features from the cache: beside what the work itself costs.
 
-Videos are made here, 320 x 240 in H.264 as MSVD's are, so that the row can be measured anywhere; the encoder is mobilenetv2_100
-with random weights, which take as long as trained ones.
+Videos are made here, 320 x 240 in H.264 as MSVD's are, so that the rows can be measured anywhere; the encoder is mobilenetv2_100
+with random weights, which take as long as trained ones. Regions are measured where the weights of msvd_videos are.
 """
 
 from __future__ import annotations
@@ -22,10 +22,13 @@ import torch
 
 from bench.cell.job import keep_freed
 from bench.declare.dataset import Clip
+from bench.declare.registry import dataset
 from bench.features.cache import Cache, CacheWriter
+from bench.features.decoders import Values
 from bench.features.extract import Extractor, extract_stream
 from bench.features.extraction import Extraction, Work
 from bench.features.footage import Footage
+from bench.features.regions import DeclaredDetector
 from bench.features.specs import spec_of
 from bench.features.video import Sampling
 from bench.home import Home
@@ -33,6 +36,7 @@ from tests.perf.rows import Row
 from tests.perf.timing import at_once, seconds
 
 ENCODER = "mobilenetv2_100"
+DETECTOR = "nanodet_g_416_coco.onnx"  # below BENCH_DATA
 VIDEOS, LENGTH, FRAMES = 64, 240, 28
 ROUNDS = 3  # of the command, between measures of its parts
 PART = 16  # videos that each program decodes and encodes apart from the command
@@ -68,7 +72,22 @@ def processor_seconds(work: Callable[[], object]) -> float:
 
 
 def asked_of(folder: Path, encoder: str) -> Extraction:
+    """Frames by an encoder with random weights, or `regions` as the data set msvd_videos declares them."""
+    if encoder == "regions":
+        return Extraction.of(dataset("msvd_videos"), "regions", Home(folder), {"videos": folder, "frames": FRAMES})
     return Extraction("perf", "frames", folder, Sampling(FRAMES), spec_of(encoder), "random")
+
+
+def networks(extractor: Extractor, read: Values) -> None:
+    """What the networks alone make of a clip: of regions the boxes, and the maps that are pooled under them."""
+    detector = extractor.encoder
+    if not isinstance(detector, DeclaredDetector):
+        extractor.encode(read)
+        return
+    with torch.inference_mode():
+        for frames, whole in zip(*(torch.from_numpy(view).split(extractor.batch) for view in read), strict=True):
+            detector.found(frames)
+            detector.encoder(whole)
 
 
 def parts(folder: str, encoder: str) -> None:
@@ -85,11 +104,11 @@ def parts(folder: str, encoder: str) -> None:
     spent = [0.0, 0.0]
     for file, one in zip(files, read, strict=True):  # one after the other, so that each meets both of the neighbour's
         spent[0] += processor_seconds(lambda file=file: extractor.reader(Footage(file)))
-        spent[1] += processor_seconds(lambda one=one: extractor.encode(one))
+        spent[1] += processor_seconds(lambda one=one: networks(extractor, one))
     print(*spent, flush=True)
 
 
-def extraction(folder: Path, threads: int) -> Row:
+def extraction(folder: Path, threads: int, encoder: str, bar: float) -> Row:
     """The whole command's wall time against its share of decoding and encoding; the median of three rounds.
 
     These are measured before each command and after it by programs of one thread that share nothing, one for each core. All
@@ -97,20 +116,21 @@ def extraction(folder: Path, threads: int) -> Row:
     """
     clips = {f"v{number}": Clip(f"v{number}", f"v{number}") for number in range(VIDEOS)}
     for number, clip in enumerate(clips):
-        make_video(folder / f"{clip}.mp4", number)
+        if not (folder / f"{clip}.mp4").is_file():
+            make_video(folder / f"{clip}.mp4", number)
     cores = min(threads, len(os.sched_getaffinity(0)))
-    Extractor(asked_of(folder, ENCODER))  # what it imports takes longer than several clips
+    Extractor(asked_of(folder, encoder))  # what it imports takes longer than several clips
 
     def apart() -> list[float]:
         """Processor seconds of decoding and of encoding all videos."""
-        found = at_once(f"from tests.perf.features import parts; parts({str(folder)!r}, {ENCODER!r})", cores)
+        found = at_once(f"from tests.perf.features import parts; parts({str(folder)!r}, {encoder!r})", cores)
         return [fmean(spent) * VIDEOS / PART for spent in zip(*found, strict=True)]
 
     def whole(number: int) -> float:
         """Seconds of the command."""
         begun = time.perf_counter()
         _, failed = extract_stream(
-            asked_of(folder, ENCODER), clips, {}, Home(folder / str(number)), work=Work(workers=threads)
+            asked_of(folder, encoder), clips, {}, Home(folder / f"{encoder}{number}"), work=Work(workers=threads)
         )
         assert not failed
         return time.perf_counter() - begun
@@ -125,7 +145,7 @@ def extraction(folder: Path, threads: int) -> Row:
     behind = {"wall s": wall, "decoding s": decoding, "encoding s": encoding, "clips/s": VIDEOS / wall}
     behind |= {"least": min(rounds)[0], "most": max(rounds)[0]}
     against = f"decoding and encoding over {cores} cores"
-    return Row(f"extraction, {ENCODER}", against, ratio, 1.15, at_most=True, details=behind)
+    return Row(f"extraction, {encoder}", against, ratio, bar, at_most=True, details=behind)
 
 
 def fill(path: Path, clips: int, shape: tuple[int, ...]) -> list[str]:
@@ -181,4 +201,7 @@ def rows(threads: int) -> list[Row]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "videos").mkdir()
-        return [extraction(folder / "videos", threads), *reading(folder), opening(folder)]
+        streams = [extraction(folder / "videos", threads, ENCODER, 1.15)]
+        if (Home(folder).data / "weights" / DETECTOR).is_file():
+            streams.append(extraction(folder / "videos", threads, "regions", 1.25))
+        return [*streams, *reading(folder), opening(folder)]

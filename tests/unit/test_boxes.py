@@ -33,7 +33,8 @@ def test_overlaps_and_what_stays() -> None:
         if all(overlap(plain[number], plain[better]) <= 0.3 for better in kept):
             kept.append(number)
     assert nms(boxes, scores, 0.3).tolist() == kept
-    assert 1 < len(kept) < 40
+    assert 3 < len(kept) < 40
+    assert nms(boxes, scores, 0.3, 3).tolist() == kept[:3] and nms(boxes, scores, 0.3, 40).tolist() == kept
     assert nms(boxes[:0], scores[:0], 0.3).tolist() == []
 
 

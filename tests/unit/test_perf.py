@@ -103,6 +103,7 @@ def test_rows_of_features_measure_what_they_say(tmp_path: Path, monkeypatch: pyt
         "MANY": 50,
     }.items():
         monkeypatch.setattr(features, name, value)
+    monkeypatch.setenv("BENCH_DATA", str(tmp_path))  # without the detector's weights
     found = features.rows(1)
     assert [(row.bar, row.at_most) for row in found] == [(1.15, True), (1.3, True), (10, False), (1.0, True)]
     assert all(row.measured > 0 for row in found)
