@@ -4,6 +4,7 @@ only the bands are ever held. Imports no torch: decoder processes start with it.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -21,27 +22,64 @@ PIECE = 10.0  # seconds that are held at once: long enough that numpy works and 
 def read_sound(path: Path, front: LogMel, span: Span | None = None) -> Iterator[Samples]:
     """The sound of a video, or of a part of it, in pieces [samples] at the rate of `front`, in one channel.
 
-    Raises UnreadableVideoError, and its kind SilentVideoError where there is no sound track.
+    Parts that are read one after another go on where the last one ended: the sound is decoded once. Raises
+    UnreadableVideoError, and its kind SilentVideoError where there is no sound track.
     """
     if span is not None and not span[0] < span[1]:
         raise UnreadableVideoError(f"is to be cut from {span[0]:g} to {span[1]:g} s, but must start before it ends")
     first, end = (0, None) if span is None else (round(span[0] * front.rate), round(span[1] * front.rate))
-    seen = given = 0
-    for piece in _pieces(path, front, end):
-        part = piece[max(0, first - seen) : None if end is None else max(0, end - seen)]
-        seen += len(piece)
-        given += len(part)
-        if len(part):
+    given = False
+    try:
+        stat = path.stat()
+        asked = (path, front, (stat.st_mtime_ns, stat.st_size))
+        if _track(*asked).start > first:
+            _track.cache_clear()
+        for part in _track(*asked).part(first, end):
+            given = True
             yield part
+    except OSError as error:
+        raise UnreadableVideoError(f"cannot be decoded: {error.strerror or error}") from error
+    except UnreadableVideoError:
+        _track.cache_clear()  # it would seem to end here
+        raise
     if not given:
         raise SilentVideoError("has no sound" if span is None else f"has no sound from {span[0]:g} to {span[1]:g} s")
 
 
-def _pieces(path: Path, front: LogMel, end: int | None) -> Iterator[Samples]:
-    """Pieces of the sound from its beginning, at least up to sample `end`."""
+class _Track:
+    """The sound of a file, from which parts are taken in their order; `start` is the first sample that can still be had."""
+
+    def __init__(self, path: Path, front: LogMel) -> None:
+        self.start = 0
+        self._pieces = _pieces(path, front)
+        self._piece: Samples = np.zeros(0, np.float32)
+
+    def part(self, first: int, end: int | None) -> Iterator[Samples]:
+        """Samples first <= n < end, in pieces."""
+        while True:
+            part = self._piece[max(0, first - self.start) : None if end is None else max(0, end - self.start)]
+            if len(part):
+                yield part
+            if end is not None and self.start + len(self._piece) >= end:
+                return
+            fresh = next(self._pieces, None)
+            if fresh is None:
+                return
+            self.start += len(self._piece)
+            self._piece = fresh
+
+
+@functools.lru_cache(maxsize=1)
+def _track(path: Path, front: LogMel, state: tuple[int, int]) -> _Track:
+    """The track that was read last, where it is this one. `state` tells the file from an earlier one."""
+    return _Track(path, front)
+
+
+def _pieces(path: Path, front: LogMel) -> Iterator[Samples]:
+    """Pieces of the sound from its beginning; decoded as they are asked for."""
     av = need_av()
     parts: list[Samples] = []
-    held = seen = 0
+    held = 0
     try:
         with av.open(str(path)) as container:
             if not container.streams.audio:
@@ -54,9 +92,7 @@ def _pieces(path: Path, front: LogMel, end: int | None) -> Iterator[Samples]:
                 parts, held = parts + fresh, held + sum(map(len, fresh))
                 if held >= PIECE * front.rate:
                     yield np.concatenate(parts)
-                    seen, held, parts = seen + held, 0, []
-                if end is not None and seen + held >= end:
-                    break
+                    held, parts = 0, []
             parts += [part.to_ndarray().mean(axis=0) for part in resampler.resample(None)]
     except (av.error.FFmpegError, OSError) as error:
         raise UnreadableVideoError(f"cannot be decoded: {getattr(error, 'strerror', None) or error}") from error

@@ -14,6 +14,7 @@ pytest.importorskip("av", reason='needs pip install "captionbench[extract]"')
 
 from films import film, song
 
+from bench.features import sound as module
 from bench.features.sound import log_mel, read_sound
 from bench.features.specs import LogMel, spec_of
 from bench.features.video import SilentVideoError
@@ -37,6 +38,28 @@ def test_sound_is_resampled_and_averaged_over_channels(tmp_path: Path) -> None:
         heard(film(tmp_path / "x.mkv", 3))
     with pytest.raises(SilentVideoError, match="has no sound from 8 to 9 s"):
         heard(tmp_path / "x.wav", (8, 9))
+
+
+def test_parts_of_a_long_video_decode_its_sound_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts in their order go on where the last one ended, with gaps or without; one that lies before begins anew."""
+    path = song(tmp_path / "long.wav", 65)
+    whole = heard(path)
+    begun: list[Path] = []
+    pieces = module._pieces
+    monkeypatch.setattr(module, "_pieces", lambda file, front: (begun.append(file), pieces(file, front))[1])
+    monkeypatch.setattr(module, "PIECE", 4.0)
+    module._track.cache_clear()
+    for start in (0, 3, 6, 9, 20, 21.5, 40, 62):
+        part = whole[round(start * FRONT.rate) : round((start + 3) * FRONT.rate)]
+        np.testing.assert_array_equal(heard(path, (start, start + 3)), part)
+    assert begun == [path]
+    np.testing.assert_array_equal(heard(path, (1, 2)), whole[FRONT.rate : 2 * FRONT.rate])
+    np.testing.assert_array_equal(heard(path), whole)
+    assert begun == [path] * 2, "the last part and the whole begin in the same piece"
+    with pytest.raises(SilentVideoError, match="has no sound from 80 to 90 s"):
+        heard(path, (80, 90))
+    (other := tmp_path / "other.wav").write_bytes(path.read_bytes())
+    assert len(heard(other, (0, 1))) == FRONT.rate and begun[-1] == other
 
 
 def test_log_mel_bands_by_the_definition() -> None:
