@@ -229,7 +229,7 @@ def _build_open_clip(spec: Spec, weights: str, gives: str) -> nn.Module:
 
     model: Any = _downloaded(spec, lambda: create(spec.pretrained)) if weights == "pretrained" else create(None)
     if gives == "texts too":
-        return model  # type: ignore[no-any-return]
+        return model
     images = nn.Sequential()
     images.add_module("visual", model.visual)  # as whole models name its parameters
     return images
