@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from bench import BenchError
+from bench.disk.whole import replacing
 from bench.figures.canvas import RED, WIDTH, place, short, style
 from bench.figures.strips import LEFT, Frame
 from bench.figures.strips import strip as draw_strip
@@ -97,7 +98,7 @@ def pictures_of(traces: Path, pixels: Pixels | None) -> list[Path]:
         count = rows[1].shape[1] if rows is not None else length
         places = spread(count, FRAMES)
         frames = pixels.of(one["clip"], places, count) if pixels is not None and length else None
-        with style():
-            attended(one, rows, places, frames).savefig(path, format="png", dpi=DPI)
+        with style(), replacing(path, several=True, durable=False) as aside:
+            attended(one, rows, places, frames).savefig(aside, format="png", dpi=DPI)
         paths.append(path)
     return paths

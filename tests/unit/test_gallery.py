@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 from record_factory import record
 
 from bench.cell.traces import TRACES, keep_traces, spread
-from bench.figures.attended import attention
+from bench.figures.attended import attention, pictures_of
 from bench.home import Home
 from bench.method import Caption
 from bench.records.schema import Record
@@ -88,3 +90,19 @@ def test_looks_are_of_few_clips_and_short(tmp_path: Path) -> None:
     kept = json.loads((tmp_path / "work" / TRACES).read_text())
     assert [one["clip"] for one in kept] == ["c0", "c33", "c66", "c99"]
     assert kept[0] == {"clip": "c0", "words": ["a"], "attention": [[0.3333, 0.6667]]}
+
+
+def test_a_picture_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    traces = tmp_path / "looks.json"
+    traces.write_text(json.dumps([{"clip": "clip1", "words": ["a", "dog"], "attention": [[0.1, 0.9], [0.8, 0.2]]}]))
+
+    def cut_short(figure: Figure, place: Path, **_: object) -> None:
+        Path(place).write_bytes(b"\x89PNG")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+        patch.setattr(Figure, "savefig", cut_short)
+        pictures_of(traces, None)
+    assert [path.name for path in tmp_path.iterdir()] == ["looks.json"]
+    (path,) = pictures_of(traces, None)
+    assert path.read_bytes().endswith(b"IEND\xaeB`\x82")
