@@ -323,10 +323,24 @@ def _study(study: Study, pairs: Sequence[Found], home: Home) -> list[Part]:
     remarks = [Paragraph(study.remarks)] if study.remarks else []
     return [
         Heading(2, f"Study {study.name}"),
-        Paragraph(words),
+        Paragraph((*words, *_cost(pairs))),
         *remarks,
         Table(f"Study {study.name}", columns, tuple(rows)),
     ]
+
+
+def _cost(pairs: Sequence[Found]) -> Line:
+    """What the cells of all pairs have read, and how much of it was read once for several."""
+    ran = {record.key: record.ledger for one in pairs for record in one.answer.cells if record.ledger is not None}
+    if not ran:
+        return ()
+    captions = sum(ledger.captions for ledger in ran.values())
+    shared = sum(ledger.reused_captions or 0 for ledger in ran.values())
+    hours = sum((ledger.fit_seconds or 0) - (ledger.reused_seconds or 0) for ledger in ran.values()) / 3600
+    return (
+        f" Its {len(ran)} cells were trained on {captions:,} captions, {shared / captions:.0%} of them in phases that one cell "
+        f"trained for others; training took {hours:.1f} hours of cells.",
+    )
 
 
 def _gain(decision: Decision | None) -> Cell:

@@ -103,6 +103,7 @@ def test_a_study_of_seeds_from_its_first_cell_to_its_page(place: Path, capsys: p
         f"{row['difference']:+.2f} ({row['low']:+.2f} .. {row['high']:+.2f})" in page and "+2.8 (recnet table1)" in page
     )
     assert f"0 of {2 * seeds}" in page  # none was to converge, and so none ended at a cap
+    assert f"Its {2 * seeds} cells were trained on" in page
     assert "effects" in (place / "leaderboards" / "README.md").read_text(encoding="utf-8")
     assert main(["leaderboard", "--check"]) == 0
     declare(place, remarks="What was tried before.")
