@@ -187,8 +187,14 @@ def _contents(home: Path) -> dict[str, Any]:
 
 
 def _content(path: Path, name: str) -> Any:
-    if path.name == "record.json" or (path.suffix == ".json" and "tuning" in name):
+    if path.name == "record.json":
         return _timeless(json.loads(path.read_text(encoding="utf-8")))
+    if path.suffix == ".json" and "tuning" in name:  # which of two trials trained a phase for both depends on times too
+        search = _timeless(json.loads(path.read_text(encoding="utf-8")))
+        reused = sum(trial.pop("reused_captions", None) or 0 for trial in search["trials"])
+        return {**search, "reused": reused}
+    if path.suffix == ".md" and "tuning" in name:  # without its last column, of seconds
+        return digest(re.sub(r"\|[^|\n]*\|$", "|", path.read_text(encoding="utf-8"), flags=re.M).encode())
     if path.suffix == ".md":
         return digest(_page(path.read_text(encoding="utf-8")).encode())
     if path.name == "curves.csv":  # without the column of seconds
