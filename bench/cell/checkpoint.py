@@ -24,6 +24,7 @@ from bench.cell.captioner import Checkpoint
 from bench.declare.registry import method as card_of
 from bench.declare.registry import method_digest, method_entry
 from bench.disk.digests import file_digest
+from bench.disk.limits import own_json
 from bench.disk.whole import write_atomically, write_whole
 from bench.errors import listing, named
 from bench.features.device import choose_device
@@ -73,7 +74,7 @@ def save(
 def places(folder: Path) -> dict[str, Any]:
     """Where the cell of a folder found its data set and weights; empty on another machine, which has only the checkpoint."""
     try:
-        found = json.loads((folder / PLACES).read_text(encoding="utf-8"))
+        found = own_json((folder / PLACES).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return {name: found[name] for name in LOCAL if name in found} if isinstance(found, dict) else {}
@@ -109,7 +110,7 @@ def load(
             f"{path} was trained with a vocabulary of {len(words):,} words (digest {words.digest[:12]}), and here is "
             f"one of {len(vocabulary):,} (digest {vocabulary.digest[:12]}): its words would be read as others"
         )
-    made = build(config, streams, words)
+    made = _built(path, config, streams, words)
     if prepare := getattr(made, "prepare", None):
         files = config.get("files", {}) | {file_digest(written_path(file)): str(file) for file in weights}
         prepare(lambda name, which: load_encoder(name, which, files).to(place))
@@ -157,13 +158,32 @@ def _about(path: Path, metadata: Mapping[str, str]) -> tuple[dict[str, Any], Voc
             f"earlier version; {AGAIN}"
         )
     try:
-        config, words, infos = (json.loads(metadata[part]) for part in PARTS)
+        config, words, infos = (own_json(metadata[part]) for part in PARTS)
         if not isinstance(config.get("method"), str):
             raise ValueError("its config names no method")
         streams = {name: StreamInfo(**{**info, "shape": tuple(info["shape"])}) for name, info in infos.items()}
         return {**config, **places(path.parent)}, Vocabulary(tuple(words)), streams
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BenchError(f"the metadata of {path} cannot be read ({type(error).__name__}: {error}); {AGAIN}") from error
+
+
+def _built(path: Path, config: dict[str, Any], streams: Mapping[str, StreamInfo], words: Vocabulary) -> Method:
+    """The method as its metadata describes it. Raises BenchError where they describe none, or a greater one than its weights."""
+    largest = path.stat().st_size
+    try:
+        card = card_of(config["method"])
+        settings = card.checked(card.whole(config["settings"]), "settings")
+        if absent := [name for name, one in card.settings.items() if not one.of_loss and name not in settings]:
+            raise BenchError(f"without {listing(absent)}")
+        sizes = [size for info in streams.values() for size in info.shape]
+        sizes += [value for value in settings.values() if isinstance(value, int)]
+        if max(sizes, default=0) > largest:
+            raise BenchError(f"a size of {max(sizes):,} is none of weights of {largest:,} bytes")
+        return build(config, streams, words)
+    except (AttributeError, BenchError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise BenchError(
+            f"the metadata of {path} describe no method ({error or type(error).__name__}); {AGAIN}"
+        ) from error
 
 
 def _check_method(path: Path, config: Mapping[str, Any], asked: str | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from threading import Event, Lock, Thread
 
 from bench.cell.job import Job
+from bench.disk.limits import own_json
 from bench.records.curves import SELECTION, Row, read_curves
 
 POLL_SECONDS = 1.0
@@ -44,7 +44,7 @@ def read_position(folder: Path, since: float) -> Position | None:
     try:
         if path.stat().st_mtime < since:
             return None
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = own_json(path.read_text(encoding="utf-8"))
         return Position(
             str(found["phase"]),
             int(found["epoch"]),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from bench import BenchError
 from bench.cell import checkpoint
 from bench.cell.checkpoint import CHECKPOINT
 from bench.cell.inputs import Inputs, gather
+from bench.disk.limits import own_json
 from bench.home import Home
 from bench.method import BOS, EOS, PAD, Batch, Caption, Clips, Search
 from bench.nn.decoding import cross_entropy, teacher_forcing, word_losses
@@ -48,7 +48,7 @@ def declared(folder: Path) -> dict[str, Any] | None:
     """The declaration of a finished cell as its checkpoint holds it, with places; None without a valid checkpoint."""
     try:
         with safe_open(folder / CHECKPOINT, framework="pt") as file:
-            found: dict[str, Any] = json.loads(file.metadata()["config"])
+            found: dict[str, Any] = own_json(file.metadata()["config"])
     except (SafetensorError, OSError, TypeError, KeyError, ValueError):
         return None  # `load` says what is wrong with the file
     return {**found, **checkpoint.places(folder)}

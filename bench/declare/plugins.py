@@ -15,6 +15,7 @@ from pathlib import Path
 
 from bench import BenchError
 from bench.declare.registry import MethodEntry, method_digest, method_entry
+from bench.disk.limits import own_json
 from bench.disk.whole import CannotWrite, write_atomically
 from bench.home import Home
 
@@ -70,7 +71,7 @@ def check_imports(words: Iterable[str], entries: dict[str, MethodEntry], home: H
 
 def _read(path: Path) -> dict[str, str]:
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
+        known = own_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return known if isinstance(known, dict) else {}

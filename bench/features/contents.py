@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ import h5py
 import hdf5plugin  # noqa: F401  (registers the filters that reading needs)
 import numpy as np
 
-from bench.disk.limits import check_dataset
+from bench.disk.limits import check_dataset, own_json
 from bench.features.sidecar import sidecar_path, write_sidecar
 
 DTYPES = ("float16", "float32", "uint8")
@@ -95,9 +94,7 @@ class Contents:
         finished = _text(file, "fingerprint")
         ids = tuple(np.char.decode(arrays["ids"][...], "utf-8").tolist())
         parts = arrays["lengths"][...], arrays["sha256"][...], arrays["done"][...]
-        return cls(
-            text, json.loads(text), ids, arrays["features"], *parts, finished, _text(file, "content") or finished
-        )
+        return cls(text, own_json(text), ids, arrays["features"], *parts, finished, _text(file, "content") or finished)
 
     def pairs(self) -> list[tuple[str, str]]:
         """(id, digest) of each clip that has values."""

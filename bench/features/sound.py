@@ -81,7 +81,7 @@ def _pieces(path: Path, front: LogMel) -> Iterator[Samples]:
     parts: list[Samples] = []
     held = 0
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:
             if not container.streams.audio:
                 raise SilentVideoError("has no sound track")
             mixed = "mono" if front.mono == "swresample" else None  # what keeps its channels is averaged below

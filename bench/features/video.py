@@ -185,7 +185,7 @@ def _packet_times(av: Any, path: Path, span: Span | None) -> tuple[list[float], 
 @functools.lru_cache(maxsize=1)  # the parts of a long video are read one after another
 def _all_packet_times(av: Any, path: Path, state: tuple[int, int]) -> tuple[array[float], int | None]:
     """The times of all frames; eight bytes each, however long the video. `state` tells the file from an earlier one."""
-    with av.open(str(path)) as container:
+    with av.open(str(path), metadata_errors="replace") as container:
         stream = _pictures(container)
         stamps, last = [], 0.0
         for packet in container.demux():
@@ -243,7 +243,7 @@ def _decode(
     """The frames numbered in `wanted`, prepared for each view, and when the frames of the video, or of its part, are shown."""
     found: dict[int, list[NDArray[np.uint8]]] = {}
     times: list[float] = []
-    with av.open(str(path)) as container:
+    with av.open(str(path), metadata_errors="replace") as container:
         stream = _pictures(container)
         stream.thread_type = "AUTO"
         clock = _Clock(stream, first)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +9,7 @@ from typing import Any, Literal
 from bench.declare.dataset import DatasetDefinition
 from bench.declare.registry import MethodEntry, dataset
 from bench.declare.settings import most_captions
+from bench.disk.limits import own_json
 from bench.disk.locks import lock_holder
 from bench.errors import listing
 from bench.evaluation.metrics import RANKED_BY, outdated
@@ -79,7 +79,7 @@ def _recorded(record: Record) -> tuple[State, str]:
 def _position(folder: Path) -> str:
     """Where an unfinished cell stands, from its `work/progress.json`; empty where that cannot be read."""
     try:
-        progress = json.loads((folder / "work" / "progress.json").read_text(encoding="utf-8"))
+        progress = own_json((folder / "work" / "progress.json").read_text(encoding="utf-8"))
         return f" in phase {progress['phase']}, epoch {progress['epoch']}"
     except (OSError, ValueError, KeyError, TypeError):
         return ""

@@ -36,7 +36,7 @@ def read_curves(folder: Path) -> list[Row]:
         for line in csv.DictReader(text[: text.rfind("\n") + 1].splitlines()):
             try:
                 found.append(_row(line))
-            except (KeyError, TypeError, ValueError):
+            except (KeyError, OverflowError, TypeError, ValueError):
                 continue
         return found
     return []
@@ -48,7 +48,7 @@ def finished_curves(folder: Path) -> list[Row]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             return [_row(line) for line in csv.DictReader(file)]
-    except (OSError, TypeError, ValueError, KeyError) as error:
+    except (KeyError, OSError, OverflowError, TypeError, ValueError) as error:
         raise BenchError(f"{path} cannot be read as training curves: {error}.") from error
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from bench import BenchError
 from bench.disk.arrays import read_arrays
+from bench.disk.limits import own_json
 from bench.disk.whole import write_atomically
 
 Frames = NDArray[np.uint8]
@@ -99,7 +100,7 @@ def read_trace(folder: Path, figure: str) -> Trace | None:
     if not path.is_file():
         return None
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = own_json(path.read_text(encoding="utf-8"))
         frames = _frames(folder / f"{figure}.npz")
         clips = []
         for number, clip in enumerate(raw.pop("clips")):
@@ -109,7 +110,7 @@ def read_trace(folder: Path, figure: str) -> Trace | None:
             here: dict[str, Any] = {"frames": frames[str(number)]} if str(number) in frames else {}
             clips.append(Shown(**{**clip, "places": tuple(clip["places"])}, boxes=boxes, **here))
         return Trace(**raw, clips=tuple(clips))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
         raise BenchError(
             f"{path} and its frames cannot be read ({error}): remove them and give the bench reproduce command again."
         ) from error

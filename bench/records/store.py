@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from bench import BenchError
+from bench.disk.limits import own_json
 from bench.disk.whole import write_atomically
 from bench.errors import named
 from bench.records.schema import SCHEMA, Record, cell_key, reasons
@@ -66,12 +67,10 @@ def write_record(folder: Path, record: Record) -> Path:
 def read_record(path: Path) -> Record:
     """Read one `record.json`. Raises BadRecord: unreadable, no JSON, foreign schema, a field out of place or range."""
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
+        raw = own_json(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
     except OSError as error:
         absent = isinstance(error, FileNotFoundError | NotADirectoryError)
         raise BadRecord(path, error.strerror or str(error), absent) from error
-    except RecursionError as error:
-        raise BadRecord(path, "no valid JSON, it nests too deeply") from error
     except ValueError as error:  # JSON and UTF-8 errors are ValueErrors
         raise BadRecord(path, f"no valid JSON, {error}") from error
     return _check(path, raw)
@@ -196,7 +195,7 @@ def _lines(path: Path) -> Iterator[Prediction]:
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
-                yield _prediction(json.loads(line, parse_constant=_no_constant))
+                yield _prediction(own_json(line, parse_constant=_no_constant))
             except (ValueError, TypeError) as error:
                 raise BenchError(
                     f"{path} line {number} is no prediction ({error}): each line is a JSON object with "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from bench import BenchError
 from bench.declare.dataset import DatasetDefinition
 from bench.declare.plugins import import_error, is_plugin
 from bench.declare.registry import find_datasets, find_methods
+from bench.disk.limits import own_json
 from bench.disk.locks import alive
 from bench.errors import listing, sizes
 from bench.home import Home
@@ -207,7 +207,7 @@ def _under_way(home: Home, dataset: str | None) -> list[dict[str, Any]]:
         if (folder / RECORD).exists():
             continue
         try:
-            progress = json.loads(path.read_text(encoding="utf-8"))
+            progress = own_json(path.read_text(encoding="utf-8"))
             note = f"{progress['phase']}, epoch {progress['epoch']}, {progress['captions']} of {progress['budget']} captions"
             state = "running" if alive(int(progress["pid"])) else "interrupted"
         except (OSError, ValueError, KeyError, TypeError):  # cut short, or written by something else

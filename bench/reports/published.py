@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 
 from bench import BenchError
+from bench.declare.grammar import read_yaml
 from bench.declare.registry import find_datasets
 from bench.home import data_folder
 from bench.records.schema import check_score, reasons
@@ -151,11 +151,9 @@ def _load(folder: Path) -> tuple[Paper, ...]:
 def load_paper(path: Path) -> Paper:
     """Read and check one file. Raises BenchError."""
     try:
-        return Paper.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return Paper.model_validate(read_yaml(path))
     except ValidationError as error:
         raise BenchError(f"{path}: {reasons(error)}.") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BenchError(f"cannot read {path}: {' '.join(str(error).split())}.") from error
 
 
 def published_value(

@@ -4,7 +4,6 @@ tracker, and shows them."""
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import Any
 from ray.tune import Callback
 
 from bench.cell.job import Job, sentence
+from bench.disk.limits import own_json
 from bench.home import Home
 from bench.records.curves import read_curves
 from bench.tracking.background import Tracking
@@ -173,8 +173,8 @@ class Recorder(Callback):
 
 def _reused(folder: Path) -> int:
     """Captions of a cell that others had read for it."""
-    with contextlib.suppress(OSError, ValueError):
-        return int(json.loads((folder / "work" / "progress.json").read_text(encoding="utf-8")).get("reused", 0))
+    with contextlib.suppress(AttributeError, OSError, TypeError, ValueError):
+        return int(own_json((folder / "work" / "progress.json").read_text(encoding="utf-8")).get("reused", 0))
     return 0
 
 

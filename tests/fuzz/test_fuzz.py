@@ -16,6 +16,11 @@ from tests.fuzz.trial import apart, sound
 from tests.fuzz.words import READERS, command_lines
 
 FILES, SETS = 60, 100
+# Inputs beyond the first that once ended in a traceback, by reader.
+FOUND = [
+    *(("captions.msvd_split", 800), ("published.yaml", 320), ("record.json", 593), ("record.json", 2067)),
+    *(("curves.csv", 1207), ("figure.json", 317), ("checkpoint", 2108), ("video", 234)),
+]
 fixed = settings(
     max_examples=150, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
 )
@@ -36,6 +41,12 @@ def test_sound_files_are_read(readers: list[Target]) -> None:
 def test_damaged_files_are_read_or_refused_in_a_sentence(readers: list[Target]) -> None:
     faults = {target.name: apart(target, range(FILES)).faults for target in readers}
     assert not {name: found for name, found in faults.items() if found}
+
+
+def test_what_once_ended_in_a_traceback_is_refused(readers: list[Target]) -> None:
+    by_name = {target.name: target for target in readers}
+    for name, number in FOUND:
+        assert apart(by_name[name], range(number, number + 1)).faults == {}
 
 
 @fixed

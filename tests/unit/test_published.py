@@ -174,7 +174,7 @@ def test_a_sound_file_loads(tmp_path: Path) -> None:
         (changed(metrics={"bleu4": 391.0}), "outside 0..100"),
         (changed(metrics={"cider": 4270.0}), "outside 0..1000"),
         (changed(metrics={"bleu4": -1.0}), "outside 0..100"),
-        (changed(metrics={"bleu4": float("nan")}), "finite"),
+        (changed(metrics={"bleu4": float("nan")}), "valid number"),
         (changed(metrics={"spice": 5.0}), "unknown metric"),
         (changed(role="ours"), "role"),
         (changed(variant_name="other:v"), "no variant of method 'm'"),

@@ -15,10 +15,11 @@ from bench import BenchError
 from bench.data.readers.files import read_lines, read_rows
 from bench.data.source import Source
 from bench.declare.dataset import Clip
+from bench.disk.limits import DIGITS
 from bench.errors import many
 
 CLIPS = 1970  # clips for which videos and English captions were released together
-_NUMBERED = re.compile(r"vid(\d+)")
+_NUMBERED = re.compile(rf"vid(\d{{1,{DIGITS}}})")
 _TIMES = re.compile(r"_\d+_\d+$")
 
 
