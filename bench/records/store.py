@@ -73,7 +73,10 @@ def read_record(path: Path) -> Record:
         raise BadRecord(path, error.strerror or str(error), absent) from error
     except ValueError as error:  # JSON and UTF-8 errors are ValueErrors
         raise BadRecord(path, f"no valid JSON, {error}") from error
-    return _check(path, raw)
+    try:
+        return _check(path, raw)
+    except UnicodeEncodeError as error:
+        raise BadRecord(path, "it has half of a surrogate pair, which no text can hold") from error
 
 
 def _check(path: Path, raw: Any) -> Record:
