@@ -121,7 +121,7 @@ def check_json(text: str | bytes) -> None:
 
 
 def own_json(text: str, **options: Any) -> Any:
-    """What this project wrote as JSON, read as by `json.loads`. ValueError is all that it raises, also for what nests too deeply."""
+    """What this project wrote as JSON, as `json.loads` reads it. Raises ValueError alone, also for what nests too deeply."""
     check_json(text)
     try:
         return json.loads(text, **options)
