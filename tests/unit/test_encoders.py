@@ -16,9 +16,11 @@ from torch import Tensor
 
 from bench import BenchError
 from bench.features.backends import need_open_clip, need_timm
-from bench.features.encoders import Encoder, load_encoder, load_weights
+from bench.features.encoders import Encoder, load_encoder, load_weights, scaled
 from bench.features.shapes import features_of
 from bench.features.specs import ENCODERS, spec_of
+from bench.features.video import prepare
+from bench.home import CHECKOUT
 from bench.shapes.options import Options
 
 
@@ -223,8 +225,6 @@ def test_clip_by_open_clips_names_with_its_own_preprocessing(tmp_path: Path) -> 
         {"quick_gelu": True},
     )
     assert not spec_of("clip:ViT-B-32:laion2b_s34b_b79k").arguments["quick_gelu"]
-    siglip = spec_of("clip:ViT-B-16-SigLIP").preprocessing
-    assert (siglip.resize, siglip.crop, siglip.mean) == ((224, 224), None, (127.5, 127.5, 127.5)), "squeezed, not cut"
     encoder = load_encoder("clip:ViT-B-32", "random")
     assert sum(value.numel() for value in encoder.parameters()) == 87_849_216, "the image side of the published network"
     visual = encoder.network.get_submodule("visual")
@@ -263,3 +263,41 @@ def test_dinov2_by_timms_name_gives_vectors_and_the_places_of_its_patches() -> N
                                                   / torch.tensor(spec.preprocessing.deviation).view(3, 1, 1))  # fmt: skip
     assert maps.shape == (1, 384, 37, 37)
     torch.testing.assert_close(maps[0, :, 2, 5], tokens[0, 1 + 2 * 37 + 5], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "gives", "shape", "parameters"),
+    [
+        ("clip:ViT-B-16-SigLIP", "vectors", (1, 768), 92_884_224),
+        ("vit_base_patch16_siglip_224.webli", "maps", (1, 768, 14, 14), 92_884_224),
+        ("vit_base_patch14_dinov2.lvd142m", None, None, 86_579_712),
+    ],
+)
+def test_recipes_of_the_page_build_the_real_network_and_see_what_it_saw(
+    name: str, gives: str | None, shape: tuple[int, ...] | None, parameters: int
+) -> None:
+    """SigLIP and DINOv2 with random weights. A frame of its own shape, smooth so that programs resample it alike, against the
+    transform that timm or open_clip makes of the weights' configuration: squeezed or cut, and scaled."""
+    assert f"encoder={name}\n" in (CHECKOUT / "docs" / "features.md").read_text()
+    av = pytest.importorskip("av", reason='needs pip install "captionbench[extract]"')
+    clip = name.startswith("clip:")
+    package = need(need_open_clip if clip else need_timm, name)
+    encoder = load_encoder(name, "random", gives=gives or "vectors")
+    assert sum(value.numel() for value in encoder.parameters()) == parameters
+    if clip:
+        published = package.pretrained.get_pretrained_cfg("ViT-B-16-SigLIP", "webli")
+        known = package.transform.PreprocessCfg.__dataclass_fields__
+        facts = package.transform.PreprocessCfg(**{key: value for key, value in published.items() if key in known})
+        transform = package.transform.image_transform_v2(facts, is_train=False)
+    else:
+        facts = package.data.resolve_data_config(package.get_pretrained_cfg(name).to_dict())
+        transform = package.data.create_transform(**facts)
+    y, x = np.mgrid[0:360, 0:480]
+    picture = np.stack([40 + x / 3, 40 + y / 2, 200 - x / 4], axis=2).round().astype(np.uint8)
+    pixels = torch.from_numpy(prepare(av.VideoFrame.from_ndarray(picture, format="rgb24"), encoder.spec.preprocessing))
+    own = transform(Image.fromarray(picture).convert("RGB"))
+    seen = scaled(pixels, encoder.spec.preprocessing, torch.float32)
+    assert seen.shape == own.shape and float((seen - own).abs().max()) < 0.05, "six of 255 steps at most"
+    if gives is not None:
+        with torch.inference_mode():
+            assert encoder(pixels[None]).shape == shape
