@@ -285,47 +285,48 @@ def _study(study: Study, pairs: Sequence[Found], home: Home) -> list[Part]:
         Link(study.corpus, study.corpus, page=True),
         ".",
     )
-    columns = (
+    decided = (
         Column("pair"),
         Column("question"),
         Column("outcome"),
         Column(f"{SHORT} gain", True, "mean of paired differences and the interval that decided"),
         Column("p (Holm)", True, "over the pairs of this study"),
-        *(Column(f"{SHOWN[metric]} gain", True) for metric in SHOWN if metric != RANKED_BY),
         *(
             (Column(f"{SHORT} over films", True, "95 % of choices of films: the choice of clips alone"),)
             if study.folds
             else ()
         ),
         Column("capped", True, "cells that ended at their cap"),
+    )
+    others = [metric for metric in SHOWN if metric != RANKED_BY]
+    more = (
+        Column("pair"),
+        *(Column(f"{SHOWN[metric]} gain", True) for metric in others),
         Column("idea"),
         Column("control"),
         Column("records, idea"),
         Column("records, control"),
     )
     rows: list[tuple[Field, ...]] = []
+    rest: list[tuple[Field, ...]] = []
     for one in pairs:
-        decision, films = one.answer.decision, one.answer.films
-        cells: list[Field] = [one.name, one.pair.question, _outcome(study, decision), _gain(decision)]
-        cells.append(
-            Cell("< 0.001" if one.p_holm < 0.001 else f"{one.p_holm:.3f}", one.p_holm)
-            if one.p_holm is not None
-            else NOTHING
-        )
-        cells += [_gain(one.answer.of(metric)) for metric in SHOWN if metric != RANKED_BY]
-        if study.folds:
-            cells.append(f"{films[0]:+.2f} .. {films[1]:+.2f}" if films else NOTHING)
-        ran = one.answer.cells
-        cells.append(f"{sum(record.capped for record in ran)} of {len(ran)}" if ran else NOTHING)
-        cells += [one.pair.idea.label, one.pair.control.label]
-        cells += [record_links(side, home, PAGE) for side in one.answer.counted]
-        rows.append(tuple(cells))
+        decision, films, ran = one.answer.decision, one.answer.films, one.answer.cells
+        p: Field = NOTHING
+        if one.p_holm is not None:
+            p = Cell("< 0.001" if one.p_holm < 0.001 else f"{one.p_holm:.3f}", one.p_holm)
+        over = (f"{films[0]:+.2f} .. {films[1]:+.2f}" if films else NOTHING,) if study.folds else ()
+        capped = f"{sum(record.capped for record in ran)} of {len(ran)}" if ran else NOTHING
+        rows.append((one.name, one.pair.question, _outcome(study, decision), _gain(decision), p, *over, capped))
+        gains = [_gain(one.answer.of(metric)) for metric in others]
+        links = [record_links(side, home, PAGE) for side in one.answer.counted]
+        rest.append((one.name, *gains, one.pair.idea.label, one.pair.control.label, *links))
     remarks = [Paragraph(study.remarks)] if study.remarks else []
     return [
         Heading(2, f"Study {study.name}"),
         Paragraph((*words, *_cost(pairs))),
         *remarks,
-        Table(f"Study {study.name}", columns, tuple(rows)),
+        Table(f"Study {study.name}", decided, tuple(rows)),
+        Folded("The other metrics, and the records", (Table(f"More of study {study.name}", more, tuple(rest)),)),
     ]
 
 
