@@ -17,16 +17,17 @@ from bench.errors import listing
 from bench.home import data_folder, find_home, written_path
 from bench.pages.terminal import wrapped
 
-ROLES = ("", "train", "val", "test")
+ROLES = ("", "train", "val", "test", "mapping")
 
 
 class Init(Options):
     captions: Annotated[dict[str, str], Written("FILE")] = Field(
-        description="the captions, in any layout; captions.train=, captions.val=, captions.test= for files of splits",
+        description="the captions, in any layout; captions.train=, captions.val=, captions.test= for files of splits; "
+        "captions.mapping= for a file with two names of each clip",
         examples=["captions.json"],
     )
     features: Annotated[dict[str, str], Written("FOLDER|FILE")] = Field(
-        description="features, or a folder of streams; features.STREAM= for one stream", examples=["features"]
+        description="features, a folder of streams, or videos; features.STREAM= for one stream", examples=["features"]
     )
     name: str | None = option(None, "what the data set is called; without it, as the file of captions")
     path: Annotated[str | None, Written("FILE.yaml")] = option(None, "the definition; without it, ./NAME.yaml")
@@ -45,10 +46,12 @@ def dataset(argv: Sequence[str]) -> int:
     from bench.disk.whole import write_atomically
 
     if odd := [role for role in asked.captions if role not in ROLES]:
-        raise BenchError(f"command line: captions.{odd[0]}= is no split; allowed: {listing(ROLES[1:])}")
+        raise BenchError(f"command line: captions.{odd[0]}= is none; allowed: {listing(ROLES[1:])}")
     captions = {role: _there(text) for role, text in asked.captions.items()}
     features = {stream: _there(text) for stream, text in asked.features.items()}
-    name = asked.name or _name(next(iter(captions.values())))
+    if captions.keys() <= {"mapping"}:
+        raise BenchError("command line: captions= is missing, a file of captions")
+    name = asked.name or _name(next(path for role, path in captions.items() if role != "mapping"))
     path = written_path(asked.path or f"{name}.yaml")
     if path.exists():
         raise BenchError(f"{path} is there already: name another with path=FILE.yaml, or move it away")

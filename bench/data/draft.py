@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,15 +17,18 @@ from bench.data.readers.content import open_content
 from bench.data.source import Source
 from bench.data.splits import SPLITS, natural
 from bench.declare.card import AXES, wrong_axes
-from bench.errors import listing, many, named, sizes
-from bench.features.footage import videos_in
+from bench.errors import listing, many, sizes
+from bench.features.footage import find_footage, videos_in
 from bench.features.formats import SUFFIXES, open_source
-from bench.features.names import SHIFTS, by_name, by_shift, hint, match
+from bench.features.names import SHIFTS, by_name, by_shift, by_table, hint, match, read_ids
 
 LOOKED_AT = 32  # clips by which the sizes of a stream are told
 FRAMES = 28  # kept of clips with more: what published settings of video captioning read
+ENCODER = "clip:ViT-B-32"  # of videos: features of today that a processor makes in a moment
 FEWEST = 6  # clips of a corpus that can be split into three
 VALIDATION = 0.1  # of the training clips, where a corpus has no split of its own to validate on
+NUMBERED = re.compile(r"vid\d+")  # MSVD's clips in its files of splits
+Pairs = list[tuple[str, str]]
 RARE = ((50_000, 5), (2_000, 2))  # captions of a corpus from which on words rarer than this are left out
 
 
@@ -49,44 +52,87 @@ class Draft:
 
 
 def draft(name: str, captions: Mapping[str, Path], features: Mapping[str, Path], folder: Path) -> Draft:
-    """The definition of a corpus, to lie in `folder`. `captions` are files by role, `features` files or folders by stream; under
-    the empty name one of all captions, or features whose stream is to be guessed.
+    """The definition of a corpus, to lie in `folder`. `captions` are files by role, among them `mapping`, which names each clip
+    twice; `features` are files or folders by stream. Under the empty name is one file of all captions, or features whose stream
+    is to be guessed.
 
     Raises BenchError: unknown layouts, clips that have no features under any naming, too few clips.
     """
     found = Draft(name)
     roles = {role or "captions": path for role, path in captions.items()}
-    source = _captions(found, roles, folder)
+    source, pairs = _captions(found, roles, folder)
     clips = sorted((clip for clip in source.clips if source.captions[clip]), key=natural)
-    partial = _streams(found, features, clips, folder)
-    _split(found, source, partial[1] if partial else set(clips))
+    kept = set(clips)
+    partial = _streams(found, features, source, clips, pairs, folder)
     if partial:
-        stream, there = partial
-        why = f"{len(there):,} of {len(clips):,} clips have {stream}: the others are left out"
-        found.guess(f"subset: {{from_stream: {stream}}}", why)
-    count = sum(map(len, source.captions.values()))
+        kept, rule, why = partial
+    _split(found, source, kept)
+    if partial:
+        found.guess(f"subset: {_flow(rule)}", why)
+    count = sum(len(source.captions[clip]) for clip in kept)
     rare = next((least for many_captions, least in RARE if count >= many_captions), 1)
     found.guess(
         f"text: {{tokenizer: strip, min_count: {rare}, max_words: 30}}",
-        f"{count:,} captions of {many(len(clips), 'clip')}",
+        f"{count:,} captions of {many(len(kept), 'clip')}",
     )
     return found
 
 
-def _captions(found: Draft, roles: Mapping[str, Path], folder: Path) -> Source:
-    """The captions by what their first file looks like; its layout is written down, so that nothing is guessed later."""
+def _captions(found: Draft, roles: dict[str, Path], folder: Path) -> tuple[Source, Pairs]:
+    """The captions by what their first file looks like; its layout is written down, so that nothing is guessed later. And two
+    names of each clip that has them."""
+    mapping = roles.pop("mapping", None)
     contents = {role: open_content(path) for role, path in roles.items()}
     layout, looks, fields = recognise(next(iter(contents.values())))
     named_fields = fields.named if fields else {}
     source = read(layout, roles, named_fields if layout == "auto" else {})  # type: ignore[arg-type]
+    near = mapping or _mapping_near(roles, source)
+    if (
+        near is not None
+        and layout == "auto"
+        and set(roles) == set(SPLITS)
+        and all(map(NUMBERED.fullmatch, source.clips))
+    ):
+        layout, looks = "msvd_split", "MSVD's files of splits"
+    if near is not None and layout in FORMATS and "mapping" in FORMATS[layout].optional:
+        roles = {**roles, "mapping": near}
+        source = read(layout, roles, {})
     lines = [f"captions:\n  - files: {_flow({role: _beside(path, folder) for role, path in roles.items()})}"]
     if layout == "auto":
         lines.append(f"    fields: {_flow(named_fields)}")
-    elif frozenset(roles) in FORMATS[layout].roles:
+    elif frozenset(roles) - FORMATS[layout].optional in FORMATS[layout].roles:
         lines.append(f"    format: {layout}")
     why = " ".join(source.seen) or f"{listing(path.name for path in roles.values())}: {looks}"
     found.guess("\n".join(lines), why)
-    return source
+    if near is not None and mapping is None:
+        found.said.append(f"{near.name}, beside the captions, names each clip twice")
+    pairs = [
+        pair for pair in source.aliases.items() if not re.search(r"[\s,]", "".join(pair))
+    ]  # as files of ids part them
+    return source, pairs or ([] if near is None else _pairs(near))
+
+
+def _mapping_near(roles: Mapping[str, Path], source: Source) -> Path | None:
+    """A file beside the captions, called a mapping, that names their clips and something else in each line."""
+    folders = dict.fromkeys(path.parent for path in roles.values() if path.is_file())
+    for path in (
+        one for folder in folders for one in sorted(folder.glob("*mapping*.txt")) if one not in roles.values()
+    ):
+        try:
+            known = {name for pair in _pairs(path) for name in pair}
+        except BenchError:
+            continue
+        if known & source.clips.keys():
+            return path
+    return None
+
+
+def _pairs(path: Path) -> Pairs:
+    """Two names of each clip. Raises BenchError where the lines of the file are no pairs."""
+    rows = read_ids(path)
+    if len(rows[0]) != 2:
+        raise BenchError(f"{path} must have two names of one clip in each line")
+    return [(row[0], row[1]) for row in rows]
 
 
 def _split(found: Draft, source: Source, kept: set[str]) -> None:
@@ -110,7 +156,7 @@ def _split(found: Draft, source: Source, kept: set[str]) -> None:
         return
     dealt = sorted(parts["train"], key=lambda clip: hashlib.sha256(clip.encode()).digest())
     aside = sorted(dealt[: max(1, round(VALIDATION * len(dealt)))], key=natural)
-    found.lists = {
+    found.lists |= {
         "train": "official:train\n",
         "val": "".join(f"{clip}\n" for clip in aside),
         "test": f"official:{test}\n",
@@ -120,38 +166,90 @@ def _split(found: Draft, source: Source, kept: set[str]) -> None:
     found.guess(f"splits: {names}", why)
 
 
-def _streams(found: Draft, features: Mapping[str, Path], clips: list[str], folder: Path) -> tuple[str, set[str]] | None:
-    """The streams; returns one that lacks clips with those that it has, None where all clips have all streams."""
+def _streams(
+    found: Draft, features: Mapping[str, Path], source: Source, clips: list[str], pairs: Pairs, folder: Path
+) -> tuple[set[str], dict[str, str], str] | None:
+    """The streams. Where clips lack one: those that have it, the `subset` that leaves the others out, and why."""
     found.lines.append("streams:")
-    partial: tuple[str, set[str]] | None = None
+    partial = None
+    kept = set(clips)
     for stream, path in _places(features):
-        source = open_source(path, "auto", None, lambda names: len(match(names, by_name(clips), clips)))
-        try:
-            shapes = [source.shape(number) for number in range(min(LOOKED_AT, len(source.names)))]
-            names = [name for name in source.names if name is not None]
-            seen = source.description
-        finally:
-            source.close()
-        if not shapes:
-            raise BenchError(f"{path} holds no features")
-        axes = max(shapes, key=len)
-        stream = stream or _stream_of(path, axes)
-        if wrong := wrong_axes(stream, axes):
-            raise BenchError(f"{path}: {wrong}; name the stream that it is, such as features.motion={path}")
-        entry: dict[str, str | int] = {"source": _beside(path, folder)}
-        there = _there(entry, path, names, len(source.names), clips)
-        if stream in AXES and AXES[stream][0] == "frames" and max(shape[0] for shape in shapes) > FRAMES:
-            entry["frames"] = FRAMES
-        kept = f", {FRAMES} equally spaced frames of which are kept" if "frames" in entry else ""
-        why = f"{stream}: {seen}, a clip of {sizes(axes)}{kept}"
-        found.guess(f"  {stream}: {_flow(entry)}", why)
-        if len(there) < len(clips) and (partial is None or len(there) < len(partial[1])):
-            partial = stream, there
+        of_videos = _of_videos(path)
+        if of_videos:
+            stream, there = stream or "frames", _from_videos(found, stream or "frames", path, source, clips, folder)
+        else:
+            stream, there = _from_features(found, stream, path, clips, pairs, folder)
+        if len(there) < len(kept):
+            kept, rule = there, {"from_stream": stream}
+            if of_videos:  # before they are extracted no stream tells which clips it has
+                rule = {"ids": f"{found.name}_clips.txt"}
+                found.lists["clips"] = "".join(f"{clip}\n" for clip in clips if clip in there)
+            partial = there, rule, f"{len(there):,} of {len(clips):,} clips have {stream}: the others are left out"
     return partial
 
 
-def _there(entry: dict[str, str | int], path: Path, names: list[str], rows: int, clips: list[str]) -> set[str]:
-    """The clips that have features, by their names, moved by one where that fits better; raises BenchError where none fit."""
+def _from_features(
+    found: Draft, stream: str, path: Path, clips: list[str], pairs: Pairs, folder: Path
+) -> tuple[str, set[str]]:
+    """A stream of features; returns its name and the clips that have them."""
+
+    def known(names: Sequence[str]) -> int:
+        return max(len(match(names, rule, clips)) for rule in (by_name(clips), by_table(pairs, names)))
+
+    source = open_source(path, "auto", None, known)
+    try:
+        shapes = [source.shape(number) for number in range(min(LOOKED_AT, len(source.names)))]
+        names = [name for name in source.names if name is not None]
+        rows, seen = len(source.names), source.description
+    finally:
+        source.close()
+    if not shapes:
+        raise BenchError(f"{path} holds no features")
+    axes = max(shapes, key=len)
+    stream = stream or _stream_of(path, axes)
+    if wrong := wrong_axes(stream, axes):
+        raise BenchError(f"{path}: {wrong}; name the stream that it is, such as features.motion={path}")
+    entry: dict[str, str | int] = {"source": _beside(path, folder)}
+    there = _there(found, entry, path, names, rows, clips, pairs)
+    if stream in AXES and AXES[stream][0] == "frames" and max(shape[0] for shape in shapes) > FRAMES:
+        entry["frames"] = FRAMES
+    kept = f", {FRAMES} equally spaced frames of which are kept" if "frames" in entry else ""
+    found.guess(f"  {stream}: {_flow(entry)}", f"{stream}: {seen}, a clip of {sizes(axes)}{kept}")
+    return stream, there
+
+
+def _of_videos(path: Path) -> bool:
+    return path.is_dir() and not any(one.suffix in SUFFIXES for one in path.rglob("*")) and bool(videos_in(path))
+
+
+def _from_videos(found: Draft, stream: str, path: Path, source: Source, clips: list[str], folder: Path) -> set[str]:
+    """A stream that is made from videos; returns the clips that have one. Raises BenchError where none has."""
+    if stream != "frames":
+        raise BenchError(
+            f"{path} holds videos, of which frames are made without being told how: declare {stream} in the definition, with "
+            f"an encoder that makes it (docs/features.md)"
+        )
+    footage, absent = find_footage(path, {clip: source.clips[clip] for clip in clips}, source.aliases)
+    if not footage:
+        raise BenchError(
+            f"{path} has a video of no clip of the captions: its videos are called like {videos_in(path)[0].name}, the clips "
+            f"like {next(iter(absent))}. Rename them, or give MSVD's own files of captions with "
+            f"captions.mapping=youtube_mapping.txt"
+        )
+    entry: dict[str, str | int] = {"videos": _beside(path, folder), "frames": FRAMES, "encoder": ENCODER}
+    why = (
+        f"{stream}: {path.name} holds videos; {FRAMES} frames of each go through {ENCODER}, whose weights are downloaded (or "
+        f"weights: FILE.safetensors; other encoders: docs/features.md)"
+    )
+    found.guess(f"  {stream}: {_flow(entry)}", why)
+    return set(footage)
+
+
+def _there(
+    found: Draft, entry: dict[str, str | int], path: Path, names: list[str], rows: int, clips: list[str], pairs: Pairs
+) -> set[str]:
+    """The clips that have features: by their names, moved by one, or under their other names, where that fits better. Raises
+    BenchError where none fit."""
     if not names:
         if rows != len(clips):
             raise BenchError(
@@ -164,8 +262,17 @@ def _there(entry: dict[str, str | int], path: Path, names: list[str], rows: int,
         if len(moved) == len(clips) > len(plain):
             entry["ids"] = rule
             return moved
+    other = set(match(names, by_table(pairs, names), clips))
+    if len(other) > len(plain):
+        entry["ids"] = f"{found.name}_ids.txt"
+        found.lists["ids"] = "".join(f"{one}\t{two}\n" for one, two in pairs)
+        found.said.append(f"{path.name} goes by other names than the captions: {found.name}_ids.txt has both")
+        return other
     if not plain:
-        raise BenchError(f"{path} has features of no clip of the captions: {hint(names, clips)}")
+        raise BenchError(
+            f"{path} has features of no clip of the captions: {hint(names, clips)}; such a file may be given here, as "
+            f"captions.mapping=FILE"
+        )
     return plain
 
 
@@ -177,11 +284,6 @@ def _places(features: Mapping[str, Path]) -> Iterator[tuple[str, Path]]:
             if inside and len({_word(one) for one in inside}) == len(inside):
                 yield from ((_word(one), one) for one in inside)
                 continue
-            if not any(one.suffix in SUFFIXES for one in path.rglob("*")) and (videos := videos_in(path)):
-                raise BenchError(
-                    f"{path} holds videos ({named([one.name for one in videos], 2)}), not features: write the definition with "
-                    f"streams: {{frames: {{videos: {path}, frames: {FRAMES}, encoder: mobilenetv2_100}}}} (datasets/README.md)"
-                )
         yield stream, path
 
 

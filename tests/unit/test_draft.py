@@ -14,6 +14,8 @@ from bench.cli.main import main
 from bench.data.corpus import load_corpus
 from bench.data.draft import draft
 from bench.declare.registry import read_definition
+from bench.features.cache import Cache
+from bench.features.importers import import_stream
 from bench.home import Home
 
 
@@ -116,12 +118,67 @@ def test_what_cannot_be_guessed_is_refused_and_nothing_is_written(
     with pytest.raises(BenchError, match=r"read as \[frames, width\].*features\.motion="):
         draft("a", captions, {"": features(tmp_path / "flat", 5)}, tmp_path)
     (tmp_path / "films").mkdir()
-    (tmp_path / "films" / "v0.mp4").touch()
-    with pytest.raises(BenchError, match=r"holds videos \(v0\.mp4\), not features"):
+    (tmp_path / "films" / "w0.mp4").touch()
+    with pytest.raises(BenchError, match=r"a video of no clip of the captions: its videos are called like w0\.mp4"):
         draft("a", captions, {"": tmp_path / "films"}, tmp_path)
+    with pytest.raises(BenchError, match=r"holds videos.*declare motion in the definition"):
+        draft("a", captions, {"motion": tmp_path / "films"}, tmp_path)
     assert main(["init", "dataset", "captions=people.json", "features=films"]) == 2
+    assert main(["init", "dataset", "captions.mapping=people.json", "features=films"]) == 2
+    assert "captions= is missing" in capsys.readouterr().err
     assert main(["init", "dataset", "captions=gone.json", "features=flat"]) == 2
     assert "there is no file or folder gone.json" in capsys.readouterr().err
     with pytest.raises(BenchError, match="5 clips with captions and features are too few"):
         draft("a", captions, {"": features(tmp_path / "few", 3, 4, clips=5)}, tmp_path)
     assert not list(tmp_path.glob("*.yaml"))
+
+
+def test_videos_are_declared_as_what_frames_are_made_of(tmp_path: Path) -> None:
+    """Those of some clips: the others are left out by a list, as no stream is there yet that tells which."""
+    (tmp_path / "films").mkdir()
+    for number in range(12):
+        (tmp_path / "films" / f"v{number}.mp4").touch()
+    definition, found = drafted(tmp_path, {"": corpus(tmp_path)}, {"": tmp_path / "films"})
+    frames = definition.streams["frames"]
+    assert (frames.videos, frames.frames, frames.encoder) == ("films", 28, "clip:ViT-B-32")
+    assert len(load_corpus(definition, Home(tmp_path)).clips) == 12
+    assert any("12 of 30 clips have frames" in sentence for sentence in found.said)
+
+
+CUTS = [f"Abcde_-{n:04}_{n}_{n + 8}" for n in range(12)]  # as MSVD's videos are called: eleven letters, start, end
+
+
+def msvd(folder: Path, mapping: str, first: int = 1) -> dict[str, Path]:
+    """MSVD's files of splits, whose clips are vid1, vid2, .., and the file that names them like their videos too."""
+    folder.mkdir()
+    files = {}
+    for part, numbers in (("train", range(8)), ("val", range(8, 10)), ("test", range(10, 12))):
+        files[part] = folder / f"sents_{part}_lc_nopunc.txt"
+        files[part].write_text("".join(f"vid{n + first}\ta dog runs\nvid{n + first}\ta dog\n" for n in numbers))
+    (folder / mapping).write_text("".join(f"{cut} vid{n + first}\n" for n, cut in enumerate(CUTS)))
+    return files
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_msvds_two_namings_are_joined_by_its_mapping(tmp_path: Path, first: int) -> None:
+    """Beside the captions, or named; also where both files count from 0. Features that are called like the clips need none."""
+    (tmp_path / "feats").mkdir()
+    for number, cut in enumerate(CUTS):
+        np.save(tmp_path / "feats" / f"{cut}.npy", np.full((2, 3), number + 1, "float32"))
+    near = msvd(tmp_path / "near", "youtube_mapping.txt", first)
+    apart = msvd(tmp_path / "apart", "names.txt", first)
+    for captions in (near, {**apart, "mapping": tmp_path / "apart" / "names.txt"}):
+        definition, found = drafted(tmp_path, captions, {"": tmp_path / "feats"})
+        loaded = load_corpus(definition, Home(tmp_path))
+        assert definition.captions[0].format == "msvd_split" and loaded.find(CUTS[11]) == "vid12"
+        cache = import_stream(definition, "frames", Home(tmp_path), list(loaded.clips))
+        with Cache(cache) as cached:
+            assert [cached.read(f"vid{n}")[0][0, 0] for n in (1, 7, 12)] == [1, 7, 12]
+        assert any("feats goes by other names than the captions" in sentence for sentence in found.said)
+        cache.unlink()
+    with pytest.raises(BenchError, match=r"of no clip of the captions.*captions\.mapping=FILE"):
+        draft("people", apart, {"": tmp_path / "feats"}, tmp_path)
+    by_cut = {"": tmp_path / "by_cut.json"}
+    by_cut[""].write_text(json.dumps({cut: ["a dog runs"] for cut in CUTS}))
+    definition, _ = drafted(tmp_path, by_cut, {"": tmp_path / "feats"})
+    assert definition.streams["frames"].ids is None
