@@ -307,13 +307,14 @@ def _short(value: Any) -> str:
 
 
 def _made_by(path: Path) -> Mapping[str, Any] | None:
-    """What made a cache, finished or not; None where there is none that can be read."""
+    """What made a cache, finished or not; None where there is none that can be read, and where no clip is in it."""
     if not path.is_file():
         return None
     try:
         with h5py.File(path, "r", locking=False) as file:
-            found: Mapping[str, Any] = Contents.of(file).header["attributes"].get("encoder", {})
-            return found
+            found = Contents.of(file)
+            made: Mapping[str, Any] = found.header["attributes"].get("encoder", {})
+            return made if found.pairs() else None
     except (OSError, RuntimeError, KeyError, ValueError):
         return None
 
@@ -324,6 +325,8 @@ def failure_sentence(dataset: str, failures: Mapping[str, str], clips: int, with
     start = f"{dataset}: {len(failures)} of {clips} clips could not be extracted ({shown})"
     if without and len(failures) < clips:
         return f"{start}; the cache was finished without them: restrict the data set with subset: {{from_stream: {without}}}"
+    if any("has no sound" in reason for reason in failures.values()):
+        start += "; silence=true counts clips without sound as silent"
     return (
         f"{start}; mend their videos and give the same command again, which goes on with them; or leave them out, with "
         f"skip=failed in the command or subset: {{ids: ..}} in the definition"

@@ -305,6 +305,17 @@ def test_a_cache_that_was_made_otherwise_makes_room_only_where_told(definition: 
         assert cache.shape == (2, 256)
 
 
+def test_silent_videos_are_told_of_silence_which_the_failed_attempt_does_not_bar(
+    definition: DatasetDefinition, home: Home
+) -> None:
+    asked = {"videos": str(definition.resolve("videos", home)), "encoder": "yamnet", "weights": "random"}
+    path, said = extract(definition, "audio", home, asked, HERE)
+    assert "has no sound track" in said and "silence=true counts clips without sound as silent" in said
+    assert not path.is_file()
+    path, said = extract(definition, "audio", home, {**asked, "silence": True}, HERE)
+    assert said == "" and path.is_file()
+
+
 def test_weights_from_a_file_are_keyed_by_content(
     definition: DatasetDefinition, home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
