@@ -168,8 +168,13 @@ def _encoder(
         )
         raise BenchError(f"encoder=onnx {wrong}")
     found = declared(spec, weights, home)
-    _check_family(found.spec, kind, stream)
-    gives = found.spec.arguments["output"]["gives"]
+    gives, heard = found.spec.arguments["output"]["gives"], found.spec.family == "sound"
+    if heard != (kind.family == "sound"):
+        raise BenchError(
+            f"{spec} declares a network of {'sound' if heard else 'pictures'}, which does not make the stream {stream}"
+        )
+    if kind.family == "motion":
+        raise BenchError(f"the stream {stream} is made of runs of frames, and an ONNX network reads single ones")
     if GIVES[gives] != kind.gives:
         wanted = next(word for word, own in GIVES.items() if own == kind.gives)
         raise BenchError(

@@ -316,6 +316,19 @@ def test_files_that_cannot_be_run_are_sentences(world: Any, tmp_path: Path) -> N
         world("regions", detector(bad), DETECTOR)
 
 
+def test_streams_that_such_a_network_does_not_make(world: Any, tmp_path: Path) -> None:
+    network = colours(tmp_path / "w.onnx")
+    heard = {"input": {"sound": {}}, "output": {"gives": "vector"}}
+    for stream, content, said in (
+        ("frames", DETECTOR, r"gives: boxes, and the stream frames is made by a network that gives vector"),
+        ("frames", heard, "declares a network of sound, which does not make the stream frames"),
+        ("audio", VECTOR, "declares a network of pictures, which does not make the stream audio"),
+        ("motion", VECTOR, "the stream motion is made of runs of frames, and an ONNX network reads single ones"),
+    ):
+        with pytest.raises(BenchError, match=said):
+            world(stream, network, content)
+
+
 def test_onnx_and_its_spec_go_together(tmp_path: Path, world: Any, capsys: pytest.CaptureFixture[str]) -> None:
     words = [
         "features",
