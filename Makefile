@@ -41,8 +41,8 @@ perf: install
 gpu:
 	$(PYTHON) -m tests.gpu
 
-# kill -9 at two hundred moments, disks that fail, clocks that jump, and whether anything is lost: an hour and a half of one
-# core, best in the background; goes on where it was stopped. tests.faults.kills does the same to Ray's own processes.
+# kill -9 at two hundred moments, disks that fail, clocks that jump, and whether anything is lost: forty minutes on two
+# busy cores, best in the background; goes on where it was stopped. tests.faults.kills does the same to Ray's own processes.
 faults: install
 	$(BIN)/python -m tests.faults
 
