@@ -196,7 +196,8 @@ class StreamSource(Strict):
 class DatasetDefinition(Strict):
     """A data set as `datasets/<name>/dataset.yaml` or a user's own YAML file declares it.
 
-    `cut_from` names the published data set whose clips these are, beside whose printed results its scores are shown.
+    `remark` is what a reader must know before its scores: it stands at the top of its page. `cut_from` names the published data
+    set whose clips these are, beside whose printed results its scores are shown.
     `densevid` names the parts of the caption files whose events are the references of densevid's rules: cells of
     protocol=paper that report on clips of the first part are scored by these rules as well. `environment` names the variables,
     besides BENCH_DATA, that may stand in its paths as `${NAME}`: a stranger's file reads no others.
@@ -204,6 +205,7 @@ class DatasetDefinition(Strict):
 
     name: str = Field(pattern=r"^[a-z0-9_]+$")
     title: str = ""
+    remark: str = ""
     captions: list[CaptionSource] = Field(min_length=1)
     published_at: str = ""
     cut_from: str = ""

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bench import BenchError
+from bench.declare.registry import find_datasets
 from bench.home import Home
 from bench.pages.document import (
     Bullets,
@@ -117,7 +118,7 @@ def _page(
     home: Home,
 ) -> Document:
     """One data set's page."""
-    parts: list[Part] = [Paragraph(SHORT), Folded("How to read the tables", (Bullets(HOW_TO_READ),))]
+    parts: list[Part] = [Paragraph(SHORT), *_remark(name), Folded("How to read the tables", (Bullets(HOW_TO_READ),))]
     if (home.results / "tuning" / name).is_dir():
         parts.append(
             Paragraph(
@@ -143,6 +144,12 @@ def _page(
             Bullets(tuple(lines)),
         ]
     return Document(f"Leaderboard: {name}", tuple(parts))
+
+
+def _remark(name: str) -> list[Part]:
+    """What the definition of a shipped data set says of its clips."""
+    entry = find_datasets().get(name)
+    return [Paragraph(entry.definition.remark)] if entry and entry.definition and entry.definition.remark else []
 
 
 def _relative(path: Path, home: Home) -> str:

@@ -547,6 +547,14 @@ def test_one_data_set_alone_and_the_index(tmp_path: Path) -> None:
         write(home, "msrvt")
 
 
+def test_what_a_definition_remarks_stands_above_the_tables(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    put(home.results, record(dataset="msrvtt_videos"), record(dataset="shapes"))
+    write(home)
+    assert "and decide nothing" in page(home, "msrvtt_videos").partition("How to read")[0]
+    assert "decide nothing" not in page(home, "shapes")
+
+
 def test_refused_records_are_named_and_the_page_still_builds(tmp_path: Path) -> None:
     home = Home(tmp_path)
     put(home.results, record())
