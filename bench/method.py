@@ -92,10 +92,10 @@ class Reference:
 class Batch:
     """Clip-major batch: features once per clip, captions beside them, longest caption first.
 
-    `streams[name]` is [C, *shape] float32, uint8 for pixels, and may lie on the GPU of the run before all the rest does;
-    `masks[name]` is [C, T] bool, True on real frames (timed only);
+    `streams[name]` is [C, *shape] float32, uint8 for pixels; `masks[name]` is [C, T] bool, True on real frames (timed only);
     `words_BW` holds BOS w1 .. wn EOS PAD ..; `lengths_B` counts the predicted words, n + 1 with EOS;
-    `clip_of_B` gives each caption's row in the streams. For decoding the caption part is empty (B = 0).
+    `clip_of_B` gives each caption's row in the streams. For decoding the caption part is empty (B = 0). Where features
+    stay on the GPU of a run a batch lies there from the start. `packed` are the bytes that hold all of it, where there are such.
     """
 
     clip_ids: tuple[str, ...]
@@ -105,15 +105,22 @@ class Batch:
     clip_of_B: Tensor
     words_BW: Tensor
     lengths_B: Tensor
+    packed: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch on another device; copies do not block when the memory is pinned.
+        """The same batch on another device; copies do not block when the memory is pinned, and are one of what is packed.
 
         Copies of masks and words remember what they were made from: `bench.nn.host.on_host`.
         """
 
+        packed = self.packed
+        there = None if packed is None else packed.to(device, non_blocking=True)
+
         def moved(value: Tensor) -> Tensor:
-            return value.to(device, non_blocking=True)
+            if packed is None or there is None:
+                return value.to(device, non_blocking=True)
+            start = value.data_ptr() - packed.data_ptr()
+            return there[start : start + value.nbytes].view(value.dtype).view(value.shape)
 
         def known(value: Tensor) -> Tensor:
             copy = moved(value)
@@ -129,18 +136,6 @@ class Batch:
             known(self.clip_of_B),
             known(self.words_BW),
             known(self.lengths_B),
-        )
-
-    def pinned(self) -> Batch:
-        """The same batch in memory that a GPU reads by itself, while the host goes on."""
-        return Batch(
-            self.clip_ids,
-            {name: value.pin_memory() for name, value in self.streams.items()},
-            {name: value.pin_memory() for name, value in self.masks.items()},
-            self.caption_ids,
-            self.clip_of_B.pin_memory(),
-            self.words_BW.pin_memory(),
-            self.lengths_B.pin_memory(),
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from bench.method import BOS, EOS, Batch, Reference, StreamInfo, Vocabulary
 Groups = Sequence[tuple[str, tuple[Reference, ...]]]
 """What a batch is made of: clips, each with some of its captions."""
 COPIED = 64  # clips that are copied to a GPU at a time: so many are held in memory beside it
+ALIGNED = 16  # bytes: where a tensor of any type may begin
 
 
 class StreamSource:
@@ -55,12 +57,6 @@ class StreamSource:
             return rows, length_of[rows]
 
         return StreamSource(self.info, read, held=held)
-
-    def taken(self, read: Tensor) -> Tensor:
-        """What a batch holds of a tensor that was read: float32, or pixels as they are, which would be four times as large."""
-        if self.held is not None:
-            read = self.held.index_select(0, read.to(self.held.device, non_blocking=True))
-        return read if read.dtype == torch.uint8 else read.float()
 
 
 class CorpusClips:
@@ -187,13 +183,14 @@ class CorpusClips:
 
     def _ahead(self, groups: Groups) -> Batch:
         batch = self._batch(groups)
-        return batch.pinned() if self._pinned else batch
+        return _in_one_piece(batch) if self._pinned else batch
 
     def _gathered(self, batch: Batch) -> Batch:
         """With the features that lie on a GPU, by the thread that trains there: it starts all that the GPU does."""
-        for name, read in batch.streams.items():
-            if self._sources[name].held is not None:
-                batch.streams[name] = self._sources[name].taken(read)
+        for name, source in self._sources.items():
+            if source.held is not None:
+                batch = batch.to(source.held.device)
+                batch.streams[name] = _numbers(source.held.index_select(0, batch.streams[name]))
         return batch
 
     def _batch(self, groups: Groups) -> Batch:
@@ -210,7 +207,7 @@ class CorpusClips:
         for name, source in self._sources.items():
             values, lengths = source.read(clips)
             read = torch.from_numpy(np.ascontiguousarray(values))
-            streams[name] = source.taken(read) if source.held is None else read
+            streams[name] = _numbers(read) if source.held is None else read
             if source.info.timed:
                 masks[name] = torch.arange(source.info.shape[0]) < torch.from_numpy(lengths.astype(np.int64)).unsqueeze(
                     1
@@ -224,3 +221,27 @@ class CorpusClips:
             torch.from_numpy(words),
             torch.tensor([len(ref.words) + 1 for ref in captions], dtype=torch.long),
         )
+
+
+def _numbers(read: Tensor) -> Tensor:
+    """float32; pixels stay as they are, for they would be four times as large."""
+    return read if read.dtype == torch.uint8 else read.float()
+
+
+def _in_one_piece(batch: Batch) -> Batch:
+    """The same batch in one piece of memory that a GPU reads by itself while the host goes on: one copy brings all of it."""
+    parts = (*batch.streams.values(), *batch.masks.values(), batch.clip_of_B, batch.words_BW, batch.lengths_B)
+    starts = list(accumulate((-(-part.nbytes // ALIGNED) * ALIGNED for part in parts), initial=0))
+    piece = pinned_memory(starts[-1])
+    laid = []
+    for start, part in zip(starts, parts, strict=False):
+        laid.append(piece[start : start + part.nbytes].view(part.dtype).view(part.shape).copy_(part))
+    *values, clip_of_B, words_BW, lengths_B = laid
+    streams = dict(zip(batch.streams, values, strict=False))
+    masks = dict(zip(batch.masks, values[len(streams) :], strict=True))
+    return Batch(batch.clip_ids, streams, masks, batch.caption_ids, clip_of_B, words_BW, lengths_B, piece)
+
+
+def pinned_memory(size: int) -> Tensor:
+    """So many bytes that a GPU reads by itself."""
+    return torch.empty(size, dtype=torch.uint8, pin_memory=True)

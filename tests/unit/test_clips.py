@@ -13,8 +13,11 @@ import pytest
 import torch
 from support import make_clips
 
+from bench.data import batches
 from bench.data.batches import CorpusClips
 from bench.method import Batch
+from bench.nn.host import on_host
+from tests.pretended import GPU, is_there, pretended_gpu
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -38,23 +41,37 @@ def test_batches_read_ahead_are_the_batches() -> None:
     assert len(list(ahead.epoch(0, 4, 2, 99))) == 0
 
 
-def test_batches_of_an_epoch_are_pinned_by_the_thread_that_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def parts(batch: Batch) -> tuple[torch.Tensor, ...]:
+    return (*batch.streams.values(), *batch.masks.values(), batch.clip_of_B, batch.words_BW, batch.lengths_B)
+
+
+@pytest.mark.parametrize("stay", [False, True])
+def test_batches_of_an_epoch_are_pinned_by_the_thread_that_reads_them_and_copied_at_once(
+    stay: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pinned, threads = [], set()
 
-    def pin(value: torch.Tensor) -> torch.Tensor:
+    def pin(size: int) -> torch.Tensor:
         threads.add(threading.current_thread())
-        pinned.append(value.clone())
+        pinned.append(torch.zeros(size, dtype=torch.uint8))
         return pinned[-1]
 
-    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    monkeypatch.setattr(batches, "pinned_memory", pin)
     plain, ahead = clips(slow=False), clips(slow=False)
     ahead._pinned = True
-    for here, there in zip(plain.epoch(0, 4, 2), ahead.reading(["frames"]).epoch(0, 4, 2), strict=True):
-        assert same(here, there)
-        parts = (*there.streams.values(), *there.masks.values(), there.clip_of_B, there.words_BW, there.lengths_B)
-        assert all(any(part is one for one in pinned) for part in parts)
-    assert threading.main_thread() not in threads
-    assert not any(one is part for batch in ahead.in_order(2) for part in batch.streams.values() for one in pinned)
+    with pretended_gpu() as seen:
+        if stay:
+            ahead = ahead.on(GPU)
+        for here, read in zip(plain.epoch(0, 4, 2), ahead.reading(["frames"]).epoch(0, 4, 2), strict=True):
+            there = read.to(GPU)
+            assert not seen.waits and not seen.mixed
+            assert all(map(is_there, parts(there))) and all(map(torch.equal, parts(here), parts(there)))
+            pieces = {value.untyped_storage().data_ptr() for value in parts(there)}
+            assert len(pieces) == 1 + stay and all(map(torch.equal, parts(here)[2:], map(on_host, parts(there)[2:])))
+            seen.forget()  # to compare is to wait
+        assert threading.main_thread() not in threads
+        count = len(pinned)
+        assert len(list(ahead.in_order(2))) == 3 and len(pinned) == count, "in order they are read once and not ahead"
 
 
 def test_the_next_batch_is_read_before_it_is_asked_for() -> None:

@@ -17,6 +17,7 @@ from torch import nn
 from bench.cell.fit import Trainer
 from bench.cell.workbench import Workbench
 from bench.conformance.workplace import Bench
+from bench.data import batches
 from bench.method import Batch, Search
 from bench.plan.sharing import room_for_features
 from bench.training import Losses, Phase, phases, tally
@@ -236,7 +237,7 @@ def test_features_stay_on_a_gpu_where_a_share_of_it_holds_them(tmp_path: Path, m
     """In a cell, from its cache: the same curves and weights, whether they fit or are copied batch by batch."""
     bench = Bench("salstm", tmp_path)
     config = {**bench.cell(0, "train.epochs=2").config, "device": "cuda"}
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda value: value)
+    monkeypatch.setattr(batches, "pinned_memory", lambda size: torch.empty(size, dtype=torch.uint8))
     found = {}
     for free in (2**10, 2**30):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, 2**34))
