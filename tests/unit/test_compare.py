@@ -591,6 +591,13 @@ def test_statistics_come_back_exactly(tmp_path: Path) -> None:
 
 
 class TestShow:
+    def test_how_a_training_on_a_gpu_read_its_features(self, home: Home, bench: Run) -> None:
+        for seed, stayed, words in ((0, True, "lay on the GPU"), (1, False, "were copied batch by batch")):
+            spent = {"captions": 20000, "fit_seconds": 12.5, "wait_seconds": 1.25}
+            made = {"ledger": spent, "provenance": {"bench": "1", "device": "cuda:0", "features_on_gpu": stayed}}
+            item = scored(home, seed=seed, made=made)
+            assert f"for its next batch in 10.0% of its time; features {words}\n" in bench("show", item.key)[1]
+
     def test_a_done_record(self, home: Home, bench: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(home.root)
         item = scored(home, settings={"width": 384, "embedding": 512}, text={"tokenizer": "strip", "min_count": 3})
