@@ -19,6 +19,7 @@ test: install lint types pages unit
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/bandit --quiet -c pyproject.toml -r bench methods
 
 types: install
 	$(BIN)/mypy

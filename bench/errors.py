@@ -47,11 +47,15 @@ def named(ids: Iterable[str], show: int = 5) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error of somebody else's says, or the name of its type where it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """The first line of what an error of somebody else's says, the system's without their numbers and paths; or the name of its
+    type where it says nothing."""
+    said = getattr(error, "strerror", None) or str(error)
+    return (said.strip().splitlines() or [type(error).__name__])[0]
 
 
-_PASSWORD = re.compile(r"(?<=://)([^\s/:@'\"]*):[^\s'\"]*@")  # to the last @: it may hold any sign
+_PASSWORD = re.compile(
+    r"(?<=://)([^\s/:@'\"]*):(?!\d{1,5}/)[^\s'\"]*@"
+)  # to the last @: it may hold any sign; not a port and a path
 _SECRET = re.compile(r"(?i)\b((?:\w+[_-])?(?:password|passwd|pwd|token|secret|api[_-]?key)=)[^\s&;,'\"]+")
 
 

@@ -146,7 +146,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 - no dict
     except (SafetensorError, OSError) as error:
-        raise BenchError(f"{path} is no whole checkpoint ({error}): copy it again, or train its cell again") from error
+        raise BenchError(f"{path} is no whole checkpoint: copy it again, or train its cell again") from error
 
 
 def _about(path: Path, metadata: Mapping[str, str]) -> tuple[dict[str, Any], Vocabulary, dict[str, StreamInfo]]:

@@ -219,7 +219,7 @@ def _opened(inside: dict[str, bool]) -> Iterator[list[tuple[str, bool, bool]]]:
         _RECORDINGS.pop()
 
 
-SECRET = "zyxwvunplanted"
+SECRET = "zyxwvunplanted"  # nosec B105  # a word to look for, it opens nothing
 """A word that only test captions hold. Whoever can find it in what `fit` gets has seen the answers."""
 
 SIZES = {"train": 10, "val": 3, "test": 4}

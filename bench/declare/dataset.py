@@ -203,7 +203,7 @@ class DatasetDefinition(Strict):
     besides BENCH_DATA, that may stand in its paths as `${NAME}`: a stranger's file reads no others.
     """
 
-    name: str = Field(pattern=r"^[a-z0-9_]+$")
+    name: str = Field(pattern=r"^[a-z0-9_]{1,100}$")
     title: str = ""
     remark: str = ""
     captions: list[CaptionSource] = Field(min_length=1)

@@ -116,7 +116,9 @@ def _words(model: type[BaseModel], arguments: Arguments, allowed: Sequence[str])
                 raise BenchError(f"{HERE}: {written(field).missing}")
             return {name: list(files)} if files else {}
     if len(files) > len(fields):
-        raise BenchError(f"{HERE}: {files[len(fields)]!r} is not key=value; allowed keys: {listing(allowed)}")
+        word, keys = files[len(fields)], allowed
+        meant = f"; is {keys[0]}={word} meant?" if len(keys) == 1 else f"; allowed keys: {listing(keys)}"
+        raise BenchError(f"{HERE}: {word!r} is not key=value{meant}")
     content = {name: word for (name, _), word in zip(fields, files, strict=False)}
     for _, field in fields[len(files) :]:
         if missing := written(field).missing:

@@ -52,11 +52,17 @@ class DatasetEntry:
     error: str | None = None
 
 
+def _kind(content: Any) -> str:
+    if content is None:
+        return "empty"
+    return "a list" if isinstance(content, list) else "one text" if isinstance(content, str) else "one number"
+
+
 def read_model(path: Path, model: type[AnyModel]) -> AnyModel:
     """A YAML file as `model`. Raises BenchError: a sentence with file, key and allowed values."""
     content = read_yaml(path)
     if not isinstance(content, dict):
-        raise BenchError(f"{path}: must be a mapping (key: value); it is {type(content).__name__}")
+        raise BenchError(f"{path}: must be a mapping (key: value); it is {_kind(content)}")
     try:
         return model.model_validate(content)
     except ValidationError as error:

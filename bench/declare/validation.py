@@ -30,7 +30,7 @@ _EXPECTED = {
 # The same by the pattern that text must match.
 FORMS = {
     r"^[a-z][a-z0-9_]*$": "a name of small letters, digits and _ that begins with a letter",
-    r"^[a-z0-9_]+$": "a name of small letters, digits and _",
+    r"^[a-z0-9_]{1,100}$": "a name of small letters, digits and _, at most 100",
     r"^[a-z0-9_]+:[a-z0-9_]+$": "METHOD:VARIANT, in small letters, digits and _",
 }
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-import pickle
+import pickle  # nosec B403  # for the names of its errors
 import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,6 +35,7 @@ from bench.disk.arrays import array_shape, read_array
 from bench.disk.limits import DIGITS, LONGEST_LINE, check_dataset, check_heaps, check_name, check_size
 from bench.errors import named, sizes
 
+HDF5_BEGINS, NPY_BEGINS = b"\x89HDF\r\n\x1a\n", b"\x93NUMPY\x01\x00"  # how files begin
 LAYOUTS = ("auto", "per_clip", "matrix", "rows", "folder", "pt", "csv", "tsv")
 HDF5 = (".h5", ".hdf5")
 TENSORS = (".pt", ".pth")
@@ -302,13 +303,29 @@ def open_source(path: Path, layout: str, id_array: str | None, known: Callable[[
     try:
         file = h5py.File(path, "r", locking=False, rdcc_nbytes=CHUNK_MEMORY)
     except OSError as error:
-        raise BenchError(
-            f"{path} is truncated, damaged or no HDF5 file ({error}): copy or download it again"
-        ) from error
+        raise BenchError(_no_hdf5(path)) from error
     try:
         return _recognise(path, file, layout, id_array, known)
     except (OSError, RuntimeError, KeyError, ValueError) as error:
         raise BenchError(f"{path} is damaged ({error}): copy or download it again") from error
+
+
+def _no_hdf5(path: Path) -> str:
+    with path.open("rb") as file:
+        begins = file.read(len(HDF5_BEGINS))
+    if begins == HDF5_BEGINS:
+        return f"{path} is a truncated or damaged HDF5 file: copy or download it again"
+    kind = (
+        "an archive (.npz or .zip)"
+        if begins[:2] == b"PK"
+        else "one array of numpy"
+        if begins == NPY_BEGINS
+        else "no HDF5 file"
+    )
+    return (
+        f"{path} is {kind}: features of many clips are read from HDF5, .pt, .csv or .tsv files, or from a folder with a "
+        f"file {' or '.join(SUFFIXES)} for each clip"
+    )
 
 
 def _recognise(

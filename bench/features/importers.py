@@ -14,7 +14,7 @@ import numpy as np
 
 from bench import BenchError
 from bench.declare.dataset import DatasetDefinition
-from bench.errors import named
+from bench.errors import first_line, many, named
 from bench.features.cache import Cache, CacheWriter
 from bench.features.contents import complete, unfit
 from bench.features.formats import Source, open_source
@@ -197,7 +197,8 @@ def _facts(path: Path) -> list[dict[str, Any]] | None:
     """Path, size and time of the source; of a folder, the sum and the latest. None where it is absent."""
     if not path.exists():
         return None
-    stats = [file.stat() for file in (path.rglob("*") if path.is_dir() else [path])]
+    files = path.rglob("*") if path.is_dir() else [path]
+    stats = [file.stat() for file in files if not file.is_symlink() or file.exists()]  # a link may lead nowhere
     newest = max((stat.st_mtime_ns for stat in stats), default=0)
     return [{"path": str(path), "n": len(stats), "size": sum(s.st_size for s in stats), "mtime_ns": newest}]
 
@@ -246,7 +247,7 @@ def _shape(recipe: Recipe, source: Source, places: dict[str, int]) -> tuple[tupl
         try:
             shapes[clip] = source.shape(number)
         except (OSError, ValueError) as error:
-            faults[clip] = f"cannot be read: {error}"
+            faults[clip] = f"cannot be read: {first_line(error)}"
     if faults:
         raise _faulty(recipe, faults)
     axes = Counter(len(shape) for shape in shapes.values()).most_common(1)[0][0]
@@ -262,7 +263,7 @@ def _shape(recipe: Recipe, source: Source, places: dict[str, int]) -> tuple[tupl
         most = ["T", *usual] if timed else list(usual)
         expected = "[" + ", ".join(map(str, most)) + "]"
         raise BenchError(
-            f"{recipe.where}: {len(odd)} clips have other shapes than {expected} ({shown}): make them alike"
+            f"{recipe.where}: {many(len(odd), 'clip')} of another shape than {expected} ({shown}): make them alike"
         )
     shape = usual
     if recipe.columns is not None:
@@ -309,7 +310,7 @@ def _readable(
             values, length = source.read(places[clip])
             values = as_cached(values, length, recipe, frames)
         except (OSError, RuntimeError, ValueError) as error:
-            faults[clip] = f"cannot be read: {error}"
+            faults[clip] = f"cannot be read: {first_line(error)}"
             continue
         if reason := unfit(values, dtype):
             faults[clip] = reason
@@ -341,7 +342,7 @@ def check_source(definition: DatasetDefinition, stream: str, home: Home, corpus_
 def _faulty(recipe: Recipe, faults: dict[str, str]) -> BenchError:
     shown = named([f"{clip}: {reason}" for clip, reason in faults.items()])
     return BenchError(
-        f"{recipe.where}: {len(faults)} clips of {recipe.path} cannot be taken ({shown}); "
+        f"{recipe.where}: {many(len(faults), 'clip')} of {recipe.path} cannot be taken ({shown}); "
         f"mend them or leave them out with subset: {{ids: ...}}, {recipe.again}"
     )
 

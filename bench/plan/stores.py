@@ -104,13 +104,13 @@ def _check_server(uri: str, parts: urllib.parse.SplitResult) -> None:
     plain = urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
     what = "is no MLflow server"
     try:
-        with urllib.request.urlopen(f"{plain}/version", timeout=ANSWER_SECONDS) as answer:
+        with urllib.request.urlopen(f"{plain}/version", timeout=ANSWER_SECONDS) as answer:  # nosec B310  # http(s)
             known = bool(re.fullmatch(rb"\d+\.\d+\S*\s*", answer.read(100)))
     except urllib.error.HTTPError as error:
         known = error.code in (401, 403)  # one that asks for a name first
         what = f"is no MLflow server (it answers {error.code})"
     except (OSError, http.client.HTTPException, ValueError) as error:
-        known, what = False, f"does not answer ({getattr(error, 'reason', None) or error})"
+        known, what = False, f"does not answer ({_reason(error)})"
     if not known:
         raise BenchError(
             f"mlflow={shown(uri)} {what}: start one there (mlflow server --host HOST --port PORT), or leave mlflow= out to use "
@@ -120,7 +120,7 @@ def _check_server(uri: str, parts: urllib.parse.SplitResult) -> None:
         f"{plain}/api/2.0/mlflow/experiments/search?max_results=1", headers=_credentials(parts)
     )
     try:
-        urllib.request.urlopen(asked, timeout=ANSWER_SECONDS).close()
+        urllib.request.urlopen(asked, timeout=ANSWER_SECONDS).close()  # nosec B310  # http(s), see check above
     except urllib.error.HTTPError as error:
         if error.code in (401, 403):
             raise BenchError(
@@ -160,6 +160,11 @@ def _check_file(uri: str, home: Home, there: bool) -> None:
         ) from None
     if tables and "experiments" not in tables:
         raise BenchError(f"mlflow={uri}: {path} is a database of something else than MLflow; name another file")
+
+
+def _reason(error: Exception) -> str:
+    inner = getattr(error, "reason", None)
+    return first_line(inner) if isinstance(inner, Exception) else str(inner or first_line(error))
 
 
 def _check_database(uri: str) -> None:

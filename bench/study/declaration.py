@@ -64,7 +64,7 @@ class Study(Strict):
     """Pairs on one corpus. With `looks`, numbers of seeds, a pair may stop early; a split rule of folds is looked at once.
     `remarks` are for readers of the page and may come later: what was given up before, what the sizes rest on."""
 
-    name: str = Field(pattern=r"^[a-z0-9_]+$")
+    name: str = Field(pattern=r"^[a-z0-9_]{1,100}$")
     dataset: str
     splits: str = "default"
     looks: list[int] = Field(default_factory=list)

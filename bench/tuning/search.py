@@ -254,13 +254,13 @@ class Population(PopulationBasedTraining):
     a search that was killed goes on as it would have gone on."""
 
     def __init__(self, space: Mapping[str, Choices], seed: int) -> None:
-        self._draws = random.Random(seed).getstate()
+        self._draws = random.Random(seed).getstate()  # nosec B311  # points of a search
         self._limits = {name: one for name, one in space.items() if isinstance(one, Interval)}
         super().__init__(
             time_attr=QUARTERS,
             perturbation_interval=1,
             hyperparam_mutations={
-                name: one if isinstance(one, list) else (lambda one=one: value_at(one, random.random()))
+                name: one if isinstance(one, list) else (lambda one=one: value_at(one, random.random()))  # nosec B311
                 for name, one in space.items()
             },
             custom_explore_fn=self._within,

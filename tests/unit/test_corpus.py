@@ -623,7 +623,7 @@ def test_check_reads_every_value_of_a_source(tmp_path: Path) -> None:
     assert checked(lambda path: None) == ([f"stream frames: 4x3 in {folder}"], [])
     for spoil, words in (
         (lambda path: np.save(path, np.full((4, 3), np.nan, np.float32)), "12 of 12 values are NaN"),
-        (lambda path: np.save(path, np.ones((4, 5), np.float32)), "1 clips have other shapes"),
+        (lambda path: np.save(path, np.ones((4, 5), np.float32)), "1 clip of another shape"),
         (lambda path: path.write_bytes(b"no array"), "cannot be read"),
         (lambda path: path.unlink(), "1 of 10 clips have no features"),
     ):

@@ -219,7 +219,7 @@ def test_code_inside_a_file_of_features_is_refused_and_never_run(tmp_path: Path,
         said = fails(define(tmp_path, source), home)
         assert f"{source} holds more than tensors" in said and "it was not opened" in said
         assert "getattr among it" in said and "save the tensors alone, torch.save({clip: tensor}, FILE)" in said
-    assert "1 clips" in (said := fails(define(tmp_path, "folder"), home)) and "holds more than tensors" in said
+    assert "1 clip of" in (said := fails(define(tmp_path, "folder"), home)) and "holds more than tensors" in said
     for source in ("x.pkl", "x.bin"):
         said = fails(define(tmp_path, source), home)
         assert "is a pickle, which can run any code when it is opened, so bench opens none" in said
@@ -313,10 +313,23 @@ def test_clips_without_features_are_named(tmp_path: Path, home: Home) -> None:
     assert "subset: {from_stream" in sentence
 
 
+def test_a_link_that_leads_nowhere_is_one_clip_that_cannot_be_read(tmp_path: Path, home: Home) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for clip in CLIPS[1:]:
+        np.save(folder / f"{clip}.npy", np.ones((2, 8), np.float32))
+    (folder / f"{CLIPS[0]}.npy").symlink_to(tmp_path / "gone.npy")
+    assert f"{CLIPS[0]}: cannot be read: No such file or directory)" in fails(define(tmp_path, "folder"), home)
+    (folder / "beside").symlink_to(folder / "beside")  # to itself
+    (folder / f"{CLIPS[0]}.npy").unlink()
+    np.save(folder / f"{CLIPS[0]}.npy", np.ones((2, 8), np.float32))
+    import_stream(define(tmp_path, "folder"), "frames", home, CLIPS)
+
+
 def test_other_mistakes_are_sentences(tmp_path: Path, home: Home) -> None:
     good = per_clip(tmp_path / "x.h5")
     odd = per_clip(tmp_path / "odd.h5", vid3=np.ones((2, 9), np.float32))
-    assert "1 clips have other shapes than [T, 8] (vid3 [2, 9])" in fails(define(tmp_path, odd), home)
+    assert "1 clip of another shape than [T, 8] (vid3 [2, 9])" in fails(define(tmp_path, odd), home)
     assert "columns [4, 9] must lie within [0, 8]" in fails(define(tmp_path, good, columns=(4, 9)), home)
     assert "layout is 'hdf', but must be one of auto" in fails(define(tmp_path, good, layout="hdf"), home)
     assert "has not the layout matrix; it holds vid1 float32" in fails(define(tmp_path, good, layout="matrix"), home)
@@ -326,7 +339,11 @@ def test_other_mistakes_are_sentences(tmp_path: Path, home: Home) -> None:
     with pytest.raises(BenchError, match="has no stream 'sound'; its streams: frames"):
         import_stream(define(tmp_path, good), "sound", home, CLIPS)
     (tmp_path / "cut.h5").write_bytes((tmp_path / "x.h5").read_bytes()[:1500])
-    assert "cut.h5 is truncated, damaged or no HDF5 file" in fails(define(tmp_path, "cut.h5"), home)
+    assert "cut.h5 is a truncated or damaged HDF5 file" in fails(define(tmp_path, "cut.h5"), home)
+    np.savez(tmp_path / "all.npz", vid1=np.ones((2, 8)))
+    (tmp_path / "notes.md").write_text("features")
+    assert "all.npz is an archive (.npz or .zip): features of many" in fails(define(tmp_path, "all.npz"), home)
+    assert "notes.md is no HDF5 file: features of many" in fails(define(tmp_path, "notes.md"), home)
     folder = tmp_path / "folder"
     folder.mkdir()
     assert "holds no file .npy or .npz or .h5 or .hdf5 or .pt or .pth" in fails(define(tmp_path, "folder"), home)
@@ -337,7 +354,7 @@ def test_other_mistakes_are_sentences(tmp_path: Path, home: Home) -> None:
     assert "1 clips occur more than once (vid2 as vid2, vid2)" in fails(define(tmp_path, "folder"), home)
     (folder / "deeper" / "vid2.npy").unlink()
     (folder / "vid3.npy").write_bytes(b"")
-    assert "1 clips of" in fails(define(tmp_path, "folder"), home)
+    assert "1 clip of" in fails(define(tmp_path, "folder"), home)
     assert "(vid3: cannot be read: the file is empty)" in fails(define(tmp_path, "folder"), home)
     np.save(folder / "vid3.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     said = fails(define(tmp_path, "folder"), home)

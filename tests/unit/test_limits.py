@@ -167,13 +167,13 @@ CAPTIONS = {
     "a zip of zeros": ("msrvtt", "x.zip", "in the archive declares 83.9 MB"),
     "a list of lists": ("coco", "x.json", "made of brackets and commas"),
     "deep lists": ("coco", "x.json", "nests too deeply"),
-    "digits": ("jsonl", "x.jsonl", "line 1 is no JSON of captions: Exceeds the limit"),
-    "digits in JSON": ("coco", "x.json", "is no JSON of captions: Exceeds the limit"),
+    "digits": ("jsonl", "x.jsonl", "line 1 is no JSON of captions: a number in it has thousands of digits"),
+    "digits in JSON": ("coco", "x.json", "is no JSON of captions: a number in it has thousands of digits"),
     "a long name": ("jsonl", "x.jsonl", "is longer than 255 bytes"),
     "a long caption": ("jsonl", "x.jsonl", "has 70,000 characters: at most 65,536"),
     "columns": ("csv", "x.csv", "has 100,002 columns"),
     "a time of NaN": ("activitynet", "x.json", "nan is no time"),
-    "a huge time": ("activitynet", "x.json", "int too large"),
+    "a huge time": ("activitynet", "x.json", "a number is too large"),
     "an infinite time": ("jsonl", "x.jsonl", "must be seconds"),
 }
 

@@ -199,6 +199,7 @@ class TestDefinitions:
                 "name: Little One",
                 "name is 'Little One', but must be a name of small letters, digits and _",
             ),
+            ("name: little", f"name: {'l' * 300}", "a name of small letters, digits and _, at most 100"),
             ("train: {epochs: 7}", "train: [7]", "train is [7], but must be a mapping (key: value)"),
             ("train: {epochs: 7}", "subset: {}", "subset must be exactly one of: {ids: file or list}"),
         ],

@@ -52,10 +52,10 @@ def _events(entry: Any, video: str, path: Path) -> list[tuple[float, float, Any]
         sentences = list(entry["sentences"])
         finite(entry["duration"])
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise WrongShapeError(
-            path,
-            f"ActivityNet Captions: video {video} lacks duration, timestamps [[start, end], ..] or sentences ({error})",
-        ) from error
+        wanted = f"ActivityNet Captions: video {video} lacks duration, timestamps [[start, end], ..] or sentences"
+        odd = "a number is too large" if isinstance(error, OverflowError) else str(error)
+        told = "" if isinstance(error, KeyError | TypeError) else f" ({odd})"
+        raise WrongShapeError(path, wanted + told, error) from error
     if len(times) != len(sentences):
         raise BenchError(f"{path}: video {video} has {len(times)} timestamps and {len(sentences)} sentences")
     return [(start, end, text) for (start, end), text in zip(times, sentences, strict=True)]

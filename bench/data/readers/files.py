@@ -119,11 +119,14 @@ def parse_json(text: str, path: Path, line: int | None = None, **options: Any) -
         return json.loads(text, **options)
     except json.JSONDecodeError as error:
         where = f"{path} line {line or error.lineno}"
-        raise BenchError(f"{where} is not JSON ({error.msg}): the file may be cut off") from error
+        raise BenchError(
+            f"{where} is not JSON ({error.msg.removesuffix(' starting at')}): the file may be cut off"
+        ) from error
     except RecursionError as error:
         raise BenchError(f"{where} nests too deeply for captions: it is damaged, or another file") from error
     except ValueError as error:  # what limits refuse, and numbers of thousands of digits
-        raise BenchError(f"{where} is no JSON of captions: {str(error).partition(';')[0]}") from error
+        reason = "a number in it has thousands of digits" if "int_max_str_digits" in str(error) else error
+        raise BenchError(f"{where} is no JSON of captions: {reason}") from error
 
 
 def finite(value: Any) -> float:
