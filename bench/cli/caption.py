@@ -113,7 +113,8 @@ def run(request: Request, home: Home) -> int:
     from bench.cell.checkpoint import load
 
     videos = find_videos(request.videos)
-    trained = load(find_checkpoint(request.checkpoint, home), weights=request.weights.values(), device=request.device)
+    files = [file for named in request.weights.values() for file in named.split(",")]
+    trained = load(find_checkpoint(request.checkpoint, home), weights=files, device=request.device)
     own = dict(trained.config["search"])
     if request.alternatives is not None and request.alternatives >= own["beam"]:
         own["beam"] = request.alternatives + 1

@@ -167,6 +167,17 @@ def test_the_command_prints_captions_and_others_with_log_probabilities(
     assert [line.split(maxsplit=1) for line in lines[1:]] == [[f"{value:.2f}", text] for text, value in wanted]
 
 
+def test_two_files_of_weights_are_two_files(
+    video: Path, salstm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a detector and the network of its boxes' features need them; here one that needs none is reached with them."""
+    for name in ("a.onnx", "b.safetensors"):
+        (tmp_path / name).write_bytes(b"weights")
+    both = f"weights.frames={tmp_path / 'a.onnx'},{tmp_path / 'b.safetensors'}"
+    assert main(["caption", str(video), f"checkpoint={salstm}", both]) == 2
+    assert "encoder shapes has weights of its own" in capsys.readouterr().err
+
+
 def test_more_alternatives_than_beams_widen_the_beam_and_say_so(
     video: Path, salstm: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
