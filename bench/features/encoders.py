@@ -219,7 +219,7 @@ def _build_open_clip(spec: Spec, weights: str, gives: str) -> nn.Module:
 
     def create(tag: str | None) -> Any:
         bare = {"pretrained_image": False, "pretrained_text": False}
-        logging.disable(logging.WARNING)  # that weights are missing, which come next
+        logging.disable(logging.ERROR)  # of weights that come next; what cannot be had is raised too
         try:
             return clip.create_model(
                 spec.network, pretrained=tag, force_quick_gelu=spec.arguments["quick_gelu"], **bare
