@@ -173,8 +173,11 @@ def test_a_gpus_way_gives_the_losses_and_captions_of_a_cpus(name: str) -> None:
     assert not told["captions that differ"], told
 
 
-@pytest.mark.parametrize("name", ["salstm:rl", "recnet:local", "vre:full", "hail:ha_il"])
-@pytest.mark.parametrize("die", [1, 4])
+DEATHS = [(name, die) for name in ("salstm:rl", "recnet:local", "vre:full", "hail:ha_il") for die in (1, 4)]
+DEATHS += [(name, 4) for name in ("s2vt:xe", "etenet:step2", "glrg:dxe_scst", "transformer:rl")]
+
+
+@pytest.mark.parametrize(("name", "die"), DEATHS)
 def test_a_training_that_died_goes_on_exactly_on_a_gpu(name: str, die: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The state is on the CPU when it comes back: weights, moments, pending gradients and best weights go where they were."""
     monkeypatch.setattr(phases, "SAVE_SECONDS", -1.0)
