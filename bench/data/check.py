@@ -72,20 +72,25 @@ def _check_words(checked: Checked, corpus: Corpus, home: Home) -> None:
     scored = PtbCache(home.tokens).tokenize
     name = Text().tokenizer
     try:
-        share = unwritable(texts, name, scored).share
-        warning = unwritable_warning(texts, name, scored)
+        found = unwritable(texts, name, scored)
+        warning = unwritable_warning(texts, name, scored, found)
     except ScoringUnavailable as error:
         checked.add([Finding("warning", f"words that cannot be written were not looked for: {error}")])
         return
-    checked.facts.append(f"{100 * share:.2f} % of the reference tokens cannot be written with text.tokenizer={name}")
+    checked.facts.append(
+        f"{100 * found.share:.2f} % of the reference tokens cannot be written with text.tokenizer={name}"
+    )
     checked.add([Finding("warning", warning)] if warning else [])
 
 
 def _without_words(corpus: Corpus) -> Iterable[Finding]:
     """Captions of punctuation alone: they would train a model to say nothing."""
-    captions = [caption for sentences in corpus.captions.values() for caption in sentences]
-    tokens = tokenize_all([caption.text for caption in captions], "strip")
-    wordless = [caption.clip for caption, words in zip(captions, tokens, strict=True) if not words]
+    wordless = [
+        clip
+        for clip, sentences in corpus.captions.items()
+        for words in tokenize_all([caption.text for caption in sentences], "strip")
+        if not words
+    ]
     if wordless:
         message = f"captions without words: {many(len(wordless), 'caption')} of nothing but punctuation"
         yield Finding("warning", message, tuple(dict.fromkeys(wordless)))

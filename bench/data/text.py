@@ -75,6 +75,7 @@ def tokenize(text: str, name: str) -> Tokens:
     return tokenize_all([text], name)[0]
 
 
+AT_ONCE = 50_000  # captions
 MOST_UNWRITABLE = 0.01  # of the reference tokens, without a word about it
 NO_BLANKS = (
     "the captions have no blanks between words, so that each of them is one word to tokenizers and metrics: separate their words "
@@ -102,7 +103,9 @@ def unwritable(texts: Sequence[str], name: str, scored: Callable[[Sequence[str]]
     `scored` gives the tokens that scores are counted on, a line for each text. A model joins training tokens by blanks: what
     no caption holds once it is written so, such as a_b of a tokenizer that makes ab of it, can never match.
     """
-    written = [" ".join(tokens) for tokens in tokenize_all(texts, name)]
+    written: list[str] = []
+    for start in range(0, len(texts), AT_ONCE):  # tokens of all of them would take a kilobyte each
+        written += (" ".join(tokens) for tokens in tokenize_all(texts[start : start + AT_ONCE], name))
     can = {word for line in scored(written) for word in line.split()}
     counts = Counter(word for line in scored(texts) for word in line.split())
     lost = {word: count for word, count in counts.items() if word not in can}
@@ -110,9 +113,15 @@ def unwritable(texts: Sequence[str], name: str, scored: Callable[[Sequence[str]]
     return Unwritable(sum(lost.values()), sum(counts.values()), tuple(most))
 
 
-def unwritable_warning(texts: Sequence[str], name: str, scored: Callable[[Sequence[str]], list[str]]) -> str | None:
-    """The sentence on references of which more than `MOST_UNWRITABLE` cannot be written, with the tokenizer that can."""
-    found = unwritable(texts, name, scored)
+def unwritable_warning(
+    texts: Sequence[str],
+    name: str,
+    scored: Callable[[Sequence[str]], list[str]],
+    found: Unwritable | None = None,
+) -> str | None:
+    """The sentence on references of which more than `MOST_UNWRITABLE` cannot be written, with the tokenizer that can. `found`:
+    what `unwritable` says, where it was asked before."""
+    found = found or unwritable(texts, name, scored)
     if found.share <= MOST_UNWRITABLE:
         return None
     others = {other: unwritable(texts, other, scored).share for other in _TOKENIZERS if other != name}

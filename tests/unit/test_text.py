@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from bench import BenchError
-from bench.data.text import TOKENIZER_VERSIONS, build_vocabulary, tokenize, tokenize_all
+from bench.data import text as text_module
+from bench.data.text import TOKENIZER_VERSIONS, build_vocabulary, tokenize, tokenize_all, unwritable
+from bench.evaluation import ptb
 from bench.method import SPECIAL
 
 
@@ -76,3 +78,12 @@ def test_a_vocabulary_without_words_is_an_error() -> None:
 def test_captions_of_punctuation_alone_are_told_as_such() -> None:
     with pytest.raises(BenchError, match="hold no word, only punctuation"):
         build_vocabulary([(), ()], 1)
+
+
+def test_what_cannot_be_written_is_counted_over_all_texts_however_many_are_taken_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    texts = ["a red_car drives", "a dog sits", "red_car", "dog"]
+    monkeypatch.setattr(text_module, "AT_ONCE", 3)  # the last piece has another length
+    found = unwritable(texts, "strip", ptb.tokenize)
+    assert (found.tokens, found.of, found.examples) == (2, 8, ("red_car",))
