@@ -113,6 +113,22 @@ def test_msvd_a_clip_under_both_of_its_names_is_in_the_list_twice(tmp_path: Path
         load(define(tmp_path, msvd_table(tmp_path), splits=splits))
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("aaaaaaaaaaa_1_9 vid4", r"map\.txt line 4 names aaaaaaaaaaa_1_9 a second time"),
+        ("eeeeeeeeeee_1_9 vid3", r"map\.txt gives one vidN to several clips: 4 lines, 3 ids"),
+        ("eeeeeeeeeee_1_9", r"map\.txt line 4 reads 'eeeeeeeeeee_1_9': expected `<YouTube id>_<start>_<end> vidN`"),
+    ],
+)
+def test_msvd_a_mapping_that_joins_no_two_names(tmp_path: Path, line: str, said: str) -> None:
+    captions = msvd_table(tmp_path)
+    with (tmp_path / "map.txt").open("a") as file:
+        file.write(f"\n{line}\n")
+    with pytest.raises(BenchError, match=said):
+        load(define(tmp_path, captions, splits={"first": [1, 1, 1]}))
+
+
 def test_msvd_table_cut_off_inside_a_row(tmp_path: Path) -> None:
     captions = msvd_table(tmp_path)
     whole = (tmp_path / "corpus.csv").read_text(encoding="utf-8")
