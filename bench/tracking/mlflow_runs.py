@@ -35,7 +35,7 @@ from mlflow.tracking import MlflowClient
 from PIL.Image import open as open_image
 
 from bench.disk.locks import lives, this_process
-from bench.disk.whole import begin_aside, clear_aside
+from bench.disk.whole import begin_aside
 from bench.home import Home
 from bench.plan.stores import SQLITE, absolute_uri
 from bench.tracking.base import Ending, Point, Run
@@ -247,7 +247,6 @@ class MlflowTracker:
 def _make_whole(path: Path) -> None:
     """Make an SQLite database that is not there beside its place, and put it there whole: MLflow takes seconds to make its
     tables, and cannot open what a command left that was killed meanwhile. Such a half is set aside."""
-    clear_aside(path.parent)
     if _tables(path) == WHOLE:
         return
     with tempfile.TemporaryDirectory(prefix=begin_aside(path), dir=path.parent) as folder:
