@@ -78,6 +78,7 @@ def _track(path: Path, front: LogMel, state: tuple[int, int]) -> _Track:
 def _pieces(path: Path, front: LogMel) -> Iterator[Samples]:
     """Pieces of the sound from its beginning; decoded as they are asked for."""
     av = need_av()
+    faults = (av.error.FFmpegError, OSError)  # found now: what was not read to its end is closed when Python ends
     parts: list[Samples] = []
     held = 0
     try:
@@ -94,7 +95,7 @@ def _pieces(path: Path, front: LogMel) -> Iterator[Samples]:
                     yield np.concatenate(parts)
                     held, parts = 0, []
             parts += [part.to_ndarray().mean(axis=0) for part in resampler.resample(None)]
-    except (av.error.FFmpegError, OSError) as error:
+    except faults as error:
         raise UnreadableVideoError(f"cannot be decoded: {getattr(error, 'strerror', None) or error}") from error
     if parts:
         yield np.concatenate(parts)

@@ -123,8 +123,10 @@ class Judge:
     """Both programs, each with one METEOR process. `jar` is METEOR's; it must be the one that bench finds too."""
 
     def __init__(self, jar: Path) -> None:
-        official_meteor.__file__ = str(jar.with_name("meteor.py"))
-        self._official = official_meteor.Meteor()
+        with mock.patch.object(
+            official_meteor, "__file__", str(jar.with_name("meteor.py"))
+        ):  # where it looks for its jar
+            self._official = official_meteor.Meteor()
         self._scorer = Scorer()
 
     def disagreements(self, sets: Sequence[CaptionSet]) -> list[tuple[int, str, float]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +20,7 @@ from bench.features import sound as module
 from bench.features.sound import log_mel, read_sound
 from bench.features.specs import LogMel, spec_of
 from bench.features.video import SilentVideoError
+from bench.home import CHECKOUT
 
 FRONT = LogMel()
 
@@ -60,6 +63,20 @@ def test_parts_of_a_long_video_decode_its_sound_once(tmp_path: Path, monkeypatch
         heard(path, (80, 90))
     (other := tmp_path / "other.wav").write_bytes(path.read_bytes())
     assert len(heard(other, (0, 1))) == FRONT.rate and begun[-1] == other
+
+
+def test_a_process_may_end_within_a_sound(tmp_path: Path) -> None:
+    """What was not read to its end is closed when Python has already forgotten its modules."""
+    reads = (
+        "import sys; from pathlib import Path; from bench.features import sound; sys.held = sound\n"
+        "from bench.features.specs import LogMel\n"
+        "print(sum(map(len, sound.read_sound(Path(sys.argv[1]), LogMel(), (0, 2)))))"
+    )
+    path = song(tmp_path / "long.wav", 65)
+    ended = subprocess.run(
+        [sys.executable, "-c", reads, path], cwd=CHECKOUT, capture_output=True, text=True, check=False
+    )
+    assert (ended.stdout, ended.stderr, ended.returncode) == (f"{2 * FRONT.rate}\n", "", 0)
 
 
 def test_log_mel_bands_by_the_definition() -> None:
