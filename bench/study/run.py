@@ -42,6 +42,9 @@ def run(study: Study, path: Path, base: Running, home: Home, entries: dict[str, 
             settled = ("done",) if base.retry_failed else ("done", "failed")
             missing = [cell for cell in wanted if state_of(cell.folder(home)) not in settled]
             chosen = missing if most is None else missing[:most]
+            # Both sides of a seed share phases, and the second would wait for the first to train them: seeds side by side.
+            firsts = {cell.key for cell in sides[0]}
+            chosen.sort(key=lambda cell: cell.key not in firsts)
             # Cells that are done cost nothing, and a row of folds is scored with the last of its cells.
             rows = [home.results / getattr(asked.pairs[name], side)[0] for side in SIDES] if study.folds else []
             if chosen or any(state_of(row) != "done" for row in rows):

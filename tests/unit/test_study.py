@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -186,8 +187,12 @@ def folded(place: Path) -> Iterator[Path]:
     yield place
 
 
-def test_a_study_of_folds_is_looked_at_once_with_the_fold_as_unit(folded: Path) -> None:
+def test_a_study_of_folds_is_looked_at_once_with_the_fold_as_unit(
+    folded: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run("cells=5") == 0
+    begun = re.findall(r"seed (\d): started", capsys.readouterr().out)
+    assert begun == [*"01201"], "whole pairs, and cells that share phases are not begun at once"
     assert not json.loads((folded / "results" / "effects.json").read_text("utf-8"))  # one fold is lacking
     assert run() == 0
     rows = {row["metric"]: row for row in json.loads((folded / "results" / "effects.json").read_text("utf-8"))}
