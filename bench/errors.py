@@ -53,9 +53,7 @@ def first_line(error: BaseException) -> str:
     return (said.strip().splitlines() or [type(error).__name__])[0]
 
 
-_PASSWORD = re.compile(
-    r"(?<=://)([^\s/:@'\"]*):(?!\d{1,5}/)[^\s'\"]*@"
-)  # to the last @: it may hold any sign; not a port and a path
+_PASSWORD = re.compile(r"(?<=://)([^\s/:@'\"]*):[^\s'\"]*@")  # to the last @: it may hold any sign
 _SECRET = re.compile(r"(?i)\b((?:\w+[_-])?(?:password|passwd|pwd|token|secret|api[_-]?key)=)[^\s&;,'\"]+")
 
 
@@ -85,10 +83,15 @@ def together(checks: Iterable[Callable[[], object]]) -> None:
         raise all_of(told)
 
 
+def singly(told: Iterable[BenchError]) -> list[BenchError]:
+    """The mistakes in these errors, each once."""
+    single = [one for error in told for one in (error.told if isinstance(error, Mistakes) else [error])]
+    return list({str(error): error for error in single}.values())
+
+
 def all_of(told: Iterable[BenchError]) -> BenchError:
     """The error alone, or one that lists them all, each once."""
-    single = [one for error in told for one in (error.told if isinstance(error, Mistakes) else [error])]
-    errors = list({str(error): error for error in single}.values())
+    errors = singly(told)
     return errors[0] if len(errors) == 1 else Mistakes(errors)
 
 

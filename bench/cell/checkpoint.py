@@ -176,7 +176,9 @@ def _built(path: Path, config: dict[str, Any], streams: Mapping[str, StreamInfo]
         if absent := [name for name, one in card.settings.items() if not one.of_loss and name not in settings]:
             raise BenchError(f"without {listing(absent)}")
         sizes = [size for info in streams.values() for size in info.shape]
-        sizes += [value for value in settings.values() if isinstance(value, int)]
+        sizes += [
+            value for name, value in settings.items() if isinstance(value, int) and value != card.settings[name].default
+        ]
         if max(sizes, default=0) > largest:
             raise BenchError(f"a size of {max(sizes):,} is none of weights of {largest:,} bytes")
         return build(config, streams, words)

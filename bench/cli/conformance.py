@@ -35,8 +35,7 @@ def test(argv: Sequence[str]) -> int:
     Example: bench test salstm
     """
     asked = parse(Test, argv)
-    from bench.declare.registry import find_methods
-    from bench.plan.cells import variants
+    from bench.declare.registry import find_methods, variants
 
     entries = find_methods()
     rows = [f"{card.name}:{variant}" for name in asked.methods for card, variant in variants(name, entries)]

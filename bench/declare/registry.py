@@ -160,6 +160,20 @@ def method(name: str) -> MethodCard:
     return card
 
 
+def variants(word: str, entries: dict[str, MethodEntry]) -> list[tuple[MethodCard, str]]:
+    """`recnet` is the default variant, `recnet:global` that one, `recnet:*` all of them."""
+    name, colon, variant = word.partition(":")
+    card = method_entry(name, entries).card
+    assert card is not None
+    if not colon:
+        return [(card, card.default)]
+    if variant == "*":
+        return [(card, one) for one in card.variants]
+    if variant not in card.variants:
+        raise unknown("variant", variant, [*card.variants, "*"], f"method {name}")
+    return [(card, variant)]
+
+
 def find_datasets(folder: Path | None = None) -> dict[str, DatasetEntry]:
     """The data sets shipped with the project (or those below `folder`) by name."""
     folder = folder or data_folder("datasets")

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+LARGEST_SIZE, LONGEST, WIDEST_BEAM = 2**16, 1000, 1000  # far beyond any paper: what is larger is a slip of the hand
 DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]+)?")
 
 ADDED = "added"
@@ -89,9 +90,9 @@ def most_captions(train: Mapping[str, Any], phases: Mapping[str, float], caption
 class Model(Strict):
     """Sizes shared by all methods whose cards mark them `shared`; their defaults stand in the cards."""
 
-    width: int | None = option(None, "hidden units", ge=1)
-    embedding: int | None = option(None, "numbers of a word's vector", ge=1)
-    attention: int | None = option(None, "units of attention", ge=1)
+    width: int | None = option(None, "hidden units", ge=1, le=LARGEST_SIZE)
+    embedding: int | None = option(None, "numbers of a word's vector", ge=1, le=LARGEST_SIZE)
+    attention: int | None = option(None, "units of attention", ge=1, le=LARGEST_SIZE)
     dropout: float | None = option(None, "share of units left out in training", ge=0, lt=1)
     normalise: bool | None = option(None, "whether features are normalised first")
 
@@ -99,8 +100,8 @@ class Model(Strict):
 class Decoding(Strict):
     """How a clip is decoded."""
 
-    beam: int = option(5, "captions that are followed at once", ge=1)
-    max_words: int = option(30, "the longest caption", ge=1)
+    beam: int = option(5, "captions that are followed at once", ge=1, le=WIDEST_BEAM)
+    max_words: int = option(30, "the longest caption", ge=1, le=LONGEST)
     length_rule: Literal["none", "mean", "gnmt"] = option("none", "how captions of other lengths are ranked")
 
 
@@ -115,7 +116,7 @@ class Text(Strict):
 
     tokenizer: Literal["strip", "ptb", "treebank"] = option("strip", "how captions are cut into words")
     min_count: int = option(1, "words that are rarer become unknown", ge=1)
-    max_words: int = option(30, "the longest caption that is learned from", ge=1)
+    max_words: int = option(30, "the longest caption that is learned from", ge=1, le=LONGEST)
 
 
 GROUPS: dict[str, type[Strict]] = {"train": Train, "model": Model, "search": Search, "text": Text}

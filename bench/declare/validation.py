@@ -35,6 +35,10 @@ FORMS = {
 }
 
 
+class MissingKeysError(BenchError):
+    """Keys that have to be there are not; only what was misspelt, where that was told before."""
+
+
 def from_pydantic(
     error: ValidationError, model: type[BaseModel], where: str | Callable[[str], str], hidden: Collection[str] = ()
 ) -> BenchError:
@@ -79,7 +83,7 @@ def _missing(names: list[str], model: type[BaseModel], where: str | Callable[[st
     such = [[f"{name}={example}" for example in examples.get(name, [])] for name in names]
     shown = " or ".join(such[0]) if len(such) == 1 else " ".join(one[0] for one in such if one)
     more = f", such as {shown}" if shown else ""
-    return BenchError(f"{place}: {' and '.join(names)} {'is' if len(names) == 1 else 'are'} missing{more}")
+    return MissingKeysError(f"{place}: {' and '.join(names)} {'is' if len(names) == 1 else 'are'} missing{more}")
 
 
 def _dotted(path: Sequence[int | str]) -> str:

@@ -13,10 +13,10 @@ from bench.data.text import TOKENIZER_VERSIONS
 from bench.declare.card import MethodCard, Printed, Variant
 from bench.declare.dataset import VALIDATION, DatasetDefinition
 from bench.declare.losses import LentLoss, lend
-from bench.declare.registry import MethodEntry, dataset, find_methods, method_digest, method_entry
+from bench.declare.registry import MethodEntry, dataset, find_methods, method_digest, variants
 from bench.declare.settings import ADDED_GROUPS, CONVERGED, GROUPS, given, keyed
 from bench.disk.digests import FileDigests
-from bench.errors import listing, unknown
+from bench.errors import listing
 from bench.home import Home, written_path
 from bench.plan.request import RunSpec
 from bench.plan.streams import captions_digest, not_cached, stream_fingerprints
@@ -176,20 +176,6 @@ def _readings(card: MethodCard, spec: RunSpec, definition: DatasetDefinition) ->
 def _folder(entry: MethodEntry) -> Path:
     assert entry.folder is not None
     return entry.folder
-
-
-def variants(word: str, entries: dict[str, MethodEntry]) -> list[tuple[MethodCard, str]]:
-    """`recnet` is the default variant, `recnet:global` that one, `recnet:*` all of them."""
-    name, colon, variant = word.partition(":")
-    card = method_entry(name, entries).card
-    assert card is not None
-    if not colon:
-        return [(card, card.default)]
-    if variant == "*":
-        return [(card, one) for one in card.variants]
-    if variant not in card.variants:
-        raise unknown("variant", variant, [*card.variants, "*"], f"method {name}")
-    return [(card, variant)]
 
 
 def _row(

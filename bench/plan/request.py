@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -16,9 +17,10 @@ from bench.declare.grammar import Value, plan_file, scalar, take_apart
 from bench.declare.losses import lent_settings
 from bench.declare.options import DataSet, Options, Written, field_of, flagged, flags, keys
 from bench.declare.options import read as read_options
-from bench.declare.registry import MethodEntry, find_methods, method_entry
+from bench.declare.registry import MethodEntry, dataset, find_methods, method_entry, variants
 from bench.declare.settings import DEVICE, GROUPS, Model, Search, Text, Train, option
-from bench.errors import listing, together, unknown
+from bench.declare.validation import MissingKeysError
+from bench.errors import all_of, listing, singly, together, unknown
 
 LARGEST_SEED = 2**32 - 1  # what every generator of random numbers takes
 
@@ -203,10 +205,37 @@ def read(
             allowed = [*keys(model), *others, *(name for name, entry in entries.items() if entry.card)]
             raise unknown("key", key if head in allowed else head, allowed, value.where)
 
-    together(partial(take, layer, key, value) for layer in layers for key, value in layer.items())
-    spec = read_options(model, values, {"overrides": overrides, **flagged(model, given)})
-    _check_names(spec, entries)
-    return spec
+    told: list[BenchError] = []
+    with _kept(told):
+        together(partial(take, layer, key, value) for layer in layers for key, value in layer.items())
+    misspelt = bool(told)
+    with _kept(told):
+        spec = read_options(model, values, {"overrides": overrides, **flagged(model, given)})
+        _check_names(spec, entries)
+        if not told:
+            return spec
+    # A misspelt key makes its right name missing: the misspelling is what the user wants to hear of.
+    heard = [one for one in singly(told) if not (misspelt and isinstance(one, MissingKeysError))]
+    raise all_of([*heard, *_unknown_names(values, entries)])
+
+
+def _unknown_names(values: Mapping[str, Value], entries: dict[str, MethodEntry]) -> list[BenchError]:
+    """What is wrong with the methods and the data set of a request that has other mistakes: told with those."""
+    told: list[BenchError] = []
+    with suppress(KeyError), _kept(told):
+        together(partial(variants, str(word), entries) for word in values["methods"].listed(text=True))
+    with suppress(KeyError), _kept(told):
+        if isinstance(name := values["dataset"].read(text=True), str):
+            dataset(name)
+    return told
+
+
+@contextmanager
+def _kept(told: list[BenchError]) -> Iterator[None]:
+    try:
+        yield
+    except BenchError as error:
+        told.append(error)
 
 
 def _refuse_bare(name: str, value: Value, cards: Sequence[MethodCard]) -> None:
@@ -241,9 +270,8 @@ def _override(
 
 
 def _check_names(spec: RunSpec, entries: dict[str, MethodEntry]) -> None:
+    together(partial(variants, word, entries) for word in spec.methods)
     asked = {word.partition(":")[0] for word in spec.methods}
-    for name in asked:
-        method_entry(name, entries)
     lent = lent_settings(spec.loss, entries)
     for name, settings in spec.overrides.items():
         idle = [setting for setting in settings if name not in asked and setting not in lent.get(name, ())]

@@ -12,11 +12,10 @@ from pydantic import Field, model_validator
 from bench import BenchError
 from bench.declare.card import PLAIN_LOSS, MethodCard
 from bench.declare.losses import provider
-from bench.declare.registry import MethodEntry, method_entry, read_model
+from bench.declare.registry import MethodEntry, method_entry, read_model, variants
 from bench.declare.settings import Search, Strict, Text, Train, given
 from bench.errors import unknown
 from bench.home import data_folder
-from bench.plan.cells import variants
 from bench.reports.published import Paper, Row, Table, load_papers
 
 FILE = "reproduce.yaml"

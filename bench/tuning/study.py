@@ -18,13 +18,13 @@ from bench import BenchError
 from bench.cell.job import Job
 from bench.cell.schedule import SCHEDULE
 from bench.declare.card import TRAIN, Interval, MethodCard
-from bench.declare.registry import MethodEntry
+from bench.declare.registry import MethodEntry, variants
 from bench.declare.settings import Strict, Train, given
 from bench.declare.validation import from_pydantic
 from bench.disk.whole import write_atomically
 from bench.errors import listing
 from bench.home import Home
-from bench.plan.cells import Cell, cells, requested, variants
+from bench.plan.cells import Cell, cells, requested
 from bench.plan.request import RunSpec
 from bench.records.schema import cell_key
 from bench.tuning.request import TuneSpec

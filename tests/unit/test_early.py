@@ -60,9 +60,15 @@ def test_a_subset_alone_is_one_sentence(bench: Run, tmp_path: Path) -> None:
 
 def test_several_wrong_options_are_told_together() -> None:
     words = ["methods=salstm", "dataset=shapes", "seeds=-1", "device=tpu", "train.epochs=x", "salstm.no=1", "nothing=2"]
-    with pytest.raises(BenchError, match=r"^2 mistakes:") as caught:
+    with pytest.raises(BenchError, match=r"^5 mistakes:") as caught:
         parse(words)
     assert 'unknown key "nothing"' in str(caught.value) and "salstm" in str(caught.value)
+    with pytest.raises(BenchError, match=r"^5 mistakes:") as caught:
+        parse(["methods=[salstm:none,nosuch]", "dataset=nowhere", "train.epochs=0", "model.width=999999999"])
+    for told in ('unknown variant "none"', 'unknown method "nosuch"', 'unknown data set "nowhere"', "at most 65536"):
+        assert told in str(caught.value)
+    with pytest.raises(BenchError, match=r'(?s)^2 mistakes:.* methods is missing.*unknown data set "nowhere"'):
+        parse(["dataset=nowhere"])
     with pytest.raises(BenchError, match=r"^3 mistakes:") as caught:
         parse(words[:5])
     for told in ("seeds holds -1", "device is 'tpu'", "train.epochs is 'x'"):
@@ -97,6 +103,7 @@ def test_a_definition_reads_only_the_variables_that_it_declares(
     [
         "postgresql://bob:hunter2@db:5432/runs",
         "postgresql+psycopg://bob:a/hunter2@x@db/runs",
+        "postgresql://bob:12345/hunter2@db/runs",
         "http://:hunter2@127.0.0.1:5000",
         "postgresql://db/runs?user=bob&password=hunter2",
         "MLFLOW_TRACKING_TOKEN=hunter2",

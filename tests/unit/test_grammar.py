@@ -27,14 +27,14 @@ def what_was_said(words: list[str]) -> dict[str, Any]:
     return {key: value for key, value in said.items() if value != {}}
 
 
-BASE = ["methods=toy", "dataset=d"]
-SAID = {"methods": ["toy"], "dataset": "d"}
+BASE = ["methods=toy", "dataset=shapes"]
+SAID = {"methods": ["toy"], "dataset": "shapes"}
 
 UNDERSTOOD: list[tuple[list[str], dict[str, Any]]] = [
-    (["methods=[toy,plain]", "dataset=d"], {"methods": ["toy", "plain"], "dataset": "d"}),
-    (["methods=toy,plain", "dataset=d"], {"methods": ["toy", "plain"], "dataset": "d"}),
-    (["methods=[toy:one, plain]", "dataset=d"], {"methods": ["toy:one", "plain"], "dataset": "d"}),
-    (["methods=[toy:*]", "dataset=d"], {"methods": ["toy:*"], "dataset": "d"}),
+    (["methods=[toy,plain]", "dataset=shapes"], {"methods": ["toy", "plain"], "dataset": "shapes"}),
+    (["methods=toy,plain", "dataset=shapes"], {"methods": ["toy", "plain"], "dataset": "shapes"}),
+    (["methods=[toy:one, plain]", "dataset=shapes"], {"methods": ["toy:one", "plain"], "dataset": "shapes"}),
+    (["methods=[toy:*]", "dataset=shapes"], {"methods": ["toy:*"], "dataset": "shapes"}),
     (["methods=toy", "dataset=1e3"], {"methods": ["toy"], "dataset": "1e3"}),
     (["methods=toy", "dataset=no"], {"methods": ["toy"], "dataset": "no"}),
     ([*BASE, "splits=010"], {**SAID, "splits": "010"}),
@@ -75,9 +75,9 @@ KEYS = (
     "executor.address, max_concurrent, resources, threads, device, mlflow, reuse, wandb, plain, toy"
 )
 REFUSED: list[tuple[list[str], str]] = [
-    (["metods=toy", "dataset=d"], f'{HERE}unknown key "metods"; allowed: {KEYS}; did you mean "methods"?'),
-    (["methods=toi", "dataset=d"], 'unknown method "toi"; allowed: plain, toy; did you mean "toy"?'),
-    (["dataset=d"], f"{HERE}methods is missing, such as methods=salstm"),
+    (["metods=toy", "dataset=shapes"], f'{HERE}unknown key "metods"; allowed: {KEYS}; did you mean "methods"?'),
+    (["methods=toi", "dataset=shapes"], 'unknown method "toi"; allowed: plain, toy; did you mean "toy"?'),
+    (["dataset=shapes"], f"{HERE}methods is missing, such as methods=salstm"),
     ([], f"{HERE}methods and dataset are missing, such as methods=salstm dataset=msvd"),
     ([*BASE, "epochs=3"], f"{HERE}epochs belongs to a group or a method: write train.epochs="),
     ([*BASE, "lambda=3"], f"{HERE}lambda belongs to a group or a method: write toy.lambda="),
@@ -119,13 +119,13 @@ REFUSED: list[tuple[list[str], str]] = [
     ([*BASE, "toy"], "'toy' is neither key=value nor a plan file (.yaml)"),
     ([*BASE, "a.yaml", "b.yaml"], "one plan file at a time: a.yaml, b.yaml; keys are written key=value"),
     ([*BASE, "none.yaml"], "there is no file none.yaml"),
-    (["methods=", "dataset=d"], f"{HERE}methods= has no value; null stands for none"),
+    (["methods=", "dataset=shapes"], f"{HERE}methods= has no value; null stands for none"),
     (
-        ["methods=[toy,", "dataset=d"],
+        ["methods=[toy,", "dataset=shapes"],
         f"{HERE}methods: '[toy,' is not YAML (expected the node content, but found its end); quote the word for the shell",
     ),
     (
-        ["methods=*", "dataset=d"],
+        ["methods=*", "dataset=shapes"],
         f"{HERE}methods: '*' begins with *, which YAML keeps for itself; quote it twice to mean it as text: '\"*\"'",
     ),
     ([*BASE, "splits=a # b"], f"{HERE}splits: 'a # b' has a comment; quote the value if the # belongs to it"),
@@ -204,7 +204,7 @@ def test_plan_file_says_the_same_as_the_command_line(world: World) -> None:
 
 def test_command_line_is_stronger_than_the_plan_file(world: World) -> None:
     plan = world.write(
-        "plan.yaml", "{methods: toy, dataset: d, seeds: [1], train: {epochs: 3, clip: 1}, toy.weight: 0.5}"
+        "plan.yaml", "{methods: toy, dataset: shapes, seeds: [1], train: {epochs: 3, clip: 1}, toy.weight: 0.5}"
     )
     spec = parse([str(plan), "seeds=0", "train.epochs=4", "toy.lambda=0.25"])
     assert spec.seeds == [0]
@@ -219,7 +219,7 @@ def test_command_line_is_stronger_than_the_plan_file(world: World) -> None:
         ("methods: [a", "not YAML in line 1"),
         ("metods: toy", 'unknown key "metods"'),
         ("{methods: toy, methods: toy}", "methods is given twice"),
-        ("{methods: toy, dataset: d, train: {epochs: ten}}", "train.epochs is 'ten'"),
+        ("{methods: toy, dataset: shapes, train: {epochs: ten}}", "train.epochs is 'ten'"),
     ],
 )
 def test_a_bad_plan_file_is_named(world: World, text: str, part: str) -> None:
