@@ -339,6 +339,24 @@ def check_source(definition: DatasetDefinition, stream: str, home: Home, corpus_
     return shape
 
 
+def first_shape(definition: DatasetDefinition, stream: str, home: Home) -> tuple[int, ...] | None:
+    """Shape of one clip as a stream's source has it; None where that takes reading the whole source, or where an import would
+    find something else to say."""
+    recipe = Recipe.of(definition, stream, home)
+    if not recipe.path.is_dir() and recipe.path.suffix not in (".h5", ".hdf5"):
+        return None
+    try:
+        source = recipe.open(())
+    except BenchError:
+        return None
+    try:
+        return source.shape(0)
+    except (OSError, ValueError):
+        return None
+    finally:
+        source.close()
+
+
 def _faulty(recipe: Recipe, faults: dict[str, str]) -> BenchError:
     shown = named([f"{clip}: {reason}" for clip, reason in faults.items()])
     return BenchError(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench import BenchError
-from bench.declare.card import MethodCard, wrong_axes
+from bench.declare.card import AXES, MethodCard, wrong_axes
 from bench.declare.dataset import DatasetDefinition
 from bench.disk.digests import FileDigests
 from bench.errors import listing, sizes, unknown
@@ -120,6 +120,11 @@ def _fingerprint(stream: str, card: MethodCard, definition: DatasetDefinition, s
             from bench.features.extraction import Extraction  # of streams that are still to be extracted alone
 
             Extraction.of(definition, stream, home)  # an unknown encoder, weights that are not there
+        elif source is not None and stream in AXES:
+            from bench.features.importers import first_shape  # of streams that are still to be imported alone
+
+            if shape := first_shape(definition, stream, home):
+                _check_axes(stream, list(shape), card, spec)
         return None
     facts = read_sidecar(cache)
     _check_axes(stream, list(facts["shape"]), card, spec)

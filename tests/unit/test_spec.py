@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import h5py
+import numpy as np
 import pytest
 from small_world import DATASET, PLAIN, TOY, World
 
@@ -253,6 +255,19 @@ class TestKeys:
         ) as told:
             one(world)
         assert ("given as one frame" in str(told.value)) == (len(shape) == 1)
+
+    def test_axes_that_nothing_reads_are_known_before_the_import(self, world: World) -> None:
+        (world.root / "home/.bench/cache/little/frames.json").unlink()
+        for shape in ((28, 6), (6,)):
+            with h5py.File(world.data / "frames.h5", "w") as file:
+                for clip in "abc":
+                    file[clip] = np.ones(shape, np.float32)
+            if len(shape) == 2:
+                assert requested(parse([f"dataset={world.dataset}", "methods=toy"]), world.home)[0].pending == (
+                    "frames",
+                )
+        with pytest.raises(BenchError, match=r"toy cannot run on .*the stream frames is read as .* given as one frame"):
+            requested(parse([f"dataset={world.dataset}", "methods=toy"]), world.home)
 
     def test_a_row_may_need_more_streams_than_its_card(self, world: World) -> None:
         world.add_method("toy", TOY.replace("title: Toy-one,", "title: Toy-one, needs: [pixels],"))
