@@ -24,7 +24,7 @@ from bench.cell.captioner import Checkpoint
 from bench.declare.registry import method as card_of
 from bench.declare.registry import method_digest, method_entry
 from bench.disk.digests import file_digest
-from bench.disk.limits import own_json
+from bench.disk.limits import own_json, own_text
 from bench.disk.whole import write_atomically, write_whole
 from bench.errors import listing, named
 from bench.features.device import choose_device
@@ -74,7 +74,7 @@ def save(
 def places(folder: Path) -> dict[str, Any]:
     """Where the cell of a folder found its data set and weights; empty on another machine, which has only the checkpoint."""
     try:
-        found = own_json((folder / PLACES).read_text(encoding="utf-8"))
+        found = own_json(own_text(folder / PLACES))
     except (OSError, ValueError):
         return {}
     return {name: found[name] for name in LOCAL if name in found} if isinstance(found, dict) else {}

@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Event, Lock, Thread
 
 from bench.cell.job import Job
-from bench.disk.limits import own_json
+from bench.disk.limits import own_json, own_text
 from bench.records.curves import SELECTION, Row, read_curves
 
 POLL_SECONDS = 1.0
@@ -44,7 +44,7 @@ def read_position(folder: Path, since: float) -> Position | None:
     try:
         if path.stat().st_mtime < since:
             return None
-        found = own_json(path.read_text(encoding="utf-8"))
+        found = own_json(own_text(path))
         return Position(
             str(found["phase"]),
             int(found["epoch"]),

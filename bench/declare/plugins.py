@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bench import BenchError
 from bench.declare.registry import MethodEntry, method_digest, method_entry
-from bench.disk.limits import own_json
+from bench.disk.limits import own_json, own_text
 from bench.disk.whole import CannotWrite, write_atomically
 from bench.home import Home
 
@@ -71,7 +71,7 @@ def check_imports(words: Iterable[str], entries: dict[str, MethodEntry], home: H
 
 def _read(path: Path) -> dict[str, str]:
     try:
-        known = own_json(path.read_text(encoding="utf-8"))
+        known = own_json(own_text(path))
     except (OSError, ValueError):
         return {}
     return known if isinstance(known, dict) else {}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import BenchError
-from bench.disk.limits import own_json
+from bench.disk.limits import own_json, own_text
 from bench.disk.whole import CannotWrite, write_atomically
 from bench.home import Home
 
@@ -33,7 +33,7 @@ class FileDigests:
 
     def _read(self) -> dict[str, list[Any]]:
         try:
-            known = own_json(self._path.read_text(encoding="utf-8"))
+            known = own_json(own_text(self._path))
         except (OSError, ValueError):
             return {}  # absent or damaged: the digests are taken anew
         return known if isinstance(known, dict) else {}

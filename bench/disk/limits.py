@@ -7,8 +7,11 @@ reason, of which each reader makes its sentence.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
+import stat
 import struct
 import zipfile
 from pathlib import Path
@@ -118,6 +121,19 @@ def check_json(text: str | bytes) -> None:
     needed = LIST_BYTES * sum(map(text.count, opened)) + VALUE_BYTES * text.count(comma)  # type: ignore[arg-type]
     if needed > max(FREE, JSON_EXPANSION * len(text)):
         raise ValueError(f"it is made of brackets and commas, which would take {amount(needed)} of memory")
+
+
+def own_bytes(path: Path) -> bytes:
+    """What this project wrote into a file. Raises OSError, also for a pipe or device in its place, which would be waited for."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "is no regular file")
+        return file.read()
+
+
+def own_text(path: Path) -> str:
+    """The same as text, its lines ended by `\\n`. Raises OSError as `own_bytes`, and UnicodeDecodeError."""
+    return own_bytes(path).decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def own_json(text: str, **options: Any) -> Any:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import BenchError
-from bench.disk.limits import own_json
+from bench.disk.limits import own_json, own_text
 from bench.disk.whole import replacing
 from bench.home import Home, data_folder
 
@@ -81,7 +81,7 @@ def read_sidecar(path: Path | str) -> dict[str, Any]:
     if not file.is_file():
         raise BenchError(f"there is no feature cache at {file.with_suffix('.h5')}: {command('import', file)} makes it")
     try:
-        found = own_json(file.read_text(encoding="utf-8"))
+        found = own_json(own_text(file))
     except (OSError, ValueError) as error:
         raise BenchError(
             f"{file} cannot be read as the sidecar of a feature cache ({error}): {remake(file)}"

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from bench import BenchError
-from bench.disk.limits import own_json
+from bench.disk.limits import own_json, own_text
 from bench.disk.whole import replacing
 from bench.figures.canvas import RED, WIDTH, place, short, style
 from bench.figures.strips import LEFT, Frame
@@ -79,7 +79,7 @@ def pictures_of(traces: Path, pixels: Pixels | None) -> list[Path]:
     """A PNG file beside `traces` for each of their clips of which there is more to see than a caption, drawn unless it is there
     and newer. `pixels` has the frames of the clips, where there are any. Empty where no traces were left."""
     try:
-        shown = own_json(traces.read_text(encoding="utf-8"))
+        shown = own_json(own_text(traces))
     except (OSError, ValueError):
         return []
     paths = []

@@ -24,7 +24,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from bench.disk.limits import own_json
+from bench.disk.limits import own_json, own_text
 from bench.disk.whole import CannotWrite, write_atomically
 from bench.pages.document import Picture, clean
 
@@ -224,7 +224,7 @@ def kept(folder: Path, draw: Callable[..., Picture], *shown: Any) -> Picture:
     made_of = repr((draw.__name__, shown, version("matplotlib"), _code()))
     path = folder / f"{hashlib.sha256(made_of.encode()).hexdigest()[:24]}.json"
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # not drawn yet, or damaged
-        stored = own_json(path.read_text(encoding="utf-8"))
+        stored = own_json(own_text(path))
         return Picture(stored["svg"], stored["alt"])
     picture = draw(*shown)
     with contextlib.suppress(CannotWrite):

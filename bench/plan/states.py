@@ -9,7 +9,7 @@ from typing import Any, Literal
 from bench.declare.dataset import DatasetDefinition
 from bench.declare.registry import MethodEntry, dataset
 from bench.declare.settings import most_captions
-from bench.disk.limits import own_json
+from bench.disk.limits import own_json, own_text
 from bench.disk.locks import lock_holder
 from bench.errors import listing
 from bench.evaluation.metrics import RANKED_BY, outdated
@@ -79,7 +79,7 @@ def _recorded(record: Record) -> tuple[State, str]:
 def _position(folder: Path) -> str:
     """Where an unfinished cell stands, from its `work/progress.json`; empty where that cannot be read."""
     try:
-        progress = own_json((folder / "work" / "progress.json").read_text(encoding="utf-8"))
+        progress = own_json(own_text(folder / "work" / "progress.json"))
         return f" in phase {progress['phase']}, epoch {progress['epoch']}"
     except (OSError, ValueError, KeyError, TypeError):
         return ""

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bench import BenchError
+from bench.disk.limits import own_text
 from bench.disk.whole import write_atomically
 from bench.evaluation.metrics import METRICS, PARTS
 
@@ -99,7 +100,7 @@ def read_columns(path: Path, names: Sequence[str]) -> tuple[tuple[str, ...], dic
     quotes and says what is wrong.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = own_text(path)
         head, *lines = text.removesuffix("\n").split("\n")
         columns = head.split(",")
         wanted = [columns.index(name) for name in names if name in columns]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from bench import BenchError
+from bench.disk.limits import own_text
 
 CURVES = "curves.csv"
 SELECTION = "val_cider_tokens"  # the value by which the harness chooses an epoch
@@ -29,7 +30,7 @@ def read_curves(folder: Path) -> list[Row]:
     written, are left out."""
     for path in (folder / CURVES, folder / "work" / CURVES):
         try:
-            text = path.read_text(encoding="utf-8")
+            text = own_text(path)
         except (OSError, UnicodeDecodeError):
             continue
         found = []

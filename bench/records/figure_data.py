@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from bench import BenchError
 from bench.disk.arrays import read_arrays
-from bench.disk.limits import own_json
+from bench.disk.limits import own_json, own_text
 from bench.disk.whole import write_atomically
 
 Frames = NDArray[np.uint8]
@@ -100,7 +100,7 @@ def read_trace(folder: Path, figure: str) -> Trace | None:
     if not path.is_file():
         return None
     try:
-        raw = own_json(path.read_text(encoding="utf-8"))
+        raw = own_json(own_text(path))
         frames = _frames(folder / f"{figure}.npz")
         clips = []
         for number, clip in enumerate(raw.pop("clips")):

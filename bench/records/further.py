@@ -9,7 +9,7 @@ from typing import TypedDict
 
 from bench import BenchError
 from bench.disk.digests import file_digest
-from bench.disk.limits import own_json
+from bench.disk.limits import own_json, own_text
 from bench.disk.whole import write_atomically
 from bench.records.store import PREDICTIONS
 
@@ -26,7 +26,7 @@ class FurtherScore(TypedDict):
 def read_further(folder: Path) -> dict[str, FurtherScore]:
     """Further scores of a cell by metric; none where there are none, or where they are of other captions than it has now."""
     try:
-        content = own_json((folder / FURTHER).read_text(encoding="utf-8"))
+        content = own_json(own_text(folder / FURTHER))
         if content["predictions"] != file_digest(folder / PREDICTIONS):
             return {}
         return {

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from bench import BenchError
-from bench.disk.limits import own_json
+from bench.disk.limits import own_bytes, own_json, own_text
 from bench.disk.whole import write_atomically
 from bench.errors import named
 from bench.records.schema import SCHEMA, Record, cell_key, reasons
@@ -67,7 +67,7 @@ def write_record(folder: Path, record: Record) -> Path:
 def read_record(path: Path) -> Record:
     """Read one `record.json`. Raises BadRecord: unreadable, no JSON, foreign schema, a field out of place or range."""
     try:
-        raw = own_json(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
+        raw = own_json(own_text(path), parse_constant=_no_constant)
     except OSError as error:
         absent = isinstance(error, FileNotFoundError | NotADirectoryError)
         raise BadRecord(path, error.strerror or str(error), absent) from error
@@ -173,7 +173,7 @@ def prediction_ids(path: Path) -> list[str]:
     Lines that are not as `write_predictions` writes them are parsed whole. Raises BenchError as `read_predictions`.
     """
     try:
-        text = path.read_bytes()
+        text = own_bytes(path)
         parts = text.split(_BEFORE)[1:]
         ids = b"\n".join([part[: part.find(b'"')] for part in parts]).decode()
     except (OSError, UnicodeDecodeError):
@@ -190,7 +190,7 @@ _BEFORE, _BETWEEN = b'{"clip": "', b'", "caption": "'
 
 def _lines(path: Path) -> Iterator[Prediction]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = own_text(path)
     except OSError as error:
         raise BenchError(f"cannot read the predictions {path}: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:

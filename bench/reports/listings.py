@@ -11,7 +11,7 @@ from bench import BenchError
 from bench.declare.dataset import DatasetDefinition
 from bench.declare.plugins import import_error, is_plugin
 from bench.declare.registry import find_datasets, find_methods
-from bench.disk.limits import own_json
+from bench.disk.limits import own_json, own_text
 from bench.disk.locks import alive
 from bench.errors import listing, sizes
 from bench.home import Home
@@ -207,7 +207,7 @@ def _under_way(home: Home, dataset: str | None) -> list[dict[str, Any]]:
         if (folder / RECORD).exists():
             continue
         try:
-            progress = own_json(path.read_text(encoding="utf-8"))
+            progress = own_json(own_text(path))
             note = f"{progress['phase']}, epoch {progress['epoch']}, {progress['captions']} of {progress['budget']} captions"
             state = "running" if alive(int(progress["pid"])) else "interrupted"
         except (OSError, ValueError, KeyError, TypeError):  # cut short, or written by something else

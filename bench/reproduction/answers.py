@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 from bench import BenchError
 from bench.declare.settings import Strict
 from bench.declare.validation import from_pydantic
-from bench.disk.limits import own_json
+from bench.disk.limits import own_json, own_text
 from bench.disk.whole import write_atomically
 from bench.home import Home
 from bench.plan.cells import Cell
@@ -62,7 +62,7 @@ def read(home: Home, target: str) -> Asked:
     """What was asked for of one target; nothing yet where there is no file. Raises BenchError for a damaged one."""
     path = path_of(home, target)
     try:
-        return Asked.model_validate(own_json(path.read_text(encoding="utf-8")))
+        return Asked.model_validate(own_json(own_text(path)))
     except FileNotFoundError:
         return Asked.model_validate({"schema": SCHEMA})
     except ValidationError as error:

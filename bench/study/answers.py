@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 from bench import BenchError
 from bench.declare.settings import Strict
 from bench.declare.validation import from_pydantic
-from bench.disk.limits import own_json
+from bench.disk.limits import own_json, own_text
 from bench.disk.whole import write_atomically
 from bench.evaluation.metrics import MEANS, RANKED_BY, SHOWN
 from bench.evaluation.ngrams import Floats
@@ -57,7 +57,7 @@ def read(home: Home, name: str) -> Asked | None:
     """What was asked for of a study; None before its first cell. Raises BenchError for a damaged file."""
     path = path_of(home, name)
     try:
-        return Asked.model_validate(own_json(path.read_text(encoding="utf-8")))
+        return Asked.model_validate(own_json(own_text(path)))
     except FileNotFoundError:
         return None
     except ValidationError as error:

@@ -14,7 +14,7 @@ from typing import Any
 from ray.tune import Callback
 
 from bench.cell.job import Job, sentence
-from bench.disk.limits import own_json
+from bench.disk.limits import own_json, own_text
 from bench.home import Home
 from bench.records.curves import read_curves
 from bench.tracking.background import Tracking
@@ -174,7 +174,7 @@ class Recorder(Callback):
 def _reused(folder: Path) -> int:
     """Captions of a cell that others had read for it."""
     with contextlib.suppress(AttributeError, OSError, TypeError, ValueError):
-        return int(own_json((folder / "work" / "progress.json").read_text(encoding="utf-8")).get("reused", 0))
+        return int(own_json(own_text(folder / "work" / "progress.json")).get("reused", 0))
     return 0
 
 

@@ -21,6 +21,7 @@ from bench.declare.card import TRAIN, Interval, MethodCard
 from bench.declare.registry import MethodEntry, variants
 from bench.declare.settings import Strict, Train, given
 from bench.declare.validation import from_pydantic
+from bench.disk.limits import own_text
 from bench.disk.whole import write_atomically
 from bench.errors import listing
 from bench.home import Home
@@ -314,7 +315,7 @@ def load(study: Study, home: Home, budget: int) -> Report:
 def read(path: Path) -> Report:
     """The report in a file. Raises BenchError for a damaged one."""
     try:
-        return Report.model_validate_json(path.read_text(encoding="utf-8"))
+        return Report.model_validate_json(own_text(path))
     except ValidationError as error:
         raise from_pydantic(error, Report, f"{path} (remove it and run the same command again)") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -18,7 +18,7 @@ from typing import Any
 
 from bench.cell.job import Job, sentence, settle
 from bench.cell.repeatable import same_every_time
-from bench.disk.limits import own_json
+from bench.disk.limits import own_json, own_text
 from bench.home import Home
 from bench.records.curves import SELECTION, Row, read_curves
 from bench.records.schema import canonical
@@ -49,7 +49,7 @@ class Lineage:
     @classmethod
     def read(cls, folder: Path) -> Lineage:
         """The lineage beside the states in a folder."""
-        found = own_json((folder / LINEAGE).read_text(encoding="utf-8"))
+        found = own_json(own_text(folder / LINEAGE))
         return cls(**{**found, "schedule": [(captions, point) for captions, point in found["schedule"]]})
 
     def to(self, part: int) -> str:

@@ -129,6 +129,21 @@ def test_all_records_collects_or_raises_invalid_ones(tmp_path: Path) -> None:
     assert all_records(tmp_path, "msvd") == []
 
 
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
+    """An archive from elsewhere can hold one; whoever reads it waits until somebody writes."""
+    sound, other = record(seed=0), record(seed=1)
+    _, odd = put(tmp_path, sound, other)
+    odd.unlink()
+    bad: list[BadRecord] = []
+    os.mkfifo(odd)
+    assert all_records(tmp_path, bad=bad) == [sound]
+    assert [(item.path, item.reason) for item in bad] == [(odd, "is no regular file")]
+    os.mkfifo(tmp_path / "predictions.jsonl")
+    for read in (read_predictions, lambda path, _: prediction_ids(path)):
+        with pytest.raises(BenchError, match=r"cannot read the predictions .*: is no regular file"):
+            read(tmp_path / "predictions.jsonl", [])
+
+
 def test_a_full_disk_leaves_the_old_record_and_nothing_half_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
