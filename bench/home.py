@@ -14,6 +14,7 @@ from bench import BenchError
 
 PACKAGE = Path(__file__).resolve().parent
 CHECKOUT = PACKAGE.parent
+LONGEST_NAME = 255  # bytes: what a file system takes
 
 
 def written_path(text: str | Path) -> Path:
@@ -24,6 +25,10 @@ def written_path(text: str | Path) -> Path:
         raise BenchError(f"{text}: there is no user {str(text).split('/')[0]}, or no home folder of theirs") from None
     if "\0" in str(path):
         raise BenchError(f"{str(text)!r} holds a zero byte, which no path can")
+    if max((len(part.encode(errors="replace")) for part in path.parts), default=0) > LONGEST_NAME:
+        raise BenchError(
+            f"{str(path)[:40]}..: a name in this path is longer than {LONGEST_NAME} bytes, which no file's is"
+        )
     return path
 
 

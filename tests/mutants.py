@@ -30,8 +30,8 @@ from bench.home import CHECKOUT
 ROOMS = {
     "evaluation": ("metrics_table", "evaluation_metrics", "sequential", "resampling", "evaluation_scorer", "densevid"),
     "records": ("records", "folds", "figures", "compare"),
-    "data": ("text", "corpus", "layouts", "data_fraction", "folds"),
-    "training": ("training", "reinforce", "converged", "data_fraction"),
+    "data": ("text", "corpus", "layouts", "data_fraction", "folds", "draft"),
+    "training": ("training", "reinforce", "converged", "data_fraction", "borrowed_loss"),
 }
 PATIENCE = 400.0  # seconds for the tests of one mutant: one that never ends is noticed, too
 COMPARED = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq}

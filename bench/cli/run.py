@@ -6,7 +6,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
@@ -18,7 +17,7 @@ from bench.cli.show import Split
 from bench.declare.options import DataSet, Json, Options, Written, parse
 from bench.declare.settings import option
 from bench.errors import listing, many, together
-from bench.home import Home, find_home
+from bench.home import Home, find_home, written_path
 from bench.pages.terminal import columns, room, wrapped
 from bench.plan.request import RunSpec
 from bench.plan.request import parse as parse_request
@@ -266,7 +265,7 @@ def evaluate(argv: Sequence[str]) -> int:
     Example: bench evaluate predictions.jsonl dataset=msvd split=test as=my_model
     """
     asked = parse(Evaluate, argv)
-    path, home = Path(asked.captions), find_home()
+    path, home = written_path(asked.captions), find_home()
     if not path.is_file():
         raise BenchError(f"there is no file {path}")
     from bench.cell.external import evaluate as score

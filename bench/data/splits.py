@@ -13,6 +13,7 @@ from bench.data.readers.fields import CLIPS
 from bench.data.readers.files import read_lines
 from bench.data.source import Source
 from bench.declare.dataset import DatasetDefinition, SplitRule
+from bench.disk.limits import DIGITS
 from bench.errors import many, named
 from bench.home import Home
 
@@ -58,6 +59,8 @@ def expand(entry: str) -> list[str]:
     found = _RANGE.fullmatch(entry)
     if not found:
         return [entry]
+    if (digits := max(len(found["first"]), len(found["last"]))) > DIGITS:
+        raise BenchError(f"the range {entry[:40]}.. has a number of {digits:,} digits: at most {DIGITS} are read")
     first, last = int(found["first"]), int(found["last"])
     if last < first:
         raise BenchError(f"the range {entry} ends before it begins")

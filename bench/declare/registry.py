@@ -202,10 +202,10 @@ def dataset(name_or_path: str, folder: Path | None = None) -> DatasetDefinition:
         path = written_path(name_or_path)
         return read_definition(path / "dataset.yaml" if path.is_dir() else path)
     folder = folder or data_folder("datasets")
-    if (folder / name_or_path / "dataset.yaml").is_file():
-        return read_definition(folder / name_or_path / "dataset.yaml", name_or_path)
     names = [path.parent.name for path in sorted(folder.glob("*/dataset.yaml"))]
-    raise unknown("data set", name_or_path, [*names, "FILE.yaml"])
+    if name_or_path not in names:
+        raise unknown("data set", name_or_path, [*names, "FILE.yaml"])
+    return read_definition(folder / name_or_path / "dataset.yaml", name_or_path)
 
 
 def method_digest(folder: Path) -> str:

@@ -17,6 +17,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from bench.home import LONGEST_NAME
+
 # What any file may become in memory; and a larger one, how often its bytes on disk. Captions and features shrink to a tenth,
 # padded ones to a fiftieth.
 FREE = 64 * 2**20
@@ -26,7 +28,6 @@ JSON_EXPANSION = 12
 LIST_BYTES, VALUE_BYTES = 80, 32
 LONGEST_LINE = 64 * 2**20  # bytes: a frame of a hundred boxes takes one in text
 LONGEST_CAPTION = 2**16  # characters
-LONGEST_NAME = 255  # bytes: what a file system takes
 MOST_COLUMNS = 1000  # of a table of captions
 # YAML, where 400 bytes can name a list of billions of entries: many times what our own definitions and plans do.
 YAML_LARGEST = 16 * 2**20  # characters of a file

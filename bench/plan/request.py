@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, field_validator, model_validator
@@ -21,6 +20,7 @@ from bench.declare.registry import MethodEntry, dataset, find_methods, method_en
 from bench.declare.settings import DEVICE, GROUPS, Model, Search, Text, Train, option
 from bench.declare.validation import MissingKeysError
 from bench.errors import all_of, listing, singly, together, unknown
+from bench.home import written_path
 
 LARGEST_SEED = 2**32 - 1  # what every generator of random numbers takes
 
@@ -177,7 +177,7 @@ def written(argv: Sequence[str]) -> tuple[list[dict[str, Value]], frozenset[str]
     if arguments.files:
         if not arguments.files[0].endswith((".yaml", ".yml")):
             raise BenchError(f"{arguments.files[0]!r} is neither key=value nor a plan file (.yaml)")
-        layers.insert(0, plan_file(Path(arguments.files[0])))
+        layers.insert(0, plan_file(written_path(arguments.files[0])))
     return layers, arguments.flags
 
 

@@ -606,6 +606,8 @@ def test_ids_in_natural_order() -> None:
     assert sorted(["v10#2", "v9#10", "v9#2", "a"], key=natural) == ["a", "v9#2", "v9#10", "v10#2"]
     assert expand("video9..video11") == ["video9", "video10", "video11"]
     assert expand("a..b") == ["a..b"]
+    with pytest.raises(BenchError, match=r"has a number of 5,000 digits: at most 18 are read"):
+        expand(f"video{'1' * 5000}..video2")
 
 
 # --- bench data check

@@ -77,6 +77,26 @@ def test_several_wrong_options_are_told_together() -> None:
         parse([*words[:2], words[3]])
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["plan", "methods=salstm", "dataset=LONG"],
+        ["plan", "methods=salstm", "dataset=LONG.yaml"],
+        ["plan", "LONG.yaml"],
+        ["evaluate", "LONG", "dataset=shapes"],
+        ["init", "dataset", "captions=LONG"],
+        ["features", "import", "dataset=shapes", "stream=frames", "source=LONG"],
+        ["show", "LONG"],
+        ["compare", "LONG", "LONG", "dataset=shapes"],
+        ["caption", "LONG.mp4", "checkpoint=LONG"],
+    ],
+)
+def test_a_name_longer_than_any_files_is_a_sentence(words: list[str], bench: Run, tmp_path: Path) -> None:
+    status, out, err = bench(*(word.replace("LONG", "a" * 300) for word in words))
+    assert (status, out) == (2, "") and err.startswith("bench: ") and "where it happened" not in err
+    assert not list(tmp_path.rglob("trace*"))
+
+
 def test_a_definition_reads_only_the_variables_that_it_declares(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
