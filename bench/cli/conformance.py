@@ -97,7 +97,7 @@ def doctor(argv: Sequence[str]) -> int:
             facts.append(asdict(answer))
             continue
         state = "BROKEN" if answer.state == "broken" else answer.state
-        print(wrapped(f"{answer.part:9} {state:8} {answer.found}"), flush=True)
+        print(wrapped(f"{answer.part:9} {state:8} {answer.found}", hang=19), flush=True)
         if answer.mend:
             print(wrapped(f"{'':18} {'mend' if answer.state != 'ok' else 'add'}: {answer.mend}"), flush=True)
     if asked.as_json:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from bench import __version__
+from bench import BenchError, __version__
 from bench.cli.answers import FAILED, WELL, name_of, print_json, print_text, say
 from bench.declare.options import AnyDataSet, Json, Options, Written, parse
 from bench.declare.settings import option
@@ -36,6 +36,7 @@ class List(Options):
     what: Annotated[list[Literal["methods", "datasets", "features", "runs"]], Written(word="list")] = option(
         [], "methods, datasets, features or runs; all four without a word"
     )
+    dataset: AnyDataSet = option(None, "features and runs of one data set alone")
     as_json: Json = False
 
 
@@ -46,10 +47,15 @@ def list_all(argv: Sequence[str]) -> int:
     Example: bench list methods
     """
     asked = parse(List, argv)
-    from bench.reports.listings import LISTINGS
+    from bench.reports.listings import LISTINGS, OF_A_DATASET, named_dataset
 
-    chosen, home = [*(asked.what or LISTINGS)], find_home()
-    found = {name: LISTINGS[name](home) for name in chosen}
+    chosen, home = [*(asked.what or (OF_A_DATASET if asked.dataset else LISTINGS))], find_home()
+    if asked.dataset and (whole := [name for name in chosen if name not in OF_A_DATASET]):
+        raise BenchError(
+            f"dataset={asked.dataset} chooses among {' and '.join(OF_A_DATASET)}, not among {listing(whole)}"
+        )
+    only = asked.dataset and named_dataset(asked.dataset, home)
+    found = {name: OF_A_DATASET[name](home, only) if only else LISTINGS[name](home) for name in chosen}
     if asked.as_json:
         return print_json({name: one.facts for name, one in found.items()})
     bodies = {

@@ -10,7 +10,7 @@ from typing import Any
 from bench import BenchError
 from bench.declare.dataset import DatasetDefinition
 from bench.declare.plugins import import_error, is_plugin
-from bench.declare.registry import find_datasets, find_methods
+from bench.declare.registry import dataset, find_datasets, find_methods
 from bench.disk.limits import own_json, own_text
 from bench.disk.locks import alive
 from bench.errors import listing, sizes
@@ -126,14 +126,16 @@ def _exists(definition: DatasetDefinition, source: str, home: Home) -> bool:
         return False
 
 
-def features(home: Home) -> Listing:
-    """One row per feature cache of this home."""
+def features(home: Home, dataset: str | None = None) -> Listing:
+    """One row per feature cache of this home (of one data set)."""
     from bench.features.sidecar import list_caches
 
     names = ("dataset", "stream", "shape", "clips", "bytes", "dtype", "fingerprint", "error")
     facts: list[dict[str, Any]] = []
     rows: list[Sequence[object]] = []
     for cache in list_caches(home):
+        if dataset not in (None, cache["dataset"]):
+            continue
         cache = dict(cache) | {"error": cache.get("error") or cache.get("unfinished")}
         facts.append({name: cache.get(name) for name in names})
         if cache["error"]:
@@ -222,3 +224,9 @@ LISTINGS: dict[str, Callable[[Home], Listing]] = {
     "features": features,
     "runs": runs,
 }
+OF_A_DATASET: dict[str, Callable[[Home, str | None], Listing]] = {"features": features, "runs": runs}
+
+
+def named_dataset(name: str, home: Home) -> str:
+    """The name of a data set that is defined, or has records here. Raises BenchError for one that neither knows."""
+    return name if name in {path.name for path in home.results.glob("*/")} else dataset(name).name

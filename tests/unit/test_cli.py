@@ -177,7 +177,7 @@ class TestMistakes:
                 ["list", "method"],
                 'unknown list "method"; allowed: methods, datasets, features, runs; did you mean "methods"\\?',
             ),
-            (["list", "dataset=x"], 'command line: unknown key "dataset"; allowed: json'),
+            (["list", "split=x"], 'command line: unknown key "split"; allowed: dataset, json'),
             (["run", "--chek"], 'command line: unknown flag "--chek"; allowed: --retry-failed'),
             (
                 ["leaderboard", "--chek"],
@@ -276,6 +276,22 @@ class TestList:
         assert re.search(
             r"^little +frames +28x6 +3 +0\.0 +float16, fingerprint ffffffffffff$", bench("features", "list")[1], re.M
         )
+
+    def test_of_one_data_set(self, bench: Run, world: World) -> None:
+        for cell in cells(parse(["methods=toy", f"dataset={world.dataset}", "seeds=[0,1]"]), world.home):
+            world.add_record(cell)
+        moved = world.home.results / "other"
+        (world.home.results / "little").rename(moved)
+        assert bench("list", "runs", f"dataset={world.dataset}")[1] == "no runs yet\n"
+        assert bench("list", "runs", "dataset=other")[1].count("refused") == 2
+        out = bench("list", f"dataset={world.dataset}")[1]
+        assert re.search(r"^little +frames ", out, re.M) and "METHODS" not in out
+        for words, told in (
+            (["runs", "dataset=nothing"], 'unknown data set "nothing"'),
+            (["methods", "runs", "dataset=other"], "chooses among features and runs, not among methods"),
+        ):
+            status, out, err = bench("list", *words)
+            assert (status, out) == (2, "") and told in err
 
 
 class TestPlan:
