@@ -28,8 +28,16 @@ from bench.home import CHECKOUT
 
 # Rooms and the tests that hold them, quick ones first.
 ROOMS = {
-    "evaluation": ("metrics_table", "evaluation_metrics", "sequential", "resampling", "evaluation_scorer", "densevid"),
-    "records": ("records", "folds", "figures", "compare"),
+    "evaluation": (
+        "metrics_table",
+        "evaluation_metrics",
+        "sequential",
+        "resampling",
+        "evaluation_scorer",
+        "densevid",
+        "further",
+    ),
+    "records": ("records", "folds", "figures", "further", "compare"),
     "data": ("text", "corpus", "layouts", "data_fraction", "folds", "draft"),
     "training": ("training", "reinforce", "converged", "data_fraction", "borrowed_loss"),
 }
