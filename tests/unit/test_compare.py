@@ -428,6 +428,11 @@ class TestRefusals:
                 lambda text: text.replace("correct1", "right1"),
                 "the columns of bleu are not correct1, .. closest",
             ),
+            (
+                SCORES,
+                lambda text: re.sub("|".join(rf"\b{name}\b" for name in STATISTICS["bleu"][1:]), r"x\g<0>", text),
+                "the columns of bleu are not correct1, .. closest",
+            ),
             ("predictions.jsonl", lambda text: text + text[:30], "line 31 is no prediction"),
             ("predictions.jsonl", lambda text: None, "cannot read the predictions"),
         ],

@@ -86,6 +86,11 @@ def test_all_folds_together_are_every_clip_once(tmp_path: Path) -> None:
     together = load_corpus(definition, Home(tmp_path)).splits
     assert sorted(together["test"]) == sorted(clip for one in corpora(definition) for clip in one.splits["test"])
     assert not together["train"] and not together["val"]
+    few = {"subset": (6, 3, 2)}
+    first = load_corpus(definition, Home(tmp_path), **few).splits
+    dealt = corpora(definition, **few)
+    assert sorted(first["test"]) == sorted(clip for one in dealt for clip in one.splits["test"])
+    assert len(first["test"]) == 2 * FOLDS and not first["train"]
 
 
 @pytest.mark.parametrize(

@@ -262,7 +262,8 @@ def test_reported_losses_are_those_of_their_own_epoch() -> None:
     assert [values["epoch"] for _, _, values in run.reports] == [0.0, 1.0, 2.0]
 
 
-def test_progress_tells_the_means_of_the_epoch_so_far() -> None:
+@pytest.mark.parametrize("captions", [1, 4])
+def test_progress_tells_the_means_of_the_epoch_so_far(captions: int) -> None:
     model, seen, told = made(), [], []
 
     def loss(batch: Batch) -> Losses:
@@ -270,13 +271,14 @@ def test_progress_tells_the_means_of_the_epoch_so_far() -> None:
         seen.append((losses["loss"].item(), len(batch.caption_ids)))
         return losses
 
-    run = FakeRun(2 * CAPTIONS, {})
+    run = FakeRun(2 * CAPTIONS, {}, {"captions": captions})
     run.tick = lambda phase, epoch, values: told.append((epoch, values["loss"]))  # type: ignore[assignment]
     fit(model, [Phase("only", loss, model, 1.0)], run)
-    assert [epoch for epoch, _ in told] == [0] * 4 + [1] * 4
+    batches = len(seen) // 2
+    assert [epoch for epoch, _ in told] == [0] * batches + [1] * batches
     for number, (_, value) in enumerate(told):
-        values, captions = zip(*seen[number // 4 * 4 : number + 1], strict=True)
-        expected = sum(map(math.prod, zip(values, captions, strict=True))) / sum(captions)
+        values, counts = zip(*seen[number // batches * batches : number + 1], strict=True)
+        expected = sum(map(math.prod, zip(values, counts, strict=True))) / sum(counts)
         assert value == pytest.approx(expected, rel=1e-12)
 
 
@@ -847,6 +849,7 @@ def test_the_cross_entropy_phase_samples_as_often_as_the_run_says() -> None:
         forced = teacher_forcing(captioner, batch, sampling)
         assert found[-1] == pytest.approx(cross_entropy(word_losses(captioner, forced)).item(), rel=1e-6)
     assert len({round(loss, 3) for loss in found}) == 3
+    assert phase.share == cross_entropy_phase(captioner, FakeRun(1, {})).share == 1.0, "all of it where none is named"
 
 
 def sampled_second_words() -> tuple[Tensor, Tensor]:
