@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
@@ -103,6 +104,20 @@ def test_clips_without_features_are_left_out_and_counting_from_one_is_seen(tmp_p
     definition, _ = drafted(tmp_path, {"": corpus(tmp_path)}, {"": features(tmp_path / "later", 3, 4, first=1)})
     assert definition.streams["frames"].ids == "one_based"
     assert definition.subset is None
+
+
+def test_rows_without_ids_are_those_of_the_clips_where_there_are_as_many(tmp_path: Path) -> None:
+    captions = {"captions": corpus(tmp_path)}
+    for rows in (30, 29):
+        (tmp_path / f"{rows}").mkdir()
+        with h5py.File(path := tmp_path / f"{rows}" / "frames.h5", "w") as file:
+            file["feats"] = np.ones((rows, 4, 6), np.float32)
+        if rows == 30:
+            definition, _ = drafted(tmp_path, captions, {"frames": path})
+            assert len(load_corpus(definition, Home(tmp_path)).clips) == 30
+        else:
+            with pytest.raises(BenchError, match="29 rows without ids, the captions 30 clips: no row can be told"):
+                draft("people", captions, {"frames": path}, tmp_path)
 
 
 def test_what_cannot_be_guessed_is_refused_and_nothing_is_written(
