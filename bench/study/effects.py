@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -218,12 +218,22 @@ def _matrix(pairs: Sequence[Found]) -> Table:
     rows: list[tuple[Field, ...]] = []
     for idea in dict.fromkeys(map(_idea, pairs)):
         own = [one for one in pairs if _idea(one) == idea]
-        claims = dict.fromkeys(_claim(one) for one in own)
         told: dict[str, list[str]] = {}
         for one in own:
             told.setdefault(one.study.name, []).append(_told(one))
-        rows.append((idea, "; ".join(claims), *("; ".join(told.get(name, [NOTHING])) for name in heads)))
+        rows.append((idea, _claims(own, heads), *("; ".join(told.get(name, [NOTHING])) for name in heads)))
     return Table(f"Gain in {SHORT} over the control", columns, tuple(rows))
+
+
+def _claims(own: Sequence[Found], heads: Mapping[str, str]) -> str:
+    """What is claimed for an idea, with the columns that it is claimed for where they differ on one base."""
+    columns: dict[tuple[str, str], set[str]] = {}
+    for one in own:
+        columns.setdefault((_base(one), _claim(one)), set()).add(heads[one.study.name])
+    alone = {base for base, _ in columns if len({frozenset(c) for (b, _), c in columns.items() if b == base}) == 1}
+    return "; ".join(
+        claim if base in alone else f"{', '.join(sorted(of))}: {claim}" for (base, claim), of in columns.items()
+    )
 
 
 def _base(one: Found) -> str:

@@ -171,11 +171,26 @@ def test_an_idea_on_another_base_has_a_column_of_its_own_beside_the_first(tmp_pa
     none, nothing = "not run yet", effects.NOTHING
     assert rows["recnet: reconstructor"][1:] == (none, f"transformer: {none}")
     assert rows["hail: information loss"][1:] == (f"salstm: {none}; s2vt: {none}", f"transformer: {none}")
-    assert rows["hail: information loss"][0].count("transformer: ") == 1
+    assert (
+        rows["hail: information loss"][0].count("transformer: ") == 1
+        and "msrvtt1000" not in rows["hail: information loss"][0]
+    )
     assert rows["recnet: reconstructor global"][1:] == (none, nothing)
     assert rows["glrg: discrepant cross entropy"][1:] == (nothing, f"transformer: {none}")
     alone = effects._matrix(pairs[: len(found["msrvtt1000_1"][0].pairs)])
     assert [column.name for column in alone.columns][2:] == ["msrvtt1000"]
+
+
+def test_a_claim_names_its_column_where_columns_differ(tmp_path: Path) -> None:
+    found = studies()
+    pairs = [
+        effects.Found(study, name, study.pairs[name], answers.answer(study, answers.Keys(), Home(tmp_path)), None)
+        for study in (found["msrvtt_glrg2"][0], found["msvd_glrg1"][0])
+        for name in study.pairs
+    ]
+    claims = {row[0]: row[1] for row in effects._matrix(pairs).rows}
+    assert claims["glrg: boosting"] == "msrvtt_glrg: +5.6 (glrg table1); msvd_glrg: +5.1 (glrg table1)"
+    assert claims["glrg: discrepant reward"] == "+4.2 (glrg table5)"
 
 
 @pytest.fixture
