@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -24,6 +25,10 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_leaves
 
 GPU = torch.device("cuda", 0)
+with_the_cpus_torch = pytest.mark.skipif(
+    torch.version.cuda is not None,
+    reason="a torch that is built for CUDA asks its driver for what is pretended here; on a real GPU: make gpu",
+)
 ROOT = str(Path(__file__).resolve().parents[1]) + "/"
 aten = torch.ops.aten
 

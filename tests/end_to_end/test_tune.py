@@ -143,7 +143,7 @@ def killed_when(words: Sequence[str], home: Path, come: Callable[[], bool]) -> N
     """Give a command in a process of its own, and kill it once something has come about."""
     command = [sys.executable, "-m", "bench", *words]
     driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, "BENCH_HOME": str(home)})
-    until = time.monotonic() + 120
+    until = time.monotonic() + 300
     while not come():
         assert time.monotonic() < until and driver.poll() is None
         time.sleep(0.05)

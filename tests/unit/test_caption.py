@@ -46,7 +46,7 @@ from bench.records.schema import Record
 from bench.records.store import PREDICTIONS, all_records, cell_folder
 from bench.run.prepare import extract, prepare
 from bench.shapes import render_clip
-from tests.pretended import pretended_gpu
+from tests.pretended import pretended_gpu, with_the_cpus_torch
 
 OPTIONS = {"seed": 3, "size": [8, 2, 2], "captions": 3}
 METHODS = ("salstm", "vre:full", "hail:ha", "etenet:step2")
@@ -136,6 +136,7 @@ def test_a_video_is_captioned_as_its_clip_was(trained: dict[str, Cell], home: Ho
     assert values == sorted(values, reverse=True)
 
 
+@with_the_cpus_torch
 @pytest.mark.parametrize("method", [name.partition(":")[0] for name in METHODS])
 def test_a_gpu_says_the_same(trained: dict[str, Cell], home: Home, video: Path, method: str) -> None:
     """On a pretended one: the method and its encoders compute there, and nothing is left on the other side."""

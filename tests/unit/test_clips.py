@@ -17,7 +17,7 @@ from bench.data import batches
 from bench.data.batches import CorpusClips
 from bench.method import Batch
 from bench.nn.host import on_host
-from tests.pretended import GPU, is_there, pretended_gpu
+from tests.pretended import GPU, is_there, pretended_gpu, with_the_cpus_torch
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -45,6 +45,7 @@ def parts(batch: Batch) -> tuple[torch.Tensor, ...]:
     return (*batch.streams.values(), *batch.masks.values(), batch.clip_of_B, batch.words_BW, batch.lengths_B)
 
 
+@with_the_cpus_torch
 @pytest.mark.parametrize("stay", [False, True])
 def test_batches_of_an_epoch_are_pinned_by_the_thread_that_reads_them_and_copied_at_once(
     stay: bool, monkeypatch: pytest.MonkeyPatch

@@ -565,7 +565,7 @@ def test_a_driver_killed_with_9_leaves_a_cell_that_the_same_command_takes_up(ray
 def wait_for_worker(driver: subprocess.Popen[Any], home: Home) -> int:
     """Process id of the worker that the slow cell has reached."""
     started = home.root / "started"
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + 120
     while not (started.exists() and started.read_text()) and time.monotonic() < deadline:
         assert driver.poll() is None, driver.stdout.read() if driver.stdout else ""
         time.sleep(0.05)

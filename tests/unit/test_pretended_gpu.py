@@ -24,9 +24,10 @@ from bench.training import Losses, Phase, phases, tally
 from tests import launches
 from tests.gpu import agreement
 from tests.gpu.worlds import Run, build
-from tests.pretended import GPU, is_there, pretended_gpu
+from tests.pretended import GPU, is_there, pretended_gpu, with_the_cpus_torch
 from tests.support import DiedError, TinyEncoder, digest, make_clips
 
+pytestmark = with_the_cpus_torch
 SMALL = {"width": 16, "embedding": 12, "attention": 8}
 CASES = {case.name: case for case in agreement.cases(2)}
 

@@ -169,4 +169,5 @@ def test_a_file_serves_one_machine() -> None:
 def test_passwords_are_not_shown() -> None:
     assert shown("http://me:secret@host:5000/x") == "http://me:***@host:5000/x"
     assert shown("bench run mlflow=http://a:b@c dataset=x") == "bench run mlflow=http://a:***@c dataset=x"
-    assert shown("http://host:5000/a@b") == "http://host:5000/a@b"
+    assert shown("http://host:5000/a") == "http://host:5000/a"
+    assert shown("http://me:5000/secret@b") == "http://me:***@b", "a password may begin like a port"
