@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -71,14 +72,21 @@ class Mistakes(BenchError):  # noqa: N818 - said as it is
         self.told = told
 
 
+@contextmanager
+def kept(told: list[BenchError]) -> Iterator[None]:
+    """What goes wrong inside is added to `told`."""
+    try:
+        yield
+    except BenchError as error:
+        told.append(error)
+
+
 def together(checks: Iterable[Callable[[], object]]) -> None:
     """Make all checks, so that several mistakes of one command are told at once. Raises BenchError with what they raise."""
-    told = []
+    told: list[BenchError] = []
     for check in checks:
-        try:
+        with kept(told):
             check()
-        except BenchError as error:
-            told.append(error)
     if told:
         raise all_of(told)
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from bench import BenchError
-from bench.declare.settings import Model, Search, Strict, Text, Train, option
+from bench.declare.settings import LARGEST_SIZE, Model, Search, Strict, Text, Train, option
 from bench.declare.validation import from_pydantic
 from bench.errors import did_you_mean, listing, unknown
 
@@ -136,8 +136,9 @@ class Setting(Strict):
             raise BenchError(f"{name} is {value!r}, but must be {allowed}")
         if self.min is not None and value < self.min:
             raise BenchError(f"{name} is {value!r}, but must be at least {self.min:g}")
-        if self.max is not None and value > self.max:
-            raise BenchError(f"{name} is {value!r}, but must be at most {self.max:g}")
+        most = LARGEST_SIZE if self.max is None and self.shared and self.type == "int" else self.max
+        if most is not None and value > most:
+            raise BenchError(f"{name} is {value!r}, but must be at most {most:g}")
         return float(value) if self.type == "float" else value
 
     @model_validator(mode="after")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import BenchError
-from bench.disk.limits import own_json, own_text
+from bench.disk.limits import own_json, own_text, regular
 from bench.disk.whole import CannotWrite, write_atomically
 from bench.home import Home
 
@@ -17,7 +17,7 @@ from bench.home import Home
 def file_digest(path: Path) -> str:
     """`sha256:DIGEST` of a file. Raises BenchError where it cannot be read."""
     try:
-        with path.open("rb") as file:
+        with regular(path) as file:
             return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
     except OSError as error:
         raise BenchError(f"{path} cannot be read as a safetensors file: {error}") from error
@@ -46,7 +46,7 @@ class FileDigests:
             remembered = self._known.get(str(path))
             if isinstance(remembered, list) and len(remembered) == 3 and remembered[:2] == stamp:
                 return str(remembered[2])
-            with path.open("rb") as file:
+            with regular(path) as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise BenchError(f"{path} cannot be read: {error.strerror or error}") from None

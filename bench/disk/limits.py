@@ -14,6 +14,9 @@ import os
 import stat
 import struct
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -124,11 +127,18 @@ def check_json(text: str | bytes) -> None:
         raise ValueError(f"it is made of brackets and commas, which would take {amount(needed)} of memory")
 
 
-def own_bytes(path: Path) -> bytes:
-    """What this project wrote into a file. Raises OSError, also for a pipe or device in its place, which would be waited for."""
+@contextmanager
+def regular(path: Path) -> Iterator[BufferedReader]:
+    """A file to be read. Raises OSError, also for a pipe or device in its place, which would be waited for."""
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "is no regular file")
+        yield file
+
+
+def own_bytes(path: Path) -> bytes:
+    """What this project wrote into a file. Raises OSError as `regular`."""
+    with regular(path) as file:
         return file.read()
 
 

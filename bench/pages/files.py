@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bench import BenchError
+from bench.disk.limits import own_bytes
 from bench.disk.whole import clear_aside, write_atomically
 from bench.pages.document import Document
 from bench.pages.html import TWIN, to_html, twin_of
@@ -101,7 +102,7 @@ def has_markers(text: str) -> bool:
 def read_page(path: Path) -> str:
     """The page as it is, line ends included. Raises BenchError."""
     try:
-        return path.read_bytes().decode("utf-8")
+        return own_bytes(path).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else f"it is not UTF-8 text (byte {error.start:,})"
         raise BenchError(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -19,7 +19,7 @@ from bench.declare.options import read as read_options
 from bench.declare.registry import MethodEntry, dataset, find_methods, method_entry, variants
 from bench.declare.settings import DEVICE, GROUPS, Model, Search, Text, Train, option
 from bench.declare.validation import MissingKeysError
-from bench.errors import all_of, listing, singly, together, unknown
+from bench.errors import all_of, kept, listing, singly, together, unknown
 from bench.home import written_path
 
 LARGEST_SEED = 2**32 - 1  # what every generator of random numbers takes
@@ -206,10 +206,10 @@ def read(
             raise unknown("key", key if head in allowed else head, allowed, value.where)
 
     told: list[BenchError] = []
-    with _kept(told):
+    with kept(told):
         together(partial(take, layer, key, value) for layer in layers for key, value in layer.items())
     misspelt = bool(told)
-    with _kept(told):
+    with kept(told):
         spec = read_options(model, values, {"overrides": overrides, **flagged(model, given)})
         _check_names(spec, entries)
         if not told:
@@ -222,20 +222,12 @@ def read(
 def _unknown_names(values: Mapping[str, Value], entries: dict[str, MethodEntry]) -> list[BenchError]:
     """What is wrong with the methods and the data set of a request that has other mistakes: told with those."""
     told: list[BenchError] = []
-    with suppress(KeyError), _kept(told):
+    with suppress(KeyError), kept(told):
         together(partial(variants, str(word), entries) for word in values["methods"].listed(text=True))
-    with suppress(KeyError), _kept(told):
+    with suppress(KeyError), kept(told):
         if isinstance(name := values["dataset"].read(text=True), str):
             dataset(name)
     return told
-
-
-@contextmanager
-def _kept(told: list[BenchError]) -> Iterator[None]:
-    try:
-        yield
-    except BenchError as error:
-        told.append(error)
 
 
 def _refuse_bare(name: str, value: Value, cards: Sequence[MethodCard]) -> None:

@@ -128,8 +128,7 @@ def read_columns(path: Path, names: Sequence[str]) -> tuple[tuple[str, ...], dic
 def _read(path: Path) -> tuple[list[str], tuple[str, ...], Floats]:
     """(names of the columns after `clip`, clip ids, numbers [n, columns])."""
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            head, *rows = csv.reader(file, strict=True)
+        head, *rows = csv.reader(io.StringIO(own_text(path)), strict=True)
         if not rows or head[:1] != ["clip"] or len(set(head)) != len(head):
             raise ValueError("its first line is not clip and names of columns, with a line for each clip below")
         if uneven := [number for number, row in enumerate(rows, start=2) if len(row) != len(head)]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
@@ -47,8 +48,7 @@ def finished_curves(folder: Path) -> list[Row]:
     """Rows of the curves of a finished cell. Raises BenchError for a file that is not one of curves."""
     path = folder / CURVES
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return [_row(line) for line in csv.DictReader(file)]
+        return [_row(line) for line in csv.DictReader(io.StringIO(own_text(path)))]
     except (KeyError, OSError, OverflowError, TypeError, ValueError) as error:
         raise BenchError(f"{path} cannot be read as training curves: {error}.") from error
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bench import BenchError
+from bench.disk.limits import own_text
 from bench.records.schema import Record
 
 FOLDS = "folds.csv"
@@ -27,7 +29,7 @@ def read_folds(folder: Path) -> dict[str, tuple[int, int]]:
     """(fold, film) of every clip of the row in `folder`. Raises BenchError for a file that is absent or damaged."""
     path = folder / FOLDS
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return {row["clip"]: (int(row["fold"]), int(row["film"])) for row in csv.DictReader(file)}
+        rows = csv.DictReader(io.StringIO(own_text(path)))
+        return {row["clip"]: (int(row["fold"]), int(row["film"])) for row in rows}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BenchError(f"{path} cannot be read ({error}): remove its folder, and bench run makes it again") from error

@@ -123,9 +123,8 @@ class Judge:
     """Both programs, each with one METEOR process. `jar` is METEOR's; it must be the one that bench finds too."""
 
     def __init__(self, jar: Path) -> None:
-        with mock.patch.object(
-            official_meteor, "__file__", str(jar.with_name("meteor.py"))
-        ):  # where it looks for its jar
+        beside_the_jar = str(jar.with_name("meteor.py"))  # it looks for the jar beside itself
+        with mock.patch.object(official_meteor, "__file__", beside_the_jar):
             self._official = official_meteor.Meteor()
         self._scorer = Scorer()
 

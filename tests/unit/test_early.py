@@ -67,6 +67,8 @@ def test_several_wrong_options_are_told_together() -> None:
         parse(["methods=[salstm:none,nosuch]", "dataset=nowhere", "train.epochs=0", "model.width=999999999"])
     for told in ('unknown variant "none"', 'unknown method "nosuch"', 'unknown data set "nowhere"', "at most 65536"):
         assert told in str(caught.value)
+    with pytest.raises(BenchError, match=r"salstm\.width is 70000, but must be at most 65536"):
+        parse(["methods=salstm", "dataset=shapes", "salstm.width=70000"])
     with pytest.raises(BenchError, match=r'(?s)^2 mistakes:.* methods is missing.*unknown data set "nowhere"'):
         parse(["dataset=nowhere"])
     with pytest.raises(BenchError, match=r"^3 mistakes:") as caught:

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from record_factory import SCORES, config, content, put, record
 
 from bench import BenchError
 from bench.cell.provenance import git_state
+from bench.disk.digests import file_digest
 from bench.disk.whole import CannotWrite
 from bench.home import Home
+from bench.pages.files import read_page
 from bench.records.clip_scores import SCORES as CLIP_SCORES
 from bench.records.clip_scores import read_scores, read_statistics, write_scores
 from bench.records.curves import CURVES, SELECTION, finished_curves
@@ -138,10 +141,19 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None
     os.mkfifo(odd)
     assert all_records(tmp_path, bad=bad) == [sound]
     assert [(item.path, item.reason) for item in bad] == [(odd, "is no regular file")]
-    os.mkfifo(tmp_path / "predictions.jsonl")
-    for read in (read_predictions, lambda path, _: prediction_ids(path)):
-        with pytest.raises(BenchError, match=r"cannot read the predictions .*: is no regular file"):
-            read(tmp_path / "predictions.jsonl", [])
+    readers: dict[str, Callable[[Path], object]] = {
+        PREDICTIONS: lambda path: read_predictions(path, []),
+        "ids.jsonl": prediction_ids,
+        CLIP_SCORES: read_scores,
+        CURVES: lambda path: finished_curves(path.parent),
+        FOLDS: lambda path: read_folds(path.parent),
+        "page.md": read_page,
+        "weights.safetensors": file_digest,
+    }
+    for name, read in readers.items():
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(BenchError, match="is no regular file"):
+            read(tmp_path / name)
 
 
 def test_a_full_disk_leaves_the_old_record_and_nothing_half_written(
