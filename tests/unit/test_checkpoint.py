@@ -20,10 +20,12 @@ from torch import Tensor
 
 import bench
 from bench import BenchError
+from bench.cell import checkpoint as checkpoints
 from bench.cell.checkpoint import CHECKPOINT, load
 from bench.cell.fit import run_cell
 from bench.cell.inputs import gather
 from bench.conformance.workplace import write_corpus
+from bench.declare.card import Setting
 from bench.declare.registry import dataset, method_digest
 from bench.method import SPECIAL, Vocabulary
 from bench.plan.cells import ENGINE, Cell, cells
@@ -211,6 +213,20 @@ def test_a_method_is_built_for_the_streams_of_its_training(changed: Callable[[Ch
     told = {"frames": {"name": "frames", "shape": [6, 13], "timed": True, "fingerprint": before.fingerprint}}
     sentence = refusal(changed(lambda state, metadata: metadata.update(streams=json.dumps(told))))
     assert "(12,) instead of (13,)" in sentence
+
+
+def test_a_setting_may_be_larger_than_its_weights_where_its_card_says_so(
+    changed: Callable[[Change], Path], checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A count of steps is none of numbers; any other that is larger than the file is damage, and nothing is built of it."""
+    card = checkpoints.card_of("mplstm")
+    steps = Setting.model_validate({"type": "int", "min": 1, "default": 10**10, "help": "steps"})
+    more = card.model_copy(update={"settings": {**card.settings, "steps": steps}})
+    settings = load(checkpoint).config["settings"]
+    monkeypatch.setattr(checkpoints, "card_of", lambda _: more)
+    assert load(changed(declare(settings={**settings, "steps": 10**10}))).config["settings"]["steps"] == 10**10
+    for name in ("steps", "width"):
+        assert "describe no method" in refusal(changed(declare(settings={**settings, name: 10**11})))
 
 
 def test_nothing_that_is_given_away_names_a_place_of_this_machine(world: World, cell: Cell, checkpoint: Path) -> None:
