@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench import BenchError
+from bench.disk.limits import regular
 from bench.home import Home
 
 
@@ -72,8 +73,8 @@ def cell_lock(home: Home, key: str, wait: float = WAIT_SECONDS) -> Iterator[None
 def lock_holder(home: Home, key: str) -> str | None:
     """The process that works on a cell, as text, empty where it left no number; None when nobody does."""
     try:
-        with _lock_path(home, key).open("r", encoding="ascii", errors="replace") as file:
-            return None if lock_file(file.fileno(), shared=True) else file.read().strip()
+        with regular(_lock_path(home, key)) as file:
+            return None if lock_file(file.fileno(), shared=True) else file.read().decode("ascii", "replace").strip()
     except OSError:
         return None
 

@@ -126,7 +126,7 @@ class Folder:
     layout = "folder"
 
     def __init__(self, path: Path) -> None:
-        self._files = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES)
+        self._files = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES and not file.is_fifo())
         self.names: Sequence[str | None] = [file.stem for file in self._files]
         kinds = sorted({file.suffix for file in self._files})
         self.description = f"{path.name}: folder of {len(self._files)} {' and '.join(kinds)} files"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -120,8 +121,9 @@ def all_records(results: Path, dataset: str | None = None, bad: list[BadRecord] 
 
 
 def record_paths(results: Path, dataset: str | None = None) -> list[Path]:
-    """Paths of all `record.json` files, sorted."""
-    return sorted(results.glob(f"{dataset or '*'}/*/*/{RECORD}"))
+    """Paths of all `record.json` files, sorted; also of links that lead nowhere, of which a reader says so."""
+    paths = (folder / RECORD for folder in results.glob(f"{dataset or '*'}/*/*"))
+    return sorted(path for path in paths if os.path.lexists(path))
 
 
 def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:

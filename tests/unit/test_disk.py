@@ -119,6 +119,8 @@ def test_notes_of_any_bytes_are_nobodys(tmp_path: Path) -> None:
     with cell_lock(Home(tmp_path), "key"):
         (tmp_path / ".bench" / "locks" / "key.lock").write_bytes(b"\xff")
         assert lock_holder(Home(tmp_path), "key") is not None
+        os.mkfifo(tmp_path / ".bench" / "locks" / "pipe.lock")
+        assert lock_holder(Home(tmp_path), "pipe") is None
         with pytest.raises(CellBusyError), cell_lock(Home(tmp_path), "key", wait=0):
             pass
 

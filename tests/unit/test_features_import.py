@@ -166,6 +166,7 @@ def test_folders_of_arrays(tmp_path: Path, home: Home, kind: str) -> None:
         else:
             np.savez(folder / f"{clip}.npz", boxes=np.zeros(4), features=feature(clip))
     (folder.parent / "README.md").write_text("not a feature")
+    os.mkfifo(folder / "pipe.npy")  # whoever opens it waits until somebody writes
     path = import_stream(define(tmp_path, "features"), "frames", home, CLIPS)
     assert check_cache(path, CLIPS) == []
     with Cache(path) as cache:

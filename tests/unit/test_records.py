@@ -156,6 +156,20 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None
             read(tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    ("target", "reason"), [("record.json", os.strerror(errno.ELOOP)), ("gone", os.strerror(errno.ENOENT))]
+)
+def test_a_link_that_leads_nowhere_is_told(tmp_path: Path, target: str, reason: str) -> None:
+    """A list that left it out would show a table with a row less, and nobody would know."""
+    sound, other = record(seed=0), record(seed=1)
+    _, odd = put(tmp_path, sound, other)
+    odd.unlink()
+    odd.symlink_to(target)
+    bad: list[BadRecord] = []
+    assert all_records(tmp_path, bad=bad) == [sound]
+    assert [(item.path, item.reason) for item in bad] == [(odd, reason)]
+
+
 def test_a_full_disk_leaves_the_old_record_and_nothing_half_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
