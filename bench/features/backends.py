@@ -61,11 +61,16 @@ def need_onnxruntime() -> Any:
 
 
 def need_av() -> Any:
-    """PyAV. Raises BenchError where it is not installed."""
+    """PyAV. Raises BenchError where it is not installed.
+
+    Its messages are off: torchvision 0.22 turns them on when it is imported, and then a decoder's thread that has one waits
+    for Python's lock, while who frees the decoder holds the lock and waits for the thread.
+    """
     try:
         import av
     except ImportError as error:
         raise BenchError(f"videos are decoded by PyAV, which is not installed ({error}): {INSTALL}") from None
+    av.logging.set_level(None)
     return av
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,6 +13,7 @@ from meteor_jar import small_jar
 
 from bench import BenchError
 from bench.evaluation import meteor
+from tests.fuzz import trial
 from tests.fuzz.captions import CaptionSet, Judge, odd_set
 from tests.fuzz.targets import Target, targets
 from tests.fuzz.trial import apart, sound
@@ -47,6 +51,18 @@ def test_what_once_ended_in_a_traceback_is_refused(readers: list[Target]) -> Non
     by_name = {target.name: target for target in readers}
     for name, number in FOUND:
         assert apart(by_name[name], range(number, number + 1)).faults == {}
+
+
+def test_what_waits_where_no_alarm_is_heard_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C code that waits for a thread, as a decoder of videos can, hears no alarm, and takes no time of a processor."""
+
+    def read(path: Path) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
+        time.sleep(1000)
+
+    monkeypatch.setattr(trial, "WAITED", 1)
+    found = apart(Target("deaf", "file", (b"some bytes",), read), range(2))
+    assert (found.inputs, found.read, list(found.faults)) == (2, 0, ["the process ended with -9"])
 
 
 @fixed

@@ -71,6 +71,16 @@ def test_parts_that_are_not_there_are_sentences(tmp_path: Path) -> None:
         read_frames(path, 4, SQUARE, (7, 9))
 
 
+def test_messages_of_decoders_are_off_whoever_turned_them_on(tmp_path: Path) -> None:
+    """torchvision 0.22 does: a decoder's thread with a message then waits for Python's lock, and who frees it for the thread."""
+    import av
+
+    path = film(tmp_path / "x.mkv", 10)
+    av.logging.set_level(av.logging.ERROR)
+    read_frames(path, 4, SQUARE)
+    assert av.logging.get_level() is None
+
+
 # -- odd videos ---------------------------------------------------------------------------------------------------------
 
 
