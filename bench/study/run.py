@@ -45,11 +45,13 @@ def run(study: Study, path: Path, base: Running, home: Home, entries: dict[str, 
             # Both sides of a seed share phases, and the second would wait for the first to train them: seeds side by side.
             firsts = {cell.key for cell in sides[0]}
             chosen.sort(key=lambda cell: cell.key not in firsts)
-            # Cells that are done cost nothing, and a row of folds is scored with the last of its cells.
+            # A row of folds is scored in a run of its cells. Those that are done cost nothing, and a stop may have left no row.
             rows = [home.results / getattr(asked.pairs[name], side)[0] for side in SIDES] if study.folds else []
-            if chosen or any(state_of(row) != "done" for row in rows):
+            lacking = any(state_of(row) != "done" for row in rows)
+            ready = [cell for cell in wanted if cell not in missing] if lacking else []
+            if chosen or ready:
                 spec = base.model_copy(update={"seeds": list(range(seeds))})
-                status = max(status, runner.run(chosen or wanted, home, spec))
+                status = max(status, runner.run([*chosen, *ready], home, spec))
             if most is not None:
                 most -= len(chosen)
             if status not in (WELL, 1) or (most is not None and most <= 0):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -209,7 +210,12 @@ def test_a_study_of_folds_is_looked_at_once_with_the_fold_as_unit(
     begun = re.findall(r"seed (\d): started", capsys.readouterr().out)
     assert begun == [*"01201"], "whole pairs, and cells that share phases are not begun at once"
     assert not json.loads((folded / "results" / "effects.json").read_text("utf-8"))  # one fold is lacking
+    begun_with = answers.read(Home(folded), "tiny1")
+    assert begun_with is not None
+    row_of_idea = folded / "results" / begun_with.pairs["reconstructor"].idea[0]
+    shutil.rmtree(row_of_idea)  # as a stop leaves it that comes after the idea's last cell
     assert run() == 0
+    assert row_of_idea.exists()
     rows = {row["metric"]: row for row in json.loads((folded / "results" / "effects.json").read_text("utf-8"))}
     home, (study, _) = Home(folded), studies()["tiny1"]
     asked = answers.read(home, "tiny1")
