@@ -134,6 +134,12 @@ def keyed(name: str, values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def whole(name: str, values: dict[str, Any]) -> dict[str, Any]:
+    """The reverse of `keyed`: the values of a group in a configuration with what it leaves out."""
+    fields = GROUPS[name].model_fields
+    return {**{key: field.default for key, field in fields.items() if ADDED in field.metadata}, **values}
+
+
 def given(group: Strict | None) -> dict[str, Any]:
     """The keys that were named when `group` was read, without the defaults; none of a group that is not there."""
     return {} if group is None else group.model_dump(exclude_unset=True)

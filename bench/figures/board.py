@@ -118,7 +118,8 @@ def _group(group: int | None) -> dict[str, str]:
 
 
 def cost(rows: Sequence[Cost], score: str, where: str) -> Picture:
-    """Left the score against training time, right the validation score while training; one colour and marker for each row.
+    """Left the score against training time, right the validation score while training, where that is known; one colour and
+    marker for each row.
 
     The best `MOST_CURVES` rows are drawn.
     """
@@ -144,12 +145,13 @@ def cost(rows: Sequence[Cost], score: str, where: str) -> Picture:
             facts.append(f"{row.name} {', '.join(parts)}")
         _cost_axis(axes, [row.seconds for row in drawn if row.seconds])
         axes.set_title(f"{score} against training time", loc="left")
-        axes.set_xlabel("seconds of training, mean of a cell")
+        axes.set_xlabel("seconds of training, mean over seeds")
         axes.margins(0.12)
         beside.set_title("validation CIDEr-D (tokens) while training", loc="left")
         beside.set_xlabel("captions read")
         beside.xaxis.set_major_formatter(FuncFormatter(thousands))
         beside.xaxis.set_major_locator(MaxNLocator(5))
+        beside.set_visible(any(row.curve for row in drawn))
         handles = [h for one in (axes, beside) for h in one.get_lines() if not str(h.get_label()).startswith("_")]
         figure.legend(handles=handles, loc="lower center", ncols=columns)
         rest = f" The best {len(drawn)} of {len(rows)} rows." if len(rows) > len(drawn) else ""

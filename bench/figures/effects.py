@@ -9,7 +9,7 @@ from bench.figures.canvas import BLUE, INK, ORANGE, QUIET, cells, finish, place,
 from bench.pages.document import Picture
 
 ROW = 0.27  # inches
-LONGEST = 46  # characters of a name
+LONGEST = 56  # characters of a name
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ def effects(rows: Sequence[Effect], score: str) -> Picture:
     names = [short(row.name, LONGEST) for row in rows]
     heights = range(len(rows))
     with style():
-        left = min(max(0.075 * max(map(cells, names)) + 0.2, 0.9), 3.6)
+        left = min(max(0.075 * max(map(cells, names)) + 0.2, 0.9), 4.2)
         height = ROW * len(rows)
         figure = sheet(height + 0.75)
         axes = place(figure, left, 0.35, 8.3 - left - 0.2, height)
@@ -46,7 +46,7 @@ def effects(rows: Sequence[Effect], score: str) -> Picture:
         axes.set_yticks(heights, names)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_title(
-            f"gain in {score} over the control, with interval; diamond: as the paper prints it", loc="left", color=INK
+            f"gain in {score} over the control, with interval; diamond: as the paper prints it", loc="right", color=INK
         )
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x", color=QUIET, alpha=0.25, linewidth=0.6)

@@ -88,6 +88,11 @@ def amount(value: float | None, form: str = "") -> Cell:
     return Cell(NOTHING) if value is None else Cell(format(value, form), value)
 
 
+def p_value(p: float) -> str:
+    """A p as it is written everywhere, with three digits."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 @dataclass(frozen=True)
 class Column:
     """`number` columns are set flush right; `help` says what the column holds."""

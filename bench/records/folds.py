@@ -11,6 +11,7 @@ from typing import Any
 from bench import BenchError
 from bench.disk.limits import own_text
 from bench.records.schema import Record
+from bench.records.store import cell_folder
 
 FOLDS = "folds.csv"
 
@@ -23,6 +24,12 @@ def row_config(config: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]
 def is_fold(record: Record) -> bool:
     """Whether a record is one fold of a row: its clips are those of no other cell, so it stands in no table."""
     return "folds" in record.config and "cells" not in record.config
+
+
+def trained_in(results: Path, record: Record) -> list[Path]:
+    """The folders of the cells that were trained for a record: its own, or those of a row of folds."""
+    own = cell_folder(results, record)
+    return [own.parent / key for key in record.config["cells"]] if "cells" in record.config else [own]
 
 
 def read_folds(folder: Path) -> dict[str, tuple[int, int]]:

@@ -6,6 +6,7 @@ with their fingerprints, text, search, epochs, and the signatures of the scores.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +15,9 @@ from functools import cached_property, reduce
 from statistics import fmean
 from typing import Any
 
+from bench import BenchError
+from bench.declare.registry import method
+from bench.declare.settings import GROUPS, whole
 from bench.evaluation.metrics import RANKED_BY
 from bench.records.folds import is_fold
 from bench.records.schema import NOT_KEYED, Record
@@ -52,7 +56,12 @@ class Row:
 
     @property
     def title(self) -> str:
-        return str(self.first.config.get("title") or self.name)
+        return str(self.first.config.get("title") or self.name) + ("" if self.rewarded else ", without rewards")
+
+    @property
+    def rewarded(self) -> bool:
+        """Not a control whose phases with rewards went on without them: no paper's system."""
+        return bool((self.first.config.get("train") or {}).get("rewards", True))
 
     @property
     def external(self) -> bool:
@@ -296,7 +305,10 @@ def _with_settings(rows: Sequence[Row]) -> list[Row]:
         for name, group in by_name.items()
     }
     return [
-        Row(row.records, ", ".join(_part(key, flat.get(key)) for key in differing[row.name] if _speaks_of(flat, key)))
+        Row(
+            row.records,
+            ", ".join(_parts(row.first, flat, [key for key in differing[row.name] if _speaks_of(flat, key)])),
+        )
         for row, flat in zip(rows, flats, strict=True)
     ]
 
@@ -308,6 +320,20 @@ def _values(key: str, group: Sequence[Mapping[str, Any]]) -> set[str]:
 def _speaks_of(flat: Mapping[str, Any], key: str) -> bool:
     """Whether `key` can tell this row from others: what is said of a borrowed loss is said of the rows that have it."""
     return key in flat or not key.startswith("loss.")
+
+
+def _parts(record: Record, flat: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
+    """`key=value` of each of `keys`. A key that the configuration leaves out stands at its default, which it is told with."""
+    usual = {} if all(key in flat for key in keys) else _left_out(record)
+    return [_part(key, flat[key] if key in flat else usual.get(key, "default")) for key in keys]
+
+
+def _left_out(record: Record) -> dict[str, Any]:
+    """The flat configuration with what it leaves out because that is younger than the first records."""
+    found = {name: whole(name, dict(record.config.get(name) or {})) for name in GROUPS}
+    with contextlib.suppress(BenchError):  # records outlive plugins
+        found["settings"] = method(record.method).whole(record.config.get("settings") or {})
+    return _flat(found)
 
 
 def _part(key: str, value: Any) -> str:

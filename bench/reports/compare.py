@@ -19,7 +19,7 @@ from bench.evaluation.metrics import MEANS, RANKED_BY, TOP, long_name
 from bench.evaluation.ngrams import Floats
 from bench.evaluation.resampling import DRAWS, Difference, Rows, compare, holm, metrics_of
 from bench.evaluation.statistics import student
-from bench.pages.document import clean
+from bench.pages.document import clean, p_value
 from bench.pages.terminal import columns
 from bench.records.clip_scores import CellClips
 from bench.records.schema import Record
@@ -257,9 +257,7 @@ def _rows(cell: CellClips, order: Sequence[str]) -> Rows:
 
 
 def _p(value: float | None) -> str:
-    if value is None:
-        return NOTHING
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+    return NOTHING if value is None else p_value(value)
 
 
 def _differences(found: Mapping[str, Any]) -> str:

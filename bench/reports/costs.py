@@ -13,13 +13,17 @@ from bench.records.schema import Record
 from bench.records.store import RECORD, cell_folder
 from bench.reports.blocks import Block, Row
 
+FOLDS = "of a row of folds the sum of its cells"
+
 
 def ledger(number: int, block: Block, home: Home) -> Table:
     """What the cells of a table cost, means over seeds, with the way to their records."""
     columns = (
         Column("variant"),
         Column("records", help="one for each seed"),
-        Column("captions", True, "read or sampled in training, of the budget"),
+        Column(
+            "captions", True, "read or sampled in training, of the budget; of a row of folds those of all its cells"
+        ),
         Column("epochs", True),
         Column("training, s", True, "mean of a cell"),
         Column("decoding, s", True, "mean of a cell, all clips of the split"),
@@ -59,10 +63,10 @@ def _mean(row: Row, name: str, form: str) -> Cell:
 
 
 def _captions(row: Row) -> Cell:
-    """Captions of the budget, and those used where a cell stopped early."""
+    """Captions of the budget, and those used where a cell stopped early; a row of folds has no budget of its own."""
     budgets, used = known(row, "budget"), known(row, "captions")
     if not budgets:
-        return Cell(NOTHING)
+        return amount(fmean(used) if used else None, ",.0f")
     whole = _range(budgets)
     return Cell(whole if _range(used) == whole else f"{_range(used)} of {whole}", fmean(used))
 

@@ -31,7 +31,9 @@ from bench.pages.document import (
     Span,
     Table,
     amount,
+    p_value,
 )
+from bench.records.folds import trained_in
 from bench.records.further import read_further
 from bench.records.store import cell_folder
 from bench.reports.blocks import Block, Row
@@ -261,7 +263,7 @@ def _controls(number: int, block: Block, chance: Chance) -> list[Part]:
                 _score(block.rows[control], RANKED_BY),
                 amount(apart.difference, "+.2f"),
                 f"{apart.low:+.2f} .. {apart.high:+.2f}",
-                Cell("< 0.001" if apart.p < 0.001 else f"{apart.p:.3f}", apart.p),
+                Cell(p_value(apart.p), apart.p),
             )
         )
     if not rows:
@@ -445,8 +447,7 @@ def _not_shown(what: str, number: int, error: BenchError, home: Home) -> Paragra
 def _cost(row: Row, home: Home) -> Cost:
     seconds = known(row, "fit_seconds")
     curves: list[dict[int, float]] = []
-    for record in row.records:
-        folder = cell_folder(home.results, record)
+    for folder in (folder for record in row.records for folder in trained_in(home.results, record)):
         if (folder / "curves.csv").is_file():
             found = {one.captions: one.values[VALIDATION] for one in epochs(folder) if VALIDATION in one.values}
             curves.append(found)

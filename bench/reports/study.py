@@ -29,8 +29,9 @@ class Arm(Strict):
 
     @property
     def label(self) -> str:
-        """`vre:no_audio beta=0.0`."""
-        return " ".join([self.run, *(f"{name}={value}" for name, value in self.settings.items())])
+        """`vre:no_audio beta=0.0`, `transformer:xe loss=information`."""
+        loss = {} if self.loss == PLAIN_LOSS else {"loss": self.loss}
+        return " ".join([self.run, *(f"{name}={value}" for name, value in {**loss, **self.settings}.items())])
 
 
 class Pair(Strict):

@@ -117,7 +117,7 @@ def answer(row: Row, printed: Published) -> Answer:
 def printed_result(row: Row, dataset: str, scorer: Scorer = "coco") -> Published | None:
     """The printed result of a row of ours, on the data set that its own one is or is cut from."""
     base = family(dataset)
-    if base is None or row.external:
+    if base is None or row.external or not row.rewarded:
         return None
     loss, fraction = _loss_and_fraction(row)
     return published_value(
@@ -167,7 +167,8 @@ def base_answer(printed: Published, rows: Iterable[Row]) -> tuple[str, Answer] |
 def _is_result_of(row: Row, printed: PrintedRow) -> bool:
     """Whether a row of ours, which has scores, is the system of a printed row."""
     wanted = (printed.variant_name, printed.loss, printed.data_fraction)
-    return not row.external and bool(row.in_state("done")) and (row.name, *_loss_and_fraction(row)) == wanted
+    own = not row.external and row.rewarded and bool(row.in_state("done"))
+    return own and (row.name, *_loss_and_fraction(row)) == wanted
 
 
 def prefix(table: Table) -> str:

@@ -30,6 +30,11 @@ class Arm(Bare):
 
     train: Train = Train()
 
+    @property
+    def label(self) -> str:
+        """`salstm:rl train.rewards=False`."""
+        return " ".join([super().label, *(f"train.{name}={value}" for name, value in given(self.train).items())])
+
 
 class Claimed(Strict):
     """What the paper prints: rows, counted from 1, of one of its tables."""

@@ -30,6 +30,7 @@ from bench.pages.document import (
     Paragraph,
     Part,
     Table,
+    p_value,
 )
 from bench.pages.files import bring_up_to_date, pictures_of, write_pages
 from bench.reports.costs import record_links
@@ -194,7 +195,7 @@ def document(pairs: Sequence[Found], home: Home) -> Document:
     """The page: the table of ideas and corpora, a picture, the rules, and each study in full."""
     parts: list[Part] = [Paragraph(WHAT), _matrix(pairs)]
     drawn = [
-        Effect(f"{one.name}, {one.study.corpus}", d.mean, d.low, d.high, one.claimed(RANKED_BY))
+        Effect(f"{_based(one)}, {one.study.corpus}", d.mean, d.low, d.high, one.claimed(RANKED_BY))
         for one in pairs
         if (d := one.answer.decision)
     ]
@@ -214,7 +215,7 @@ def _matrix(pairs: Sequence[Found]) -> Table:
     heads = {
         one.study.name: one.study.corpus if corpora.count(one.study.corpus) == 1 else one.study.name for one in pairs
     }
-    columns = (Column("idea"), Column("claimed gain", True), *(Column(head) for head in heads.values()))
+    columns = (Column("idea"), Column("claimed gain"), *(Column(head) for head in heads.values()))
     rows: list[tuple[Field, ...]] = []
     for idea in dict.fromkeys(map(_idea, pairs)):
         own = [one for one in pairs if _idea(one) == idea]
@@ -249,14 +250,21 @@ def _idea(one: Found) -> str:
     return f"{one.pair.paper}: {one.name.removesuffix(_base(one)).replace('_', ' ').strip()}"
 
 
+def _based(one: Found) -> str:
+    """`recnet: reconstructor (transformer)`."""
+    return f"{_idea(one)} ({base})" if (base := _base(one)) else _idea(one)
+
+
 def _on_base(one: Found, said: str) -> str:
     return f"{base}: {said}" if (base := _base(one)) else said
 
 
 def _told(one: Found) -> str:
-    """Gain, outcome and what they rest on."""
+    """Gain, outcome and what they rest on. A gain or loss that was found says its p among the pairs of the study."""
     decision = one.answer.decision
     said = _outcome(one.study, decision)
+    if decision and decision.outcome in ("helps", "hurts") and one.p_holm is not None:
+        said += f" (Holm's p {p_value(one.p_holm)})"
     return _on_base(one, f"{_interval(decision)}, {said}, {_counted(one)}" if decision else said)
 
 
@@ -323,7 +331,7 @@ def _study(study: Study, pairs: Sequence[Found], home: Home) -> list[Part]:
         decision, films, ran = one.answer.decision, one.answer.films, one.answer.cells
         p: Field = NOTHING
         if one.p_holm is not None:
-            p = Cell("< 0.001" if one.p_holm < 0.001 else f"{one.p_holm:.3f}", one.p_holm)
+            p = Cell(p_value(one.p_holm), one.p_holm)
         over = (f"{films[0]:+.2f} .. {films[1]:+.2f}" if films else NOTHING,) if study.folds else ()
         capped = f"{sum(record.capped for record in ran)} of {len(ran)}" if ran else NOTHING
         rows.append((one.name, one.pair.question, _outcome(study, decision), _gain(decision), p, *over, capped))

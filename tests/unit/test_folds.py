@@ -20,11 +20,13 @@ from bench.data.source import Corpus
 from bench.declare.dataset import DatasetDefinition
 from bench.declare.registry import read_definition
 from bench.evaluation.ptb import tokenize
+from bench.figures.drawing import VALIDATION, epochs
 from bench.home import Home
-from bench.records.folds import read_folds
+from bench.records.folds import read_folds, trained_in
 from bench.records.schema import Record, cell_key
 from bench.records.store import PREDICTIONS, all_records, cell_folder, read_predictions
 from bench.reports.blocks import blocks
+from bench.reports.sections import _cost
 
 FOLDS = 3
 WORDS = ["cat", "dog", "fox", "owl", "hen", "cow"]
@@ -164,6 +166,19 @@ def test_a_row_of_folds_has_the_captions_of_all_its_cells(ran: tuple[Home, Datas
         assert {fold_of[clip][1] for clip in own}.isdisjoint(film for f, film in fold_of.values() if f != fold)
         assert cell.signatures["test"]["cider"].endswith(f"|fold:{fold}/{FOLDS}")
     assert row.signatures["test"]["cider"].endswith(f"|n:24|scale:100|folds:{FOLDS}")
+
+
+def test_the_curve_of_a_row_is_that_of_its_cells(ran: tuple[Home, DatasetDefinition]) -> None:
+    home, _ = ran
+    row, cells = _row(home)
+    folders = [cell_folder(home.results, cell) for cell in cells]
+    assert trained_in(home.results, row) == folders and trained_in(home.results, cells[1]) == folders[1:2]
+    seen = [{epoch.captions: epoch.values[VALIDATION] for epoch in epochs(folder)} for folder in folders]
+    (drawn,) = [_cost(one, home) for block in blocks([row, *cells]) for one in block.rows]
+    assert drawn.curve == tuple(
+        (at, np.mean([one[at] for one in seen])) for at in sorted(set.intersection(*map(set, seen)))
+    )
+    assert drawn.curve
 
 
 def test_trackers_have_the_row_too(ran: tuple[Home, DatasetDefinition]) -> None:

@@ -274,6 +274,40 @@ def test_rows_of_one_name_say_what_differs() -> None:
     }
 
 
+def test_what_a_configuration_leaves_out_is_told_with_its_default() -> None:
+    train = {"epochs": 10, "captions": 64, "data_fraction": 1.0}
+    control = {**train, "rewards": False}
+    [block] = blocks([record(method="salstm", variant="rl", train=one) for one in (train, control)])
+    assert {row.difference: row.title for row in block.rows} == {
+        "train.rewards=True": "salstm rl",
+        "train.rewards=False": "salstm rl, without rewards",
+    }
+    orders: list[dict[str, object]] = [{"width": 512}, {"width": 512, "weight_order": "misaligned"}]
+    [block] = blocks([record(method="glrg", variant="dxe", settings=one) for one in orders])
+    assert {row.difference for row in block.rows} == {"weight_order=printed", "weight_order=misaligned"}
+    [block] = blocks([record(method="gone", settings=one) for one in orders])  # records outlive plugins
+    assert {row.difference for row in block.rows} == {"weight_order=default", "weight_order=misaligned"}
+
+
+def test_the_base_of_a_table_has_its_own_loss(tmp_path: Path) -> None:
+    """The lowest row, one of another loss, is no base; the first base by name is none where its settings were changed."""
+    home = Home(tmp_path)
+    for cider, how in (
+        (40.0, {}),
+        (20.0, {"loss": LENT}),
+        (30.0, {"method": "mplstm", "changed": ["dropout=0.1"]}),
+        (50.0, {"method": "recnet", "variant": "local"}),
+    ):
+        put_scored(home.results, [cider, cider + 4], **{"method": "transformer", **how})  # type: ignore[arg-type]
+    write(home)
+    gains = {
+        row["variant"]: row["over transformer:xe (loss=cross_entropy)"]
+        for row in rows_of(page(home, "toy"), "over transformer:xe (loss=cross_entropy)")
+    }
+    assert gains["transformer:xe (loss=cross_entropy)"] == "base"
+    assert [gains[name].split()[0] for name in ("mplstm:xe", "recnet:local")] == ["-10.00", "+10.00"]
+
+
 LENT = {"name": "information", "provider": "hail", "settings": {"information_weight": 0.5}, "provider_digest": "e" * 64}
 
 
@@ -296,7 +330,9 @@ def test_rows_of_another_loss_never_merge_and_say_which_one() -> None:
 def test_the_printed_result_is_that_of_the_loss_and_of_the_part_of_the_clips(tmp_path: Path) -> None:
     home = Home(tmp_path)
     half = {"train": {"epochs": 10, "captions": 64, "data_fraction": 0.5}}
+    control = {"variant": "rl", "train": {"epochs": 10, "captions": 64, "data_fraction": 1.0, "rewards": False}}
     rows = [("s2vt", {}), ("s2vt", {"loss": LENT}), ("salstm", {}), ("salstm", {"loss": LENT}), ("salstm", half)]
+    rows += [("recnet", control | {"variant": "local_rl"})]
     put(home.results, *(record(method=method, title="T", dataset="msvd", **how) for method, how in rows))  # type: ignore[arg-type]
     write(home)
     shown = rows_of(page(home, "msvd"), "variant", "published")

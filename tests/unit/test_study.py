@@ -157,6 +157,14 @@ def test_a_declaration_in_the_checkout_is_committed_first(monkeypatch: pytest.Mo
         declaration.commit_of(study, path)
 
 
+def test_both_sides_of_a_pair_are_told_with_what_tells_them_apart() -> None:
+    pairs = studies()["msrvtt1000_t1"][0].pairs
+    told = {name: (pair.idea.label, pair.control.label) for name, pair in pairs.items()}
+    assert told["information_loss_transformer"] == ("transformer:xe loss=information", "transformer:xe")
+    rewarded = "transformer:rl reinforce_rate=0.0001"
+    assert told["self_critical_transformer"] == (rewarded, f"{rewarded} train.rewards=False")
+
+
 def test_an_idea_on_another_base_has_a_column_of_its_own_beside_the_first(tmp_path: Path) -> None:
     """Two studies of one corpus, of which nothing has run: no column says what belongs into the other."""
     found = studies()
