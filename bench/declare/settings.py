@@ -134,7 +134,7 @@ def keyed(name: str, values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def whole(name: str, values: dict[str, Any]) -> dict[str, Any]:
+def whole(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """The reverse of `keyed`: the values of a group in a configuration with what it leaves out."""
     fields = GROUPS[name].model_fields
     return {**{key: field.default for key, field in fields.items() if ADDED in field.metadata}, **values}

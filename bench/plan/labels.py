@@ -9,11 +9,12 @@ from typing import Any
 from bench import BenchError
 from bench.declare.card import MethodCard
 from bench.declare.registry import dataset, find_methods
-from bench.declare.settings import GROUPS
+from bench.declare.settings import GROUPS, whole
 from bench.plan.cells import defaults, settings_of, shared_groups
 from bench.plan.request import RunSpec
 
 SIZES = ("width", "embedding", "attention")  # usually changed together, and then said once
+REWARDS = "train.rewards"  # an idea or its control: said first, for names are cut where room is short
 DIGEST = 15  # letters that are shown of a file's digest
 
 
@@ -54,8 +55,9 @@ def label(config: Mapping[str, Any]) -> str:
     method, usual = config["method"], _usual(config)
     changed = {name: value for name, value in _settings(config).items() if usual.get(name, value) != value}
     alike = [name for name in SIZES[1:] if name in changed and changed[name] == changed.get(SIZES[0])]
-    words = [row(config), *(word(method, name, value) for name, value in changed.items() if name not in alike)]
-    words += [f"loss={config['loss']['name']}"] if "loss" in config else []
+    words = [row(config), *([f"loss={config['loss']['name']}"] if "loss" in config else [])]
+    told = sorted((name for name in changed if name not in alike), key=lambda name: name != REWARDS)
+    words += [word(method, name, changed[name]) for name in told]
     words += ["paper"] if config["protocol"] == "paper" else []
     words += [f"splits={config['splits']}"] if config.get("splits", "default") not in ("default", "paper") else []
     words += ["/".join(map(str, config["subset"]))] if config.get("subset") else []
@@ -63,9 +65,12 @@ def label(config: Mapping[str, Any]) -> str:
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """All settings of a cell by the names of the command line, those of its method without the method's name."""
-    shared = {f"{group}.{name}": value for group in GROUPS for name, value in (config.get(group) or {}).items()}
-    return {**(config.get("settings") or {}), **shared}
+    """All settings of a cell by the names of the command line, those of its method without the method's name; with what its
+    configuration leaves out, which comes first in its group."""
+    groups = {group: whole(group, config.get(group) or {}) for group in GROUPS}
+    shared = {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
+    own, card = config.get("settings") or {}, card_of(config["method"])
+    return {**(card.whole(own) if card is not None else own), **shared}
 
 
 def _usual(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -86,7 +91,9 @@ def _asked_for_nothing(name: str, method: str, variant: str, protocol: str) -> d
         definition = dataset(name)
         spec = RunSpec.model_validate({"methods": [f"{method}:{variant}"], "dataset": name, "protocol": protocol})
         settings, _ = settings_of(card, its, spec, definition)
-        return _settings({"settings": settings, **shared_groups(card, spec, definition, its.printed.epochs)})
+        return _settings(
+            {"method": method, "settings": settings, **shared_groups(card, spec, definition, its.printed.epochs)}
+        )
     except BenchError:
         usual = defaults(card)
-        return _settings({**usual, "settings": {**usual["settings"], **its.settings}})
+        return _settings({**usual, "method": method, "settings": {**usual["settings"], **its.settings}})

@@ -324,16 +324,8 @@ def _speaks_of(flat: Mapping[str, Any], key: str) -> bool:
 
 def _parts(record: Record, flat: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
     """`key=value` of each of `keys`. A key that the configuration leaves out stands at its default, which it is told with."""
-    usual = {} if all(key in flat for key in keys) else _left_out(record)
-    return [_part(key, flat[key] if key in flat else usual.get(key, "default")) for key in keys]
-
-
-def _left_out(record: Record) -> dict[str, Any]:
-    """The flat configuration with what it leaves out because that is younger than the first records."""
-    found = {name: whole(name, dict(record.config.get(name) or {})) for name in GROUPS}
-    with contextlib.suppress(BenchError):  # records outlive plugins
-        found["settings"] = method(record.method).whole(record.config.get("settings") or {})
-    return _flat(found)
+    told = flat if all(key in flat for key in keys) else whole_config(record)
+    return [_part(key, told.get(key, "default")) for key in keys]
 
 
 def _part(key: str, value: Any) -> str:
@@ -361,3 +353,11 @@ def flat_config(config: Mapping[str, Any]) -> dict[str, Any]:
         return {**flat, "loss": "cross_entropy"}
     below = {**loss["settings"], "provider_digest": loss["provider_digest"]}
     return {**flat, "loss": loss["name"], **_flat(below, f"loss.{loss['name']}.")}
+
+
+def whole_config(record: Record) -> dict[str, Any]:
+    """The flat configuration of a record with what it leaves out because that is younger than the first records."""
+    found = {name: whole(name, record.config.get(name) or {}) for name in GROUPS}
+    with contextlib.suppress(BenchError):  # records outlive plugins
+        found["settings"] = method(record.method).whole(record.config.get("settings") or {})
+    return {**_flat(found), **flat_config(record.config)}

@@ -23,7 +23,7 @@ from bench.pages.document import clean, p_value
 from bench.pages.terminal import columns
 from bench.records.clip_scores import CellClips
 from bench.records.schema import Record
-from bench.reports.blocks import Row, flat_config
+from bench.reports.blocks import Row, whole_config
 from bench.reports.verdicts import spread
 
 FEW = 5  # clips won, and clips lost
@@ -271,7 +271,7 @@ def _differences(found: Mapping[str, Any]) -> str:
 
 def differences(first: Row, second: Row) -> list[tuple[str, str, str, str]]:
     """(part, setting, A, B) of all settings and costs that are not the same, in the order of `ORDER`."""
-    left, right = flat_config(first.first.config), flat_config(second.first.config)
+    left, right = whole_config(first.first), whole_config(second.first)
     names = [*left, *(name for name in right if name not in left)]
     hidden = {"method", "variant", "predictions_digest"}  # the legend shows it
     if first.external or second.external:

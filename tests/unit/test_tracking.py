@@ -23,16 +23,20 @@ from record_factory import config, record
 from bench.declare.settings import Search, Text, Train
 from bench.disk.locks import start_time, still_runs
 from bench.home import Home
+from bench.plan.labels import label
 from bench.plan.stores import absolute_uri
 from bench.records.curves import Row
 from bench.records.schema import Record
-from bench.records.store import cell_folder, write_record
+from bench.records.store import all_records, cell_folder, write_record
+from bench.reports.blocks import UNKEYED
 from bench.tracking.background import Tracking
 from bench.tracking.base import Ending, Entry, bring_up_to_date, write
 from bench.tracking.content import of_record, parameters, points, run_of
 from bench.tracking.mlflow_runs import MlflowTracker
 from bench.tuning.study import Report, Trial
 from bench.tuning.tracked_trials import of_report, trial_run
+
+ROOT = Path(__file__).resolve().parents[2]
 
 DEAD = 2**22 + 1  # no process has an id beyond 2^22
 
@@ -289,6 +293,22 @@ def test_seeds_share_a_label_and_a_colour(tracker: MlflowTracker, client: Any) -
     assert [run.info.run_name for run in runs][:2] == [f"{labels[0]} s0", f"{labels[0]} s1"]
     colours = [run.data.tags["mlflow.runColor"] for run in runs]
     assert colours[0] == colours[1] != colours[2]
+
+
+def test_no_two_rows_that_were_ever_run_have_one_label() -> None:
+    """An idea and its control, another order of weights, other numbers: curves of one label are drawn as one mean."""
+    untold = {*UNKEYED, "method_digest", "engine", "captions_digest", "folds"}  # of the code, the files, the split rule
+    rows: dict[tuple[str, str], set[str]] = {}
+    for one in all_records(ROOT / "results"):
+        if one.external is None:
+            rest = {name: value for name, value in one.config.items() if name not in untold}
+            rows.setdefault((one.dataset, label(one.config)), set()).add(json.dumps(rest, sort_keys=True))
+    assert len(rows) > 100
+    assert [name for name, found in rows.items() if len(found) > 1] == []
+    usual = config("salstm", "rl")
+    for name, value in (("rewards", False), ("precision", "bfloat16"), ("decay", 0.5)):
+        changed = {**usual, "train": {**usual["train"], name: value}}
+        assert label(changed) != label(usual) and f"{name}={value}" in label(changed)
 
 
 def test_trials_are_flat_and_marked(tracker: MlflowTracker, client: Any, home: Home) -> None:
