@@ -67,10 +67,10 @@ def label(config: Mapping[str, Any]) -> str:
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """All settings of a cell by the names of the command line, those of its method without the method's name; with what its
     configuration leaves out, which comes first in its group."""
-    groups = {group: whole(group, config.get(group) or {}) for group in GROUPS}
+    groups = {group: whole(group, config[group]) for group in GROUPS if config.get(group)}
     shared = {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
     own, card = config.get("settings") or {}, card_of(config["method"])
-    return {**(card.whole(own) if card is not None else own), **shared}
+    return {**(card.whole(own) if own and card is not None else own), **shared}
 
 
 def _usual(config: Mapping[str, Any]) -> dict[str, Any]:

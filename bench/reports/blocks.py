@@ -356,8 +356,11 @@ def flat_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def whole_config(record: Record) -> dict[str, Any]:
-    """The flat configuration of a record with what it leaves out because that is younger than the first records."""
-    found = {name: whole(name, record.config.get(name) or {}) for name in GROUPS}
-    with contextlib.suppress(BenchError):  # records outlive plugins
-        found["settings"] = method(record.method).whole(record.config.get("settings") or {})
-    return {**_flat(found), **flat_config(record.config)}
+    """The flat configuration of a record with what it leaves out because that is younger than the first records. Of groups that
+    it does not have, as that of captions made elsewhere, nothing is known."""
+    config = record.config
+    found = {name: whole(name, config[name]) for name in GROUPS if config.get(name)}
+    if settings := config.get("settings"):
+        with contextlib.suppress(BenchError):  # records outlive plugins
+            found["settings"] = method(record.method).whole(settings)
+    return {**_flat(found), **flat_config(config)}

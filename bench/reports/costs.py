@@ -21,12 +21,10 @@ def ledger(number: int, block: Block, home: Home) -> Table:
     columns = (
         Column("variant"),
         Column("records", help="one for each seed"),
-        Column(
-            "captions", True, "read or sampled in training, of the budget; of a row of folds those of all its cells"
-        ),
+        Column("captions", True, f"read or sampled in training, of the budget; {FOLDS}"),
         Column("epochs", True),
-        Column("training, s", True, "mean of a cell"),
-        Column("decoding, s", True, "mean of a cell, all clips of the split"),
+        Column("training, s", True, f"mean of a cell; {FOLDS}"),
+        Column("decoding, s", True, f"mean of a cell, all clips of the split; {FOLDS}"),
         Column("captions/s", True, "in training"),
         Column("peak memory, MB", True),
         Column("parameters", True),

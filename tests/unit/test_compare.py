@@ -26,11 +26,23 @@ from bench.evaluation.resampling import compare, holm
 from bench.evaluation.scorer import digest
 from bench.evaluation.statistics import corpus_scores
 from bench.home import Home
+from bench.plan.labels import label
 from bench.records.clip_scores import EARLIER_STATISTICS, SCORES, STATISTICS, read_scores, read_statistics, write_scores
 from bench.records.schema import Record, cell_key
 from bench.records.store import Prediction, all_records, cell_folder, read_record, write_predictions, write_record
+from bench.reports.blocks import Row
 from bench.reports.compare import differences
 from bench.reports.lookup import find_row
+
+MADE_HERE = {
+    "settings",
+    "phases",
+    "train",
+    "search",
+    "text",
+    "method_digest",
+    "engine",
+}  # of which captions alone say nothing
 
 CLIPS = 30
 IDS = tuple(f"c{number:02}" for number in range(CLIPS))
@@ -265,6 +277,15 @@ class TestCompare:
         for out in (bench("compare", "recnet:local", scored(home).key)[1], bench("show", one.key)[1]):
             assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u202e]", out)
             assert "a[31mman evil A forged line | <b>`x` \U0001f600" in out
+
+    def test_a_default_that_is_left_out_is_told_and_nothing_is_made_up_of_captions_from_elsewhere(self) -> None:
+        train = {"epochs": 10, "captions": 64, "data_fraction": 1.0}
+        control, usual = (Row((record(train=one),)) for one in ({**train, "rewards": False}, train))
+        assert differences(control, usual) == [("budget", "train.rewards", "false", "true")]
+        known = {name: value for name, value in config("external", "mine").items() if name not in MADE_HERE}
+        mine = Row((Record.model_validate(content(known, external={"source": "mine.jsonl"})),))
+        assert not [row for row in differences(mine, control) if row[1].startswith("train.")]
+        assert label(known) == "external:mine"
 
     def test_external_captions_say_so(self, home: Home, bench: Run) -> None:
         mine = scored(home, "external", "mine", made={"external": {"source": "mine.jsonl"}}, protocol="external")

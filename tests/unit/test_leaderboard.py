@@ -300,10 +300,8 @@ def test_the_base_of_a_table_has_its_own_loss(tmp_path: Path) -> None:
     ):
         put_scored(home.results, [cider, cider + 4], **{"method": "transformer", **how})  # type: ignore[arg-type]
     write(home)
-    gains = {
-        row["variant"]: row["over transformer:xe (loss=cross_entropy)"]
-        for row in rows_of(page(home, "toy"), "over transformer:xe (loss=cross_entropy)")
-    }
+    over = "over transformer:xe (loss=cross_entropy)"
+    gains = {row["variant"]: row[over] for row in rows_of(page(home, "toy"), over)}
     assert gains["transformer:xe (loss=cross_entropy)"] == "base"
     assert [gains[name].split()[0] for name in ("mplstm:xe", "recnet:local")] == ["-10.00", "+10.00"]
 
