@@ -36,7 +36,7 @@ from bench.records.store import (
 )
 from bench.tracking.base import Ending, Entry, Point, Run
 
-LAYOUT = "flat-1"  # before every mark: runs of another layout are written anew
+LAYOUT = "flat-2"  # before every mark: runs of another layout are written anew
 CHECKPOINT = "checkpoint.safetensors"
 SHARED = {SELECTION: "val/cider", "loss": "train/loss", "cross_entropy": "train/xent"}
 BEST = "best/val_cider"
@@ -57,12 +57,13 @@ MADE_BY = ("dirty", "torch", "cpu", "device", "gpu_share")  # the rest of the pr
 
 
 def run_of(key: str, config: Mapping[str, Any], began: int | None = None) -> Run:
-    """The run of a cell."""
+    """The run of a cell, or of a row of folds: of another kind, or it would be one more of its cells in their mean."""
     name = label(config)[:LONGEST_VALUE]
-    tags = {"bench.kind": "cell", "bench.key": key, "bench.state": "running"}
+    kind, which = ("folds", "all folds") if "cells" in config else ("cell", f"s{config['seed']}")
+    tags = {"bench.kind": kind, "bench.key": key, "bench.state": "running"}
     tags["bench.title"] = str(config.get("title") or row(config))
     its = parameters(config) | {"label": name}
-    return Run(key, str(config["dataset"]), name, f"{name} s{config['seed']}", its, tags, inputs(config), began)
+    return Run(key, str(config["dataset"]), name, f"{name} {which}", its, tags, inputs(config), began)
 
 
 def parameters(config: Mapping[str, Any]) -> dict[str, str]:

@@ -31,6 +31,7 @@ SECTIONS = {
 }
 COMPARED = 10  # runs whose captions MLflow's table shows
 CELLS = "tags.`bench.kind` = 'cell'"
+FOLDS = "tags.`bench.kind` = 'folds'"
 GREEK = range(0x3B1, 0x3CA)
 # Where labels may stand: MLflow's page colours a group by a checksum of this and the label, and by nothing else.
 GROUPINGS: tuple[tuple[str, str], ...] = (
@@ -91,6 +92,7 @@ def _contrast(colours: Collection[str]) -> tuple[int, float]:
 def views(experiment: str, runs: Sequence[Run]) -> dict[str, str]:
     """Tags of an experiment: its views, and a description with links to them."""
     cells = [run for run in runs if run.data.tags["bench.kind"] == "cell"]
+    rows = [run for run in runs if run.data.tags["bench.kind"] == "folds"]
     letters = {name for run in cells for name, value in run.data.params.items() if _is_swept(name, value)}
     columns = [*(f"params.`{name}`" for name in sorted(letters)), *(f"metrics.`{name}`" for name in COLUMNS)]
     charts = _charts({name for run in cells for name in run.data.metrics})
@@ -104,8 +106,10 @@ def views(experiment: str, runs: Sequence[Run]) -> dict[str, str]:
     found = {
         "papers": ("Papers (mean over seeds)", _state(CELLS, columns, charts, SCORE) | group),
         "runs": ("Every run", _state(CELLS, columns, [*charts, _chart("DIFFERENCE", "settings/all")], SCORE)),
-        "captions": ("Captions, one run of each row", _state(_of_first_seeds(cells), columns, charts, SCORE)),
+        "captions": ("Captions, one run of each row", _state(_one_of_each([*rows, *cells]), columns, charts, SCORE)),
     }
+    if rows:
+        found["folds"] = ("All folds together", _state(FOLDS, columns, charts, SCORE))
     for name in sorted({run.data.tags["search"] for run in runs if "search" in run.data.tags}):
         key = hashlib.sha256(name.encode()).hexdigest()[:8]
         found[f"search-{key}"] = (
@@ -135,15 +139,19 @@ def _is_swept(name: str, value: str) -> bool:
     return len(name) == 1 and ord(name) in GREEK and value.replace(".", "").replace("e-", "").isdigit()
 
 
-def _of_first_seeds(cells: Iterable[Run]) -> str:
-    """A filter for one run of each label, the first of its seeds, at most as many as the table of captions shows."""
+def _one_of_each(runs: Iterable[Run]) -> str:
+    """A filter for one run of each label, at most as many as the table of captions shows: all folds, or the first seed."""
     first: dict[str, Run] = {}
-    for run in sorted(cells, key=lambda run: (int(run.data.params.get("seed", 0)), run.info.start_time)):
+
+    def order(run: Run) -> tuple[bool, int, int]:
+        return run.data.tags["bench.kind"] == "cell", int(run.data.params.get("seed", 0)), run.info.start_time
+
+    for run in sorted(runs, key=order):
         if SCORE in run.data.metrics:
             first.setdefault(run.data.params.get("label", ""), run)
     best = sorted(first.values(), key=lambda run: -run.data.metrics[SCORE])[:COMPARED]
-    seeds = {run.data.params["seed"] for run in best}
-    if len(seeds) == 1 and len(best) == len(first):
+    seeds = {run.data.params.get("seed") for run in best}
+    if len(seeds) == 1 and len(best) == len(first) and all(run.data.tags["bench.kind"] == "cell" for run in best):
         return f"{CELLS} AND params.`seed` = '{seeds.pop()}'"
     return f"attributes.run_id IN ({', '.join(repr(run.info.run_id) for run in best) or repr('')})"
 

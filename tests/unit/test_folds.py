@@ -27,6 +27,7 @@ from bench.records.schema import Record, cell_key
 from bench.records.store import PREDICTIONS, all_records, cell_folder, read_predictions
 from bench.reports.blocks import blocks
 from bench.reports.sections import _cost
+from bench.tracking.mlflow_views import VIEW
 
 FOLDS = 3
 WORDS = ["cat", "dog", "fox", "owl", "hen", "cow"]
@@ -187,7 +188,24 @@ def test_trackers_have_the_row_too(ran: tuple[Home, DatasetDefinition]) -> None:
     client = MlflowClient(home.mlflow_uri)
     (experiment,) = client.search_experiments(filter_string="name = 'bench/films'")
     runs = client.search_runs([experiment.experiment_id])
-    assert sorted(run.data.tags["bench.key"] for run in runs) == sorted(one.key for one in (row, *cells))
+    kinds = {}
+    for run in runs:
+        label = run.data.params["label"]
+        kinds[run.data.tags["bench.key"]] = run.data.tags["bench.kind"], run.info.run_name.removeprefix(f"{label} ")
+    assert kinds == {row.key: ("folds", "all folds")} | {
+        cell.key: ("cell", f"s{fold}") for fold, cell in enumerate(cells)
+    }
+    (own,) = [run.info.run_id for run in runs if run.data.tags["bench.key"] == row.key]
+    seen = {}
+    for name in ("papers", "runs", "folds", "captions"):
+        view = json.loads(experiment.tags[VIEW + name])
+        seen[name] = json.loads(view["state"])["searchFilter"]
+    assert seen == {
+        "papers": "tags.`bench.kind` = 'cell'",  # a mean over folds has no row of all folds in it
+        "runs": "tags.`bench.kind` = 'cell'",
+        "folds": "tags.`bench.kind` = 'folds'",
+        "captions": f"attributes.run_id IN ('{own}')",  # of all clips
+    }
 
 
 def test_the_score_of_a_row_is_that_of_the_coco_code_on_all_clips(ran: tuple[Home, DatasetDefinition]) -> None:
