@@ -95,7 +95,8 @@ def _watched(words: list[str], home: Path) -> tuple[float, int, int]:
     done = threading.Event()
 
     def look() -> None:
-        while not done.wait(PAUSE):
+        pause = PAUSE / 10  # a short command is seen too
+        while not done.wait(pause):
             sizes = []
             for one in _family(process.pid):
                 try:
@@ -103,6 +104,7 @@ def _watched(words: list[str], home: Path) -> tuple[float, int, int]:
                 except (psutil.Error, AttributeError):
                     continue
             peaks[:] = max(peaks[0], sum(sizes)), max([peaks[1], *sizes])
+            pause = min(PAUSE, 2 * pause)
 
     watcher = threading.Thread(target=look)
     watcher.start()
