@@ -57,7 +57,8 @@ RULES: tuple[Line, ...] = (
     "With folds: ten cells report on every clip once; the unit is the fold, its paired difference, Student's t with one degree "
     "of freedom less than folds. Training sets of folds overlap, and no unbiased estimate of that variance exists: the interval "
     "is too narrow by an unknown part. Beside it stands a bootstrap over films, which speaks of the choice of clips alone.",
-    "p is corrected by Holm for the pairs of a study. The other metrics decide nothing and are not corrected.",
+    "p is corrected by Holm for all declared pairs of a study, run or not. The other metrics decide nothing and are not "
+    "corrected.",
     "What it does not show: other corpora, other sizes, other schedules; a pair on rendered clips says nothing about real ones.",
 )
 
@@ -101,9 +102,12 @@ def found(home: Home) -> list[Found]:
         if asked is None:
             continue
         its = {name: answers.answer(study, asked.pairs.get(name, answers.Keys()), home) for name in study.pairs}
-        ended = [name for name, one in its.items() if one.decision is not None]
-        p = dict(zip(ended, holm([one.p for name in ended if (one := its[name].decision)]).tolist(), strict=True))
-        pairs += [Found(study, name, study.pairs[name], its[name], p.get(name)) for name in study.pairs]
+        # All that are declared count from the first on: a p that stands alone for now is no smaller for it.
+        p = holm([one.decision.p if one.decision else 1.0 for one in its.values()]).tolist()
+        pairs += [
+            Found(study, name, study.pairs[name], one, corrected if one.decision else None)
+            for (name, one), corrected in zip(its.items(), p, strict=True)
+        ]
     return pairs
 
 
@@ -308,7 +312,7 @@ def _study(study: Study, pairs: Sequence[Found], home: Home) -> list[Part]:
         Column("question"),
         Column("outcome"),
         Column(f"{SHORT} gain", True, "mean of paired differences and the interval that decided"),
-        Column("p (Holm)", True, "over the pairs of this study"),
+        Column("p (Holm)", True, "over all declared pairs of this study"),
         *(
             (Column(f"{SHORT} over films", True, "95 % of choices of films: the choice of clips alone"),)
             if study.folds

@@ -108,6 +108,13 @@ def test_a_study_of_seeds_from_its_first_cell_to_its_page(place: Path, capsys: p
     assert f"Its {2 * seeds} cells were trained on" in page
     assert "effects" in (place / "leaderboards" / "README.md").read_text(encoding="utf-8")
     assert main(["leaderboard", "--check"]) == 0
+    more = study.model_copy(update={"pairs": {**study.pairs, "waits": study.pairs["reconstructor"]}})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(effects, "studies", lambda: {"tiny1": (more, place)})
+        ran, waits = effects.found(home)
+    assert waits.p_holm is None and ran.p_holm == pytest.approx(min(2 * row["p"], 1.0)), (
+        "declared pairs count, run or not"
+    )
     declare(place, remarks="What was tried before.")
     assert run("--dry") == 0 and main(["leaderboard"]) == 0  # remarks may come later
     assert "What was tried before." in (place / "leaderboards" / "effects.md").read_text(encoding="utf-8")
