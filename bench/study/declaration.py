@@ -67,7 +67,8 @@ class Pair(Strict):
 
 class Study(Strict):
     """Pairs on one corpus. With `looks`, numbers of seeds, a pair may stop early; a split rule of folds is looked at once.
-    `remarks` are for readers of the page and may come later: what was given up before, what the sizes rest on."""
+    `remarks` are for readers of the page and may come later: what was given up before, what the sizes rest on. So may `given_up`,
+    why no more of its cells are to be run; what has run stays on the page."""
 
     name: str = Field(pattern=r"^[a-z0-9_]{1,100}$")
     dataset: str
@@ -80,6 +81,7 @@ class Study(Strict):
     model: Model = Model()
     pairs: dict[str, Pair] = Field(min_length=1)
     remarks: str = ""
+    given_up: str = ""
 
     @field_validator("looks")
     @classmethod
@@ -90,8 +92,10 @@ class Study(Strict):
 
     @property
     def digest(self) -> str:
-        """Of all that is declared but the remarks: what is changed after the first cell is another study."""
-        return hashlib.sha256(canonical(self.model_dump(mode="json", exclude={"remarks"})).encode()).hexdigest()
+        """Of all that is declared but what may come later: what is changed after the first cell is another study."""
+        return hashlib.sha256(
+            canonical(self.model_dump(mode="json", exclude={"remarks", "given_up"})).encode()
+        ).hexdigest()
 
     @property
     def corpus(self) -> str:

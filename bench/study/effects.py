@@ -125,7 +125,7 @@ def progress(study: Study, home: Home) -> tuple[tuple[str, ...], list[tuple[str,
 
 def _outcome(study: Study, decision: Decision | None) -> str:
     if decision is None:
-        return "not run yet"
+        return "given up" if study.given_up else "not run yet"
     said = f"gains less than {study.margin:g}" if decision.outcome == "gains less" else decision.outcome
     return said if decision.ended else f"{said} so far"
 
@@ -214,7 +214,8 @@ def document(pairs: Sequence[Found], home: Home) -> Document:
 
 
 def _matrix(pairs: Sequence[Found]) -> Table:
-    """A row per idea, a column per corpus, or per study where a corpus has more than one."""
+    """A row per idea, a column per corpus, or per study where a corpus has more than one; nothing that will not be run."""
+    pairs = [one for one in pairs if one.answer.decision or not one.study.given_up]
     corpora = [one.corpus for one in {one.study.name: one.study for one in pairs}.values()]
     heads = {
         one.study.name: one.study.corpus if corpora.count(one.study.corpus) == 1 else one.study.name for one in pairs
@@ -342,7 +343,8 @@ def _study(study: Study, pairs: Sequence[Found], home: Home) -> list[Part]:
         gains = [_gain(one.answer.of(metric)) for metric in others]
         links = [record_links(side, home, PAGE) for side in one.answer.counted]
         rest.append((one.name, *gains, one.pair.idea.label, one.pair.control.label, *links))
-    remarks = [Paragraph(study.remarks)] if study.remarks else []
+    given_up = f"It was given up: {study.given_up}" if study.given_up else ""
+    remarks = [Paragraph(text) for text in (given_up, study.remarks) if text]
     return [
         Heading(2, f"Study {study.name}"),
         Paragraph((*words, *_cost(pairs))),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench import BenchError
 from bench.cell.job import state_of
 from bench.declare.registry import MethodEntry, dataset
 from bench.home import Home
@@ -22,8 +23,10 @@ def run(study: Study, path: Path, base: Running, home: Home, entries: dict[str, 
     """Bring a study on by at most `most` cells, all that it needs unless given; returns the exit status.
 
     Raises BenchError before anything runs: a declaration that is not committed or was changed after the first cell, a pair with
-    an undeclared difference.
+    an undeclared difference, a study that was given up.
     """
+    if study.given_up:
+        raise BenchError(f"study {study.name} was given up: {study.given_up}")
     asked = answers.begin(home, study, commit_of(study, path))
     streams = {stream for pair in study.pairs.values() for stream in pair.streams}
     prepare.prepare(dataset(study.dataset), home, None, streams)

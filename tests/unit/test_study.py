@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -109,16 +110,24 @@ def test_a_study_of_seeds_from_its_first_cell_to_its_page(place: Path, capsys: p
     assert "effects" in (place / "leaderboards" / "README.md").read_text(encoding="utf-8")
     assert main(["leaderboard", "--check"]) == 0
     more = study.model_copy(update={"pairs": {**study.pairs, "waits": study.pairs["reconstructor"]}})
+    given_up = more.model_copy(update={"given_up": "too dear."})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(effects, "studies", lambda: {"tiny1": (more, place)})
         ran, waits = effects.found(home)
-    assert waits.p_holm is None and ran.p_holm == pytest.approx(min(2 * row["p"], 1.0)), (
-        "declared pairs count, run or not"
-    )
+    assert waits.p_holm is None and ran.p_holm == pytest.approx(min(2 * row["p"], 1.0)), "declared pairs count"
+    ideas = [[row[0] for row in effects._matrix([ran, waits]).rows]]
+    ideas.append([row[0] for row in effects._matrix([replace(one, study=given_up) for one in (ran, waits)]).rows])
+    assert ideas == [["recnet: reconstructor", "recnet: waits"], ["recnet: reconstructor"]]
     declare(place, remarks="What was tried before.")
     assert run("--dry") == 0 and main(["leaderboard"]) == 0  # remarks may come later
     assert "What was tried before." in (place / "leaderboards" / "effects.md").read_text(encoding="utf-8")
+    declare(place, given_up="its phases ended too early.")  # what has run stays, and nothing more is
+    assert run("--dry") == 0 and main(["leaderboard"]) == 0
+    page = (place / "leaderboards" / "effects.md").read_text(encoding="utf-8")
+    assert "It was given up: its phases ended too early." in page and f"0 of {2 * seeds}" in page
     capsys.readouterr()
+    assert run() == 2
+    assert "study tiny1 was given up: its phases ended too early." in capsys.readouterr().err
     declare(place, margin=3)
     assert run() == 2
     assert "study tiny1 was changed after its first cell" in capsys.readouterr().err
@@ -174,8 +183,8 @@ def test_both_sides_of_a_pair_are_told_with_what_tells_them_apart() -> None:
 
 def test_an_idea_on_another_base_has_a_column_of_its_own_beside_the_first(tmp_path: Path) -> None:
     """Two studies of one corpus, of which nothing has run: no column says what belongs into the other."""
-    found = studies()
-    asked = [(found[name][0], pair) for name in ("msrvtt1000_1", "msrvtt1000_t1") for pair in found[name][0].pairs]
+    found = [studies()[name][0].model_copy(update={"given_up": ""}) for name in ("msrvtt1000_1", "msrvtt1000_t1")]
+    asked = [(study, pair) for study in found for pair in study.pairs]
     pairs = [
         effects.Found(study, name, study.pairs[name], answers.answer(study, answers.Keys(), Home(tmp_path)), None)
         for study, name in asked
@@ -193,7 +202,7 @@ def test_an_idea_on_another_base_has_a_column_of_its_own_beside_the_first(tmp_pa
     )
     assert rows["recnet: reconstructor global"][1:] == (none, nothing)
     assert rows["glrg: discrepant cross entropy"][1:] == (nothing, f"transformer: {none}")
-    alone = effects._matrix(pairs[: len(found["msrvtt1000_1"][0].pairs)])
+    alone = effects._matrix(pairs[: len(found[0].pairs)])
     assert [column.name for column in alone.columns][2:] == ["msrvtt1000"]
 
 
