@@ -177,6 +177,7 @@ def facts(one: Found) -> Iterator[dict[str, Any]]:
             "keys": {"idea": [one.key for one in idea], "control": [one.key for one in control]},
             "capped": sorted(record.key for record in one.answer.cells if record.capped),
             "precision": one.study.precision,
+            "given_up": one.study.given_up or None,
         }
 
 
@@ -270,6 +271,7 @@ def _told(one: Found) -> str:
     said = _outcome(one.study, decision)
     if decision and decision.outcome in ("helps", "hurts") and one.p_holm is not None:
         said += f" (Holm's p {p_value(one.p_holm)})"
+    said += " (study given up)" if decision and one.study.given_up else ""
     return _on_base(one, f"{_interval(decision)}, {said}, {_counted(one)}" if decision else said)
 
 

@@ -26,7 +26,9 @@ def run(study: Study, path: Path, base: Running, home: Home, entries: dict[str, 
     an undeclared difference, a study that was given up.
     """
     if study.given_up:
-        raise BenchError(f"study {study.name} was given up: {study.given_up}")
+        raise BenchError(
+            f"study {study.name} was given up: {study.given_up} What it found: bench study {study.name} --dry"
+        )
     asked = answers.begin(home, study, commit_of(study, path))
     streams = {stream for pair in study.pairs.values() for stream in pair.streams}
     prepare.prepare(dataset(study.dataset), home, None, streams)

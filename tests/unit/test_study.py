@@ -125,9 +125,14 @@ def test_a_study_of_seeds_from_its_first_cell_to_its_page(place: Path, capsys: p
     assert run("--dry") == 0 and main(["leaderboard"]) == 0
     page = (place / "leaderboards" / "effects.md").read_text(encoding="utf-8")
     assert "It was given up: its phases ended too early." in page and f"0 of {2 * seeds}" in page
+    assert f" (study given up), {seeds} seeds" in page
+    told = json.loads((place / "results/effects.json").read_text("utf-8"))
+    assert {row["given_up"] for row in told} == {"its phases ended too early."}
     capsys.readouterr()
     assert run() == 2
-    assert "study tiny1 was given up: its phases ended too early." in capsys.readouterr().err
+    assert "study tiny1 was given up: its phases ended too early. What it found: bench study tiny1 --dry" in (
+        capsys.readouterr().err
+    )
     declare(place, margin=3)
     assert run() == 2
     assert "study tiny1 was changed after its first cell" in capsys.readouterr().err
