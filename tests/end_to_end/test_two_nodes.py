@@ -123,32 +123,6 @@ def driver(body: str, token: Path | None, *words: str) -> Any:
     return json.loads(told[0].removeprefix("told "))
 
 
-def test_cells_that_ask_for_gpus_go_to_the_node_that_has_them(cluster: tuple[str, Path], tmp_path: Path) -> None:
-    address, token = cluster
-    found = driver(
-        """
-        def test(address, root):
-            from bench.run.connection import connect
-
-            home = Home(Path(root))
-            connect(address)
-            nodes = {node["NodeID"]: node["Resources"].get("GPU", 0.0) for node in ray.nodes() if node["Alive"]}
-            halves = [Cell(f"half{number}", meet=4) for number in range(4)]
-            plain = [Cell(f"cpu{number}", device="cpu") for number in range(4)]
-            status = go([*halves, *plain], home, address=address, resources=Resources(gpus=0.5))
-            return status, nodes, [seen(cell, home)[0] for cell in halves], [seen(cell, home)[0] for cell in plain]
-        """,
-        token,
-        address,
-        str(tmp_path),
-    )
-    status, nodes, halves, plain = found
-    assert status == 0 and sorted(nodes.values()) == [0.0, 2.0]
-    assert {nodes[cell["node"]] for cell in halves} == {2.0}
-    assert sorted(cell["gpus"] for cell in halves) == ["0", "0", "1", "1"]
-    assert any(nodes[cell["node"]] == 0.0 for cell in plain), "where there are no GPUs there is room too"
-
-
 def test_a_run_is_submitted_as_a_job_of_ray_s(cluster: tuple[str, Path], tmp_path: Path) -> None:
     """`ray job submit` hands the command to the head, whose environment it runs in, and tells its output and status."""
     token = cluster[1]

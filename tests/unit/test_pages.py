@@ -462,7 +462,8 @@ def test_every_gain_of_the_page_of_effects_is_the_mean_over_the_folds_of_its_rec
             dataset, method, key = re.findall(r"results/(\w+)/(\w+)/([0-9a-f]{16})/record", row[f"records, {side}"])[0]
             folder = Home(ROOT).results / dataset / method / key
             ids, scores = read_scores(folder / SCORES)
-            fold_n = np.array([read_folds(folder)[clip][0] for clip in ids])
+            folds = read_folds(folder)
+            fold_n = np.array([folds[clip][0] for clip in ids])
             sides.append([scores["cider"][fold_n == fold].mean() for fold in range(10)])
         gains = np.subtract(*sides)
         low, high = stats.ttest_1samp(gains, 0).confidence_interval()

@@ -174,8 +174,10 @@ def test_a_gpus_way_gives_the_losses_and_captions_of_a_cpus(name: str) -> None:
     assert not told["captions that differ"], told
 
 
-DEATHS = [(name, die) for name in ("salstm:rl", "recnet:local", "vre:full", "hail:ha_il") for die in (1, 4)]
-DEATHS += [(name, 4) for name in ("s2vt:xe", "etenet:step2", "glrg:dxe_scst", "transformer:rl")]
+DEATHS = [(name, die) for name in ("salstm:rl", "recnet:local") for die in (1, 4)]
+DEATHS += [
+    (name, 4) for name in ("vre:full", "hail:ha_il", "s2vt:xe", "etenet:step2", "glrg:dxe_scst", "transformer:rl")
+]
 
 
 @pytest.mark.parametrize(("name", "die"), DEATHS)
