@@ -131,7 +131,7 @@ COMMANDS: dict[str, Command] = {
     "study": Command(
         "study.study",
         "Study",
-        "NAME [cells=N] [--dry] [key=value ...]",
+        "NAME [pairs=[..]] [cells=N] [--dry] [key=value ...]",
         "each idea of a declared study against its control",
         "NAME",
     ),

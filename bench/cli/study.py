@@ -22,6 +22,7 @@ class Named(Options):
         min_length=1, max_length=1, description="a study that a datasets/*/study*.yaml declares"
     )
     cells: int | None = option(None, "run at most so many cells now; the same command goes on", ge=1)
+    pairs: list[str] | None = option(None, "only these of its pairs, in the order of its file", min_length=1)
     dry: Annotated[bool, Written(flag="--dry")] = option(False, "run nothing: say how far the pairs are")
 
 
@@ -49,7 +50,7 @@ def study(argv: Sequence[str]) -> int:
     home = find_home()
     status = WELL
     if not asked.dry:
-        status = run(declared, path, asked, home, find_methods(), asked.cells)
+        status = run(declared, path, asked, home, find_methods(), asked.cells, asked.pairs)
     head, rows = progress(declared, home)
     print(columns(head, rows, right=head[2:4]))
     return status if asked.dry or status not in (WELL, FAILED) else max(status, write_pages(home, None, check=False))

@@ -8,6 +8,7 @@ from pathlib import Path
 from bench import BenchError
 from bench.cell.job import state_of
 from bench.declare.registry import MethodEntry, dataset
+from bench.errors import unknown
 from bench.home import Home
 from bench.plan.cells import Cell, cells
 from bench.plan.request import Running
@@ -19,16 +20,26 @@ from bench.study.declaration import SIDES, Study, check_differences, commit_of, 
 WELL = 0
 
 
-def run(study: Study, path: Path, base: Running, home: Home, entries: dict[str, MethodEntry], most: int | None) -> int:
-    """Bring a study on by at most `most` cells, all that it needs unless given; returns the exit status.
+def run(
+    study: Study,
+    path: Path,
+    base: Running,
+    home: Home,
+    entries: dict[str, MethodEntry],
+    most: int | None,
+    only: Sequence[str] | None = None,
+) -> int:
+    """Bring a study on by at most `most` cells, all that it or its pairs `only` need unless given; returns the exit status.
 
     Raises BenchError before anything runs: a declaration that is not committed or was changed after the first cell, a pair with
-    an undeclared difference, a study that was given up.
+    an undeclared difference, a study that was given up, a pair that is not declared.
     """
     if study.given_up:
         raise BenchError(
             f"study {study.name} was given up: {study.given_up} What it found: bench study {study.name} --dry"
         )
+    if strange := [name for name in only or () if name not in study.pairs]:
+        raise unknown("pair", strange[0], study.pairs, f"study {study.name}")
     asked = answers.begin(home, study, commit_of(study, path))
     streams = {stream for pair in study.pairs.values() for stream in pair.streams}
     prepare.prepare(dataset(study.dataset), home, None, streams)
@@ -37,7 +48,7 @@ def run(study: Study, path: Path, base: Running, home: Home, entries: dict[str, 
         for idea, control in zip(*first, strict=True):
             check_differences(study, name, idea, control)
     status = WELL
-    for name in study.pairs:
+    for name in study.pairs if only is None else [name for name in study.pairs if name in only]:
         for seeds in study.seeds():
             sides = [cells(spec, home, entries) for spec in requests(study, name, base, entries, seeds)]
             asked.pairs[name] = _keys(study, sides)

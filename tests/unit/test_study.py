@@ -20,7 +20,7 @@ from bench import BenchError
 from bench.cli.main import main
 from bench.evaluation.sequential import levels
 from bench.home import Home
-from bench.records.store import read_record
+from bench.records.store import all_records, read_record
 from bench.study import answers, declaration, effects
 from bench.study.declaration import studies
 
@@ -169,6 +169,23 @@ def test_seeds_of_a_study_and_unknown_studies(place: Path, capsys: pytest.Captur
     assert "leave seeds= out" in capsys.readouterr().err
     assert main(["study", "tiny2"]) == 2
     assert "tiny1" in capsys.readouterr().err
+    assert run("pairs=[reconstruktor]") == 2
+    assert 'study tiny1: unknown pair "reconstruktor"; allowed: reconstructor; did you mean' in capsys.readouterr().err
+    assert not (place / "results").exists()
+
+
+def test_of_the_pairs_of_a_study_only_those_asked_for_are_run(place: Path) -> None:
+    declare(
+        place,
+        pairs={"first": PAIR, "second": {**PAIR, "control": {"run": "salstm:xe", "train": {"learning_rate": 1e-5}}}},
+    )
+    assert run("pairs=[second]", "cells=2") == 0
+    asked = answers.read(Home(place), "tiny1")
+    assert asked is not None and list(asked.pairs) == ["second"]
+    done = {record.key for record in all_records(place / "results")}
+    assert done and done <= {
+        key.rpartition("/")[2] for side in ("idea", "control") for key in getattr(asked.pairs["second"], side)
+    }
 
 
 def test_a_declaration_in_the_checkout_is_committed_first(monkeypatch: pytest.MonkeyPatch) -> None:
