@@ -16,7 +16,7 @@ from bench.home import Home
 from bench.pages.document import clean
 from bench.records.schema import Ledger, Record
 from bench.records.store import BadRecord, all_records, record_paths
-from bench.reports.blocks import Block, Row, blocks, flat_config
+from bench.reports.blocks import Block, Row, blocks, whole_config
 
 NAMED = ("dataset", "method", "variant", "title", "seed", "protocol", "split", "splits", "subset", "streams")
 HIDDEN = (
@@ -48,7 +48,8 @@ def cells(home: Home, dataset: str | None, bad: list[BadRecord]) -> list[Record]
 def table(records: Sequence[Record]) -> str:
     """The CSV text: who the cell is, its scores, what it cost, where it is from, then every setting as a column of its own.
 
-    Scores are on the papers' scale, those of the cell's split. A setting that a cell does not have is an empty field. The
+    Scores are on the papers' scale, those of the cell's split. A setting that a cell does not have is an empty field;
+    one that it leaves at its default stands there by its value. The
     metrics are always there; other columns are those that some record fills.
     """
     head, rows = columns_and_rows(records)
@@ -101,7 +102,7 @@ def _fields(record: Record) -> dict[str, Any]:
     fields["external"] = record.external.source if record.external else None
     fields["failure"] = f"{failure.stage}: {failure.type}: {failure.message}" if failure else None
     fields["signature"] = record.signatures.get(record.split, {}).get(RANKED_BY)
-    flat = {f"config.{name}": value for name, value in flat_config(config).items() if name not in HIDDEN}
+    flat = {f"config.{name}": value for name, value in whole_config(record).items() if name not in HIDDEN}
     if record.external is not None:
         del flat["config.loss"]  # that of captions made elsewhere is not known
     return fields | flat

@@ -702,6 +702,9 @@ class TestExport:
             assert (row["method"], row["variant"], row["seed"]) == (item.method, item.variant, str(item.seed))
             assert (row["config.settings.width"], row["config.search.beam"], row["streams"]) == ("512", "5", "frames")
             assert row["captions"] == "20000"
+            assert (row["config.train.rewards"], row["config.train.validations"]) == ("true", "1"), (
+                "left out, told by value"
+            )
         (failed,) = [row for row in rows if row["state"] == "failed"]
         assert failed["failure"] == "fit: RuntimeError: boom" and failed["cider"] == ""
         assert bench("export", "csv")[1] == out, "the same records give the same bytes"
