@@ -293,6 +293,18 @@ def _counted(one: Found) -> str:
 
 def _study(study: Study, pairs: Sequence[Found], home: Home) -> list[Part]:
     """One study in full."""
+    given_up = f"It was given up: {study.given_up}" if study.given_up else ""
+    return [
+        Heading(2, f"Study {study.name}"),
+        Paragraph((*_terms(study, home), *_cost(pairs))),
+        *(Paragraph(text) for text in (given_up, study.remarks) if text),
+        _decisions(study, pairs),
+        Folded("The other metrics, and the records", (_more(study, pairs, home),)),
+    ]
+
+
+def _terms(study: Study, home: Home) -> Line:
+    """On what and by which rule a study decides, where that is declared, and what makes it."""
     asked = answers.read(home, study.name)
     looks = ", ".join(map(str, study.seeds()))
     rule = (
@@ -302,7 +314,7 @@ def _study(study: Study, pairs: Sequence[Found], home: Home) -> list[Part]:
     )
     commit = f", commit {asked.commit[:12]}" if asked and asked.commit else ""
     declared = f"declaration {study.digest[:12]}{commit}"
-    words: Line = (
+    return (
         f"Corpus {study.corpus} (splits {study.splits}), {rule}; margin {study.margin:g}; {study.precision}; {declared}. ",
         "Made by ",
         Code(f"bench study {study.name}"),
@@ -310,21 +322,34 @@ def _study(study: Study, pairs: Sequence[Found], home: Home) -> list[Part]:
         Link(study.corpus, study.corpus, page=True),
         ".",
     )
-    decided = (
+
+
+def _decisions(study: Study, pairs: Sequence[Found]) -> Table:
+    """A row for each pair: what was asked, and what came out."""
+    over = Column(f"{SHORT} over films", True, "95 % of choices of films: the choice of clips alone")
+    columns = (
         Column("pair"),
         Column("question"),
         Column("outcome"),
         Column(f"{SHORT} gain", True, "mean of paired differences and the interval that decided"),
         Column("p (Holm)", True, "over all declared pairs of this study"),
-        *(
-            (Column(f"{SHORT} over films", True, "95 % of choices of films: the choice of clips alone"),)
-            if study.folds
-            else ()
-        ),
+        *((over,) if study.folds else ()),
         Column("capped", True, "cells that ended at their cap"),
     )
+    rows: list[tuple[Field, ...]] = []
+    for one in pairs:
+        decision, films, ran = one.answer.decision, one.answer.films, one.answer.cells
+        p: Field = NOTHING if one.p_holm is None else Cell(p_value(one.p_holm), one.p_holm)
+        spread = (f"{films[0]:+.2f} .. {films[1]:+.2f}" if films else NOTHING,) if study.folds else ()
+        capped = f"{sum(record.capped for record in ran)} of {len(ran)}" if ran else NOTHING
+        rows.append((one.name, one.pair.question, _outcome(study, decision), _gain(decision), p, *spread, capped))
+    return Table(f"Study {study.name}", columns, tuple(rows))
+
+
+def _more(study: Study, pairs: Sequence[Found], home: Home) -> Table:
+    """The metrics that decide nothing, both sides by name, and their records."""
     others = [metric for metric in SHOWN if metric != RANKED_BY]
-    more = (
+    columns = (
         Column("pair"),
         *(Column(f"{SHOWN[metric]} gain", True) for metric in others),
         Column("idea"),
@@ -333,27 +358,11 @@ def _study(study: Study, pairs: Sequence[Found], home: Home) -> list[Part]:
         Column("records, control"),
     )
     rows: list[tuple[Field, ...]] = []
-    rest: list[tuple[Field, ...]] = []
     for one in pairs:
-        decision, films, ran = one.answer.decision, one.answer.films, one.answer.cells
-        p: Field = NOTHING
-        if one.p_holm is not None:
-            p = Cell(p_value(one.p_holm), one.p_holm)
-        over = (f"{films[0]:+.2f} .. {films[1]:+.2f}" if films else NOTHING,) if study.folds else ()
-        capped = f"{sum(record.capped for record in ran)} of {len(ran)}" if ran else NOTHING
-        rows.append((one.name, one.pair.question, _outcome(study, decision), _gain(decision), p, *over, capped))
         gains = [_gain(one.answer.of(metric)) for metric in others]
         links = [record_links(side, home, PAGE) for side in one.answer.counted]
-        rest.append((one.name, *gains, one.pair.idea.label, one.pair.control.label, *links))
-    given_up = f"It was given up: {study.given_up}" if study.given_up else ""
-    remarks = [Paragraph(text) for text in (given_up, study.remarks) if text]
-    return [
-        Heading(2, f"Study {study.name}"),
-        Paragraph((*words, *_cost(pairs))),
-        *remarks,
-        Table(f"Study {study.name}", decided, tuple(rows)),
-        Folded("The other metrics, and the records", (Table(f"More of study {study.name}", more, tuple(rest)),)),
-    ]
+        rows.append((one.name, *gains, one.pair.idea.label, one.pair.control.label, *links))
+    return Table(f"More of study {study.name}", columns, tuple(rows))
 
 
 def _cost(pairs: Sequence[Found]) -> Line:
