@@ -19,7 +19,7 @@ from test_leaderboard import page, row_of, rows_of
 from bench.evaluation.resampling import compare, enough, randomise, randomise_means
 from bench.home import Home
 from bench.records.clip_scores import SCORES, read_columns, read_scores
-from bench.records.folds import read_folds
+from bench.records.folds import is_fold, read_folds
 from bench.records.schema import NOT_KEYED, Record, canonical
 from bench.records.store import PREDICTIONS, BadRecord, all_records, cell_folder, prediction_ids
 from bench.reports.leaderboard import write
@@ -447,7 +447,9 @@ def test_every_number_of_a_committed_page_is_in_a_record(name: str) -> None:
                 assert set(NUMBER.findall(row[column])) <= allowed[row[side]]
             one, other = (float(row[column].split(" ")[0]) for column in ("CIDEr", "CIDEr of the control"))
             assert float(row["difference"]) == pytest.approx(one - other, abs=0.011)
-    assert linked == set(by_key), "every sound record stands on its page"
+    in_rows = {cell for one in by_key.values() for cell in one.config.get("cells", ())}
+    waiting = {key for key, one in by_key.items() if is_fold(one) and key not in in_rows}  # for the other folds
+    assert linked == set(by_key) - waiting, "every sound record stands on its page"
 
 
 def test_every_gain_of_the_page_of_effects_is_the_mean_over_the_folds_of_its_records() -> None:
