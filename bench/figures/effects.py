@@ -9,7 +9,7 @@ from bench.figures.canvas import BLUE, INK, ORANGE, QUIET, cells, finish, place,
 from bench.pages.document import Picture
 
 ROW = 0.27  # inches
-LONGEST = 56  # characters of a name
+LONGEST = 60  # characters of a name
 
 
 @dataclass(frozen=True)

@@ -199,8 +199,9 @@ def write(home: Home, check: bool = False) -> list[Path]:
 def document(pairs: Sequence[Found], home: Home) -> Document:
     """The page: the table of ideas and corpora, a picture, the rules, and each study in full."""
     parts: list[Part] = [Paragraph(WHAT), _matrix(pairs)]
+    heads = _heads(pairs)
     drawn = [
-        Effect(f"{_based(one)}, {one.study.corpus}", d.mean, d.low, d.high, one.claimed(RANKED_BY))
+        Effect(f"{_based(one)}, {heads[one.study.name]}", d.mean, d.low, d.high, one.claimed(RANKED_BY))
         for one in pairs
         if (d := one.answer.decision)
     ]
@@ -217,10 +218,7 @@ def document(pairs: Sequence[Found], home: Home) -> Document:
 def _matrix(pairs: Sequence[Found]) -> Table:
     """A row per idea, a column per corpus, or per study where a corpus has more than one; nothing that will not be run."""
     pairs = [one for one in pairs if one.answer.decision or not one.study.given_up]
-    corpora = [one.corpus for one in {one.study.name: one.study for one in pairs}.values()]
-    heads = {
-        one.study.name: one.study.corpus if corpora.count(one.study.corpus) == 1 else one.study.name for one in pairs
-    }
+    heads = _heads(pairs)
     columns = (Column("idea"), Column("claimed gain"), *(Column(head) for head in heads.values()))
     rows: list[tuple[Field, ...]] = []
     for idea in dict.fromkeys(map(_idea, pairs)):
@@ -230,6 +228,14 @@ def _matrix(pairs: Sequence[Found]) -> Table:
             told.setdefault(one.study.name, []).append(_told(one))
         rows.append((idea, _claims(own, heads), *("; ".join(told.get(name, [NOTHING])) for name in heads)))
     return Table(f"Gain in {SHORT} over the control", columns, tuple(rows))
+
+
+def _heads(pairs: Sequence[Found]) -> dict[str, str]:
+    """What each study is called beside others: after its corpus, or by its own name where the corpus has several."""
+    corpora = [one.corpus for one in {one.study.name: one.study for one in pairs}.values()]
+    return {
+        one.study.name: one.study.corpus if corpora.count(one.study.corpus) == 1 else one.study.name for one in pairs
+    }
 
 
 def _claims(own: Sequence[Found], heads: Mapping[str, str]) -> str:

@@ -473,6 +473,12 @@ def test_every_gain_of_the_page_of_effects_is_the_mean_over_the_folds_of_its_rec
         assert shown == pytest.approx([gains.mean(), low, high], abs=0.0051), row["pair"]
 
 
+def test_no_two_gains_of_the_picture_of_effects_have_one_name() -> None:
+    (told,) = re.findall(r"!\[Gains in CIDEr over the controls, with intervals: (.*?)\.\]", page(Home(ROOT), "effects"))
+    names = [re.sub(r" [+-]\d.*", "", one) for one in told.split("; ")]
+    assert len(names) >= 15 and len(set(names)) == len(names)
+
+
 def test_every_number_of_the_page_of_printed_results_is_printed_or_in_a_record() -> None:
     seeds: dict[str, dict[str, list[Record]]] = {}
     for one in all_records(Home(ROOT).results):
