@@ -48,9 +48,9 @@ def cells(home: Home, dataset: str | None, bad: list[BadRecord]) -> list[Record]
 def table(records: Sequence[Record]) -> str:
     """The CSV text: who the cell is, its scores, what it cost, where it is from, then every setting as a column of its own.
 
-    Scores are on the papers' scale, those of the cell's split. A setting that a cell does not have is an empty field;
-    one that it leaves at its default stands there by its value. The
-    metrics are always there; other columns are those that some record fills.
+    Scores are on the papers' scale, those of the cell's split. A setting that a cell does not have is an empty field, one that
+    it leaves at its default stands there by its value. The metrics are always there; other columns are those that some record
+    fills.
     """
     head, rows = columns_and_rows(records)
     text = io.StringIO()
