@@ -2,8 +2,9 @@
 
 A trained phase is addressed by all that acted until its end: code, data, seed, machine, the module and the generators as they
 were at the start, the captions of each phase, and the settings that act in it or before, for which the card says where each
-first acts. So a cell that takes one up ends with the numbers that it would have had alone. The last phase of a recipe is
-nobody else's and is not kept.
+first acts. So a cell that takes one up ends with the numbers that it would have had alone. Where phases end by their scores, the
+last of one recipe may stand amid another (salstm:xe is how salstm:rl begins); where a recipe shares out a number of captions,
+its last phase is nobody else's and is not kept.
 """
 
 from __future__ import annotations
@@ -54,7 +55,11 @@ def weights_digest(state: Mapping[str, Tensor]) -> str:
 def addresses(
     config: Mapping[str, Any], phases: Sequence[tuple[str, int]], module: nn.Module, device: torch.device
 ) -> list[str]:
-    """The address of each phase but the last, each made from the one before it."""
+    """The address of each phase that others may share, each made from the one before it: all of them under budget=converged, else
+    all but the last."""
+    common = phases if config["train"].get("budget") == "converged" else phases[:-1]
+    if not common:
+        return []
     card = card_of(config["method"])
     first: dict[str | None, dict[str, Any]] = {}
     for name, value in config["settings"].items():
@@ -68,7 +73,7 @@ def addresses(
         weights_digest(_generators(device)),
     )
     found, read = [], 0
-    for number, (name, captions) in enumerate(phases[:-1]):  # lengths in epochs come as captions
+    for number, (name, captions) in enumerate(common):  # lengths in epochs come as captions
         rewards = config["train"].get("rewards", True) if number else True  # no recipe begins with a phase of rewards
         read += captions
         changes = [change for change in config.get(SCHEDULE, ()) if change["captions"] <= read]

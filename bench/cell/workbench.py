@@ -208,7 +208,8 @@ class Workbench:
         return dict(method)
 
     def shared(self, phases: Sequence[tuple[str, int]], module: nn.Module) -> SharedPhases | None:
-        if self.store is None or len(phases) < 2:
+        places = addresses(self._config, phases, module, self.device) if self.store else []
+        if self.store is None or not places:
             return None
         names = [name for name, _ in phases]
 
@@ -223,7 +224,6 @@ class Workbench:
                 self.save_state(state)
             return state
 
-        places = addresses(self._config, phases, module, self.device)
         self._shared = SharedPhases(self.store, names, places, self.state, take)
         return self._shared
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from bench.cli.main import main
 from bench.declare.settings import Train
 from bench.home import Home
 from bench.plan.request import parse
-from bench.records.store import all_records
+from bench.records.curves import Row, read_curves
+from bench.records.schema import Record
+from bench.records.store import all_records, cell_folder
 from bench.reports.blocks import blocks
 
 SMALL = ("model.width=8", "model.embedding=8", "model.attention=8", "train.epochs=1", "search.beam=1", "streams=frames")
@@ -83,3 +86,32 @@ def test_a_record_tells_how_each_phase_ended_and_tables_do_not_mix_the_rules(
     assert page.count("capped seed 0") == 1
     (plain,) = [record for record in records if record is not capped]
     assert plain.endings is None and not plain.capped
+
+
+def numbers(rows: list[Row]) -> list[tuple[Any, ...]]:
+    """Curves without their times."""
+    return [tuple(value for name, value in row.items() if name != "seconds") for row in rows]
+
+
+@pytest.mark.parametrize(("first", "second"), [("salstm:rl", "salstm:xe"), ("salstm:xe", "salstm:rl")])
+def test_a_recipe_that_is_the_start_of_another_is_trained_once(place: Path, first: str, second: str) -> None:
+    words = [f"dataset={place / 'dataset.yaml'}", "executor=inline", "mlflow=off", "budget=converged", *SMALL]
+
+    def run(row: str, *more: str) -> Record:
+        assert main(["run", f"methods={row}", *words, *more]) == 0
+        (made,) = [one for one in all_records(place / "results") if f"{one.method}:{one.variant}" == row]
+        return made
+
+    run(first)
+    made = run(second)
+    folder = cell_folder(place / "results", made)
+    curves = numbers(read_curves(folder))
+    assert made.provenance is not None and made.provenance.reused == ["base"]
+    assert made.ledger is not None and made.ledger.reused_captions == (
+        20 * 2 if second == "salstm:rl" else made.ledger.captions
+    )
+    shutil.rmtree(folder)
+    alone = run(second, "reuse=false")
+    assert alone.provenance is not None and alone.provenance.reused is None
+    assert (alone.weights_sha256, alone.endings, alone.selection) == (made.weights_sha256, made.endings, made.selection)
+    assert alone.scores == made.scores and numbers(read_curves(folder)) == curves
