@@ -75,12 +75,12 @@ def _changed(home: Home, dataset: str | None, check: bool) -> tuple[list[Path], 
     """Bring all pages up to date, or with `check` only look: the files that changed, and the records that were refused."""
     from bench.reports import leaderboard
     from bench.reproduction import pages as reproductions
-    from bench.study import effects
+    from bench.study import answers, effects
     from bench.tuning import pages as searches
 
     bad: list[BadRecord] = []
     makers: Sequence[Callable[..., list[Path]]] = (
-        partial(leaderboard.write, dataset=dataset, bad=bad),
+        partial(leaderboard.write, dataset=dataset, bad=bad, given_up=answers.given_up(home)),
         reproductions.write,
         searches.write,
         effects.write,

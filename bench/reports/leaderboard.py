@@ -29,15 +29,13 @@ from bench.pages.html import INDEX as HOME_PAGE
 from bench.pages.html import README as INDEX
 from bench.records.store import BadRecord, all_records, record_paths
 from bench.reports.blocks import Block, blocks, distinctions
-from bench.reports.clips import Clips
 from bench.reports.clips import check as check_records
 from bench.reports.intervals import of_tables
 from bench.reports.published_page import document as printed_results
-from bench.reports.sections import Setting, section
+from bench.reports.sections import EFFECTS, Setting, section, study_given_up
 from bench.reports.study import Claim, claims, pairs
 
 PUBLISHED = "published"
-EFFECTS = "effects"
 PAGES = (INDEX, HOME_PAGE, PUBLISHED, EFFECTS)  # pages that are no data set's
 FOLDERS = {"reproductions": "Tables and figures of the papers, made again", "tuning": "Searches of settings"}
 """Pages of other commands, beside these; their files below `results` have the same names."""
@@ -63,12 +61,17 @@ HOW_TO_READ: tuple[Line, ...] = (
 
 
 def write(
-    home: Home, dataset: str | None = None, check: bool = False, bad: list[BadRecord] | None = None
+    home: Home,
+    dataset: str | None = None,
+    check: bool = False,
+    bad: list[BadRecord] | None = None,
+    given_up: Mapping[str, str] | None = None,
 ) -> list[Path]:
     """Bring the pages up to date (of one data set, the printed results and the index) and return the files that changed.
 
     With `check` nothing is written, and what would change is returned. Records that are refused are named on the page
-    and appended to `bad`. Raises BenchError: a data set without records or page, a page that lost its markers.
+    and appended to `bad`. `given_up` names the study of records (`dataset/method/key`) that are no longer to answer anything.
+    Raises BenchError: a data set without records or page, a page that lost its markers.
     """
     refused: list[BadRecord] = []
     records, clips = check_records(all_records(home.results, bad=refused), home, refused)
@@ -87,11 +90,13 @@ def write(
     bad_by_name = {name: [item for item in refused if _dataset_of(item.path) == name] for name in names}
     declared = claims()
     pages = {
-        name: _page(name, tables[name], clips, declared, bad_by_name[name], home)
+        name: _page(
+            name, tables[name], declared, bad_by_name[name], Setting(home, clips, pictures_of(name), given_up or {})
+        )
         for name in names
         if dataset in (None, name)
     }
-    pages[PUBLISHED] = _printed(tables, home)
+    pages[PUBLISHED] = _printed(tables, given_up or {})
     pages[INDEX] = _index(tables, bad_by_name, home)
     return write_pages(pages, home.leaderboards, check)
 
@@ -112,12 +117,12 @@ def _datasets(home: Home) -> list[str]:
 def _page(
     name: str,
     tables: Sequence[Block],
-    clips: Mapping[str, Clips],
     declared: Sequence[Claim],
     refused: Sequence[BadRecord],
-    home: Home,
+    setting: Setting,
 ) -> Document:
     """One data set's page."""
+    home = setting.home
     parts: list[Part] = [Paragraph(SHORT), *_remark(name), Folded("How to read the tables", (Bullets(HOW_TO_READ),))]
     if (home.results / "tuning" / name).is_dir():
         parts.append(
@@ -130,8 +135,7 @@ def _page(
     asked = [
         [pair for pair in pairs(block.rows, declared) if not block.sweeps.intersection(pair[:2])] for block in tables
     ]
-    setting = Setting(home, clips, pictures_of(name))
-    chances = of_tables(tables, clips, asked)
+    chances = of_tables(tables, setting.clips, asked)
     for number, (block, chance, apart) in enumerate(zip(tables, chances, distinctions(tables), strict=True), start=1):
         parts += section(number, block, chance, name, setting, apart)
     if refused:
@@ -161,8 +165,9 @@ def _from_home(text: str, home: Home) -> str:
     return text.replace(f"{home.root}/", "")
 
 
-def _printed(tables: Mapping[str, Sequence[Block]], home: Home) -> Document:
-    return printed_results([row for found in tables.values() for block in found for row in block.rows])
+def _printed(tables: Mapping[str, Sequence[Block]], given_up: Mapping[str, str]) -> Document:
+    rows = [row for found in tables.values() for block in found for row in block.rows]
+    return printed_results([row for row in rows if study_given_up(row, given_up) is None])
 
 
 def _index(tables: Mapping[str, Sequence[Block]], refused: Mapping[str, Sequence[BadRecord]], home: Home) -> Document:

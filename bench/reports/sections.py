@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -25,6 +25,7 @@ from bench.pages.document import (
     Heading,
     Image,
     Line,
+    Link,
     Paragraph,
     Part,
     Quote,
@@ -51,6 +52,7 @@ from bench.reports.verdicts import (
     why_not,
 )
 
+EFFECTS = "effects"  # the page of the studies
 LONGEST_MESSAGE = 120  # characters of a failure's message on a page; the record has all of it
 RANKED = SHOWN[RANKED_BY]
 OTHERS = tuple(name for name in SHOWN if name != RANKED_BY)
@@ -65,12 +67,13 @@ BY_EVENTS = (
 
 @dataclass(frozen=True)
 class Setting:
-    """What all sections of a page need: where records lie, scores of clips by key, and the folder of its pictures, relative to
-    the page."""
+    """What all sections of a page need: where records lie, scores of clips by key, the folder of its pictures, relative to the
+    page, and the studies that were given up by their records (`dataset/method/key`)."""
 
     home: Home
     clips: Mapping[str, Clips]
     pictures: str
+    given_up: Mapping[str, str]
 
 
 def section(number: int, block: Block, chance: Chance, dataset: str, setting: Setting, apart: str = "") -> list[Part]:
@@ -82,14 +85,14 @@ def section(number: int, block: Block, chance: Chance, dataset: str, setting: Se
         heading = f"{number}. Captions made elsewhere, {terms['split']} split"
     heading += f" ({apart})" if apart else ""
     parts: list[Part] = [Heading(2, heading), _scores(block, chance, heading)]
-    if notes := [*_notes(block, chance), *_troubles(block, setting.home)]:
+    if notes := [*_notes(block, chance), *_given_up(block, setting), *_troubles(block, setting.home)]:
         parts.append(Bullets(tuple(notes)))
     parts += _pictures(number, block, chance, dataset, setting)
     parts += _controls(number, block, chance)
     parts += _sweep(number, block, chance)
-    parts += _published(number, block, dataset)
+    parts += _published(number, block, dataset, setting)
     if any(name.startswith(PREFIX) for name in block.signatures):
-        parts += _events(number, block, dataset)
+        parts += _events(number, block, dataset, setting)
     parts += _further(number, block, setting.home)
     parts += [Heading(3, f"Cost and records of table {number}"), ledger(number, block, setting.home)]
     parts += _examples(number, block, setting)
@@ -227,6 +230,28 @@ def _chosen_on(block: Block) -> str:
     return "on the split that is reported here (the scores are those of the best epoch on it, and so above fresh clips)"
 
 
+def study_given_up(row: Row, given_up: Mapping[str, str]) -> str | None:
+    """The study of a row that was given up."""
+    records = (given_up.get(f"{one.dataset}/{one.method}/{one.key}") for one in row.records)
+    return next((study for study in records if study), None)
+
+
+def _given_up(block: Block, setting: Setting) -> list[Line]:
+    """Rows of studies that were given up, of which the page of effects says why."""
+    found: dict[str, list[str]] = {}
+    for row in block.rows:
+        if study := study_given_up(row, setting.given_up):
+            found.setdefault(study, []).append(row.label)
+    return [
+        (
+            f"Of study {study}, which was given up (",
+            Link("why", EFFECTS, page=True),
+            f"), so that gains over them are no answer: {', '.join(labels)}.",
+        )
+        for study, labels in found.items()
+    ]
+
+
 def _troubles(block: Block, home: Home) -> list[Line]:
     """Failed cells, each with where and why; and warnings of rows, each once."""
     notes: list[Line] = []
@@ -307,7 +332,7 @@ def _sweep(number: int, block: Block, chance: Chance) -> list[Part]:
     return [Heading(3, caption), Paragraph(words), Table(caption, columns, tuple(rows))]
 
 
-def _published(number: int, block: Block, dataset: str, scorer: Scorer = "coco") -> list[Part]:
+def _published(number: int, block: Block, dataset: str, setting: Setting, scorer: Scorer = "coco") -> list[Part]:
     """The printed results of the rows of a table with ours: the difference and the verdict where anything may be compared,
     else what both gain over the base of the paper."""
     found = [
@@ -318,7 +343,12 @@ def _published(number: int, block: Block, dataset: str, scorer: Scorer = "coco")
     if not found:
         return []
     compared = any(one.difference(one.metric) is not None for _, _, one in found)
-    gains = {} if compared else {row.label: gain for row, printed, one in found if (gain := _gain(printed, one, block))}
+    idle = {row.label for row in block.rows if study_given_up(row, setting.given_up)}
+    gains = (
+        {}
+        if compared
+        else {row.label: gain for row, printed, one in found if (gain := _gain(printed, one, block, idle))}
+    )
     columns = [Column("variant"), Column("printed in"), Column("features there")]
     columns += [Column("published", True), Column("reproduced", True)]
     columns += [Column("difference", True), Column("verdict")] if compared else []
@@ -332,17 +362,20 @@ def _published(number: int, block: Block, dataset: str, scorer: Scorer = "coco")
         rows.append(tuple(cells))
     notes = why_not([(row.label, one) for row, _, one in found])
     if gains:
-        notes.append("A gain is that over the row of the paper that is named as the base, there and here.")
+        left_out = " Where the study of that row was given up, the gain here is left out." if idle else ""
+        notes.append(f"A gain is that over the row of the paper that is named as the base, there and here.{left_out}")
     caption = f"Published and reproduced, table {number}"
     below = [Bullets(tuple(notes))] if notes else []
     return [Heading(3, caption), Table(caption, tuple(columns), tuple(rows)), *below]
 
 
-def _gain(printed: Published, one: Answer, block: Block) -> list[Field] | None:
-    """The base of a printed row, and what is gained over it there and here."""
+def _gain(printed: Published, one: Answer, block: Block, idle: Collection[str]) -> list[Field] | None:
+    """The base of a printed row, and what is gained over it there and here; nothing here over a base of `idle`."""
     base = base_answer(printed, block.rows)
     gain = one.gain(base[1], one.metric) if base else None
-    return [base[0], *(amount(one, "+.2f") for one in gain)] if base and gain else None
+    if not base or not gain:
+        return None
+    return [base[0], amount(gain[0], "+.2f"), amount(None if base[0] in idle else gain[1], "+.2f")]
 
 
 def as_printed(one: Answer) -> Cell:
@@ -356,7 +389,7 @@ def as_reproduced(one: Answer) -> Cell:
     return Cell(one.here(one.metric), one.mean(one.metric))
 
 
-def _events(number: int, block: Block, dataset: str) -> list[Part]:
+def _events(number: int, block: Block, dataset: str, setting: Setting) -> list[Part]:
     """The second table of a section, with the scores by densevid's rules."""
     caption = f"Table {number} by the rules of densevid_eval"
     columns = (Column("method"), Column("variant"), *(Column(short, True) for short in SHOWN.values()))
@@ -365,7 +398,7 @@ def _events(number: int, block: Block, dataset: str) -> list[Part]:
     )
     parts: list[Part] = [Heading(3, caption), Paragraph(BY_EVENTS), Table(caption, columns, rows)]
     parts.append(Bullets(tuple(_signatures(block, PREFIX))))
-    return [*parts, *_published(number, block, dataset, "densevid")]
+    return [*parts, *_published(number, block, dataset, setting, "densevid")]
 
 
 def _further(number: int, block: Block, home: Home) -> list[Part]:

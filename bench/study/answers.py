@@ -28,7 +28,7 @@ from bench.records.clip_scores import SCORES, read_scores, read_statistics
 from bench.records.folds import read_folds
 from bench.records.schema import Record
 from bench.records.store import RECORD, BadRecord, cell_folder, read_record
-from bench.study.declaration import SIDES, Study
+from bench.study.declaration import SIDES, Study, studies
 
 FOLDER = "studies"
 
@@ -77,6 +77,20 @@ def begin(home: Home, study: Study, commit: str | None) -> Asked:
             "give the changed study a new name, and leave the declaration of this one as it was"
         )
     return asked
+
+
+def given_up(home: Home) -> dict[str, str]:
+    """`dataset/method/key` of the records that only studies asked for that were given up, each with the name of one."""
+    places: dict[str, str] = {}
+    wanted: set[str] = set()
+    for name, (study, _) in studies().items():
+        asked = read(home, name)
+        its = {key for pair in asked.pairs.values() for key in (*pair.idea, *pair.control)} if asked else set()
+        if study.given_up:
+            places |= dict.fromkeys(its, name)
+        else:
+            wanted |= its
+    return {place: name for place, name in places.items() if place not in wanted}
 
 
 def write(home: Home, name: str, asked: Asked) -> None:

@@ -35,10 +35,10 @@ from bench.pages.document import (
 from bench.pages.files import bring_up_to_date, pictures_of, write_pages
 from bench.reports.costs import record_links
 from bench.reports.published import load_papers
+from bench.reports.sections import EFFECTS as PAGE
 from bench.study import answers
 from bench.study.declaration import Pair, Study, studies
 
-PAGE = "effects"
 FILE = "effects.json"
 SHORT = SHOWN[RANKED_BY]
 WHAT = (

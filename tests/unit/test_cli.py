@@ -518,7 +518,7 @@ class TestRun:
             seen["ran"] = [cell.label for cell in cells]
             return int(seen["status"])
 
-        def write(home: Any, dataset: Any, check: bool, bad: list[Any]) -> list[Path]:
+        def write(home: Any, dataset: Any, check: bool, bad: list[Any], given_up: dict[str, str]) -> list[Path]:
             seen["pages"] = (dataset, check)
             return list(seen["changed"])
 

@@ -413,6 +413,26 @@ def test_what_is_not_comparable_shows_gains_over_the_papers_base_and_no_differen
     )
 
 
+def test_rows_of_a_study_that_was_given_up_say_so_and_answer_nothing(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    made = {"dataset": "msrvtt1000", "title": "T"}
+    base = record(seed=0, made={"cider": 20.0}, method="salstm", variant="xe", **made)
+    for one in (base, record(seed=0, made={"cider": 26.0}, method="recnet", variant="local", **made)):
+        put(home.results, one)
+    write(home)
+    assert "20.00 (1)" in page(home, "published") and "given up" not in page(home, "msrvtt1000")
+    write(home, given_up={f"msrvtt1000/salstm/{base.key}": "too_short"})
+    text = page(home, "msrvtt1000")
+    assert (
+        "- Of study too_short, which was given up ([why](effects.md)), so that gains over them are no answer: salstm:xe."
+        in text
+    )
+    shown = printed_of(text, "recnet:local")
+    assert (shown["gain, published"], shown["gain, reproduced"], shown["reproduced"]) == ("+2.80", "—", "26.00 (1)")
+    assert "the gain here is left out" in text
+    assert "20.00 (1)" not in page(home, "published") and "26.00 (1)" in page(home, "published")
+
+
 def test_tries_of_a_setting_stand_below_and_are_not_ranked(tmp_path: Path) -> None:
     home = Home(tmp_path)
     for weight, score in ((0.1, 30.0), (0.3, 35.0), (0.5, 20.0)):

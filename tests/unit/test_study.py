@@ -126,6 +126,14 @@ def test_a_study_of_seeds_from_its_first_cell_to_its_page(place: Path, capsys: p
     page = (place / "leaderboards" / "effects.md").read_text(encoding="utf-8")
     assert "It was given up: its phases ended too early." in page and f"0 of {2 * seeds}" in page
     assert f" (study given up), {seeds} seeds" in page
+    asked_for = {key for side in asked.pairs["reconstructor"].model_dump().values() for key in side}
+    assert answers.given_up(home) == dict.fromkeys(asked_for, "tiny1")
+    assert "Of study tiny1, which was given up" in (place / "leaderboards" / "calm.md").read_text(encoding="utf-8")
+    answers.write(home, "tiny2", asked)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(answers, "studies", lambda: {**studies(), "tiny2": (study, place)})
+        assert not answers.given_up(home), "another study rests on the same records"
+    answers.path_of(home, "tiny2").unlink()
     told = json.loads((place / "results/effects.json").read_text("utf-8"))
     assert {row["given_up"] for row in told} == {"its phases ended too early."}
     capsys.readouterr()
