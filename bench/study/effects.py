@@ -12,7 +12,8 @@ from bench.declare.registry import method_entry
 from bench.evaluation.metrics import RANKED_BY, SHOWN
 from bench.evaluation.resampling import holm
 from bench.evaluation.sequential import Decision
-from bench.figures.effects import Effect, effects
+from bench.figures.drawing import VALIDATION, epochs
+from bench.figures.effects import Course, Effect, courses, effects
 from bench.home import Home
 from bench.pages.document import (
     NOTHING,
@@ -33,6 +34,9 @@ from bench.pages.document import (
     p_value,
 )
 from bench.pages.files import bring_up_to_date, pictures_of, write_pages
+from bench.records.curves import CURVES
+from bench.records.schema import Record
+from bench.records.store import cell_folder
 from bench.reports.costs import record_links
 from bench.reports.published import load_papers
 from bench.reports.sections import EFFECTS as PAGE
@@ -41,6 +45,7 @@ from bench.study.declaration import Pair, Study, studies
 
 FILE = "effects.json"
 SHORT = SHOWN[RANKED_BY]
+REWARDS = "train.rewards"
 WHAT = (
     "Each row is one idea of one paper, each column a corpus, or a study where a corpus has several; a method before a gain is "
     "the one that has the idea. A number is the gain in CIDEr-D over the idea's own control: the same corpus, clips, streams, "
@@ -305,6 +310,7 @@ def _study(study: Study, pairs: Sequence[Found], home: Home) -> list[Part]:
         Paragraph((*_terms(study, home), *_cost(pairs))),
         *(Paragraph(text) for text in (given_up, study.remarks) if text),
         _decisions(study, pairs),
+        *(part for one in pairs for part in _rewarded(one, home)),
         Folded("The other metrics, and the records", (_more(study, pairs, home),)),
     ]
 
@@ -350,6 +356,44 @@ def _decisions(study: Study, pairs: Sequence[Found]) -> Table:
         capped = f"{sum(record.capped for record in ran)} of {len(ran)}" if ran else NOTHING
         rows.append((one.name, one.pair.question, _outcome(study, decision), _gain(decision), p, *spread, capped))
     return Table(f"Study {study.name}", columns, tuple(rows))
+
+
+def _rewarded(one: Found, home: Home) -> list[Part]:
+    """How the validation score goes on in a phase with rewards and in the same phase without, where a pair asks for that."""
+    if REWARDS not in one.pair.differs or one.answer.decision is None:
+        return []
+    idea, control = (
+        [course for record in side if (course := _course(record, home)) is not None]
+        for side in (one.answer.idea, one.answer.control)
+    )
+    if not idea or not control:
+        return []
+    words = (
+        f"The phase of {one.name} that has rewards, and the same phase without. Both go on from the best validation score of the "
+        "phase before, the highest of many and so too high: what goes on without rewards shows by how much."
+    )
+    picture = courses(idea, control, f"{SHORT}-D (tokens)")
+    return [Paragraph(words), Image(picture, f"{pictures_of(PAGE)}/{one.study.name}-{one.name}.svg")]
+
+
+def _course(record: Record, home: Home) -> Course | None:
+    """The last phase of a cell; None for a row of folds, and where there are no curves of two phases."""
+    folder = cell_folder(home.results, record)
+    if record.state != "done" or "cells" in record.config or not (folder / CURVES).is_file():
+        return None
+    rows = epochs(folder)
+    before = [row for row in rows if row.phase != rows[-1].phase]
+    last = [row for row in rows if row.phase == rows[-1].phase and VALIDATION in row.values]
+    scores = [row.values[VALIDATION] for row in before if row.phase == before[-1].phase and VALIDATION in row.values]
+    if not scores or not last:
+        return None
+    drawn, baseline = (tuple(row.values[name] for row in last if name in row.values) for name in ("reward", "baseline"))
+    return Course(
+        tuple(row.captions - before[-1].captions for row in last),
+        tuple(row.values[VALIDATION] - max(scores) for row in last),
+        drawn,
+        baseline,
+    )
 
 
 def _more(study: Study, pairs: Sequence[Found], home: Home) -> Table:

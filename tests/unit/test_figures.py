@@ -18,6 +18,7 @@ from bench.figures.canvas import CHARACTER, RED, SMALL, YELLOW, cells, plain, wr
 from bench.figures.charts import bar_chart, frequency, panels, probabilities
 from bench.figures.curves import Point, history, memory, rewards, sweep
 from bench.figures.drawing import Epoch
+from bench.figures.effects import Course, Effect, courses, effects
 from bench.figures.explained import explained
 from bench.figures.grids import heat_maps, word_map
 from bench.figures.masks import fade, masks, regions, upsample
@@ -48,6 +49,10 @@ RUNS = {
     ]
     for name in ("none", "scst")
 }
+COURSES = (
+    [Course((100, 200), (-1.0 + n, 3.0 + n), (0.1, 0.3), (0.5, 0.5)) for n in range(2)],
+    [Course((100, 200, 300), (-1.0, 0.0, 9.0)), Course((100, 200), (-1.0, 1.0))],
+)
 CELLS = {(0.3, 1.0): 80.0, (0.5, 1.0): 85.3, (0.3, 2.0): 84.0}
 HOSTILE = [
     "<script>alert('1 & 2')</script> \"quoted\" ]]>",
@@ -68,6 +73,10 @@ PICTURES: dict[str, Callable[[], Picture]] = {
     "sweep": lambda: sweep(CURVES, {"salstm:xe": [27.0]}, "BLEU-4", "λ"),
     "history": lambda: history(ROWS, ["cross_entropy", "reconstruction", "loss"], "recnet:local"),
     "rewards": lambda: rewards(RUNS, "reward"),
+    "effects": lambda: effects(
+        [Effect("recnet: local, msvd", 0.3, -0.8, 1.4, 2.8), Effect("b", 2.0, 1.0, 3.0, None)], "CIDEr"
+    ),
+    "courses": lambda: courses(*COURSES, "CIDEr-D"),
     "bars": lambda: bar_chart({"XE": [50.0, 52.0], "DXE": [55.0]}, {"DXE": 55.0}, "CIDEr", "msrvtt, test"),
     "heat maps": lambda: heat_maps({"ours": CELLS, "as printed": CELLS}, "CIDEr", "λ", "γ"),
     "word map": lambda: word_map(["a", "dog"], [[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]], "etenet", "clip1"),
@@ -181,6 +190,23 @@ def test_reward_curves_have_a_line_for_each_seed_and_one_colour_for_each_cell() 
     assert drawn.ids("reward-") == [f"reward-{cell}-{seed}" for cell in (0, 1) for seed in (0, 1)]
     assert all(drawn.marks(line) == 3 for line in drawn.ids("reward-") + drawn.ids("val_cider_tokens-"))
     assert drawn.texts.count("none") == drawn.texts.count("scst") == 1, "each once in the legend"
+
+
+def test_a_phase_with_rewards_is_drawn_from_the_best_score_before_as_far_as_all_cells_go() -> None:
+    picture = PICTURES["courses"]()
+    drawn = Drawn(picture.svg)
+    assert [drawn.marks(name) for name in ("drawn", "baseline", "with", "without")] == [2, 2, 3, 3]
+    assert {"drawn-band", "with-band"} <= set(drawn.groups) and {"with rewards", "without"} <= set(drawn.texts)
+    assert "with rewards from 0.00 to 3.50; without from 0.00 to 0.50" in picture.alt
+    assert "drawn caption from 0.10 to 0.30" in picture.alt
+    assert "without" not in courses([], [], "CIDEr-D").alt
+
+
+def test_gains_have_their_intervals_and_what_is_claimed() -> None:
+    picture = PICTURES["effects"]()
+    drawn = Drawn(picture.svg)
+    assert drawn.marks("gains") == 2 and drawn.marks("claimed") == 1
+    assert "recnet: local, msvd +0.3 (-0.8 to +1.4), claimed +2.8; b +2.0 (+1.0 to +3.0)." in picture.alt
 
 
 def test_bars_carry_their_numbers_and_say_what_is_not_printed() -> None:
