@@ -43,7 +43,7 @@ def study(argv: Sequence[str]) -> int:
         raise BenchError("command line: the seeds of a study are declared: leave seeds= out")
     from bench.declare.registry import find_methods
     from bench.study.declaration import named
-    from bench.study.effects import progress
+    from bench.study.findings import progress
     from bench.study.run import run
 
     declared, path = named(asked.name[0])

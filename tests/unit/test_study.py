@@ -21,7 +21,7 @@ from bench.cli.main import main
 from bench.evaluation.sequential import levels
 from bench.home import Home
 from bench.records.store import all_records, read_record
-from bench.study import answers, declaration, effects
+from bench.study import answers, declaration, effects, findings
 from bench.study.declaration import studies
 
 SHAPES = """
@@ -112,8 +112,8 @@ def test_a_study_of_seeds_from_its_first_cell_to_its_page(place: Path, capsys: p
     more = study.model_copy(update={"pairs": {**study.pairs, "waits": study.pairs["reconstructor"]}})
     given_up = more.model_copy(update={"given_up": "too dear."})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(effects, "studies", lambda: {"tiny1": (more, place)})
-        ran, waits = effects.found(home)
+        patch.setattr(findings, "studies", lambda: {"tiny1": (more, place)})
+        ran, waits = findings.found(home)
     assert waits.p_holm is None and ran.p_holm == pytest.approx(min(2 * row["p"], 1.0)), "declared pairs count"
     ideas = [[row[0] for row in effects._matrix([ran, waits]).rows]]
     ideas.append([row[0] for row in effects._matrix([replace(one, study=given_up) for one in (ran, waits)]).rows])
@@ -216,14 +216,14 @@ def test_an_idea_on_another_base_has_a_column_of_its_own_beside_the_first(tmp_pa
     found = [studies()[name][0].model_copy(update={"given_up": ""}) for name in ("msrvtt1000_1", "msrvtt1000_t1")]
     asked = [(study, pair) for study in found for pair in study.pairs]
     pairs = [
-        effects.Found(study, name, study.pairs[name], answers.answer(study, answers.Keys(), Home(tmp_path)), None)
+        findings.Found(study, name, study.pairs[name], answers.answer(study, answers.Keys(), Home(tmp_path)), None)
         for study, name in asked
     ]
     table = effects._matrix(pairs)
     assert [column.name for column in table.columns] == ["idea", "claimed gain", "msrvtt1000_1", "msrvtt1000_t1"]
     rows = {row[0]: row[1:] for row in table.rows}
     assert len(rows) == len(table.rows)
-    none, nothing = "not run yet", effects.NOTHING
+    none, nothing = "not run yet", findings.NOTHING
     assert rows["recnet: reconstructor"][1:] == (none, f"transformer: {none}")
     assert rows["hail: information loss"][1:] == (f"salstm: {none}; s2vt: {none}", f"transformer: {none}")
     assert (
@@ -239,7 +239,7 @@ def test_an_idea_on_another_base_has_a_column_of_its_own_beside_the_first(tmp_pa
 def test_a_claim_names_its_column_where_columns_differ(tmp_path: Path) -> None:
     found = studies()
     pairs = [
-        effects.Found(study, name, study.pairs[name], answers.answer(study, answers.Keys(), Home(tmp_path)), None)
+        findings.Found(study, name, study.pairs[name], answers.answer(study, answers.Keys(), Home(tmp_path)), None)
         for study in (found["msrvtt_glrg2"][0], found["msvd_glrg1"][0])
         for name in study.pairs
     ]
