@@ -32,7 +32,8 @@ from bench.reports.blocks import Block, blocks, distinctions
 from bench.reports.clips import check as check_records
 from bench.reports.intervals import of_tables
 from bench.reports.published_page import document as printed_results
-from bench.reports.sections import EFFECTS, Setting, section, study_given_up
+from bench.reports.reproduced import study_given_up
+from bench.reports.sections import EFFECTS, Setting, section
 from bench.reports.study import Claim, claims, pairs
 
 PUBLISHED = "published"

@@ -25,7 +25,7 @@ from bench.pages.document import Table as ShownTable
 from bench.reports.blocks import Row
 from bench.reports.published import Paper, Published, Table, family, load_papers
 from bench.reports.published import Row as PrintedRow
-from bench.reports.sections import as_reproduced
+from bench.reports.reproduced import as_reproduced
 from bench.reports.verdicts import HOW_TO_READ, Answer, best_answer, why_not
 
 SHORT = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -41,15 +41,9 @@ from bench.reports.blocks import Block, Row
 from bench.reports.clips import Clips, choose_examples
 from bench.reports.costs import known, ledger, record_link
 from bench.reports.intervals import MOST_TIED, Chance
-from bench.reports.published import Published, Scorer
+from bench.reports.reproduced import beside_printed, study_given_up
 from bench.reports.verdicts import (
-    Answer,
-    answer,
-    base_answer,
-    features,
-    printed_result,
     spread,
-    why_not,
 )
 
 EFFECTS = "effects"  # the page of the studies
@@ -90,7 +84,7 @@ def section(number: int, block: Block, chance: Chance, dataset: str, setting: Se
     parts += _pictures(number, block, chance, dataset, setting)
     parts += _controls(number, block, chance)
     parts += _sweep(number, block, chance)
-    parts += _published(number, block, dataset, setting)
+    parts += beside_printed(number, block, dataset, setting.given_up)
     if any(name.startswith(PREFIX) for name in block.signatures):
         parts += _events(number, block, dataset, setting)
     parts += _further(number, block, setting.home)
@@ -230,12 +224,6 @@ def _chosen_on(block: Block) -> str:
     return "on the split that is reported here (the scores are those of the best epoch on it, and so above fresh clips)"
 
 
-def study_given_up(row: Row, given_up: Mapping[str, str]) -> str | None:
-    """The study of a row that was given up."""
-    records = (given_up.get(f"{one.dataset}/{one.method}/{one.key}") for one in row.records)
-    return next((study for study in records if study), None)
-
-
 def _given_up(block: Block, setting: Setting) -> list[Line]:
     """Rows of studies that were given up, of which the page of effects says why."""
     found: dict[str, list[str]] = {}
@@ -246,7 +234,7 @@ def _given_up(block: Block, setting: Setting) -> list[Line]:
         (
             f"Of study {study}, which was given up (",
             Link("why", EFFECTS, page=True),
-            f"), so that gains over them are no answer: {', '.join(labels)}.",
+            f"; what a gain over them is worth is said there): {', '.join(labels)}.",
         )
         for study, labels in found.items()
     ]
@@ -332,63 +320,6 @@ def _sweep(number: int, block: Block, chance: Chance) -> list[Part]:
     return [Heading(3, caption), Paragraph(words), Table(caption, columns, tuple(rows))]
 
 
-def _published(number: int, block: Block, dataset: str, setting: Setting, scorer: Scorer = "coco") -> list[Part]:
-    """The printed results of the rows of a table with ours: the difference and the verdict where anything may be compared,
-    else what both gain over the base of the paper."""
-    found = [
-        (row, printed, answer(row, printed))
-        for n, row in enumerate(block.rows)
-        if n not in block.sweeps and (printed := printed_result(row, dataset, scorer)) is not None
-    ]
-    if not found:
-        return []
-    compared = any(one.difference(one.metric) is not None for _, _, one in found)
-    idle = {row.label for row in block.rows if study_given_up(row, setting.given_up)}
-    gains = (
-        {}
-        if compared
-        else {row.label: gain for row, printed, one in found if (gain := _gain(printed, one, block, idle))}
-    )
-    columns = [Column("variant"), Column("printed in"), Column("features there")]
-    columns += [Column("published", True), Column("reproduced", True)]
-    columns += [Column("difference", True), Column("verdict")] if compared else []
-    columns += [Column("base"), Column("gain, published", True), Column("gain, reproduced", True)] if gains else []
-    rows: list[tuple[Field, ...]] = []
-    for row, printed, one in found:
-        where = f"{printed.citation}: {printed.row.system}"
-        cells: list[Field] = [row.label, where, features(printed), as_printed(one), as_reproduced(one)]
-        cells += [amount(one.difference(one.metric), "+.2f"), one.verdict(one.metric)] if compared else []
-        cells += gains.get(row.label, [NOTHING, Cell(NOTHING), Cell(NOTHING)]) if gains else []
-        rows.append(tuple(cells))
-    notes = why_not([(row.label, one) for row, _, one in found])
-    if gains:
-        left_out = " Where the study of that row was given up, the gain here is left out." if idle else ""
-        notes.append(f"A gain is that over the row of the paper that is named as the base, there and here.{left_out}")
-    caption = f"Published and reproduced, table {number}"
-    below = [Bullets(tuple(notes))] if notes else []
-    return [Heading(3, caption), Table(caption, tuple(columns), tuple(rows)), *below]
-
-
-def _gain(printed: Published, one: Answer, block: Block, idle: Collection[str]) -> list[Field] | None:
-    """The base of a printed row, and what is gained over it there and here; nothing here over a base of `idle`."""
-    base = base_answer(printed, block.rows)
-    gain = one.gain(base[1], one.metric) if base else None
-    if not base or not gain:
-        return None
-    return [base[0], amount(gain[0], "+.2f"), amount(None if base[0] in idle else gain[1], "+.2f")]
-
-
-def as_printed(one: Answer) -> Cell:
-    """The printed score by which an answer is compared."""
-    other = "" if one.metric == RANKED_BY else f" {SHOWN[one.metric]}"
-    return Cell(f"{one.printed[one.metric]}{other}", one.printed[one.metric])
-
-
-def as_reproduced(one: Answer) -> Cell:
-    """Our score by which an answer is compared."""
-    return Cell(one.here(one.metric), one.mean(one.metric))
-
-
 def _events(number: int, block: Block, dataset: str, setting: Setting) -> list[Part]:
     """The second table of a section, with the scores by densevid's rules."""
     caption = f"Table {number} by the rules of densevid_eval"
@@ -398,7 +329,7 @@ def _events(number: int, block: Block, dataset: str, setting: Setting) -> list[P
     )
     parts: list[Part] = [Heading(3, caption), Paragraph(BY_EVENTS), Table(caption, columns, rows)]
     parts.append(Bullets(tuple(_signatures(block, PREFIX))))
-    return [*parts, *_published(number, block, dataset, setting, "densevid")]
+    return [*parts, *beside_printed(number, block, dataset, setting.given_up, "densevid")]
 
 
 def _further(number: int, block: Block, home: Home) -> list[Part]:

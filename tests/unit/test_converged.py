@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_shared_phases import numbers
 
 from bench import BenchError
 from bench.cli.main import main
 from bench.declare.settings import Train
 from bench.home import Home
 from bench.plan.request import parse
-from bench.records.curves import Row, read_curves
+from bench.records.curves import read_curves
 from bench.records.schema import Record
 from bench.records.store import all_records, cell_folder
 from bench.reports.blocks import blocks
@@ -86,11 +87,6 @@ def test_a_record_tells_how_each_phase_ended_and_tables_do_not_mix_the_rules(
     assert page.count("capped seed 0") == 1
     (plain,) = [record for record in records if record is not capped]
     assert plain.endings is None and not plain.capped
-
-
-def numbers(rows: list[Row]) -> list[tuple[Any, ...]]:
-    """Curves without their times."""
-    return [tuple(value for name, value in row.items() if name != "seconds") for row in rows]
 
 
 @pytest.mark.parametrize(("first", "second"), [("salstm:rl", "salstm:xe"), ("salstm:xe", "salstm:rl")])

@@ -424,7 +424,7 @@ def test_rows_of_a_study_that_was_given_up_say_so_and_answer_nothing(tmp_path: P
     write(home, given_up={f"msrvtt1000/salstm/{base.key}": "too_short"})
     text = page(home, "msrvtt1000")
     assert (
-        "- Of study too_short, which was given up ([why](effects.md)), so that gains over them are no answer: salstm:xe."
+        "- Of study too_short, which was given up ([why](effects.md); what a gain over them is worth is said there): salstm:xe."
         in text
     )
     shown = printed_of(text, "recnet:local")
