@@ -16,6 +16,7 @@ from bench.evaluation.ptb import PtbCache
 from bench.features.footage import find_footage
 from bench.features.video import Span
 from bench.home import Home
+from bench.records.folds import trained_in
 from bench.records.further import FurtherScore, add_further, read_further
 from bench.records.schema import Record
 from bench.records.store import cell_folder
@@ -47,6 +48,7 @@ def add_metrics(
                 clips.references,
                 lambda texts: [line.split() for line in tokens.tokenize(texts)],
                 partial(_videos, record, home, dataset),
+                partial(_draw, record, home),
             )
             scores = {name: measure(name, given) for name in names}
             folder = cell_folder(home.results, record)
@@ -79,3 +81,14 @@ def _videos(record: Record, home: Home, dataset: str | None) -> dict[str, tuple[
     folders = {definition.resolve(stream.videos, home) for stream in definition.streams.values() if stream.videos}
     found = [find_footage(folder, clips, corpus.aliases)[0] for folder in sorted(folders) if folder.is_dir()]
     return {clip: (one.path, one.span) for footage in found for clip, one in footage.items()}
+
+
+def _draw(record: Record, home: Home, count: int) -> list[dict[str, str]]:
+    """`count` sets of captions of a record's clips, drawn by its trained method, of a row of folds by that of their fold."""
+    from bench.cell import replay  # imported late: the other metrics do without torch
+
+    sets: list[dict[str, str]] = [{} for _ in range(count)]
+    for folder in trained_in(home.results, record):
+        for one, more in zip(sets, replay.load(folder, home).draw(count), strict=True):
+            one.update(more)
+    return sets

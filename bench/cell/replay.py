@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from bench.disk.limits import own_json
 from bench.home import Home
 from bench.method import BOS, EOS, PAD, Batch, Caption, Clips, Search
 from bench.nn.decoding import cross_entropy, teacher_forcing, word_losses
+from bench.nn.sampling import sample
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,22 @@ class Trained:
         """Captions as the cell's own search finds them."""
         captions: list[Caption] = self.method.decode(clips, self.search)
         return captions
+
+    def draw(self, count: int) -> list[dict[str, str]]:
+        """`count` captions of every decoded clip by clip id, drawn word by word without dropout, the same at every call."""
+        captioner, words = self.captioner, self.inputs.vocabulary.words
+        captioner.eval()
+        sets: list[dict[str, str]] = [{} for _ in range(count)]
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(0)
+            for batch in self.inputs.target.in_order(self.search.clips):
+                clips = torch.arange(len(batch.clip_ids))
+                for one in sets:
+                    asked = replace(batch, caption_ids=batch.clip_ids, clip_of_B=clips)
+                    drawn = sample(captioner, asked, self.search.max_words)
+                    texts = (" ".join(words[word] for word in caption) for caption in drawn.captions(ended=False))
+                    one.update(zip(drawn.clips(), texts, strict=True))
+        return sets
 
     @property
     def captioner(self) -> Any:
@@ -59,8 +76,8 @@ def load(folder: Path, home: Home) -> Trained:
     path = folder / CHECKPOINT
     if not path.is_file():
         raise BenchError(
-            f"{path} is not there, for checkpoints are not published: move {folder} away and give the command again, "
-            "it then trains the cell anew"
+            f"{path} is not there, for checkpoints are not published: move {folder} away, and the "
+            "command that made the cell trains it anew"
         )
     found = checkpoint.load(path)
     inputs = gather(found.config, home, lambda captions: None)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated
 
 from bench import BenchError
 from bench.cli.answers import WELL, name_of, print_json
@@ -12,8 +12,11 @@ from bench.cli.pages import write_pages
 from bench.declare.options import AnyDataSet, Json, Options, Written, parse
 from bench.declare.settings import option
 from bench.errors import listing
-from bench.home import find_home
+from bench.home import Home, find_home
 from bench.pages.terminal import columns, wrapped
+
+if TYPE_CHECKING:
+    from bench.records.schema import Record
 
 
 class Metrics(Options):
@@ -42,7 +45,6 @@ def metrics(argv: Sequence[str]) -> int:
     for metric in asked.metrics:
         find(metric)
     from bench.records.store import all_records
-    from bench.reports.blocks import Row
     from bench.reports.lookup import find_row
 
     home, name = find_home(), name_of(asked.dataset)
@@ -60,15 +62,27 @@ def metrics(argv: Sequence[str]) -> int:
     scores = add_metrics(
         records, asked.metrics, home, asked.dataset, lambda note: print(wrapped(note), file=sys.stderr)
     )
-    facts = [{"key": one.key, "row": Row((one,)).name, "seed": one.seed, "scores": scores[one.key]} for one in records]
+    label = _labels(records, home)
+    facts = [{"key": one.key, "row": label(one), "seed": one.seed, "scores": scores[one.key]} for one in records]
     if asked.as_json:
         return print_json(facts)
     rows = [
-        (one.key, Row((one,)).name, one.seed, *(f"{scores[one.key][metric]['value']:.2f}" for metric in asked.metrics))
+        (one.key, label(one), one.seed, *(f"{scores[one.key][metric]['value']:.2f}" for metric in asked.metrics))
         for one in records
     ]
     _print(("key", "row", "seed", *asked.metrics), rows)
     return max(write_pages(home, dataset, check=False) for dataset in dict.fromkeys(one.dataset for one in records))
+
+
+def _labels(records: Sequence[Record], home: Home) -> Callable[[Record], str]:
+    """What the tables of their data sets call records: a name with what tells it from namesakes. A fold stands in no table."""
+    from bench.records.store import all_records
+    from bench.reports.blocks import Row, blocks
+
+    every = [all_records(home.results, dataset, []) for dataset in dict.fromkeys(one.dataset for one in records)]
+    rows = [row for some in every for block in blocks(some) for row in block.rows]
+    labels = {record.key: row.label for row in rows for record in row.records}
+    return lambda record: labels.get(record.key, Row((record,)).name)
 
 
 def _print(head: Sequence[str], rows: Sequence[Sequence[object]]) -> int:

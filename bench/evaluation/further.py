@@ -21,8 +21,13 @@ BUILT_IN = {
     "distinct1": "bench.evaluation.diversity:distinct1",
     "distinct2": "bench.evaluation.diversity:distinct2",
     "vocabulary": "bench.evaluation.diversity:vocabulary",
+    "drawn": "bench.evaluation.drawn:drawn",
     "clipscore": "bench.cell.clipscore:clipscore",
 }
+
+
+def _not_trained_here(count: int) -> list[dict[str, str]]:
+    raise BenchError("these captions have no trained method behind them that could draw others")
 
 
 Footage = tuple[Path, tuple[float, float] | None]
@@ -33,14 +38,16 @@ class Captioned:
     """What a metric is given, by clip: a caption each, and its references (empty where they are not on this machine).
 
     `tokenize` gives the PTB tokens on which the reported metrics are counted, a list for each text; `videos` the file of each
-    clip whose video is on this machine, with start and end (seconds) where the clip is a part of it. `option` is what stands
-    behind the metric's name and a colon.
+    clip whose video is on this machine, with start and end (seconds) where the clip is a part of it. `draw(n)` has the trained
+    method behind the captions draw n others of every clip at random: n sets of captions, the same at every call. `option` is what
+    stands behind the metric's name and a colon.
     """
 
     captions: Mapping[str, str]
     references: Mapping[str, Sequence[str]]
     tokenize: Callable[[Sequence[str]], list[list[str]]]
     videos: Callable[[], Mapping[str, Footage]] = dict
+    draw: Callable[[int], Sequence[Mapping[str, str]]] = _not_trained_here
     option: str = ""
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 
 from bench.declare.registry import method_entry
 from bench.evaluation.metrics import RANKED_BY, SHOWN
-from bench.evaluation.sequential import Decision
+from bench.evaluation.sequential import Decision, decide_once
 from bench.figures.drawing import VALIDATION, epochs
 from bench.figures.effects import Course, Effect, courses, effects
 from bench.home import Home
@@ -32,6 +33,7 @@ from bench.pages.document import (
 )
 from bench.pages.files import bring_up_to_date, pictures_of, write_pages
 from bench.records.curves import CURVES
+from bench.records.further import read_further
 from bench.records.schema import Record
 from bench.records.store import cell_folder
 from bench.reports.costs import record_links
@@ -42,6 +44,7 @@ from bench.study.findings import SHORT, Found, facts, found, outcome, shown_inte
 
 FILE = "effects.json"
 REWARDS = "train.rewards"
+DRAWN = "drawn"  # the further metric of which rewards are the gradient
 WHAT = (
     "Each row is one idea of one paper, each column a corpus, or a study where a corpus has several; a method before a gain is "
     "the one that has the idea. A number is the gain in CIDEr-D over the idea's own control: the same corpus, clips, streams, "
@@ -247,7 +250,34 @@ def _rewarded(one: Found, home: Home) -> list[Part]:
         "phase before, the highest of many and so too high: what goes on without rewards shows by how much."
     )
     picture = courses(idea, control, f"{SHORT}-D (tokens)")
-    return [Paragraph(words), Image(picture, f"{pictures_of(PAGE)}/{one.study.name}-{one.name}.svg")]
+    parts: list[Part] = [Paragraph(words), Image(picture, f"{pictures_of(PAGE)}/{one.study.name}-{one.name}.svg")]
+    return [*parts, Paragraph(drawn)] if (drawn := _drawn(one, home)) else parts
+
+
+def _drawn(one: Found, home: Home) -> Line:
+    """What a caption is worth that is drawn from the model, with rewards and without, where `bench metrics` has counted it."""
+    sides = [
+        {
+            record.seed: drawn
+            for record in side
+            if "cells" not in record.config and (drawn := read_further(cell_folder(home.results, record)).get(DRAWN))
+        }
+        for side in (one.answer.idea, one.answer.control)
+    ]
+    both = sorted(sides[0].keys() & sides[1].keys())
+    seeds = [seed for seed in both if sides[0][seed]["signature"] == sides[1][seed]["signature"]]
+    if len(seeds) < 2:
+        return ()
+    idea, control = ([side[seed]["value"] for seed in seeds] for side in sides)
+    gain = decide_once([a - b for a, b in zip(idea, control, strict=True)], 0.0)
+    cells = f"{'folds' if one.study.folds else 'seeds'} {', '.join(map(str, seeds))}"
+    return (
+        "What rewards are the gradient of is the score of captions drawn word by word from the model: on the test clips it is "
+        f"{fmean(idea):.2f} with rewards and {fmean(control):.2f} without, {shown_interval(gain)} by a plain t interval over "
+        f"{cells} (",
+        Code(f"bench metrics metrics={DRAWN}"),
+        "). It decides nothing.",
+    )
 
 
 def _course(record: Record, home: Home) -> Course | None:

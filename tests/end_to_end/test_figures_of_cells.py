@@ -15,7 +15,9 @@ import yaml
 from drawn import Drawn, border_colours
 from front import bench
 
+from bench.cell.checkpoint import CHECKPOINT
 from bench.cell.replay import last_states, load
+from bench.cli.main import main
 from bench.conformance.workplace import write_corpus
 from bench.declare.registry import dataset
 from bench.features.cache import CacheWriter
@@ -126,6 +128,29 @@ def facts(page: Page, figure: str) -> dict[str, Any]:
 def predictions(cell: Finished) -> dict[str, str]:
     lines = (cell.folder / "predictions.jsonl").read_text().splitlines()
     return {line["clip"]: line["caption"] for line in map(json.loads, lines)}
+
+
+def test_captions_drawn_by_every_method_are_scored_beside_its_record(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BENCH_HOME", str(home.root))
+    words = ["metrics", f"dataset={home.root / 'dataset.yaml'}", "metrics=drawn:3", "json=true"]
+    assert main(words) == 0
+    first = capsys.readouterr().out
+    assert len(json.loads(first)) == len(named(home))
+    assert all("|drawn:3|" in one["scores"]["drawn:3"]["signature"] for one in json.loads(first))
+    assert main(words) == 0
+    assert capsys.readouterr().out == first
+    cell = named(home)["salstm:xe"]
+    sets = load(cell.folder, home).draw(2)
+    assert sets[0] != sets[1] and all(one.keys() == predictions(cell).keys() for one in sets)
+    assert not any("<" in text for one in sets for text in one.values())
+    (cell.folder / CHECKPOINT).rename(cell.folder / "away")
+    try:
+        assert main(words) == 2
+    finally:
+        (cell.folder / "away").rename(cell.folder / CHECKPOINT)
+    assert "the command that made the cell trains it anew" in capsys.readouterr().err
 
 
 CASES: dict[str, tuple[list[str], dict[str, Any]]] = {

@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,35 @@ def test_distinct_n_grams_and_words_counted_by_hand() -> None:
     assert len({metric(GIVEN).signature for metric in (distinct1, distinct2, vocabulary)}) == 3
     empty = Captioned({"a": ""}, {}, GIVEN.tokenize)
     assert [metric(empty).value for metric in (distinct1, distinct2, vocabulary)] == [0, 0, 0]
+
+
+def test_drawn_captions_are_scored_as_coco_scores_them() -> None:
+    from pycocoevalcap.cider.cider import Cider
+
+    references = {"a": ["a dog runs fast", "the dog runs"], "b": ["a cat sleeps here"], "c": ["two men cook some rice"]}
+    sets = [
+        {"c": "two men cook", "a": "a dog runs", "b": ""},
+        {"c": "a dog", "a": "the dog runs fast", "b": "a cat sleeps here"},
+    ]
+    asked: list[int] = []
+
+    def draw(count: int) -> list[dict[str, str]]:
+        asked.append(count)
+        return sets
+
+    given = replace(GIVEN, references=references, draw=draw)
+    found = measure("drawn:2", given)
+    theirs = [Cider().compute_score(references, {clip: [one[clip]] for clip in references})[0] for one in sets]
+    assert found.value == pytest.approx(100 * sum(theirs) / 2) and 0 < theirs[0] < theirs[1]
+    assert "|drawn:2|" in found.signature and measure("drawn", given).signature != found.signature
+    assert asked == [2, 5]
+    for wrong in ("drawn:0", "drawn:x", "drawn:101", "drawn:-1"):
+        with pytest.raises(BenchError, match="how many captions are drawn for each clip, 1 to 100"):
+            measure(wrong, given)
+    with pytest.raises(BenchError, match="no trained method behind them"):
+        measure("drawn", GIVEN)
+    with pytest.raises(BenchError, match="2 clips have none on this machine"):
+        measure("drawn", replace(given, references={"a": ["a dog"]}))
 
 
 @pytest.fixture

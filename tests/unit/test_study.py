@@ -20,6 +20,7 @@ from bench import BenchError
 from bench.cli.main import main
 from bench.evaluation.sequential import levels
 from bench.home import Home
+from bench.records.further import add_further, read_further
 from bench.records.store import all_records, read_record
 from bench.study import answers, declaration, effects, findings
 from bench.study.declaration import studies
@@ -118,6 +119,16 @@ def test_a_study_of_seeds_from_its_first_cell_to_its_page(place: Path, capsys: p
     ideas = [[row[0] for row in effects._matrix([ran, waits]).rows]]
     ideas.append([row[0] for row in effects._matrix([replace(one, study=given_up) for one in (ran, waits)]).rows])
     assert ideas == [["recnet: reconstructor", "recnet: waits"], ["recnet: reconstructor"]]
+    assert effects._drawn(ran, home) == ()
+    assert main(["metrics", f"dataset={place / 'datasets/calm/dataset.yaml'}", "metrics=drawn"]) == 0
+    folders = {side: [place / "results" / key for key in keys] for side, keys in asked.pairs["reconstructor"]}
+    drawn = {side: [read_further(one)["drawn"]["value"] for one in found] for side, found in folders.items()}
+    interval = stats.ttest_rel(drawn["idea"], drawn["control"]).confidence_interval()
+    words = "".join(map(str, effects._drawn(ran, home)))
+    assert f"it is {np.mean(drawn['idea']):.2f} with rewards and {np.mean(drawn['control']):.2f} without" in words
+    assert f"({interval.low:+.2f} .. {interval.high:+.2f})" in words
+    add_further(folders["idea"][0], {"drawn": {"value": 1.0, "signature": "of other references"}})
+    assert "seeds 0" not in "".join(map(str, effects._drawn(ran, home)))
     declare(place, remarks="What was tried before.")
     assert run("--dry") == 0 and main(["leaderboard"]) == 0  # remarks may come later
     assert "What was tried before." in (place / "leaderboards" / "effects.md").read_text(encoding="utf-8")
@@ -291,6 +302,10 @@ def test_a_study_of_folds_is_looked_at_once_with_the_fold_as_unit(
     assert set(rows) == {"cider", "bleu4", "meteor", "rouge_l"} and rows["meteor"]["outcome"] is None
     found = answers.answer(study, asked.pairs["reconstructor"], home)
     assert found.decision is not None and found.decision.ended and found.films is not None
+    assert main(["metrics", f"dataset={folded / 'datasets/calm/dataset.yaml'}", "metrics=drawn"]) == 0
+    drawn = [read_further(path.parent)["drawn"]["signature"] for path in (folded / "results").rglob("record.json")]
+    assert sum("|n:24|" in one for one in drawn) == 2, "a row has its clips drawn by the method of their fold"
+    assert len(drawn) == 8
 
 
 def _lines(path: Path) -> list[str]:
