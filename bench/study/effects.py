@@ -24,11 +24,14 @@ from bench.pages.document import (
     Folded,
     Heading,
     Image,
+    Jump,
     Line,
     Link,
     Paragraph,
     Part,
+    Span,
     Table,
+    anchor,
     p_value,
 )
 from bench.pages.files import bring_up_to_date, pictures_of, write_pages
@@ -40,7 +43,7 @@ from bench.reports.costs import record_links
 from bench.reports.sections import EFFECTS as PAGE
 from bench.study import answers
 from bench.study.declaration import Study
-from bench.study.findings import SHORT, Found, facts, found, outcome, shown_interval
+from bench.study.findings import SHORT, Found, facts, found, outcome, record_clips, shown_interval
 
 FILE = "effects.json"
 REWARDS = "train.rewards"
@@ -101,14 +104,15 @@ def _matrix(pairs: Sequence[Found]) -> Table:
     """A row per idea, a column per corpus, or per study where a corpus has more than one; nothing that will not be run."""
     pairs = [one for one in pairs if one.answer.decision or not one.study.given_up]
     heads = _heads(pairs)
-    columns = (Column("idea"), Column("claimed gain"), *(Column(head) for head in heads.values()))
+    columns = (Column("idea"), Column("claimed gain"), *map(Column, heads.values()))
     rows: list[tuple[Field, ...]] = []
     for idea in dict.fromkeys(map(_idea, pairs)):
         own = [one for one in pairs if _idea(one) == idea]
-        told: dict[str, list[str]] = {}
+        told: dict[str, tuple[Span, ...]] = {}
         for one in own:
-            told.setdefault(one.study.name, []).append(_told(one))
-        rows.append((idea, _claims(own, heads), *("; ".join(told.get(name, [NOTHING])) for name in heads)))
+            before = told.get(one.study.name, ())
+            told[one.study.name] = (*before, *(("; ",) if before else ()), *_told(one))
+        rows.append((idea, _claims(own, heads), *(told.get(name, NOTHING) for name in heads)))
     return Table(f"Gain in {SHORT} over the control", columns, tuple(rows))
 
 
@@ -153,14 +157,18 @@ def _on_base(one: Found, said: str) -> str:
     return f"{base}: {said}" if (base := _base(one)) else said
 
 
-def _told(one: Found) -> str:
-    """Gain, outcome and what they rest on. A gain or loss that was found says its p among the pairs of the study."""
+def _told(one: Found) -> tuple[Span, ...]:
+    """Gain, which leads to its study, outcome and what they rest on. A gain or loss that was found says its p among the pairs of
+    the study."""
     decision = one.answer.decision
     said = outcome(one.study, decision)
-    if decision and decision.outcome in ("helps", "hurts") and one.p_holm is not None:
+    if decision is None:
+        return (_on_base(one, said),)
+    if decision.outcome in ("helps", "hurts") and one.p_holm is not None:
         said += f" (Holm's p {p_value(one.p_holm)})"
-    said += " (study given up)" if decision and one.study.given_up else ""
-    return _on_base(one, f"{shown_interval(decision)}, {said}, {_counted(one)}" if decision else said)
+    said += " (study given up)" if one.study.given_up else ""
+    gain = Jump(shown_interval(decision), anchor(_headed(one.study)))
+    return (*((before,) if (before := _on_base(one, "")) else ()), gain, f", {said}, {_counted(one)}")
 
 
 def _claim(one: Found) -> str:
@@ -174,22 +182,27 @@ def _claim(one: Found) -> str:
 
 
 def _counted(one: Found) -> str:
-    if one.study.folds:
-        return f"{one.study.folds} folds"
-    return f"{one.answer.decision.seeds} seeds" if one.answer.decision else ""
+    """`12 seeds of 1,000 clips`."""
+    assert one.answer.decision is not None
+    clips = f"{record_clips(one.answer.counted[0][0]):,} clips"
+    return f"{clips} in {one.study.folds} folds" if one.study.folds else f"{one.answer.decision.seeds} seeds of {clips}"
 
 
 def _study(study: Study, pairs: Sequence[Found], home: Home) -> list[Part]:
     """One study in full."""
     given_up = f"It was given up: {study.given_up}" if study.given_up else ""
     return [
-        Heading(2, f"Study {study.name}"),
+        Heading(2, _headed(study)),
         Paragraph((*_terms(study, home), *_cost(pairs))),
         *(Paragraph(text) for text in (given_up, study.remarks) if text),
         _decisions(study, pairs),
         *(part for one in pairs for part in _rewarded(one, home)),
         Folded("The other metrics, and the records", (_more(study, pairs, home),)),
     ]
+
+
+def _headed(study: Study) -> str:
+    return f"Study {study.name}"
 
 
 def _terms(study: Study, home: Home) -> Line:

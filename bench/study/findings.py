@@ -11,6 +11,7 @@ from bench.evaluation.resampling import holm
 from bench.evaluation.sequential import Decision
 from bench.home import Home
 from bench.pages.document import NOTHING
+from bench.records.schema import Record
 from bench.reports.published import load_papers
 from bench.study import answers
 from bench.study.declaration import Pair, Study, studies
@@ -123,7 +124,7 @@ def facts(one: Found) -> Iterator[dict[str, Any]]:
             "margin": one.study.margin,
             "seeds": None if one.study.folds else decision.seeds,
             "folds": one.study.folds,
-            "clips": _clips(record.signatures[record.split][metric]),
+            "clips": record_clips(record, metric),
             "protocol": record.config["protocol"],
             "splits": record.config["splits"],
             "split": record.split,
@@ -138,5 +139,7 @@ def facts(one: Found) -> Iterator[dict[str, Any]]:
         }
 
 
-def _clips(signature: str) -> int:
-    return int(next(field.removeprefix("n:") for field in signature.split("|") if field.startswith("n:")))
+def record_clips(record: Record, metric: str = RANKED_BY) -> int:
+    """On how many clips a record reports."""
+    fields = record.signatures[record.split][metric].split("|")
+    return int(next(field.removeprefix("n:") for field in fields if field.startswith("n:")))

@@ -106,6 +106,7 @@ def test_a_study_of_seeds_from_its_first_cell_to_its_page(place: Path, capsys: p
     assert (
         f"{row['difference']:+.2f} ({row['low']:+.2f} .. {row['high']:+.2f})" in page and "+2.8 (recnet table1)" in page
     )
+    assert "](#study-tiny1), " in page and f", {seeds} seeds of 8 clips |" in page
     assert f"0 of {2 * seeds}" in page  # none was to converge, and so none ended at a cap
     assert f"Its {2 * seeds} cells were trained on" in page
     assert "effects" in (place / "leaderboards" / "README.md").read_text(encoding="utf-8")
@@ -234,6 +235,7 @@ def test_an_idea_on_another_base_has_a_column_of_its_own_beside_the_first(tmp_pa
     assert [column.name for column in table.columns] == ["idea", "claimed gain", "msrvtt1000_1", "msrvtt1000_t1"]
     rows = {row[0]: row[1:] for row in table.rows}
     assert len(rows) == len(table.rows)
+    rows = {idea: (claims, *("".join(map(str, line)) for line in told)) for idea, (claims, *told) in rows.items()}
     none, nothing = "not run yet", findings.NOTHING
     assert rows["recnet: reconstructor"][1:] == (none, f"transformer: {none}")
     assert rows["hail: information loss"][1:] == (f"salstm: {none}; s2vt: {none}", f"transformer: {none}")
