@@ -120,16 +120,7 @@ def test_a_study_of_seeds_from_its_first_cell_to_its_page(place: Path, capsys: p
     ideas = [[row[0] for row in effects._matrix([ran, waits]).rows]]
     ideas.append([row[0] for row in effects._matrix([replace(one, study=given_up) for one in (ran, waits)]).rows])
     assert ideas == [["recnet: reconstructor", "recnet: waits"], ["recnet: reconstructor"]]
-    assert effects._drawn(ran, home) == ()
-    assert main(["metrics", f"dataset={place / 'datasets/calm/dataset.yaml'}", "metrics=drawn"]) == 0
-    folders = {side: [place / "results" / key for key in keys] for side, keys in asked.pairs["reconstructor"]}
-    drawn = {side: [read_further(one)["drawn"]["value"] for one in found] for side, found in folders.items()}
-    interval = stats.ttest_rel(drawn["idea"], drawn["control"]).confidence_interval()
-    words = "".join(map(str, effects._drawn(ran, home)))
-    assert f"it is {np.mean(drawn['idea']):.2f} with rewards and {np.mean(drawn['control']):.2f} without" in words
-    assert f"({interval.low:+.2f} .. {interval.high:+.2f})" in words
-    add_further(folders["idea"][0], {"drawn": {"value": 1.0, "signature": "of other references"}})
-    assert "seeds 0" not in "".join(map(str, effects._drawn(ran, home)))
+    _captions_drawn_by_both_sides_are_told(ran, asked.pairs["reconstructor"], home)
     declare(place, remarks="What was tried before.")
     assert run("--dry") == 0 and main(["leaderboard"]) == 0  # remarks may come later
     assert "What was tried before." in (place / "leaderboards" / "effects.md").read_text(encoding="utf-8")
@@ -157,6 +148,19 @@ def test_a_study_of_seeds_from_its_first_cell_to_its_page(place: Path, capsys: p
     assert run() == 2
     assert "study tiny1 was changed after its first cell" in capsys.readouterr().err
     assert study.seeds() == (2, 3)
+
+
+def _captions_drawn_by_both_sides_are_told(ran: findings.Found, keys: answers.Keys, home: Home) -> None:
+    assert effects._drawn(ran, home) == ()
+    assert main(["metrics", f"dataset={home.root / 'datasets/calm/dataset.yaml'}", "metrics=drawn"]) == 0
+    folders = {side: [home.results / key for key in own] for side, own in keys}
+    drawn = {side: [read_further(one)["drawn"]["value"] for one in found] for side, found in folders.items()}
+    interval = stats.ttest_rel(drawn["idea"], drawn["control"]).confidence_interval()
+    words = "".join(map(str, effects._drawn(ran, home)))
+    assert f"it is {np.mean(drawn['idea']):.2f} with rewards and {np.mean(drawn['control']):.2f} without" in words
+    assert f"({interval.low:+.2f} .. {interval.high:+.2f})" in words
+    add_further(folders["idea"][0], {"drawn": {"value": 1.0, "signature": "of other references"}})
+    assert "seeds 0" not in "".join(map(str, effects._drawn(ran, home)))
 
 
 @pytest.mark.parametrize(
