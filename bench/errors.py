@@ -12,6 +12,10 @@ from typing import Literal
 from bench import BenchError
 
 
+class AbsentError(BenchError):
+    """What is needed of one cell or clip is not on this machine; others may have theirs."""
+
+
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """`; did you mean "x"?` for the closest of `choices`, or an empty string when none is close."""
     by_lower = {choice.lower(): choice for choice in choices}

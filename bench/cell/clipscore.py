@@ -12,7 +12,7 @@ import torch
 
 from bench import BenchError
 from bench.disk.digests import file_digest
-from bench.errors import many, named
+from bench.errors import AbsentError, many, named
 from bench.evaluation.further import Captioned, Measured
 from bench.features.backends import need_open_clip
 from bench.features.encoders import built, find_file, scaled
@@ -30,7 +30,7 @@ def clipscore(given: Captioned) -> Measured:
     """w max(cos(frame, caption), 0), the mean over frames, then over clips, in percent. Raises BenchError."""
     videos = given.videos()
     if absent := [clip for clip in given.captions if clip not in videos]:
-        raise BenchError(
+        raise AbsentError(
             f"clipscore looks at the videos, and {many(len(absent), 'clip')} of {len(given.captions):,} have none here "
             f"({named(absent)}): name their folder in the definition, streams: {{pixels: {{videos: FOLDER}}}}"
         )

@@ -11,6 +11,7 @@ from bench import BenchError
 from bench.cell.scores import gather
 from bench.data.corpus import corpus_of
 from bench.declare.registry import dataset as find_dataset
+from bench.errors import AbsentError, many, named
 from bench.evaluation.further import Captioned, find, measure, places
 from bench.evaluation.ptb import PtbCache
 from bench.features.footage import find_footage
@@ -30,14 +31,17 @@ def add_metrics(
     home: Home,
     dataset: str | None,
     tell: Callable[[str], None] = lambda sentence: None,
+    leave_out: bool = False,
 ) -> dict[str, dict[str, FurtherScore]]:
     """Count the metrics `names` of done records and keep them beside these; returns all further scores by key.
 
-    `tell` gets sentences on references that are not on this machine. Raises BenchError for an unknown metric, one that fails,
-    and captions that cannot be read.
+    `tell` gets sentences on references that are not on this machine. With `leave_out` records are left out, and it is told,
+    whose videos or checkpoint are not here, as long as others have theirs. Raises BenchError for an unknown metric, one that
+    fails, and captions that cannot be read.
     """
     tokens = PtbCache(home.tokens)
     found: dict[str, dict[str, FurtherScore]] = {}
+    absent: dict[str, AbsentError] = {}
     for group in _groups(records):
         clips = gather(group, home, dataset, counted=False)
         for note in dict.fromkeys(clips.notes):
@@ -50,12 +54,22 @@ def add_metrics(
                 partial(_videos, record, home, dataset),
                 partial(_draw, record, home),
             )
-            scores = {name: measure(name, given) for name in names}
+            try:
+                scores = {name: measure(name, given) for name in names}
+            except AbsentError as error:
+                if not leave_out:
+                    raise
+                absent[record.key] = error
+                continue
             folder = cell_folder(home.results, record)
             add_further(
                 folder, {name: {"value": one.value, "signature": one.signature} for name, one in scores.items()}
             )
             found[record.key] = read_further(folder)
+    if absent and not found:
+        raise next(iter(absent.values()))
+    if absent:
+        tell(f"{many(len(absent), 'record')} left out ({named(absent)}): {next(iter(absent.values()))}")
     return found
 
 

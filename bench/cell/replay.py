@@ -17,6 +17,7 @@ from bench.cell import checkpoint
 from bench.cell.checkpoint import CHECKPOINT
 from bench.cell.inputs import Inputs, gather
 from bench.disk.limits import own_json
+from bench.errors import AbsentError
 from bench.home import Home
 from bench.method import BOS, EOS, PAD, Batch, Caption, Clips, Search
 from bench.nn.decoding import cross_entropy, teacher_forcing, word_losses
@@ -75,7 +76,7 @@ def load(folder: Path, home: Home) -> Trained:
     """The finished cell of `folder`. Raises BenchError: no checkpoint, other captions or features than it was trained on."""
     path = folder / CHECKPOINT
     if not path.is_file():
-        raise BenchError(
+        raise AbsentError(
             f"{path} is not there, for checkpoints are not published: move {folder} away, and the "
             "command that made the cell trains it anew"
         )

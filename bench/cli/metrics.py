@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 from bench import BenchError
@@ -59,9 +60,9 @@ def metrics(argv: Sequence[str]) -> int:
         raise BenchError(
             f"there are no scored cells of {listing(asked.runs) if asked.runs else name}: bench run makes them"
         )
-    scores = add_metrics(
-        records, asked.metrics, home, asked.dataset, lambda note: print(wrapped(note), file=sys.stderr)
-    )
+    say = partial(print, file=sys.stderr)
+    scores = add_metrics(records, asked.metrics, home, asked.dataset, lambda note: say(wrapped(note)), not asked.runs)
+    records = [record for record in records if record.key in scores]
     label = _labels(records, home)
     facts = [{"key": one.key, "row": label(one), "seed": one.seed, "scores": scores[one.key]} for one in records]
     if asked.as_json:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from statistics import fmean
 
 from bench import BenchError
+from bench.errors import AbsentError
 from bench.evaluation.further import Captioned, Measured
 from bench.evaluation.metrics import METRICS, PTB, RANKED_BY
 from bench.evaluation.scorer import digest
@@ -21,7 +22,7 @@ def drawn(given: Captioned) -> Measured:
     """
     count = _count(given.option)
     if absent := [clip for clip in given.captions if not given.references.get(clip)]:
-        raise BenchError(
+        raise AbsentError(
             f"drawn scores captions against references, and {len(absent):,} clips have none on this machine"
         )
     clips = list(given.captions)

@@ -147,10 +147,16 @@ def test_captions_drawn_by_every_method_are_scored_beside_its_record(
     assert not any("<" in text for one in sets for text in one.values())
     (cell.folder / CHECKPOINT).rename(cell.folder / "away")
     try:
-        assert main(words) == 2
+        assert main(words) == 0
+        left = capsys.readouterr()
+        assert main([*words, cell.record.key]) == 2
     finally:
         (cell.folder / "away").rename(cell.folder / CHECKPOINT)
-    assert "the command that made the cell trains it anew" in capsys.readouterr().err
+    assert [one["key"] for one in json.loads(left.out)] == [
+        one["key"] for one in json.loads(first) if one["key"] != cell.record.key
+    ]
+    assert f"1 record left out ({cell.record.key}): " in " ".join(left.err.split())
+    assert "the command that made the cell trains it anew" in " ".join(capsys.readouterr().err.split())
 
 
 CASES: dict[str, tuple[list[str], dict[str, Any]]] = {
