@@ -131,9 +131,9 @@ COMMANDS: dict[str, Command] = {
     "study": Command(
         "study.study",
         "Study",
-        "NAME [pairs=[..]] [cells=N] [--dry] [key=value ...]",
+        "[NAME] [pairs=[..]] [cells=N] [--dry] [key=value ...]",
         "each idea of a declared study against its control",
-        "NAME",
+        "[NAME]",
     ),
     "reproduce list": Command(
         "pages.reproduce_list", "Nothing", "", "every table and figure of the papers, and how far it is here"

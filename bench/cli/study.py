@@ -12,14 +12,15 @@ from bench.cli.answers import FAILED, WELL
 from bench.cli.pages import write_pages
 from bench.declare.options import Options, Written, parse
 from bench.declare.settings import option
+from bench.errors import listing
 from bench.home import find_home
 from bench.pages.terminal import columns
 from bench.plan.request import Running
 
 
 class Named(Options):
-    name: Annotated[list[str], Written(word="NAME", missing="name a study, such as bench study shapes1")] = Field(
-        min_length=1, max_length=1, description="a study that a datasets/*/study*.yaml declares"
+    name: Annotated[list[str], Written(word="NAME")] = Field(
+        [], max_length=1, description="a study that a datasets/*/study*.yaml declares; without it, which there are"
     )
     cells: int | None = option(None, "run at most so many cells now; the same command goes on", ge=1)
     pairs: list[str] | None = option(None, "only these of its pairs, in the order of its file", min_length=1)
@@ -34,7 +35,7 @@ def study(argv: Sequence[str]) -> int:
     """Run what a declared study still needs, cell by cell, and write leaderboards/effects.md: each paper's idea against its
     control, with corpus, seeds or folds, settings, margin and stopping rule as datasets/*/study*.yaml declares them. What is
     done is skipped, what was interrupted goes on, a pair that has ended is left alone. A declaration must be committed before its
-    first cell and stays as it is: a changed study gets a new name.
+    first cell and stays as it is: a changed study gets a new name. Without NAME it says which studies there are, and how far.
 
     Example: bench study shapes1 cells=4
     """
@@ -42,12 +43,18 @@ def study(argv: Sequence[str]) -> int:
     if "seeds" in asked.model_fields_set:
         raise BenchError("command line: the seeds of a study are declared: leave seeds= out")
     from bench.declare.registry import find_methods
-    from bench.study.declaration import named
-    from bench.study.findings import progress
+    from bench.study.declaration import named, studies
+    from bench.study.findings import overview, progress
     from bench.study.run import run
 
-    declared, path = named(asked.name[0])
     home = find_home()
+    if not asked.name:
+        if asked.model_fields_set:
+            raise BenchError(f"command line: name the study that is meant, one of {listing(studies())}")
+        head, rows = overview(home)
+        print(columns(head, rows, right=head[2:4]))
+        return WELL
+    declared, path = named(asked.name[0])
     status = WELL
     if not asked.dry:
         status = run(declared, path, asked, home, find_methods(), asked.cells, asked.pairs)

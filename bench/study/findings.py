@@ -79,6 +79,23 @@ def progress(study: Study, home: Home) -> tuple[tuple[str, ...], list[tuple[str,
     return ("pair", "outcome", f"{SHORT} gain", "cells"), rows
 
 
+def overview(home: Home) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """All declared studies as lines for a terminal: of how many pairs each has an answer, and the cells that this took."""
+    rows: list[tuple[str, ...]] = []
+    for name, (study, _) in studies().items():
+        asked = answers.read(home, name)
+        its = (
+            [answers.answer(study, asked.pairs.get(pair, answers.Keys()), home) for pair in study.pairs]
+            if asked
+            else []
+        )
+        ended = sum(one.decision is not None and one.decision.ended for one in its)
+        cells = {record.key for one in its for record in one.cells}
+        state = "given up" if study.given_up else "ended" if ended == len(study.pairs) else "begun" if cells else ""
+        rows.append((name, study.corpus, f"{ended} of {len(study.pairs)}", f"{len(cells) or NOTHING}", state))
+    return ("study", "data set", "pairs ended", "cells", "state"), rows
+
+
 def outcome(study: Study, decision: Decision | None) -> str:
     """What a pair came to, in a word or two."""
     if decision is None:

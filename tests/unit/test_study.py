@@ -124,6 +124,10 @@ def test_a_study_of_seeds_from_its_first_cell_to_its_page(place: Path, capsys: p
     declare(place, remarks="What was tried before.")
     assert run("--dry") == 0 and main(["leaderboard"]) == 0  # remarks may come later
     assert "What was tried before." in (place / "leaderboards" / "effects.md").read_text(encoding="utf-8")
+    capsys.readouterr()
+    assert main(["study"]) == 0
+    ended = ["tiny1", "calm", "1", "of", "1", f"{2 * seeds}", "ended"]
+    assert capsys.readouterr().out.splitlines()[1].split() == ended
     declare(place, given_up="its phases ended too early.")  # what has run stays, and nothing more is
     assert run("--dry") == 0 and main(["leaderboard"]) == 0
     page = (place / "leaderboards" / "effects.md").read_text(encoding="utf-8")
@@ -195,6 +199,10 @@ def test_seeds_of_a_study_and_unknown_studies(place: Path, capsys: pytest.Captur
     assert "tiny1" in capsys.readouterr().err
     assert run("pairs=[reconstruktor]") == 2
     assert 'study tiny1: unknown pair "reconstruktor"; allowed: reconstructor; did you mean' in capsys.readouterr().err
+    assert main(["study", "cells=2"]) == 2
+    assert "name the study that is meant, one of tiny1" in capsys.readouterr().err
+    assert main(["study"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split() == ["tiny1", "calm", "0", "of", "1", findings.NOTHING]
     assert not (place / "results").exists()
 
 
