@@ -88,7 +88,7 @@ def document(pairs: Sequence[Found], home: Home) -> Document:
     drawn = [
         Effect(f"{_based(one)}, {heads[one.study.name]}", d.mean, d.low, d.high, one.claimed(RANKED_BY))
         for one in pairs
-        if (d := one.answer.decision)
+        if (d := one.answer.decision) and d.ended  # the interval of an early look dwarfs all others
     ]
     if drawn:
         picture = effects(drawn, SHORT)
