@@ -40,8 +40,8 @@ SCALE = 100.0  # scores are in percent; the rooms of statistics have 0 to 10
 
 @dataclass(frozen=True)
 class Apart:
-    """Two rows on the ranked metric, and the question that they answer: the difference of their means, its 95 % interval over
-    clips, and p, corrected by Holm for the pairs of the table."""
+    """Two rows on the ranked metric, and the question that they answer: the difference of their means over the seeds that both
+    have, its 95 % interval over clips, and p, corrected by Holm for the pairs of the table."""
 
     question: str
     difference: float
@@ -56,7 +56,8 @@ class Chance:
 
     `intervals` hold the mean of the ranked metric in 95 of 100 choices of clips; `groups` are tie groups from 1, `places` the
     range of the rank in 95 of 100 choices of clips, `mean_ranks` the mean over the metrics of the table. `pairs` are those that
-    were asked for, where both rows are known. `gains` are those over the row at `base`: the difference and its interval.
+    were asked for, where both rows are known. `gains` are those over the row at `base`: the difference, over the seeds that both
+    have, and its interval.
     """
 
     intervals: tuple[tuple[float, float] | None, ...]
@@ -83,17 +84,23 @@ class _Drawn:
 
 @dataclass(frozen=True)
 class _Plan:
-    """The systems of one table by row: means over all seeds, and over those of the ranking where all ranked rows are known."""
+    """The systems of one table by row: means over all seeds, and over those of the ranking where all ranked rows are known.
+
+    `both` has for two rows the means over the seeds that they share: for each pair that was asked for, and for every row with
+    the one at `base`.
+    """
 
     place: tuple[str, frozenset[str]]
     whole: Mapping[int, int]
     ranked: Mapping[int, int]
     pairs: Sequence[Asked]
+    base: int | None
+    both: Mapping[tuple[int, int], tuple[int, int]]
 
     @property
     def families(self) -> list[list[int]]:
         """The ranked rows as far as they are compared in pairs, and each pair that was asked for."""
-        return [list(self.ranked.values())[:MOST_TIED], *([self.whole[a], self.whole[b]] for a, b, _ in self.pairs)]
+        return [list(self.ranked.values())[:MOST_TIED], *(list(self.both[a, b]) for a, b, _ in self.pairs)]
 
 
 def of_tables(tables: Sequence[Block], clips: Mapping[str, Clips], pairs: Sequence[Sequence[Asked]]) -> list[Chance]:
@@ -127,15 +134,41 @@ def _plan(
     known = {n: mean for n, mean in known.items() if frozenset(mean.ids) == place[1]}
     together = drawn.setdefault(place, _Drawn(first.ids))
     whole = {n: together.add(mean) for n, mean in known.items()}
-    ranked = [n for n, rank in enumerate(block.ranks) if rank]
-    systems = {}
-    if all(n in known for n in ranked):
-        for n in ranked:
-            own = [record for record in block.rows[n].records if record.seed in block.ranked_on]
+    parts: dict[tuple[int, frozenset[int]], int] = {}
+
+    def over(n: int, seeds: frozenset[int]) -> int:
+        """The mean of a row that is known over some of its seeds."""
+        own = [record for record in block.rows[n].records if record.seed in seeds]
+        if len(own) == len(block.rows[n].records):
+            return whole[n]
+        if (n, seeds) not in parts:
             mean = _mean(own, clips)
             assert mean is not None  # its cells are some of those that are known
-            systems[n] = whole[n] if len(own) == len(block.rows[n].records) else together.add(mean)
-    return _Plan(place, whole, systems, [pair for pair in pairs if set(pair[:2]) <= set(whole)])
+            parts[n, seeds] = together.add(mean)
+        return parts[n, seeds]
+
+    ranked = [n for n, rank in enumerate(block.ranks) if rank]
+    on = frozenset(block.ranked_on)
+    systems = {n: over(n, on) for n in ranked} if all(n in known for n in ranked) else {}
+    asked = [pair for pair in pairs if set(pair[:2]) <= set(whole)]
+    base = _base(block, known)
+    both = {}
+    for a, b in [*(pair[:2] for pair in asked), *((n, base) for n in known if base is not None and n != base)]:
+        one, other = block.rows[a], block.rows[b]
+        seeds = frozenset(one.seeds) & frozenset(other.seeds)
+        alike = one.external or other.external or not seeds
+        both[a, b] = (whole[a], whole[b]) if alike else (over(a, seeds), over(b, seeds))
+    return _Plan(place, whole, systems, asked, base, both)
+
+
+def _base(block: Block, known: Mapping[int, Clips]) -> int | None:
+    """The base of a table, among the rows that are known and are no tries; None where there is nothing to compare with it."""
+    rows = [n for n in known if n not in block.sweeps]
+    if len(rows) < 2:
+        return None
+    named = [n for name in BASES for n in rows if block.rows[n].name == name]
+    lowest = min(rows, key=lambda n: float(known[n].scores.mean()))
+    return next((n for n in named if _as_carded(block.rows[n])), next(iter(named), lowest))
 
 
 def _mean(records: Sequence[Record], clips: Mapping[str, Clips]) -> Clips | None:
@@ -175,28 +208,27 @@ def _chance(block: Block, plan: _Plan, scores: Floats, samples: Floats, p: Seque
             groups[n] = group
         for n, span in zip(plan.ranked, _places(samples[list(plan.ranked.values())]), strict=True):
             places[n] = span
-    base, gains = _gains(block, plan, scores, samples)
+    gains = _gains(block, plan, scores, samples)
     pairs = _apart(plan, scores, samples, p[1:])
-    return Chance(tuple(intervals), tuple(groups), tuple(places), _mean_ranks(block), pairs, base, gains)
+    return Chance(tuple(intervals), tuple(groups), tuple(places), _mean_ranks(block), pairs, plan.base, gains)
 
 
-def _gains(
-    block: Block, plan: _Plan, scores: Floats, samples: Floats
-) -> tuple[int | None, tuple[tuple[float, float, float] | None, ...]]:
-    """The base of a table, and what each row gains over it on the same clips, with the interval of the difference."""
-    known = [n for n in plan.whole if n not in block.sweeps]
-    if len(known) < 2:
-        return None, ()
-    lowest = min(known, key=lambda n: scores[plan.whole[n]])
-    named = [n for name in BASES for n in known if block.rows[n].name == name]
-    base = next((n for n in named if _as_carded(block.rows[n])), next(iter(named), lowest))
-    own = plan.whole[base]
+def _gains(block: Block, plan: _Plan, scores: Floats, samples: Floats) -> tuple[tuple[float, float, float] | None, ...]:
+    """What each row gains over the base of the table on the same clips, with the interval of the difference."""
+    if plan.base is None:
+        return ()
     gains: list[tuple[float, float, float] | None] = [None] * len(block.rows)
-    for n, system in plan.whole.items():
-        if n != base:
-            low, high = interval((samples[system] - samples[own])[:, None], len(plan.place[1]))
-            gains[n] = (float(scores[system] - scores[own]), float(low[0]), float(high[0]))
-    return base, tuple(gains)
+    for n in plan.whole:
+        if n != plan.base:
+            gains[n] = _difference(plan, (n, plan.base), scores, samples)
+    return tuple(gains)
+
+
+def _difference(plan: _Plan, rows: tuple[int, int], scores: Floats, samples: Floats) -> tuple[float, float, float]:
+    """What the first of two rows has more than the second, with its 95 % interval over clips."""
+    one, other = plan.both[rows]
+    low, high = interval((samples[one] - samples[other])[:, None], len(plan.place[1]))
+    return float(scores[one] - scores[other]), float(low[0]), float(high[0])
 
 
 def _as_carded(row: Row) -> bool:
@@ -215,14 +247,10 @@ def _places(samples_RK: Floats) -> list[tuple[int, int]]:
 
 def _apart(plan: _Plan, scores: Floats, samples: Floats, p: Sequence[Floats]) -> dict[tuple[int, int], Apart]:
     corrected = holm([table[0, 1] for table in p])
-    found = {}
-    for (idea, control, question), chance in zip(plan.pairs, corrected.tolist(), strict=True):
-        one, other = plan.whole[idea], plan.whole[control]
-        low, high = interval((samples[one] - samples[other])[:, None], len(plan.place[1]))
-        found[idea, control] = Apart(
-            question, float(scores[one] - scores[other]), float(low[0]), float(high[0]), chance
-        )
-    return found
+    return {
+        (idea, control): Apart(question, *_difference(plan, (idea, control), scores, samples), chance)
+        for (idea, control, question), chance in zip(plan.pairs, corrected.tolist(), strict=True)
+    }
 
 
 def _mean_ranks(block: Block) -> tuple[float | None, ...]:

@@ -186,6 +186,8 @@ def _notes(block: Block, chance: Chance) -> list[Line]:
         if longer:
             notes.append(f"Rows with more seeds, on those of the ranking alone: {', '.join(longer)}.")
         notes += _ties(block, chance)
+    if chance.base is not None and len({row.seeds for row in block.rows if not row.external}) > 1:
+        notes.append("A difference between two rows is over the seeds that both have.")
     if any(rank for rank in block.ranks) and all(span is None for span in chance.intervals):
         notes.append("No intervals and ties: the clip scores of these cells are not beside their records.")
     lacking: dict[str, list[str]] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+import shutil
 from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
@@ -92,6 +93,25 @@ class TestChance:
         assert row["difference"] == f"{100 * whole.difference:+.2f}"
         assert row["95 % interval"] == f"{100 * whole.low:+.2f} .. {100 * whole.high:+.2f}"
         assert row["p (Holm)"] == f"{whole.p:.3f}"  # a family of one
+
+    def test_rows_of_unequal_seeds_differ_by_those_that_both_have(self, tmp_path: Path) -> None:
+        home = Home(tmp_path)
+        a_table(home)
+        more = put_scored(
+            home.results, scores(80.0, 99), method="recnet", variant="no_reconstruction", seed=2, title="MORE"
+        )
+        write(home)
+        [pair] = [row for row in rows_of(page(home), "idea", "control") if row["idea"] == "recnet:local"]
+        gains = [row["over salstm:xe"] for row in rows_of(page(home), "over salstm:xe")]
+        assert "- A difference between two rows is over the seeds that both have." in page(home)
+        shutil.rmtree(cell_folder(home.results, more))
+        write(home)
+        [equal] = [row for row in rows_of(page(home), "idea", "control") if row["idea"] == "recnet:local"]
+        over, span = "difference", "95 % interval"
+        assert (pair[over], pair[span], pair["p (Holm)"]) == (equal[over], equal[span], equal["p (Holm)"])
+        assert gains == [row["over salstm:xe"] for row in rows_of(page(home), "over salstm:xe")] and "base" in gains
+        assert pair["CIDEr of the control"] != equal["CIDEr of the control"]
+        assert "seeds that both have" not in page(home)
 
     def test_means_are_exchanged_as_systems_are(self) -> None:
         systems = np.array([scores(quality, seed, 30) for quality, seed in ((40, 1), (39, 2), (30, 3), (38, 4))]) / 100
@@ -433,11 +453,14 @@ def test_every_number_of_a_committed_page_is_in_a_record(name: str) -> None:
     linked: set[str] = set()
     for section in page(Home(ROOT), name).split("\n## ")[1:]:
         allowed: dict[str, set[str]] = {}
+        by_seed: dict[str, dict[int, float]] = {}
         for row in rows_of(section, "records"):
             keys = re.findall(r"/([0-9a-f]{16})/record\.json", row["records"])
             assert keys
             linked |= {*keys, *(cell for key in keys for cell in by_key[key].config.get("cells", ()))}
-            allowed[row["variant"]] = shown_as([by_key[key] for key in keys], row["variant"])
+            own = [by_key[key] for key in keys]
+            allowed[row["variant"]] = shown_as(own, row["variant"])
+            by_seed[row["variant"]] = {one.seed: one.scores[one.split]["cider"] for one in own if one.state == "done"}
         for row in rows_of(section, "variant"):
             for column in (*SCORED, *SPENT) if "caption" not in row else ():
                 lost = set(NUMBER.findall(row.get(column, ""))) - allowed[row["variant"]]
@@ -446,8 +469,9 @@ def test_every_number_of_a_committed_page_is_in_a_record(name: str) -> None:
         for row in rows_of(section, "idea", "control"):
             for column, side in (("CIDEr", "idea"), ("CIDEr of the control", "control")):
                 assert set(NUMBER.findall(row[column])) <= allowed[row[side]]
-            one, other = (float(row[column].split(" ")[0]) for column in ("CIDEr", "CIDEr of the control"))
-            assert float(row["difference"]) == pytest.approx(one - other, abs=0.011)
+            one, other = (by_seed[row[side]] for side in ("idea", "control"))
+            gains = [one[seed] - other[seed] for seed in one.keys() & other.keys()]
+            assert float(row["difference"]) == pytest.approx(np.mean(gains), abs=0.011)
     in_rows = {cell for one in by_key.values() for cell in one.config.get("cells", ())}
     waiting = {key for key, one in by_key.items() if is_fold(one) and key not in in_rows}  # for the other folds
     assert linked == set(by_key) - waiting, "every sound record stands on its page"
