@@ -86,9 +86,9 @@ def compare(argv: Sequence[str]) -> int:
     """Put two rows or records beside each other: the means of each metric, their difference with its 95 % interval and p
     value, what differs in the configurations, and the clips that A wins and loses most, with captions and references.
 
-    A row stands for all its seeds; of the rows of a name it is the one in the main table, not a try of other settings. The two
-    must share data set, split and metric signatures. References are shown where the captions of the data set are on this
-    machine; cells scored by earlier versions need them, and Java, for the intervals of BLEU and METEOR.
+    A row stands for all its seeds that the other has too; of the rows of a name it is the one in the main table, not a try of
+    other settings. The two must share data set, split and metric signatures. References are shown where the captions of the data
+    set are on this machine; cells scored by earlier versions need them, and Java, for the intervals of BLEU and METEOR.
 
     Example: bench compare recnet:local salstm dataset=msrvtt1000
     """
@@ -102,15 +102,16 @@ def compare(argv: Sequence[str]) -> int:
 def compared_facts(asked: Compare, home: Home) -> dict[str, Any]:
     """Two rows or records beside each other as `bench compare json=true` prints it."""
     from bench.cell.scores import gather
-    from bench.reports.compare import Side, check, facts
+    from bench.reports.compare import Side, check, facts, of_both
     from bench.reports.lookup import find_row
 
     name = name_of(asked.dataset)
     first, second = (find_row(word, home, name, asked.split, asked.protocol, asked.seeds) for word in asked.rows)
     check(first, second)
+    first, second, left_out = of_both(first, second)
     found = gather([*first.records, *second.records], home, asked.dataset)
     a, b = (Side(row, tuple(found.cells[record.key] for record in row.records)) for row in (first, second))
-    return facts(a, b, found.references, found.notes, asked.clips)
+    return facts(a, b, found.references, [*left_out, *found.notes], asked.clips)
 
 
 class Show(Options):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from math import ceil, sqrt
 from statistics import fmean, stdev
@@ -85,6 +85,23 @@ def check(first: Row, second: Row) -> None:
                 f"{_called(first)} and {_called(second)} were not scored alike, so their {long_name(metric)} cannot be "
                 f"compared: {_apart(one, other)}"
             )
+
+
+def of_both(first: Row, second: Row) -> tuple[Row, Row, list[str]]:
+    """The rows with the seeds that both have, and sentences on those that are left out; whole where they share none, and beside
+    captions made elsewhere, which have none."""
+    shared = set(first.seeds) & set(second.seeds)
+    if not shared or first.external or second.external:
+        return first, second, []
+    rows, notes = [], []
+    for row in (first, second):
+        rows.append(replace(row, records=tuple(record for record in row.records if record.seed in shared)))
+        if left := [str(seed) for seed in row.seeds if seed not in shared]:
+            notes.append(
+                f"{'Seed' if len(left) == 1 else 'Seeds'} {listing(left)} of {row.label} {'is' if len(left) == 1 else 'are'} "
+                "left out: rows are compared on the seeds that both have."
+            )
+    return rows[0], rows[1], notes
 
 
 def common(first: Row, second: Row) -> list[str]:
