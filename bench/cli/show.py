@@ -77,6 +77,9 @@ class Compare(Options):
     dataset: AnyDataSet = None
     split: Split | None = option(None, "tells rows of one name apart")
     protocol: Literal["standard", "paper"] | None = option(None, "tells rows of one name apart")
+    splits: str | None = option(
+        None, "tells rows of one name apart: a split variant of the data set, such as default or folds"
+    )
     clips: int = option(5, "clips shown that A wins most, and that A loses most", ge=0)
     seeds: Annotated[bool, Written(flag="--seeds")] = option(False, "a record stands for all seeds of its settings")
     as_json: Json = False
@@ -103,10 +106,13 @@ def compared_facts(asked: Compare, home: Home) -> dict[str, Any]:
     """Two rows or records beside each other as `bench compare json=true` prints it."""
     from bench.cell.scores import gather
     from bench.reports.compare import Side, check, facts, of_both
-    from bench.reports.lookup import find_row
+    from bench.reports.lookup import BY_KEY, find_row
 
     name = name_of(asked.dataset)
-    first, second = (find_row(word, home, name, asked.split, asked.protocol, asked.seeds) for word in asked.rows)
+    narrow = "narrow it with dataset=, split=, protocol= or splits="
+    hint = f"{narrow}, or {BY_KEY} (with --seeds it stands for all seeds of its settings)"
+    terms = (home, name, asked.split, asked.protocol, asked.splits, asked.seeds, hint)
+    first, second = (find_row(word, *terms) for word in asked.rows)
     check(first, second)
     first, second, left_out = of_both(first, second)
     found = gather([*first.records, *second.records], home, asked.dataset)

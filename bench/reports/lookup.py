@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from bench import BenchError
@@ -15,6 +15,7 @@ from bench.records.store import RECORD, BadRecord, all_records, cell_folder, rea
 from bench.reports.blocks import Row, blocks
 
 KEY = re.compile(r"[0-9a-f]{1,16}")  # a whole key has 16 digits
+BY_KEY = "give a key in brackets instead of the name"
 MOST_NAMED = 8  # rows or records spelled out in an error
 
 
@@ -24,17 +25,20 @@ def find_row(
     dataset: str | None = None,
     split: str | None = None,
     protocol: str | None = None,
+    splits: str | None = None,
     seeds: bool = False,
+    hint: str = BY_KEY,
 ) -> Row:
     """The row that `word` names: all seeds of `method:variant`, or the one record of a key or folder.
 
-    `dataset`, `split` and `protocol` narrow what a method's name may mean; of the rows of a name the one of the main table is
-    meant, before tries of a setting and trainings with a part of the clips. With `seeds` a record stands for its row: all
-    seeds of its settings. Raises BenchError for a word that names nothing or several rows, and for an unsound record.
+    `dataset`, `split`, `protocol` and `splits` narrow what a method's name may mean; `hint` says what tells rows apart here. Of
+    the rows of a name the one of the main table is meant: before tries of a setting, trainings with a part of the clips, controls
+    without rewards, borrowed losses, and other splits than the default. With `seeds` a record stands for its row: all seeds of
+    its settings. Raises BenchError for a word that names nothing or several rows, and for an unsound record.
     """
     record = _record(word, home, dataset)
     if record is None:
-        return _by_name(word, home, dataset, split, protocol)
+        return _by_name(word, home, {"dataset": dataset, "split": split, "protocol": protocol, "splits": splits}, hint)
     if not seeds:
         return Row((record,))
     bad: list[BadRecord] = []
@@ -85,29 +89,51 @@ def _in_place(path: Path, home: Home) -> Record:
     return record
 
 
-def _by_name(word: str, home: Home, dataset: str | None, split: str | None, protocol: str | None) -> Row:
+def _by_name(word: str, home: Home, asked: Mapping[str, str | None], hint: str) -> Row:
     bad: list[BadRecord] = []
-    records = all_records(home.results, dataset, bad=bad)
+    records = all_records(home.results, asked["dataset"], bad=bad)
     name = word if ":" in word else _default(word)
-    fitting = [
-        record for record in records if split in (None, record.split) and protocol in (None, record.config["protocol"])
-    ]
+    fitting = [record for record in records if all(_has(record, *one) for one in asked.items())]
     rows = [row for row in _rows(fitting) if name in (row.name, row.first.method)]
-    rows = [row for row in rows if _usual(row)] or rows
+    alike: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        alike.setdefault((row.first.dataset, row.first.split, row.first.config["protocol"]), []).append(row)
+    rows = [row for some in alike.values() for row in _meant(some)]
     _refuse_unsound(rows, name.partition(":")[0], bad)
     if not rows:
-        raise _nothing(word, name, home, dataset, split, protocol, fitting)
+        raise _nothing(word, name, home, asked, fitting)
     if len(rows) > 1:
-        raise BenchError(
-            f"{word} names {len(rows)} rows: {_some(sorted(map(_described, rows)))}; narrow it with dataset=, split= or "
-            "protocol=, or give a key in brackets instead of the name (with --seeds it stands for all seeds of its settings)"
-        )
+        raise BenchError(f"{word} names {len(rows)} rows: {_some(sorted(map(_described, rows)))}; {hint}")
     return rows[0]
 
 
-def _usual(row: Row) -> bool:
-    """Whether a row is no try of another setting, and was trained with all training clips."""
-    return not row.difference and row.first.config.get("train", {}).get("data_fraction", 1.0) == 1.0
+def _meant(rows: Sequence[Row]) -> Sequence[Row]:
+    """Those of some rows of one name that the name alone means."""
+    for preferred in PREFERRED:
+        rows = [row for row in rows if preferred(row)] or rows
+    return rows
+
+
+def _has(record: Record, what: str, wanted: str | None) -> bool:
+    own = {
+        "dataset": record.dataset,
+        "split": record.split,
+        **{name: record.config.get(name) for name in TOLD_APART_BY},
+    }
+    return wanted is None or own[what] == wanted
+
+
+TOLD_APART_BY = ("protocol", "splits")
+PREFERRED: tuple[Callable[[Row], bool], ...] = (
+    lambda row: row.first.config.get("train", {}).get("data_fraction", 1.0) == 1.0,
+    lambda row: row.first.config.get("splits", "default") == "default",
+    lambda row: not row.first.config.get("subset"),
+    lambda row: row.rewarded,
+    lambda row: not row.first.config.get("loss"),
+    lambda row: not row.first.config.get("changed"),
+    lambda row: not row.difference,
+)
+"""What the row that a name means has and its namesakes have not, the first that tells them apart before the others."""
 
 
 def _refuse_unsound(rows: Sequence[Row], method: str, bad: Sequence[BadRecord]) -> None:
@@ -141,22 +167,25 @@ def _described(row: Row) -> str:
     first = row.first
     streams = "+".join(first.config.get("streams") or {}) or "no streams"
     seeds = "seed" if len(row.records) == 1 else "seeds"
-    return (
-        f"{row.label} of {first.dataset} {first.split}, {first.config['protocol']}, {streams}, {seeds} "
-        f"{', '.join(map(str, row.seeds))} ({first.key[:8]})"
+    cells = first.config.get("cells")
+    trained = f"{len(cells)} folds" if cells else f"{seeds} {', '.join(map(str, row.seeds))}"
+    splits, subset = first.config.get("splits") or "default", first.config.get("subset")
+    clips = [f"splits={splits}"] * (splits != "default") + ["a subset of " + "/".join(map(str, subset or ()))] * bool(
+        subset
     )
+    facts = [f"{first.dataset} {first.split}", *clips, str(first.config["protocol"]), streams, trained]
+    return f"{row.label} of {', '.join(facts)} ({first.key[:8]})"
 
 
 def _nothing(
     word: str,
     name: str,
     home: Home,
-    dataset: str | None,
-    split: str | None,
-    protocol: str | None,
+    asked: Mapping[str, str | None],
     fitting: Sequence[Record],
 ) -> BenchError:
     """The error for a word that names no row, with the rows that there are."""
+    dataset = asked["dataset"]
     if dataset and not record_paths(home.results, dataset):
         known = sorted({path.parents[2].name for path in record_paths(home.results)})
         there = f"there are of: {', '.join(known)}" if known else "bench run makes them"
@@ -164,9 +193,7 @@ def _nothing(
             f"there are no records of data set {dataset} under {home.results}; {there}{did_you_mean(dataset, known)}"
         )
     names = sorted({row.name for row in _rows(fitting)})
-    where = " ".join(
-        part for part in (dataset, split and f"split={split}", protocol and f"protocol={protocol}") if part
-    )
+    where = " ".join(value if what == "dataset" else f"{what}={value}" for what, value in asked.items() if value)
     return BenchError(
         f'no row or record is called "{word}"{f" in {where}" if where else ""}; rows: {_some(names) or "none"}'
         f"{did_you_mean(word, [*names, *(name.partition(':')[0] for name in names)])}"

@@ -435,7 +435,29 @@ class TestRefusals:
         scored(home, "recnet", "local", settings={"width": 512, "weight": 0.5}, changed=["weight"])
         scored(home, "recnet", "local", settings={"width": 512, "weight": 0.9}, changed=["weight"])
         scored(home, "recnet", "local", settings=usual["settings"], train={**usual["train"], "data_fraction": 0.5})
+        scored(home, "recnet", "local", settings=usual["settings"], splits="paper")
+        scored(home, "recnet", "local", settings=usual["settings"], subset=[4, 2, 2])
+        scored(home, "recnet", "local", settings=usual["settings"], train={**usual["train"], "rewards": False})
         assert bench("compare", "recnet:local", item.key)[1].count(made.key[:8]) > 0
+        other = scored(home, splits="paper")
+        assert other.key[:8] in bench("compare", "recnet:local", "salstm", "splits=paper")[1]
+        scored(home, dataset="toys")
+        assert "salstm:xe names 2 rows: salstm:xe of toy test, " in self.refused(bench, "salstm:xe", made.key), (
+            "no data set is preferred to another"
+        )
+        scored(home, splits="paper", train={**usual["train"], "epochs": 77})
+        said = self.refused(bench, "salstm:xe", made.key, "splits=paper")
+        assert (
+            "salstm:xe of toy test, splits=paper, standard, frames, seed 0 (" in said and "or splits=, or give" in said
+        )
+
+    def test_the_example_of_the_readme_is_understood(
+        self, bench: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setenv("BENCH_HOME", str(Path(__file__).resolve().parents[2]))
+        monkeypatch.setenv("BENCH_DATA", str(tmp_path))
+        status, out, _ = bench("compare", "recnet:local", "salstm", "dataset=msrvtt1000", "clips=3")
+        assert status == 0 and out.startswith("A  recnet:local, ")
 
     def test_a_folder_elsewhere(self, home: Home, bench: Run, tmp_path: Path) -> None:
         item = scored(home)
