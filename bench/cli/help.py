@@ -66,6 +66,8 @@ def rows(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
     for name, field in model.model_fields.items():
         how, group = written(field), group_of(field.annotation)
         key = prefix + key_of(name, field)
+        if how.apart and not field.description:
+            continue
         if group is not None:
             yield from rows(group, f"{key}.")
         elif how.flag:

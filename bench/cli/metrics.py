@@ -40,12 +40,15 @@ def metrics(argv: Sequence[str]) -> int:
     from bench.cell.further import add_metrics, find, places
 
     if not asked.metrics:
+        if asked.runs or asked.dataset:
+            raise BenchError(f"command line: say what is to be counted, metrics=NAME,..; there are {listing(places())}")
         there = [(metric, source, place) for metric, (place, source) in places().items()]
         found = [{"metric": metric, "package": source, "place": place} for metric, source, place in there]
         return print_json(found) if asked.as_json else _print(("metric", "package", "place"), there)
     for metric in asked.metrics:
         find(metric)
     from bench.records.store import all_records
+    from bench.reports.listings import named_dataset
     from bench.reports.lookup import find_row
 
     home, name = find_home(), name_of(asked.dataset)
@@ -54,7 +57,7 @@ def metrics(argv: Sequence[str]) -> int:
     elif name is None:
         raise BenchError("command line: name a data set, such as dataset=shapes, or rows and records")
     else:
-        named = all_records(home.results, name, [])
+        named = all_records(home.results, named_dataset(name, home), [])
     records = [record for record in named if record.state == "done"]
     if not records:
         raise BenchError(

@@ -30,6 +30,8 @@ class Named(Options):
 class Study(Running, Named):
     """A study, and how its cells are run."""
 
+    seeds: Annotated[list[int], Written(apart=True)] = Field([0])  # declared, so no option here
+
 
 def study(argv: Sequence[str]) -> int:
     """Run what a declared study still needs, cell by cell, and write leaderboards/effects.md: each paper's idea against its
@@ -39,9 +41,9 @@ def study(argv: Sequence[str]) -> int:
 
     Example: bench study shapes1 cells=4
     """
-    asked = parse(Study, argv)
-    if "seeds" in asked.model_fields_set:
+    if any(word.partition("=")[0] == "seeds" for word in argv):
         raise BenchError("command line: the seeds of a study are declared: leave seeds= out")
+    asked = parse(Study, argv)
     from bench.declare.registry import find_methods
     from bench.study.declaration import named, studies
     from bench.study.findings import overview, progress
@@ -58,6 +60,6 @@ def study(argv: Sequence[str]) -> int:
     status = WELL
     if not asked.dry:
         status = run(declared, path, asked, home, find_methods(), asked.cells, asked.pairs)
-    head, rows = progress(declared, home)
+    head, rows = progress(declared, home, asked.pairs)
     print(columns(head, rows, right=head[2:4]))
     return status if asked.dry or status not in (WELL, FAILED) else max(status, write_pages(home, None, check=False))

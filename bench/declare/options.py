@@ -30,7 +30,8 @@ class Written:
     """How an option is written where that is not `key=VALUE`.
 
     `value` is what help shows behind `key=`. A `flag` is a word such as --check. An option that is a word without `=` has the
-    name `word`, and `missing` is the sentence for a command line without it. `apart` options are read by their own module.
+    name `word`, and `missing` is the sentence for a command line without it. `apart` options are read by their own module, and
+    help does not speak of one that has no description.
     """
 
     value: str = ""
@@ -113,7 +114,8 @@ def _words(model: type[BaseModel], arguments: Arguments, allowed: Sequence[str])
                 next((getattr(one, end) for one in field.metadata if hasattr(one, end)), None) for end in LENGTHS
             )
             if len(files) < (fewest or 0) or len(files) > (most or len(files)):
-                raise BenchError(f"{HERE}: {written(field).missing}")
+                too_many = f"{len(files)} words where this command takes {most}: {listing(map(repr, files))}"
+                raise BenchError(f"{HERE}: {written(field).missing or too_many}")
             return {name: list(files)} if files else {}
     if len(files) > len(fields):
         word, keys = files[len(fields)], allowed

@@ -182,7 +182,7 @@ def _index(tables: Mapping[str, Sequence[Block]], refused: Mapping[str, Sequence
         lines.append(((Link(name, name, page=True),), *map(amount, numbers)))
     words = (
         "One page for each data set, in Markdown and as one HTML file with tables that can be sorted. A row is a method with its "
-        "settings; done, unscored, failed and refused count cells, one per seed."
+        "settings; done, unscored, failed and refused count its cells, one per seed; folds count as the one row that they make."
     )
     more: list[Line] = [(Link("What the papers print, beside what was reproduced", PUBLISHED, page=True),)]
     more += [

@@ -68,10 +68,14 @@ def read(home: Home, name: str) -> Asked | None:
 
 def begin(home: Home, study: Study, commit: str | None) -> Asked:
     """What was asked for so far, or a fresh start. Raises BenchError for a study that was changed after its first cell."""
+    return of_study(home, study) or Asked(schema=1, declaration=study.digest, commit=commit)
+
+
+def of_study(home: Home, study: Study) -> Asked | None:
+    """What was asked for of a study as it is declared; None before its first cell. Raises BenchError for a study that was changed
+    after it: its records would be judged by a rule that was not declared before them."""
     asked = read(home, study.name)
-    if asked is None:
-        return Asked(schema=1, declaration=study.digest, commit=commit)
-    if asked.declaration != study.digest:
+    if asked is not None and asked.declaration != study.digest:
         raise BenchError(
             f"study {study.name} was changed after its first cell (declared {asked.declaration[:12]}, now {study.digest[:12]}): "
             "give the changed study a new name, and leave the declaration of this one as it was"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pydantic import Field, field_validator, model_validator
@@ -127,6 +127,13 @@ def studies() -> dict[str, tuple[Study, Path]]:
                 raise BenchError(f"{path} and {found[study.name][1]} are both called {study.name}: name one otherwise")
             found[study.name] = (study, path)
     return found
+
+
+def chosen(study: Study, only: Sequence[str] | None) -> list[str]:
+    """The pairs of a study, or those that were asked for, in the order of its file. Raises BenchError for one that it has not."""
+    if strange := [name for name in only or () if name not in study.pairs]:
+        raise unknown("pair", strange[0], study.pairs, f"study {study.name}")
+    return [name for name in study.pairs if only is None or name in only]
 
 
 def named(name: str) -> tuple[Study, Path]:

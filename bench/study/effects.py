@@ -288,7 +288,7 @@ def _drawn(one: Found, home: Home) -> Line:
         "What rewards are the gradient of is the score of captions drawn word by word from the model: on the test clips it is "
         f"{fmean(idea):.2f} with rewards and {fmean(control):.2f} without, {shown_interval(gain)} by a plain t interval over "
         f"{cells} (",
-        Code(f"bench metrics metrics={DRAWN}"),
+        Code(f"bench metrics dataset={one.study.corpus} metrics={DRAWN}"),
         "). It decides nothing.",
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from bench.pages.document import NOTHING
 from bench.records.schema import Record
 from bench.reports.published import load_papers
 from bench.study import answers
-from bench.study.declaration import Pair, Study, studies
+from bench.study.declaration import Pair, Study, chosen, studies
 
 SHORT = SHOWN[RANKED_BY]
 
@@ -54,7 +54,7 @@ def found(home: Home) -> list[Found]:
     """The pairs of all studies that have begun here, in the order of their declarations."""
     pairs = []
     for study, _ in studies().values():
-        asked = answers.read(home, study.name)
+        asked = answers.of_study(home, study)
         if asked is None:
             continue
         its = {name: answers.answer(study, asked.pairs.get(name, answers.Keys()), home) for name in study.pairs}
@@ -67,11 +67,13 @@ def found(home: Home) -> list[Found]:
     return pairs
 
 
-def progress(study: Study, home: Home) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """The pairs of a study as lines for a terminal: head and rows."""
-    asked = answers.read(home, study.name)
+def progress(
+    study: Study, home: Home, only: Sequence[str] | None = None
+) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """The pairs of a study, or those that were asked for, as lines for a terminal: head and rows."""
+    asked = answers.of_study(home, study)
     rows: list[tuple[str, ...]] = []
-    for name in study.pairs:
+    for name in chosen(study, only):
         one = answers.answer(study, asked.pairs.get(name, answers.Keys()) if asked else answers.Keys(), home)
         done = len(one.cells)
         said = outcome(study, one.decision)
@@ -83,7 +85,7 @@ def overview(home: Home) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """All declared studies as lines for a terminal: of how many pairs each has an answer, and the cells that this took."""
     rows: list[tuple[str, ...]] = []
     for name, (study, _) in studies().items():
-        asked = answers.read(home, name)
+        asked = answers.of_study(home, study)
         its = (
             [answers.answer(study, asked.pairs.get(pair, answers.Keys()), home) for pair in study.pairs]
             if asked

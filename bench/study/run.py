@@ -8,14 +8,13 @@ from pathlib import Path
 from bench import BenchError
 from bench.cell.job import state_of
 from bench.declare.registry import MethodEntry, dataset
-from bench.errors import unknown
 from bench.home import Home
 from bench.plan.cells import Cell, cells
 from bench.plan.request import Running
 from bench.records.folds import row_config
 from bench.run import prepare, runner
 from bench.study import answers
-from bench.study.declaration import SIDES, Study, check_differences, commit_of, requests
+from bench.study.declaration import SIDES, Study, check_differences, chosen, commit_of, requests
 
 WELL = 0
 
@@ -38,8 +37,7 @@ def run(
         raise BenchError(
             f"study {study.name} was given up: {study.given_up} What it found: bench study {study.name} --dry"
         )
-    if strange := [name for name in only or () if name not in study.pairs]:
-        raise unknown("pair", strange[0], study.pairs, f"study {study.name}")
+    names = chosen(study, only)
     asked = answers.begin(home, study, commit_of(study, path))
     streams = {stream for pair in study.pairs.values() for stream in pair.streams}
     prepare.prepare(dataset(study.dataset), home, None, streams)
@@ -48,7 +46,7 @@ def run(
         for idea, control in zip(*first, strict=True):
             check_differences(study, name, idea, control)
     status = WELL
-    for name in study.pairs if only is None else [name for name in study.pairs if name in only]:
+    for name in names:
         for seeds in study.seeds():
             sides = [cells(spec, home, entries) for spec in requests(study, name, base, entries, seeds)]
             asked.pairs[name] = _keys(study, sides)
@@ -57,23 +55,23 @@ def run(
             wanted = list({cell.key: cell for cell in wanted}.values())
             settled = ("done",) if base.retry_failed else ("done", "failed")
             missing = [cell for cell in wanted if state_of(cell.folder(home)) not in settled]
-            chosen = missing if most is None else missing[:most]
+            now = missing if most is None else missing[:most]
             # Both sides of a seed share phases, and the second would wait for the first to train them: seeds side by side.
             firsts = {cell.key for cell in sides[0]}
-            chosen.sort(key=lambda cell: cell.key not in firsts)
+            now.sort(key=lambda cell: cell.key not in firsts)
             # A row of folds is scored in a run of its cells. Those that are done cost nothing, and a stop may have left no row.
             rows = [home.results / getattr(asked.pairs[name], side)[0] for side in SIDES] if study.folds else []
             lacking = any(state_of(row) != "done" for row in rows)
             ready = [cell for cell in wanted if cell not in missing] if lacking else []
-            if chosen or ready:
+            if now or ready:
                 spec = base.model_copy(update={"seeds": list(range(seeds))})
-                status = max(status, runner.run([*chosen, *ready], home, spec))
+                status = max(status, runner.run([*now, *ready], home, spec))
             if most is not None:
-                most -= len(chosen)
+                most -= len(now)
             if status not in (WELL, 1) or (most is not None and most <= 0):
                 return status
             found = answers.answer(study, asked.pairs[name], home).decision
-            if found is None or found.ended or len(chosen) < len(missing):
+            if found is None or found.ended or len(now) < len(missing):
                 break
     return status
 

@@ -150,6 +150,10 @@ def test_the_command_names_what_there_is(package: Path, capsys: pytest.CaptureFi
         capsys.readouterr().out
     )
     assert main(["metrics", "dataset=shapes", "metrics=wrds"]) == 2
+    assert main(["metrics", "dataset=shapes"]) == 2 and main(["metrics", "distinct1"]) == 2
+    assert "say what is to be counted, metrics=NAME,..; there are " in capsys.readouterr().err
+    assert main(["metrics", "dataset=nowhere", "metrics=words"]) == 2
+    assert 'unknown data set "nowhere"' in capsys.readouterr().err
     assert main(["metrics", "metrics=words"]) == 2
     assert "name a data set" in capsys.readouterr().err
 

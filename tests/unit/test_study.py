@@ -115,6 +115,7 @@ def test_a_study_of_seeds_from_its_first_cell_to_its_page(place: Path, capsys: p
     given_up = more.model_copy(update={"given_up": "too dear."})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(findings, "studies", lambda: {"tiny1": (more, place)})
+        patch.setattr(answers, "of_study", lambda home, study: asked)  # which would refuse the changed declaration
         ran, waits = findings.found(home)
     assert waits.p_holm is None and ran.p_holm == pytest.approx(min(2 * row["p"], 1.0)), "declared pairs count"
     ideas = [[row[0] for row in effects._matrix([ran, waits]).rows]]
@@ -149,8 +150,15 @@ def test_a_study_of_seeds_from_its_first_cell_to_its_page(place: Path, capsys: p
         capsys.readouterr().err
     )
     declare(place, margin=3)
-    assert run() == 2
-    assert "study tiny1 was changed after its first cell" in capsys.readouterr().err
+    for words in (
+        ["study", "tiny1"],
+        ["study", "tiny1", "--dry"],
+        ["study"],
+        ["leaderboard"],
+        ["leaderboard", "--check"],
+    ):
+        assert main(words) == 2
+        assert "study tiny1 was changed after its first cell" in capsys.readouterr().err
     assert study.seeds() == (2, 3)
 
 
@@ -203,6 +211,12 @@ def test_seeds_of_a_study_and_unknown_studies(place: Path, capsys: pytest.Captur
     assert "name the study that is meant, one of tiny1" in capsys.readouterr().err
     assert main(["study"]) == 0
     assert capsys.readouterr().out.splitlines()[1].split() == ["tiny1", "calm", "0", "of", "1", findings.NOTHING]
+    assert run("--dry", "pairs=[reconstruktor]") == 2
+    assert 'unknown pair "reconstruktor"' in capsys.readouterr().err
+    assert run("--dry", "pairs=[reconstructor]") == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["pair", "reconstructor"]
+    assert main(["study", "tiny1", "tiny1"]) == 2
+    assert "2 words where this command takes 1: 'tiny1', 'tiny1'" in capsys.readouterr().err
     assert not (place / "results").exists()
 
 
