@@ -18,8 +18,10 @@ from test_folds import world
 
 from bench import BenchError
 from bench.cli.main import main
+from bench.declare.registry import find_methods
 from bench.evaluation.sequential import levels
 from bench.home import Home
+from bench.plan.request import Running
 from bench.records.further import add_further, read_further
 from bench.records.store import all_records, read_record
 from bench.study import answers, declaration, effects, findings
@@ -218,6 +220,16 @@ def test_seeds_of_a_study_and_unknown_studies(place: Path, capsys: pytest.Captur
     assert main(["study", "tiny1", "tiny1"]) == 2
     assert "2 words where this command takes 1: 'tiny1', 'tiny1'" in capsys.readouterr().err
     assert not (place / "results").exists()
+
+
+def test_the_study_of_the_documentation_can_be_declared() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "studies.md").read_text(encoding="utf-8")
+    found = re.search(r"```yaml\n(.*?)```", page, re.S)
+    assert found is not None
+    study = declaration.Study.model_validate(yaml.safe_load(found[1]))
+    assert study.seeds() == (10,)
+    asked = [spec.methods for spec in declaration.requests(study, "reconstructor", Running(), find_methods(), 1)]
+    assert asked == [["recnet:local"], ["recnet:no_reconstruction"]]
 
 
 def test_of_the_pairs_of_a_study_only_those_asked_for_are_run(place: Path) -> None:
