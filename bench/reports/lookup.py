@@ -115,18 +115,14 @@ def _meant(rows: Sequence[Row]) -> Sequence[Row]:
 
 
 def _has(record: Record, what: str, wanted: str | None) -> bool:
-    own = {
-        "dataset": record.dataset,
-        "split": record.split,
-        **{name: record.config.get(name) for name in TOLD_APART_BY},
-    }
+    splits = record.config.get("splits") or "default"  # the first records do not say
+    own = {"dataset": record.dataset, "split": record.split, "protocol": record.config["protocol"], "splits": splits}
     return wanted is None or own[what] == wanted
 
 
-TOLD_APART_BY = ("protocol", "splits")
 PREFERRED: tuple[Callable[[Row], bool], ...] = (
     lambda row: row.first.config.get("train", {}).get("data_fraction", 1.0) == 1.0,
-    lambda row: row.first.config.get("splits", "default") == "default",
+    lambda row: (row.first.config.get("splits") or "default") == "default",
     lambda row: not row.first.config.get("subset"),
     lambda row: row.rewarded,
     lambda row: not row.first.config.get("loss"),
