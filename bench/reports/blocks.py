@@ -71,6 +71,10 @@ class Row:
     def seeds(self) -> tuple[int, ...]:
         return tuple(record.seed for record in self.records)
 
+    def shared_seeds(self, other: Row) -> frozenset[int]:
+        """The seeds that both rows have, on which they are compared; none beside captions made elsewhere, which have no seeds."""
+        return frozenset() if self.external or other.external else frozenset(self.seeds) & frozenset(other.seeds)
+
     def in_state(self, state: str) -> tuple[Record, ...]:
         return tuple(record for record in self.records if record.state == state)
 

@@ -90,8 +90,8 @@ def check(first: Row, second: Row) -> None:
 def of_both(first: Row, second: Row) -> tuple[Row, Row, list[str]]:
     """The rows with the seeds that both have, and sentences on those that are left out; whole where they share none, and beside
     captions made elsewhere, which have none."""
-    shared = set(first.seeds) & set(second.seeds)
-    if not shared or first.external or second.external:
+    shared = first.shared_seeds(second)
+    if not shared:
         return first, second, []
     rows, notes = [], []
     for row in (first, second):

@@ -154,10 +154,8 @@ def _plan(
     base = _base(block, known)
     both = {}
     for a, b in [*(pair[:2] for pair in asked), *((n, base) for n in known if base is not None and n != base)]:
-        one, other = block.rows[a], block.rows[b]
-        seeds = frozenset(one.seeds) & frozenset(other.seeds)
-        alike = one.external or other.external or not seeds
-        both[a, b] = (whole[a], whole[b]) if alike else (over(a, seeds), over(b, seeds))
+        seeds = block.rows[a].shared_seeds(block.rows[b])
+        both[a, b] = (over(a, seeds), over(b, seeds)) if seeds else (whole[a], whole[b])
     return _Plan(place, whole, systems, asked, base, both)
 
 

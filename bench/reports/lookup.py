@@ -166,11 +166,15 @@ def _described(row: Row) -> str:
     cells = first.config.get("cells")
     trained = f"{len(cells)} folds" if cells else f"{seeds} {', '.join(map(str, row.seeds))}"
     splits, subset = first.config.get("splits") or "default", first.config.get("subset")
-    clips = [f"splits={splits}"] * (splits != "default") + ["a subset of " + "/".join(map(str, subset or ()))] * bool(
-        subset
-    )
-    facts = [f"{first.dataset} {first.split}", *clips, str(first.config["protocol"]), streams, trained]
-    return f"{row.label} of {', '.join(facts)} ({first.key[:8]})"
+    facts = [
+        f"{first.dataset} {first.split}",
+        "" if splits == "default" else f"splits={splits}",
+        f"a subset of {'/'.join(map(str, subset))}" if subset else "",
+        str(first.config["protocol"]),
+        streams,
+        trained,
+    ]
+    return f"{row.label} of {', '.join(filter(None, facts))} ({first.key[:8]})"
 
 
 def _nothing(
