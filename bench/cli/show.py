@@ -106,12 +106,10 @@ def compared_facts(asked: Compare, home: Home) -> dict[str, Any]:
     """Two rows or records beside each other as `bench compare json=true` prints it."""
     from bench.cell.scores import gather
     from bench.reports.compare import Side, check, facts, of_both
-    from bench.reports.lookup import BY_KEY, find_row
+    from bench.reports.lookup import find_row
 
-    name = name_of(asked.dataset)
-    narrow = "narrow it with dataset=, split=, protocol= or splits="
-    hint = f"{narrow}, or {BY_KEY} (with --seeds it stands for all seeds of its settings)"
-    terms = (home, name, asked.split, asked.protocol, asked.splits, asked.seeds, hint)
+    options = ("dataset", "split", "protocol", "splits", "--seeds")
+    terms = (home, name_of(asked.dataset), asked.split, asked.protocol, asked.splits, asked.seeds, options)
     first, second = (find_row(word, *terms) for word in asked.rows)
     check(first, second)
     first, second, left_out = of_both(first, second)

@@ -15,7 +15,6 @@ from bench.records.store import RECORD, BadRecord, all_records, cell_folder, rea
 from bench.reports.blocks import Row, blocks
 
 KEY = re.compile(r"[0-9a-f]{1,16}")  # a whole key has 16 digits
-BY_KEY = "give a key in brackets instead of the name"
 MOST_NAMED = 8  # rows or records spelled out in an error
 
 
@@ -27,18 +26,20 @@ def find_row(
     protocol: str | None = None,
     splits: str | None = None,
     seeds: bool = False,
-    hint: str = BY_KEY,
+    options: Sequence[str] = ("dataset",),
 ) -> Row:
     """The row that `word` names: all seeds of `method:variant`, or the one record of a key or folder.
 
-    `dataset`, `split`, `protocol` and `splits` narrow what a method's name may mean; `hint` says what tells rows apart here. Of
-    the rows of a name the one of the main table is meant: before tries of a setting, trainings with a part of the clips, controls
-    without rewards, borrowed losses, and other splits than the default. With `seeds` a record stands for its row: all seeds of
-    its settings. Raises BenchError for a word that names nothing or several rows, and for an unsound record.
+    `dataset`, `split`, `protocol` and `splits` narrow what a method's name may mean; `options` are those of them that the
+    command takes. Of the rows of a name the one of the main table is meant: before tries of a setting, trainings with a part of
+    the clips, controls without rewards, borrowed losses, and other splits than the default. With `seeds` a record stands for its
+    row: all seeds of its settings. Raises BenchError for a word that names nothing or several rows, and for an unsound record.
     """
     record = _record(word, home, dataset)
     if record is None:
-        return _by_name(word, home, {"dataset": dataset, "split": split, "protocol": protocol, "splits": splits}, hint)
+        return _by_name(
+            word, home, {"dataset": dataset, "split": split, "protocol": protocol, "splits": splits}, options
+        )
     if not seeds:
         return Row((record,))
     bad: list[BadRecord] = []
@@ -89,7 +90,7 @@ def _in_place(path: Path, home: Home) -> Record:
     return record
 
 
-def _by_name(word: str, home: Home, asked: Mapping[str, str | None], hint: str) -> Row:
+def _by_name(word: str, home: Home, asked: Mapping[str, str | None], options: Sequence[str]) -> Row:
     bad: list[BadRecord] = []
     records = all_records(home.results, asked["dataset"], bad=bad)
     name = word if ":" in word else _default(word)
@@ -103,7 +104,8 @@ def _by_name(word: str, home: Home, asked: Mapping[str, str | None], hint: str) 
     if not rows:
         raise _nothing(word, name, home, asked, fitting)
     if len(rows) > 1:
-        raise BenchError(f"{word} names {len(rows)} rows: {_some(sorted(map(_described, rows)))}; {hint}")
+        described = _some(sorted(map(_described, rows)))
+        raise BenchError(f"{word} names {len(rows)} rows: {described}; {_narrowed(rows, options)}")
     return rows[0]
 
 
@@ -114,10 +116,23 @@ def _meant(rows: Sequence[Row]) -> Sequence[Row]:
     return rows
 
 
-def _has(record: Record, what: str, wanted: str | None) -> bool:
+def _narrowed(rows: Sequence[Row], options: Sequence[str]) -> str:
+    """What one does who meant one of the rows: the options that tell them apart, or a key in brackets."""
+    owns = [_own(row.first) for row in rows]
+    telling = [f"{what}=" for what in owns[0] if what in options and len({own[what] for own in owns}) > 1]
+    narrowed = f"narrow it with {' or '.join(telling)}, or " if telling else ""
+    all_seeds = " (with --seeds it stands for all seeds of its settings)" if "--seeds" in options else ""
+    return f"{narrowed}give a key in brackets instead of the name{all_seeds}"
+
+
+def _own(record: Record) -> dict[str, str]:
+    """What the options of a command that takes rows would say of a record."""
     splits = record.config.get("splits") or "default"  # the first records do not say
-    own = {"dataset": record.dataset, "split": record.split, "protocol": record.config["protocol"], "splits": splits}
-    return wanted is None or own[what] == wanted
+    return {"dataset": record.dataset, "split": record.split, "protocol": record.config["protocol"], "splits": splits}
+
+
+def _has(record: Record, what: str, wanted: str | None) -> bool:
+    return wanted is None or _own(record)[what] == wanted
 
 
 PREFERRED: tuple[Callable[[Row], bool], ...] = (

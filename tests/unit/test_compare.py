@@ -424,8 +424,16 @@ class TestRefusals:
     def test_a_row_of_several_data_sets_or_protocols(self, home: Home, bench: Run) -> None:
         item = scored(home)
         scored(home, dataset="toys"), scored(home, protocol="paper"), scored(home, split="val")
-        assert "salstm:xe names 4 rows" in self.refused(bench, "salstm:xe", item.key)
-        assert "salstm:xe names 3 rows" in self.refused(bench, "salstm:xe", item.key, "dataset=toy")
+        said = self.refused(bench, "salstm:xe", item.key)
+        assert "salstm:xe names 4 rows" in said
+        assert "; narrow it with dataset= or split= or protocol=, or give a key in brackets" in said
+        said = self.refused(bench, "salstm:xe", item.key, "dataset=toy")
+        assert "salstm:xe names 3 rows" in said
+        assert "; narrow it with split= or protocol=, or give a key in brackets" in said
+        said = bench("metrics", "salstm:xe", "dataset=toy", "metrics=distinct1")[2]
+        assert "names 3 rows" in said and "narrow it" not in said, "it takes neither split= nor protocol="
+        scored(home, "recnet", "local", subset=[4, 2, 2]), scored(home, "recnet", "local", subset=[4, 2, 3])
+        assert "); give a key in brackets instead" in self.refused(bench, "recnet:local", item.key), "no option does it"
         assert bench("compare", "salstm:xe", item.key, "dataset=toy", "protocol=standard", "split=test")[0] == 0
 
     def test_a_name_means_the_row_of_the_main_table(self, home: Home, bench: Run) -> None:
@@ -448,7 +456,8 @@ class TestRefusals:
         scored(home, splits="paper", train={**usual["train"], "epochs": 77})
         said = self.refused(bench, "salstm:xe", made.key, "splits=paper")
         assert (
-            "salstm:xe of toy test, splits=paper, standard, frames, seed 0 (" in said and "or splits=, or give" in said
+            "salstm:xe of toy test, splits=paper, standard, frames, seed 0 (" in said
+            and "); give a key in brackets" in said
         )
 
     def test_the_example_of_the_readme_is_understood(
