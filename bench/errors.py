@@ -12,6 +12,10 @@ from typing import Literal
 from bench import BenchError
 
 
+class ChangedError(BenchError):
+    """What a cell was planned with is another by now: its key names what was, and it leaves no record under it."""
+
+
 class AbsentError(BenchError):
     """What is needed of one cell or clip is not on this machine; others may have theirs."""
 

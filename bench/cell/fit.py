@@ -20,7 +20,7 @@ import torch
 from bench import BenchError
 from bench.cell import checkpoint
 from bench.cell.checkpoint import CHECKPOINT, method_code
-from bench.cell.inputs import gather
+from bench.cell.inputs import check_planned, gather
 from bench.cell.provenance import now, provenance
 from bench.cell.repeatable import same_every_time
 from bench.cell.schedule import PartOver, in_force, next_change
@@ -29,7 +29,7 @@ from bench.cell.traces import keep_alternatives, keep_traces
 from bench.cell.workbench import Workbench
 from bench.declare.registry import method as card_of
 from bench.declare.settings import Train
-from bench.errors import named
+from bench.errors import ChangedError, named
 from bench.features.device import choose_device
 from bench.home import Home
 from bench.method import Caption, Clips, Method, Vocabulary, WordLoss
@@ -43,7 +43,8 @@ from bench.training import plain_loss
 def run_cell(config: dict[str, Any], root: str) -> None:
     """Fit and decode the cell `config` in this process; leaves an `unscored` record. Resumes where an earlier try stopped.
 
-    What goes wrong is written as a `failed` record with its stage, and raised again.
+    What goes wrong is written as a `failed` record with its stage, and raised again; but for inputs or code that are no longer
+    those that the key names.
     """
     home = Home(Path(root))
     cell = Cell(config)
@@ -53,14 +54,17 @@ def run_cell(config: dict[str, Any], root: str) -> None:
     started = now()
     stage = {"name": "fit"}
     with _failures(folder, cell.key, config, stage):
-        same_every_time(config["train"].get("precision", "float32"))
+        precision = config["train"].get("precision", "float32")
+        same_every_time(precision)
         _forget_unfinished(folder)
         trainer = Trainer(config, work, home)
+        facts = provenance(config["threads"], str(trainer.run.device), precision) | {"started": started}  # as it begins
         method = trainer.train()
         assert method is not None
+        fit_seconds = trainer.run.seconds
         stage["name"] = "decode"
-        captions, seconds = trainer.decode(method)
-        _finish(folder, cell.key, config, trainer, method, captions, seconds, started)
+        captions, decode_seconds = trainer.decode(method)
+        _finish(folder, cell.key, trainer, method, captions, facts, fit_seconds, decode_seconds)
 
 
 class Trainer:
@@ -69,6 +73,7 @@ class Trainer:
     def __init__(
         self, config: Mapping[str, Any], work: Path, home: Home, workbench: type[Workbench] = Workbench
     ) -> None:
+        check_planned(config, home)
         self.config = self.now = config
         self.inputs = gather(
             config,
@@ -134,6 +139,8 @@ def word_loss(config: Mapping[str, Any], train: Clips) -> WordLoss:
 def _failures(folder: Path, key: str, config: dict[str, Any], stage: Mapping[str, str]) -> Iterator[None]:
     try:
         yield
+    except ChangedError:
+        raise
     except Exception as error:
         message = impersonal(" ".join(str(error).split()))[:500]
         failure = {"stage": stage["name"], "type": type(error).__name__, "message": message, "log": "work/log.txt"}
@@ -151,21 +158,20 @@ def _forget_unfinished(folder: Path) -> None:
 def _finish(
     folder: Path,
     key: str,
-    config: dict[str, Any],
     trainer: Trainer,
     method: Method,
     captions: list[Caption],
+    facts: dict[str, Any],
+    fit_seconds: float,
     decode_seconds: float,
-    started: str,
 ) -> None:
-    run, vocabulary = trainer.run, trainer.inputs.vocabulary
+    config, run, vocabulary = trainer.config, trainer.run, trainer.inputs.vocabulary
     state = {name: value.detach().cpu().contiguous() for name, value in method.state_dict().items()}
     checkpoint.save(folder / CHECKPOINT, state, config, vocabulary, trainer.inputs.target.streams)
     write_predictions(folder / PREDICTIONS, [Prediction(c.clip, c.text, c.log_probability) for c in captions])
     shutil.copyfile(run.work / CURVES, folder / CURVES)
     keep_traces(run.work, captions)
     keep_alternatives(run.work, captions)
-    facts = provenance(config["threads"], str(run.device), str(run.train["precision"]))
     if run.device.type == "cuda":
         facts["features_on_gpu"] = trainer.inputs.on_gpu
     record = {
@@ -179,17 +185,17 @@ def _finish(
             "captions": run.captions,
             "budget": run.budget,
             "epochs": run.epochs,
-            "fit_seconds": round(run.seconds - decode_seconds, 3),
+            "fit_seconds": round(fit_seconds, 3),
             "wait_seconds": round(run.waited, 3),
             "decode_seconds": round(decode_seconds, 3),
             "peak_memory_mb": round(_peak_memory(run.device), 1),
             "parameters": sum(value.numel() for value in state.values()),
-            "captions_per_second": round(run.captions / max(run.seconds - decode_seconds, 1e-9), 1),
+            "captions_per_second": round(run.captions / max(fit_seconds, 1e-9), 1),
             **_reused(run),
         },
         "vocabulary": _vocabulary_facts(vocabulary, config),
         "weights_sha256": weights_digest(state),
-        "provenance": {**facts, "reused": run.reused and run.reused["phases"], "started": started, "finished": now()},
+        "provenance": {**facts, "reused": run.reused and run.reused["phases"], "finished": now()},
     }
     write_record(folder, Record.model_validate(record))
     (run.work / "resume.pt").unlink(missing_ok=True)
@@ -212,8 +218,11 @@ def _vocabulary_facts(vocabulary: Vocabulary, config: Mapping[str, Any]) -> dict
 
 
 def _peak_memory(device: torch.device) -> float:
-    """Peak of this process in MB where the cell was trained: memory of that GPU, or resident memory."""
+    """Peak of this process in MB where the cell was trained, since `job.settle`: memory of that GPU, or resident memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
+    with suppress(OSError, StopIteration):  # elsewhere than on Linux it is the peak of the whole process
+        status = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        return int(next(line for line in status if line.startswith("VmHWM:")).split()[1]) / 2**10
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**10 if sys.platform != "darwin" else peak / 2**20

@@ -10,18 +10,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench import BenchError
 from bench.cell.provenance import placed
 from bench.data.batches import CorpusClips, StreamSource
 from bench.data.corpus import corpus_of
 from bench.data.source import Corpus
 from bench.data.text import build_vocabulary, tokenize_all
+from bench.declare.registry import dataset, method_digest, method_entry
 from bench.declare.settings import most_captions
+from bench.errors import ChangedError
 from bench.features.cache import Cache
 from bench.features.node_copy import local_copy
 from bench.home import Home
 from bench.method import Reference, StreamInfo, Vocabulary
+from bench.plan.cells import ENGINE
 from bench.plan.sharing import room_for_features
+from bench.plan.streams import captions_digest
 
 MEMORY_LIMIT = 4 * 2**30  # bytes of one stream of one split; beyond it clips are read one by one
 PIXEL_LIMIT = 2**28  # of pixels: a step spends far longer in the encoder than in reading its clips
@@ -41,6 +44,37 @@ class Inputs:
     val_references: dict[str, list[tuple[str, ...]]]
     vocabulary: Vocabulary
     on_gpu: bool = False
+
+
+def check_planned(config: Mapping[str, Any], home: Home) -> None:
+    """Raise ChangedError where captions, split lists or code are others than those that the cell's key names: a cell may wait for
+    hours between its plan and its start. Its streams are compared as they are opened."""
+    definition = dataset(config.get("dataset_path") or config["dataset"])
+    loss = config.get("loss")
+    planned = {
+        f"the captions or the split lists of data set {definition.name}": (
+            config["captions_digest"],
+            captions_digest(definition, config.get("splits") or "default", home),
+        ),
+        f"the code of {config['method']}": (config["method_digest"], _code(config["method"])),
+        **({f"the code of {loss['provider']}": (loss["provider_digest"], _code(loss["provider"]))} if loss else {}),
+        "the engine": (str(config["engine"]), str(ENGINE)),
+    }
+    for what, (then, present) in planned.items():
+        if then != present:
+            raise _changed(what, then, present)
+
+
+def _code(method: str) -> str:
+    folder = method_entry(method).folder
+    assert folder is not None
+    return method_digest(folder)
+
+
+def _changed(what: str, then: str, present: str) -> ChangedError:
+    return ChangedError(
+        f"{what} changed since this cell was planned ({present[:12]} instead of {then[:12]}); run the same command again"
+    )
 
 
 def budget_of(config: Mapping[str, Any], home: Home) -> int:
@@ -126,10 +160,7 @@ def _tokens(corpus: Corpus, ids: Sequence[str], tokenizer: str) -> dict[str, lis
 def _cache(config: Mapping[str, Any], name: str, mark: str, home: Home) -> Cache:
     cache = Cache(home.cache / config["dataset"] / f"{name}.h5")
     if cache.fingerprint != mark:
-        raise BenchError(
-            f"stream {name} of data set {config['dataset']} changed since this cell was planned "
-            f"({cache.path}: {cache.fingerprint[:12]} instead of {mark[:12]}); run the same command again"
-        )
+        raise _changed(f"stream {name} of data set {config['dataset']} ({cache.path})", mark, cache.fingerprint)
     if home.node_cache is None:
         return cache
     content = cache.content

@@ -21,7 +21,7 @@ from bench import BenchError
 from bench.cell.provenance import GPU_SHARE
 from bench.cell.repeatable import before_torch
 from bench.disk.locks import CellBusyError, cell_lock
-from bench.errors import masked
+from bench.errors import ChangedError, masked
 from bench.evaluation.metrics import outdated
 from bench.home import Home
 from bench.plan.cells import Cell
@@ -122,7 +122,8 @@ def _train(job: Job, work: Work | None, log: TextIO) -> Outcome:
         log.write(masked(traceback.format_exc()))
         log.flush()
         message = sentence(error, job)
-        record_failure(job, type(error).__name__, message)
+        if not isinstance(error, ChangedError):
+            record_failure(job, type(error).__name__, message)
         return Outcome("failed", message, os.getpid(), out_of_memory(error))
     state = state_of(folder)
     if state not in ("done", "unscored"):
@@ -187,13 +188,14 @@ def record_failure(job: Job, kind: str, message: str) -> None:
 def settle(job: Job) -> None:
     """Keep this process to the threads and the share of a GPU that `job` was given: a worker may have served another before.
 
-    Memory that its steps free is kept for the next. Libraries that are not imported yet read their threads in the environment,
-    records the share.
+    Memory that its steps free is kept for the next, what an earlier cell left is given back. Libraries that are not imported yet
+    read their threads in the environment, records the share.
     """
     before_torch()
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(job.threads)
     keep_freed()
+    forget_peak()
     os.environ[GPU_SHARE] = f"{job.gpus:g}{' again' if job.again else ''}"
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(job.threads)
@@ -219,6 +221,18 @@ def keep_freed() -> None:
         library = ctypes.CDLL(None)
         for option, value in ((M_ARENA_MAX, 1), (M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, LARGEST)):
             library.mallopt(option, value)
+
+
+def forget_peak() -> None:
+    """Begin to measure the most memory that this process takes, as far as its system and C library can: a worker trains many
+    cells, and the peak of one is not to stand in the record of the next."""
+    if platform.libc_ver()[0] == "glibc":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # VmHWM of /proc/self/status
+    if "torch" in sys.modules and sys.modules["torch"].cuda.is_initialized():
+        sys.modules["torch"].cuda.reset_peak_memory_stats()
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.declare.settings import Model
+from bench.declare.settings import Model, most_captions
 from bench.home import Home
 from bench.plan.cells import Cell
 from bench.records.schema import Record
@@ -121,7 +121,8 @@ def _budget(config: dict[str, Any], record: Record) -> int | None:
         return None
     if theirs["train"]["data_fraction"] != config["train"]["data_fraction"]:
         return None
-    return round(record.ledger.budget / theirs["train"]["epochs"] * config["train"]["epochs"])
+    once = record.ledger.budget / most_captions(theirs["train"], theirs["phases"], 1)
+    return most_captions(config["train"], config["phases"], round(once))
 
 
 def _distance(record: Record, budget: int) -> float:

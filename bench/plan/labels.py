@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
 from bench import BenchError
 from bench.declare.card import MethodCard
+from bench.declare.losses import lend
 from bench.declare.registry import dataset, find_methods
 from bench.declare.settings import GROUPS, whole
 from bench.plan.cells import defaults, settings_of, shared_groups
 from bench.plan.request import RunSpec
+from bench.records.schema import canonical
 
 SIZES = ("width", "embedding", "attention")  # usually changed together, and then said once
 REWARDS = "train.rewards"  # an idea or its control: said first, for names are cut where room is short
@@ -55,13 +58,40 @@ def label(config: Mapping[str, Any]) -> str:
     method, usual = config["method"], _usual(config)
     changed = {name: value for name, value in _settings(config).items() if usual.get(name, value) != value}
     alike = [name for name in SIZES[1:] if name in changed and changed[name] == changed.get(SIZES[0])]
-    words = [row(config), *([f"loss={config['loss']['name']}"] if "loss" in config else [])]
+    words = [row(config), *_loss(config)]
     told = sorted((name for name in changed if name not in alike), key=lambda name: name != REWARDS)
     words += [word(method, name, changed[name]) for name in told]
     words += ["paper"] if config["protocol"] == "paper" else []
-    words += [f"splits={config['splits']}"] if config.get("splits", "default") not in ("default", "paper") else []
+    usual_splits = ("default", "paper") if config["protocol"] == "paper" else ("default",)
+    words += [f"splits={config['splits']}"] if config.get("splits", "default") not in usual_splits else []
     words += ["/".join(map(str, config["subset"]))] if config.get("subset") else []
-    return " ".join([*words, *([f"on {config['split']}"] if config["split"] != "test" else [])])
+    words += [f"on {config['split']}"] if config["split"] != "test" else []
+    changes = config.get("schedule")  # which they are no short name can say
+    words += [f"schedule {hashlib.sha256(canonical(changes).encode()).hexdigest()[:6]}"] if changes else []
+    return " ".join(words)
+
+
+def _loss(config: Mapping[str, Any]) -> list[str]:
+    """`loss=information`, and the settings of it that the request changed, `hail.λ=0.2`."""
+    loss = config.get("loss")
+    if loss is None:
+        return []
+    changed = lent_changes(loss, config["protocol"])
+    return [f"loss={loss['name']}", *(f"{loss['provider']}.{word(loss['provider'], *one)}" for one in changed.items())]
+
+
+def lent_changes(loss: Mapping[str, Any], protocol: str) -> dict[str, Any]:
+    """The settings of a loss on loan that its request changed; none where its provider is not here any more."""
+    card = card_of(loss["provider"])
+    if card is None:
+        return {}
+    try:
+        usual = lend(loss["name"], find_methods(), {}, protocol)
+    except BenchError:
+        return {}
+    assert usual is not None
+    before, own = (card.whole(one["settings"], of_loss=True) for one in (usual.declared, loss))
+    return {name: value for name, value in own.items() if before.get(name, value) != value}
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,9 +121,8 @@ def _asked_for_nothing(name: str, method: str, variant: str, protocol: str) -> d
         definition = dataset(name)
         spec = RunSpec.model_validate({"methods": [f"{method}:{variant}"], "dataset": name, "protocol": protocol})
         settings, _ = settings_of(card, its, spec, definition)
-        return _settings(
-            {"method": method, "settings": settings, **shared_groups(card, spec, definition, its.printed.epochs)}
-        )
+        epochs = its.printed.epochs if protocol == "paper" else None
+        return _settings({"method": method, "settings": settings, **shared_groups(card, spec, definition, epochs)})
     except BenchError:
         usual = defaults(card)
         return _settings({**usual, "method": method, "settings": {**usual["settings"], **its.settings}})

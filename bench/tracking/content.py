@@ -21,7 +21,7 @@ from bench.declare.registry import dataset
 from bench.declare.settings import GROUPS, Model
 from bench.evaluation.metrics import RANKED_BY
 from bench.home import Home
-from bench.plan.labels import card_of, label, row
+from bench.plan.labels import card_of, label, lent_changes, row, symbol
 from bench.records.curves import SELECTION, Row, read_curves
 from bench.records.figure_data import spread
 from bench.records.schema import Record
@@ -77,6 +77,8 @@ def parameters(config: Mapping[str, Any]) -> dict[str, str]:
     found["streams"] = "+".join(config.get("streams") or {})
     if "loss" in config:
         found["loss"] = config["loss"]["name"]
+        provider, changes = config["loss"]["provider"], lent_changes(config["loss"], config["protocol"])
+        found |= {f"{provider}.{symbol(provider, name)}": value for name, value in changes.items()}
     for group, model in GROUPS.items():
         for name, value in (config.get(group) or {}).items():
             usual = model.model_fields[name].default if name in model.model_fields else None

@@ -22,15 +22,16 @@ import bench
 from bench import BenchError
 from bench.cell import checkpoint as checkpoints
 from bench.cell.checkpoint import CHECKPOINT, load
-from bench.cell.fit import run_cell
+from bench.cell.fit import Trainer, run_cell
 from bench.cell.inputs import gather
+from bench.cell.job import Job, train
 from bench.conformance.workplace import write_corpus
 from bench.declare.card import Setting
 from bench.declare.registry import dataset, method_digest
-from bench.method import SPECIAL, Vocabulary
+from bench.method import SPECIAL, Method, Vocabulary
 from bench.plan.cells import ENGINE, Cell, cells
 from bench.plan.request import parse
-from bench.records.store import PREDICTIONS, read_predictions, read_record
+from bench.records.store import PREDICTIONS, RECORD, read_predictions, read_record
 from bench.run.prepare import prepare
 
 METHODS = Path(__file__).resolve().parents[2] / "methods"
@@ -145,6 +146,49 @@ def test_another_version_of_the_method(world: World, checkpoint: Path) -> None:
         assert "train it again with bench run" in sentence
     finally:
         code.write_text(before, encoding="utf-8")
+
+
+def test_a_cell_that_waited_while_captions_or_code_changed_is_not_trained_under_its_old_key(
+    world: World, cell: Cell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = Cell({**cell.config, "seed": 7})
+    code, captions = world.methods / "mplstm" / "__init__.py", world.home.root / "captions.jsonl"
+
+    def told() -> str:
+        ended = train(Job.of(waiting, world.home), capture=False)
+        assert ended.state == "failed" and not (waiting.folder(world.home) / RECORD).exists()
+        assert ended.message.endswith("; run the same command again")
+        return ended.message
+
+    for path, more, what in (
+        (code, "\nLAYERS = 3\n", "the code of mplstm"),
+        (captions, "\n", "the captions or the split"),
+    ):
+        before = path.read_text(encoding="utf-8")
+        path.write_text(before + more, encoding="utf-8")
+        assert told().startswith(what)
+        path.write_text(before, encoding="utf-8")
+    with monkeypatch.context() as patch:
+        patch.setattr("bench.cell.inputs.ENGINE", ENGINE + 1)
+        assert told().startswith(f"the engine changed since this cell was planned ({ENGINE + 1} instead of {ENGINE})")
+    assert train(Job.of(waiting, world.home), capture=False).state == "unscored"
+
+
+def test_a_record_names_the_code_that_its_training_began_with(
+    world: World, cell: Cell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit, train_on = ["a" * 40], Trainer.train
+
+    def while_somebody_commits(trainer: Trainer, until: int | None = None) -> Method | None:
+        commit[0] = "b" * 40
+        return train_on(trainer, until)
+
+    monkeypatch.setattr("bench.cell.provenance.git_state", lambda _: (commit[0], False))
+    monkeypatch.setattr(Trainer, "train", while_somebody_commits)
+    own = Cell({**cell.config, "seed": 8})
+    run_cell(own.config, str(world.home.root))
+    made = read_record(own.folder(world.home) / RECORD).provenance
+    assert made is not None and made.git == "a" * 40 and made.started <= made.finished
 
 
 def test_another_engine(changed: Callable[[Change], Path]) -> None:

@@ -23,7 +23,8 @@ from bench.cli.help import overview, page, rows
 from bench.cli.main import main
 from bench.declare.options import group_of, key_of, written
 from bench.pages.terminal import columns
-from bench.plan.cells import cells
+from bench.plan.cells import Cell, cells
+from bench.plan.estimates import estimates
 from bench.plan.request import parse
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -406,6 +407,24 @@ class TestEstimates:
         assert self.plan(bench, world, "train.epochs=14")["seconds"] == 160, (
             "twice 77 and 5 of decoding and scoring, two digits"
         )
+
+    def test_captions_of_other_budgets(self, world: World) -> None:
+        """Where captions are not counted yet, by a record's: of one that was trained until it converged, and may read its epochs
+        once for each phase, only its captions of one epoch are known."""
+        (cell,) = cells(parse(["methods=toy", f"dataset={world.dataset}", "seeds=4"]), world.home)
+
+        def counted(epochs: int, **train: Any) -> int | None:
+            config = {**cell.config, "train": {**cell.config["train"], "epochs": epochs, **train}}
+            (found,) = estimates([(Cell(config), None)], world.home)
+            return found.captions
+
+        assert (counted(7), counted(3)) == (7000, 3000)
+        assert counted(7, budget="converged", reward_epochs=5) == 2 * 7000, "two phases"
+        for path in world.home.results.glob("*/*/*/record.json"):
+            path.unlink()
+        converged = {**cell.config, "train": {**cell.config["train"], "budget": "converged", "reward_epochs": 5}}
+        world.add_record(Cell(converged), **self.ledger(14000, 9.0))
+        assert (counted(7), counted(3), counted(7, budget="converged", reward_epochs=5)) == (7000, 3000, 14000)
 
     def test_how_many_cells_share_a_gpu(
         self, bench: Run, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

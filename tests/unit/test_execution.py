@@ -622,3 +622,21 @@ def test_a_cell_s_process_keeps_the_memory_that_a_step_frees() -> None:
         done = subprocess.run([sys.executable, "-c", FAULTS, way], capture_output=True, text=True, cwd=ROOT, check=True)
         faults[way] = int(done.stdout)
     assert faults["kept"] < 100 < faults["plain"], faults
+
+
+def test_the_peak_of_one_cell_is_not_that_of_the_next() -> None:
+    """A worker trains many cells. In a process of its own, for what is kept of memory cannot be undone."""
+    script = """
+import numpy as np, torch
+from bench.cell.fit import _peak_memory
+from bench.cell.job import forget_peak, keep_freed
+keep_freed()
+large = np.ones(50_000_000)
+del large
+first = _peak_memory(torch.device("cpu"))
+forget_peak()
+print(first - _peak_memory(torch.device("cpu")))
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    if platform.system() == "Linux":
+        assert float(done.stdout) > 350, "of 400 MB"

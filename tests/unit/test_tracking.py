@@ -23,7 +23,9 @@ from record_factory import config, record
 from bench.declare.settings import Search, Text, Train
 from bench.disk.locks import start_time, still_runs
 from bench.home import Home
+from bench.plan.cells import requested
 from bench.plan.labels import label
+from bench.plan.request import parse
 from bench.plan.stores import absolute_uri
 from bench.records.curves import Row
 from bench.records.schema import Record
@@ -309,6 +311,28 @@ def test_no_two_rows_that_were_ever_run_have_one_label() -> None:
     for name, value in (("rewards", False), ("precision", "bfloat16"), ("decay", 0.5)):
         changed = {**usual, "train": {**usual["train"], name: value}}
         assert label(changed) != label(usual) and f"{name}={value}" in label(changed)
+    again = {**usual, "schedule": [{"captions": 64, "settings": {}, "train": {"learning_rate": 0.001}}]}
+    paper = {**usual, "splits": "paper"}
+    assert len({label(one) for one in (usual, again, paper, {**paper, "protocol": "paper"})}) == 4
+
+
+def test_what_was_asked_for_stands_in_the_label_and_what_is_usual_does_not(tmp_path: Path) -> None:
+    def asked(*words: str) -> dict[str, Any]:
+        return requested(parse([*words, "dataset=shapes", "streams=frames"]), Home(tmp_path))[0].config
+
+    assert label(asked("methods=glrg:dxe_b2")) == "glrg:dxe_b2", (
+        "epochs that the paper prints are usual under its protocol"
+    )
+    assert label(asked("methods=glrg:dxe_b2", "train.epochs=100")) == "glrg:dxe_b2 epochs=100"
+    lent = [
+        asked("methods=salstm", "loss=information", *more) for more in ((), ["hail.lambda=0.1"], ["hail.lambda=0.9"])
+    ]
+    assert [label(one) for one in lent] == [
+        "salstm loss=information",
+        "salstm loss=information hail.λ=0.1",
+        "salstm loss=information hail.λ=0.9",
+    ]
+    assert [parameters(one).get("hail.λ") for one in lent] == [None, "0.1", "0.9"]
 
 
 def test_trials_are_flat_and_marked(tracker: MlflowTracker, client: Any, home: Home) -> None:
