@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,11 @@ from bench.errors import unknown
 from bench.home import Home
 from bench.plan.cells import Cell
 from bench.plan.streams import captions_digest
-from bench.records.schema import External, Provenance, Record, canonical, public
+from bench.records.schema import NAME, External, Provenance, Record, canonical, public
 from bench.records.store import PREDICTIONS, RECORD, Prediction, apart, read_record, write_predictions, write_record
 
 METHOD = "external"  # the folder of such records, and the protocol under which no row of a method stands beside them
 SAME_TIME = 0.011  # seconds: files of results repeat the times of events to hundredths
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 
 
 def evaluate(

@@ -7,7 +7,6 @@ predictions, curves and checkpoint are moved into place and an `unscored` record
 from __future__ import annotations
 
 import resource
-import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -169,7 +168,7 @@ def _finish(
     state = {name: value.detach().cpu().contiguous() for name, value in method.state_dict().items()}
     checkpoint.save(folder / CHECKPOINT, state, config, vocabulary, trainer.inputs.target.streams)
     write_predictions(folder / PREDICTIONS, [Prediction(c.clip, c.text, c.log_probability) for c in captions])
-    shutil.copyfile(run.work / CURVES, folder / CURVES)
+    run.keep_curves(folder)
     keep_traces(run.work, captions)
     keep_alternatives(run.work, captions)
     if run.device.type == "cuda":
@@ -198,7 +197,7 @@ def _finish(
         "provenance": {**facts, "reused": run.reused and run.reused["phases"], "finished": now()},
     }
     write_record(folder, Record.model_validate(record))
-    (run.work / "resume.pt").unlink(missing_ok=True)
+    run.state.unlink(missing_ok=True)
 
 
 def _reused(run: Workbench) -> dict[str, Any]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench import __version__
 from bench.cell.job import CellScorer, Job, Score, state_of
-from bench.cell.provenance import provenance
 from bench.data.corpus import corpus_of, films_in
+from bench.disk.locks import CellBusyError, cell_lock
 from bench.disk.whole import write_atomically
 from bench.home import Home
 from bench.plan.cells import Cell
@@ -31,13 +32,12 @@ from bench.records.store import (
     write_record,
 )
 
-SUMS = ("captions", "fit_seconds", "decode_seconds")
-
 
 def score_rows(cells: Iterable[Cell], home: Home, score: Score | None = None) -> tuple[bool, list[str]]:
     """Bring every row of folds to which one of `cells` belongs to a scored record, once all its cells are done.
 
-    Returns whether a record was written, and sentences on rows that could not be scored. `score` replaces `score_cell`.
+    A row whose cells have other captions by now is made anew. Returns whether a record was written, and sentences on rows that
+    could not be scored. `score` replaces `score_cell`.
     """
     rows = {Cell(row_config(cell.config, [])).key: cell for cell in cells if "folds" in cell.config}
     scorer, told, written = CellScorer(score), [], False
@@ -45,7 +45,7 @@ def score_rows(cells: Iterable[Cell], home: Home, score: Score | None = None) ->
         for cell in rows.values():
             folds = [Cell({**cell.config, "seed": fold}) for fold in range(cell.config["folds"])]
             row = Cell(row_config(cell.config, [one.key for one in folds]))
-            if all(state_of(one.folder(home)) == "done" for one in folds) and state_of(row.folder(home)) != "done":
+            if all(state_of(one.folder(home)) == "done" for one in folds) and not _is_whole(row, folds, home):
                 told += _score(row, folds, home, scorer)
                 written = True
     finally:
@@ -53,11 +53,32 @@ def score_rows(cells: Iterable[Cell], home: Home, score: Score | None = None) ->
     return written, told
 
 
+def _is_whole(row: Cell, folds: Sequence[Cell], home: Home) -> bool:
+    """Whether a row is scored, and its captions are those of its cells, as far as they are here."""
+    folder, parts = row.folder(home), [fold.folder(home) for fold in folds]
+    if state_of(folder) != "done" or not (folder / PREDICTIONS).is_file():
+        return False
+    if not all((part / PREDICTIONS).is_file() for part in parts):
+        return True
+    return _captions(folder) == {clip: text for part in parts for clip, text in _captions(part).items()}
+
+
+def _captions(folder: Path) -> dict[str, str]:
+    path = folder / PREDICTIONS
+    return read_predictions(path, prediction_ids(path))
+
+
 def _score(row: Cell, folds: list[Cell], home: Home, scorer: CellScorer) -> list[str]:
     folder = row.folder(home)
     label = f"{row.method}:{row.config['variant']}, all folds"
-    if state_of(folder) == "missing":
-        _gather(row, folds, folder, home)
+    try:
+        with cell_lock(home, row.key):  # the last two jobs of an array end at once
+            if _is_whole(row, folds, home):
+                return []
+            if state_of(folder) != "unreadable":
+                _gather(row, folds, folder, home)
+    except CellBusyError as error:
+        return [f"{label}: not scored: {error}"]
     outcome = scorer.score(Job(row.key, label, str(folder), str(home.root), row.config))
     return [] if outcome.state == "done" else [f"{label}: not scored: {outcome.message}"]
 
@@ -68,8 +89,7 @@ def _gather(row: Cell, folds: list[Cell], folder: Path, home: Home) -> None:
     fold_of: dict[str, int] = {}
     captions: dict[str, str] = {}
     for number, cell in enumerate(folds):
-        path = cell.folder(home) / PREDICTIONS
-        found = read_predictions(path, prediction_ids(path))
+        found = _captions(cell.folder(home))
         fold_of |= dict.fromkeys(found, number)
         captions |= found
     films = films_in(row.config, home)
@@ -88,7 +108,7 @@ def _gather(row: Cell, folds: list[Cell], folder: Path, home: Home) -> None:
         "config": public(row.config),
         "endings": _endings(records),
         "ledger": _ledger(records),
-        "provenance": provenance(row.config["threads"], "cpu"),
+        "provenance": _provenance(records),
     }
     write_record(folder, Record.model_validate(content))
 
@@ -103,7 +123,19 @@ def _endings(records: Iterable[Record]) -> dict[str, str] | None:
 
 
 def _ledger(records: Iterable[Record]) -> Mapping[str, Any]:
-    """What the cells of a row cost together."""
-    ledgers = [record.ledger for record in records if record.ledger is not None]
-    sums = {name: [getattr(ledger, name) for ledger in ledgers] for name in SUMS}
+    """What the cells of a row cost together, as far as that is known of each."""
+    sums = {name: [record.spent(name) for record in records] for name in ("captions", "fit_seconds", "decode_seconds")}
     return {name: sum(values) for name, values in sums.items() if None not in values}
+
+
+def _provenance(records: Sequence[Record]) -> Mapping[str, Any]:
+    """What made the cells of a row, where they have it in common, and from when to when."""
+    made = [record.provenance.model_dump() for record in records if record.provenance is not None]
+    if len(made) < len(records):
+        return {"bench": __version__}
+    alike = {name: value for name, value in made[0].items() if all(one[name] == value for one in made)}
+    times = {
+        "started": min(one["started"] or "" for one in made),
+        "finished": max(one["finished"] or "" for one in made),
+    }
+    return {"bench": __version__, **alike, "dirty": any(one["dirty"] for one in made), **times}

@@ -11,6 +11,7 @@ from bench import BenchError
 from bench.cell.scores import gather
 from bench.data.corpus import corpus_of
 from bench.declare.registry import dataset as find_dataset
+from bench.disk.locks import cell_lock
 from bench.errors import AbsentError, many, named
 from bench.evaluation.further import Captioned, find, measure, places
 from bench.evaluation.ptb import PtbCache
@@ -62,9 +63,10 @@ def add_metrics(
                 absent[record.key] = error
                 continue
             folder = cell_folder(home.results, record)
-            add_further(
-                folder, {name: {"value": one.value, "signature": one.signature} for name, one in scores.items()}
-            )
+            with cell_lock(home, record.key):  # of two commands at once each adds to what the other wrote
+                add_further(
+                    folder, {name: {"value": one.value, "signature": one.signature} for name, one in scores.items()}
+                )
             found[record.key] = read_further(folder)
     if absent and not found:
         raise next(iter(absent.values()))

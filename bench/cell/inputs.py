@@ -20,6 +20,7 @@ from bench.declare.settings import most_captions
 from bench.errors import ChangedError
 from bench.features.cache import Cache
 from bench.features.node_copy import local_copy
+from bench.features.sidecar import cache_path
 from bench.home import Home
 from bench.method import Reference, StreamInfo, Vocabulary
 from bench.plan.cells import ENGINE
@@ -158,7 +159,7 @@ def _tokens(corpus: Corpus, ids: Sequence[str], tokenizer: str) -> dict[str, lis
 
 
 def _cache(config: Mapping[str, Any], name: str, mark: str, home: Home) -> Cache:
-    cache = Cache(home.cache / config["dataset"] / f"{name}.h5")
+    cache = Cache(cache_path(home, config["dataset"], name))
     if cache.fingerprint != mark:
         raise _changed(f"stream {name} of data set {config['dataset']} ({cache.path})", mark, cache.fingerprint)
     if home.node_cache is None:

@@ -26,6 +26,7 @@ from bench.evaluation.metrics import outdated
 from bench.home import Home
 from bench.plan.cells import Cell
 from bench.plan.sharing import tensors_of
+from bench.plan.states import RESUME
 from bench.records.schema import Failure, Record, impersonal, public
 from bench.records.store import RECORD, BadRecord, read_record, write_record
 
@@ -277,7 +278,7 @@ class CellScorer:
                 if state_of(folder) == "done":
                     return Outcome("done", pid=os.getpid())
                 self._fill(job)
-                (folder / "work" / "resume.pt").unlink(missing_ok=True)  # of one that was killed as it ended
+                (folder / "work" / RESUME).unlink(missing_ok=True)  # of one that was killed as it ended
         except CellBusyError as error:
             return Outcome("busy", str(error), os.getpid())
         except Exception as error:

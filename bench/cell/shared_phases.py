@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bench import BenchError
 from bench.cell.provenance import package_version, processor_name
 from bench.cell.schedule import SCHEDULE, PartOver
 from bench.declare.registry import method as card_of
@@ -146,7 +147,7 @@ class SharedPhases:
                 state: Mapping[str, Any] = self._take(path, later + 1)
             except FileNotFoundError:
                 continue
-            except PartOver:
+            except (PartOver, OSError, MemoryError, BenchError):  # the disk or the machine, not the file
                 raise
             except Exception as error:  # torch, pickle, zip and struct have errors of their own
                 print(f"{path} is damaged and was removed: {error}", flush=True)

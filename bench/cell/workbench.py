@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -25,12 +26,12 @@ from bench.evaluation.token_scores import TOKEN_SCORES
 from bench.features.device import choose_device
 from bench.home import Home
 from bench.method import Clips, Method, Search, WordLoss
-from bench.plan.states import DAMAGED
-from bench.records.curves import SELECTION
+from bench.plan.states import DAMAGED, RESUME
+from bench.records.curves import CURVES, SELECTION
 from bench.training import plain_loss
 
 BESIDE = {f"val_{metric}_tokens" for metric in TOKEN_SCORES} - {SELECTION}  # curves that searches add
-CURVES = ("phase", "epoch", "captions", "seconds", "name", "value")
+COLUMNS = ("phase", "epoch", "captions", "seconds", "name", "value")
 
 
 class OverBudgetError(BenchError):
@@ -54,7 +55,7 @@ class Workbench:
     def __init__(self, config: Mapping[str, Any], work: Path, captions: int) -> None:
         self.device = choose_device(config["device"])
         self.seed: int = config["seed"]
-        # A configuration leaves out shared settings younger than the first records (see `bench.plan.cells.ADDED`).
+        # A configuration leaves out shared settings younger than the first records (see `bench.declare.settings.ADDED`).
         self.train: Mapping[str, Any] = Train().model_dump() | config["train"]
         self.shares: Mapping[str, float] = config["phases"]
         self.budget = most_captions(self.train, self.shares, captions)
@@ -136,7 +137,7 @@ class Workbench:
         return 100.0 * float(mean)
 
     def selected(self, phase: str, epoch: int, score: float) -> None:
-        self.selection = {"metric": "val_cider_tokens", "value": score, "phase": phase, "epoch": epoch}
+        self.selection = {"metric": SELECTION, "value": score, "phase": phase, "epoch": epoch}
 
     def ended(self, phase: str, how: str) -> None:
         self.endings[phase] = how
@@ -189,7 +190,7 @@ class Workbench:
     @property
     def state(self) -> Path:
         """The file of the resume state."""
-        return self.work / "resume.pt"
+        return self.work / RESUME
 
     def _take(self, path: Path) -> dict[str, Any]:
         """The method's part of a state; what the harness counts goes on from its own."""
@@ -232,10 +233,16 @@ class Workbench:
         if self._shared is not None:
             self._shared.release()
 
+    def keep_curves(self, folder: Path) -> None:
+        """Put the curves beside the record of the cell; those of a method that reported nothing are a head without rows."""
+        if not (self.work / CURVES).is_file():
+            self._write_curves()
+        shutil.copyfile(self.work / CURVES, folder / CURVES)
+
     def _write_curves(self) -> None:
-        lines = [",".join(CURVES)]
-        lines += [",".join(str(row[name]) for name in CURVES) for row in self._rows]
-        write_atomically(self.work / "curves.csv", "\n".join(lines) + "\n")
+        lines = [",".join(COLUMNS)]
+        lines += [",".join(str(row[name]) for name in COLUMNS) for row in self._rows]
+        write_atomically(self.work / CURVES, "\n".join(lines) + "\n")
 
     def _progress(self, phase: str, epoch: int, values: Mapping[str, float]) -> None:
         told = {

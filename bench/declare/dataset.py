@@ -221,6 +221,15 @@ class DatasetDefinition(Strict):
     options: dict[str, Any] = Field(default_factory=dict)
     _path: Path | None = PrivateAttr(default=None)
 
+    @model_validator(mode="after")
+    def _generated_splits(self) -> DatasetDefinition:
+        if self.generated and (not self.splits.official or self.split_variants or self.subset):
+            raise ValueError(
+                "has captions of format shapes, which make their own splits: set options.size to [TRAIN, VAL, TEST] "
+                "and leave splits, split_variants and subset out"
+            )
+        return self
+
     @property
     def path(self) -> Path:
         """The YAML file this definition was read from; paths inside it are relative to its folder."""

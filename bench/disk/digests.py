@@ -20,7 +20,7 @@ def file_digest(path: Path) -> str:
         with regular(path) as file:
             return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
     except OSError as error:
-        raise BenchError(f"{path} cannot be read as a safetensors file: {error}") from error
+        raise BenchError(f"{path} cannot be read: {error}") from error
 
 
 class FileDigests:

@@ -14,7 +14,7 @@ from bench.declare.addresses import check_cluster, check_tracker
 from bench.declare.card import PLAIN_LOSS, MethodCard, Resources
 from bench.declare.grammar import Value, plan_file, scalar, take_apart
 from bench.declare.losses import lent_settings
-from bench.declare.options import DataSet, Options, Written, field_of, flagged, flags, keys
+from bench.declare.options import DataSet, Options, Written, field_of, flagged, flags, key_of, keys
 from bench.declare.options import read as read_options
 from bench.declare.registry import MethodEntry, dataset, find_methods, method_entry, variants
 from bench.declare.settings import DEVICE, GROUPS, Model, Search, Text, Train, option
@@ -83,6 +83,14 @@ class Running(Options):
             raise ValueError(
                 f"device={self.device} names one of this machine's GPUs, and Ray chooses the GPU of each cell: use device=cuda, "
                 "or executor=inline, which runs the cells in this process"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _inline_is_here(self) -> Running:
+        if self.executor == "inline" and self.address != type(self).model_fields["address"].default:
+            raise ValueError(
+                f"executor=inline runs cells in this process: leave executor.address={self.address} out, or executor=inline"
             )
         return self
 
@@ -192,12 +200,18 @@ def read(
     that were read apart."""
     values: dict[str, Value] = {}
     overrides: dict[str, dict[str, Any]] = {}
+    named: dict[tuple[int, str], str] = {}  # by layer and option, as it was written
 
     def take(layer: dict[str, Value], key: str, value: Value) -> None:
-        key = OTHER_NAMES.get(key, key)
+        wrote, key = key, OTHER_NAMES.get(key, key)
         head, _, rest = key.partition(".")
-        if field_of(model, key):
-            values[key] = value
+        if found := field_of(model, key):
+            own = key_of(*found) if key in (found[0], key_of(*found)) else key
+            before = named.setdefault((id(layer), own), wrote)
+            if before != wrote:
+                raise BenchError(f"{value.where}: {before} and {wrote} are two names of one option: give one of them")
+            values.pop(own, None)  # of a weaker layer: what comes last is last in order too
+            values[own] = value
         elif head in entries:
             _override(overrides.setdefault(head, {}), entries, head, rest, value, layer)
         else:

@@ -23,6 +23,7 @@ from bench.records.store import RECORD, BadRecord, read_record
 State = Literal["missing", "running", "done", "unscored", "failed", "stale", "unreadable"]
 
 
+RESUME = "resume.pt"  # in the work folder of a cell: the state from which its training goes on
 DAMAGED = "resume.damaged"  # in a cell's work folder: a resume state that could not be read, kept for whoever wants it
 UNREADABLE = "mend it or move the cell's folder away, and bench run makes it anew"
 

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from bench import BenchError
 from bench.disk.arrays import read_arrays
+from bench.disk.digests import file_digest
 from bench.disk.limits import own_json, own_text
-from bench.disk.whole import write_atomically
+from bench.disk.whole import write_atomically, write_whole
 
 Frames = NDArray[np.uint8]
 DIGITS = 4  # of attention weights and probabilities: more than an eye or a colour can tell apart
@@ -68,17 +69,24 @@ def asked(
 
 
 def write_trace(folder: Path, trace: Trace) -> None:
-    """Write both files; the frames' file is removed where there are no frames."""
+    """Write both files, the frames first: the other names their digest. Theirs is removed where there are no frames."""
     content = asdict(trace)
     for clip in content["clips"]:
         del clip["frames"]
     frames = {str(number): clip.frames for number, clip in enumerate(trace.clips) if len(clip.frames)}
     path = folder / f"{trace.figure}.npz"
     folder.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
     if frames:
-        np.savez_compressed(path, allow_pickle=False, **frames)
+        write_whole(path, lambda aside: _save(aside, frames))
+        content["frames"] = file_digest(path)
+    else:
+        path.unlink(missing_ok=True)
     write_atomically(folder / f"{trace.figure}.json", json.dumps(_short(content), ensure_ascii=True) + "\n")
+
+
+def _save(path: Path, frames: Mapping[str, Frames]) -> None:
+    with path.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **frames)
 
 
 def _short(value: Any) -> Any:
@@ -101,7 +109,9 @@ def read_trace(folder: Path, figure: str) -> Trace | None:
         return None
     try:
         raw = own_json(own_text(path))
-        frames = _frames(folder / f"{figure}.npz")
+        frames, digest = _frames(folder / f"{figure}.npz"), raw.pop("frames", None)
+        if digest is not None and digest != file_digest(folder / f"{figure}.npz"):
+            raise ValueError("the frames are not those that were written with it")
         clips = []
         for number, clip in enumerate(raw.pop("clips")):
             if "told" in clip:  # as earlier versions called it
@@ -110,7 +120,7 @@ def read_trace(folder: Path, figure: str) -> Trace | None:
             here: dict[str, Any] = {"frames": frames[str(number)]} if str(number) in frames else {}
             clips.append(Shown(**{**clip, "places": tuple(clip["places"])}, boxes=boxes, **here))
         return Trace(**raw, clips=tuple(clips))
-    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+    except (AttributeError, BenchError, KeyError, OSError, TypeError, ValueError) as error:
         raise BenchError(
             f"{path} and its frames cannot be read ({error}): remove them and give the bench reproduce command again."
         ) from error

@@ -34,6 +34,7 @@ from bench.pages.document import (
     amount,
     p_value,
 )
+from bench.records.curves import CURVES
 from bench.records.folds import trained_in
 from bench.records.further import read_further
 from bench.records.store import cell_folder
@@ -414,7 +415,7 @@ def _cost(row: Row, home: Home) -> Cost:
     seconds = known(row, "fit_seconds")
     curves: list[dict[int, float]] = []
     for folder in (folder for record in row.records for folder in trained_in(home.results, record)):
-        if (folder / "curves.csv").is_file():
+        if (folder / CURVES).is_file():
             found = {one.captions: one.values[VALIDATION] for one in epochs(folder) if VALIDATION in one.values}
             curves.append(found)
     common = sorted(set.intersection(*map(set, curves))) if curves else []

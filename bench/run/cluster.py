@@ -21,7 +21,7 @@ from bench.cell.provenance import gpu_memory
 from bench.declare.card import Resources
 from bench.declare.registry import find_methods, method_digest
 from bench.errors import listing
-from bench.features.sidecar import read_sidecar
+from bench.features.sidecar import cache_path, read_sidecar
 from bench.home import Home
 from bench.plan.sharing import gpu_share, recorded_room
 from bench.run.admission import Node, Request
@@ -181,7 +181,7 @@ def check_nodes(jobs: Sequence[Job], home: Home) -> None:
     """
     names = sorted({str(job.config.get("method")) for job in jobs})
     caches = {
-        str(home.cache / str(job.config["dataset"]) / f"{stream}.h5"): str(mark)
+        str(cache_path(home, str(job.config["dataset"]), stream)): str(mark)
         for job in jobs
         for stream, mark in job.config.get("streams", {}).items()
     }

@@ -28,7 +28,7 @@ from bench.plan.states import DAMAGED, UNREADABLE
 from bench.plan.stores import refuse_one_machine
 from bench.records.schema import Record
 from bench.records.store import RECORD, BadRecord, read_record
-from bench.run.backend import LOCAL, Backend, InlineBackend, Kind, RayLostError
+from bench.run.backend import Backend, InlineBackend, Kind, RayLostError
 from bench.run.display import Display, Result
 from bench.run.greeting import check_places
 from bench.tracking.background import Tracking, mend, open_tracking
@@ -73,7 +73,7 @@ def run(
         open_tracking(spec.mlflow, home, str(cells[0].config["dataset"]), print, wandb=spec.wandb).close()
     for sentence in told:
         print(sentence, file=sys.stderr)
-    return ALL_WELL if all(result.state == "done" for result in results) else SOME_FAILED
+    return ALL_WELL if all(result.state == "done" for result in results) and not told else SOME_FAILED
 
 
 def resources_of(method: str, spec: Running) -> Resources:
@@ -146,10 +146,6 @@ class _Run:
     def _backend(self, work: Work | None, score: Score | None, display: Display) -> Backend:
         spec = self._spec
         if spec.executor == "inline":
-            if spec.address != LOCAL:
-                raise BenchError(
-                    f"executor=inline runs cells in this process: leave executor.address={spec.address} out"
-                )
             return InlineBackend(work, score)
         # Here, because they import Ray, which neither executor=inline nor a command with nothing to do needs.
         from bench.run.cluster import nodes

@@ -20,6 +20,7 @@ from bench.cell.job import Job, sentence, settle
 from bench.cell.repeatable import same_every_time
 from bench.disk.limits import own_json, own_text
 from bench.home import Home
+from bench.plan.states import RESUME
 from bench.records.curves import SELECTION, Row, read_curves
 from bench.records.schema import canonical
 from bench.tuning.storage import ResumeStates
@@ -28,7 +29,7 @@ Send = Callable[[dict[str, Any], Path | None], None]
 """Tells Tune the numbers of a mark, and of a population the folder with a member's states."""
 Curve = list[tuple[int, float]]
 """Captions read and the validation score of every epoch."""
-RESUME, REASON, ENDED, SEGMENT = "resume.pt", "reason.txt", "ended", "segment.txt"  # in a cell's work folder
+REASON, ENDED, SEGMENT = "reason.txt", "ended", "segment.txt"  # in a cell's work folder
 LINEAGE = "lineage.json"  # beside the states of a member at a mark
 
 VALUE, QUARTERS = "value", "quarters"

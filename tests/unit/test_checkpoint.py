@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -31,6 +32,7 @@ from bench.declare.registry import dataset, method_digest
 from bench.method import SPECIAL, Method, Vocabulary
 from bench.plan.cells import ENGINE, Cell, cells
 from bench.plan.request import parse
+from bench.records.curves import CURVES
 from bench.records.store import PREDICTIONS, RECORD, read_predictions, read_record
 from bench.run.prepare import prepare
 
@@ -189,6 +191,23 @@ def test_a_record_names_the_code_that_its_training_began_with(
     run_cell(own.config, str(world.home.root))
     made = read_record(own.folder(world.home) / RECORD).provenance
     assert made is not None and made.git == "a" * 40 and made.started <= made.finished
+
+
+def test_a_method_that_reports_nothing_has_a_record_and_curves_without_rows(
+    world: World, cell: Cell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as one that looks for the nearest training clip."""
+    build = checkpoints.build
+
+    def without_training(*given: Any) -> Method:
+        method = build(*given)
+        monkeypatch.setattr(type(method), "fit", lambda *_: None)
+        return method
+
+    monkeypatch.setattr(checkpoints, "build", without_training)
+    own = Cell({**cell.config, "seed": 9})
+    assert train(Job.of(own, world.home), capture=False).state == "unscored"
+    assert (own.folder(world.home) / CURVES).read_text() == "phase,epoch,captions,seconds,name,value\n"
 
 
 def test_another_engine(changed: Callable[[Change], Path]) -> None:

@@ -338,6 +338,22 @@ def test_traces_come_back_as_they_were_and_are_the_same_bytes(tmp_path: Path) ->
     assert earlier is not None and earlier.clips[0].by_cell == first.by_cell, "as earlier versions wrote it"
 
 
+def test_frames_of_another_try_are_not_shown_beside_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A try that ends between its two files leaves new frames beside old words, and is told from a whole one."""
+    write_trace(tmp_path, trace_of())
+    other = replace(trace_of(), clips=(replace(trace_of().clips[0], frames=trace_of().clips[0].frames + 1),))
+    with monkeypatch.context() as patch:
+        patch.setattr("bench.records.figure_data.write_atomically", lambda *_: exec("raise KeyboardInterrupt"))
+        with pytest.raises(KeyboardInterrupt):
+            write_trace(tmp_path, other)
+    with pytest.raises(BenchError, match="the frames are not those that were written with it"):
+        read_trace(tmp_path, "key_frames")
+    write_trace(tmp_path, other)
+    assert read_trace(tmp_path, "key_frames") is not None
+    write_trace(tmp_path, replace(other, clips=()))
+    assert not (tmp_path / "key_frames.npz").exists() and read_trace(tmp_path, "key_frames") is not None
+
+
 def test_damaged_traces_are_refused_in_a_sentence(tmp_path: Path) -> None:
     write_trace(tmp_path, trace_of())
     (tmp_path / "key_frames.npz").write_bytes(b"no zip file")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from mlflow.tracking import MlflowClient
 from pycocoevalcap.cider.cider import Cider
 
 from bench import BenchError
+from bench.cell.folds import score_rows
 from bench.cli.main import main
 from bench.data.corpus import corpus_of, films_in, load_corpus
 from bench.data.source import Corpus
@@ -22,9 +24,10 @@ from bench.declare.registry import read_definition
 from bench.evaluation.ptb import tokenize
 from bench.figures.drawing import VALIDATION, epochs
 from bench.home import Home
+from bench.plan.cells import Cell
 from bench.records.folds import read_folds, trained_in
 from bench.records.schema import Record, cell_key
-from bench.records.store import PREDICTIONS, all_records, cell_folder, read_predictions
+from bench.records.store import PREDICTIONS, RECORD, all_records, cell_folder, prediction_ids, read_predictions
 from bench.reports.blocks import blocks
 from bench.reports.sections import _cost
 from bench.tracking.mlflow_views import VIEW
@@ -249,3 +252,40 @@ def test_a_row_of_folds_is_not_compared_with_one_of_other_clips(
     monkeypatch.setenv("BENCH_HOME", str(home.root))
     assert main(["compare", row.key, cells[0].key]) == 2
     assert "were not scored alike" in capsys.readouterr().err
+
+
+def test_a_row_is_made_anew_where_a_cell_was_and_says_what_its_cells_have_in_common(
+    ran: tuple[Home, DatasetDefinition], tmp_path: Path
+) -> None:
+    home = Home(tmp_path)
+    shutil.copytree(ran[0].results, home.results)
+    for name in ("dataset.yaml", "captions.jsonl", "frames"):
+        source = ran[0].root / name
+        (shutil.copytree if source.is_dir() else shutil.copyfile)(source, tmp_path / name)
+    row, records = _row(home)
+    its = [Cell({**record.config, "dataset_path": str(tmp_path / "dataset.yaml")}) for record in records]
+    assert row.provenance is not None and row.ledger is not None
+    assert row.provenance.cpu == records[0].provenance.cpu and row.provenance.device == "cpu"  # type: ignore[union-attr]
+    assert row.provenance.started == min(one.provenance.started for one in records)  # type: ignore[union-attr, type-var]
+    assert score_rows(its, home) == (False, [])
+    path = cell_folder(home.results, records[1]) / PREDICTIONS
+    path.write_text(re.sub(r'"caption": "[^"]*"', '"caption": "an owl"', path.read_text()), encoding="utf-8")
+    for number, record in enumerate(records):
+        made = json.loads((cell_folder(home.results, record) / RECORD).read_text(encoding="utf-8"))
+        made["provenance"] |= {"device": "cuda:0", "gpu_share": 0.5, "gpu": "K80" if number else "H100"}
+        (cell_folder(home.results, record) / RECORD).write_text(json.dumps(made), encoding="utf-8")
+
+    def no_java(*_: Any) -> None:
+        raise RuntimeError("no Java")
+
+    written, told = score_rows(its, home, no_java)
+    assert written and "not scored: RuntimeError: no Java" in told[0]
+    assert score_rows(its, home) == (True, [])
+    again, _ = _row(home)
+    ids = [clip for clip, (fold, _) in read_folds(cell_folder(home.results, again)).items() if fold == 1]
+    whole = cell_folder(home.results, again) / PREDICTIONS
+    captions = read_predictions(whole, prediction_ids(whole))
+    assert again.provenance is not None and again.ledger is not None
+    assert (again.provenance.device, again.provenance.gpu) == ("cuda:0", None), "not all have one GPU"
+    assert again.ledger.captions == row.ledger.captions and again.ledger.fit_seconds is None, "times of half a GPU"
+    assert ids and {captions[clip] for clip in ids} == {"an owl"}

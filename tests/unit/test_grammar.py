@@ -86,6 +86,22 @@ REFUSED: list[tuple[list[str], str]] = [
     ([*BASE, "dataset=e"], f"{HERE}dataset is given twice"),
     ([*BASE, "train.epochs=1", "train={epochs: 2}"], f"{HERE}train.epochs is given twice"),
     ([*BASE, "toy.lambda=0", "toy.weight=1"], f"{HERE}toy.weight is given twice, also as toy.lambda"),
+    (
+        [*BASE, "budget=captions", "train.budget=converged"],
+        f"{HERE}budget and train.budget are two names of one option: give one of them",
+    ),
+    (
+        [*BASE, "max_concurrent=1", "executor.max_concurrent=2"],
+        f"{HERE}max_concurrent and executor.max_concurrent are two names of one option: give one of them",
+    ),
+    (
+        [*BASE, "address=auto", "executor.address=local"],
+        f"{HERE}address and executor.address are two names of one option: give one of them",
+    ),
+    (
+        [*BASE, "executor=inline", "executor.address=auto"],
+        f"{HERE}executor=inline runs cells in this process: leave executor.address=auto out, or executor=inline",
+    ),
     ([*BASE, "seeds=[0,0]"], f"{HERE}seeds names 0 twice"),
     ([*BASE, "seeds=-1"], f"{HERE}seeds holds -1, but a seed must be at least 0"),
     ([*BASE, "seeds=4294967296"], f"{HERE}seeds holds 4294967296, but a seed must be at most 4294967295"),

@@ -18,6 +18,7 @@ from bench.cell import shared_phases
 from bench.cell.fit import Trainer, run_cell
 from bench.cell.shared_phases import APART, SharedPhases, addresses, weights_digest
 from bench.conformance import Bench
+from bench.disk.whole import CannotWrite
 from bench.home import Home
 from bench.records.curves import Row, read_curves
 from bench.records.schema import NOT_KEYED, Record
@@ -142,6 +143,23 @@ def test_a_damaged_phase_is_trained_again(tmp_path: Path) -> None:
     path.unlink()
     path.write_text("")
     assert store(tmp_path, "other").enter(0) is None and not path.exists()
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), MemoryError(), CannotWrite("no space left")])
+def test_a_phase_stays_where_the_disk_or_the_memory_failed(tmp_path: Path, error: Exception) -> None:
+    one = store(tmp_path)
+    one.enter(0)
+    one.leave(0)
+    (path,) = tmp_path.glob(".bench/phases/*.pt")
+    other = store(tmp_path, "other")
+
+    def take(path: Path, phase: int) -> None:
+        raise error
+
+    other._take = take
+    with pytest.raises(type(error)):
+        other.enter(0)
+    assert path.exists()
 
 
 def test_phases_that_were_not_taken_up_for_longest_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
