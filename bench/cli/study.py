@@ -45,8 +45,9 @@ def study(argv: Sequence[str]) -> int:
         raise BenchError("command line: the seeds of a study are declared: leave seeds= out")
     asked = parse(Study, argv)
     from bench.declare.registry import find_methods
+    from bench.study.answers import of_study
     from bench.study.declaration import named, studies
-    from bench.study.findings import overview, progress
+    from bench.study.findings import check, overview, progress
     from bench.study.run import run
 
     home = find_home()
@@ -58,6 +59,8 @@ def study(argv: Sequence[str]) -> int:
         return WELL
     declared, path = named(asked.name[0])
     status = WELL
+    if asked.dry and of_study(home, declared) is None and not declared.given_up:
+        check(declared, asked, home, find_methods())  # before it is committed and can no longer be mended
     if not asked.dry:
         status = run(declared, path, asked, home, find_methods(), asked.cells, asked.pairs)
     head, rows = progress(declared, home, asked.pairs)

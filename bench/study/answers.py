@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from bench import BenchError
+from bench.declare.registry import dataset
 from bench.declare.settings import Strict
 from bench.declare.validation import from_pydantic
 from bench.disk.limits import own_json, own_text
@@ -118,7 +119,8 @@ class Answer:
     """One pair: its records by side, of folds also the rows that they make; paired differences by metric, of seeds or folds in
     order; and what CIDEr decides.
 
-    `films` is the 95 % interval over the choice of films, for folds alone.
+    Of folds alone: `overlap` is the interval with the variance that Nadeau and Bengio (2003) propose where training sets overlap,
+    `films` the 95 % interval over the choice of films.
     """
 
     idea: tuple[Record, ...]
@@ -126,6 +128,7 @@ class Answer:
     differences: Mapping[str, tuple[float, ...]]
     decision: Decision | None
     films: tuple[float, float] | None = None
+    overlap: tuple[float, float] | None = None
 
     @property
     def cells(self) -> list[Record]:
@@ -157,6 +160,7 @@ def answer(study: Study, keys: Keys, home: Home) -> Answer:
     if study.folds:
         return _of_folds(study, idea, control, home)
     found = {metric: tuple(_paired(idea, control, metric)) for metric in SHOWN}
+    assert study.half_width is not None  # a study with looks declares it
     decision = decide(found[RANKED_BY], looks, study.margin, study.half_width)
     return Answer(idea, control, found, decision)
 
@@ -186,7 +190,33 @@ def _of_folds(study: Study, idea: tuple[Record, ...], control: tuple[Record, ...
         if metric in one[0]
     }
     films = _over_films(study, [row for row in rows if row], home)
-    return Answer(idea, control, found, decide_once(found[RANKED_BY], study.margin), films)
+    decision = decide_once(found[RANKED_BY], study.margin)
+    return Answer(
+        idea,
+        control,
+        found,
+        decision,
+        films,
+        _of_overlap(study, decision, len(read_folds(cell_folder(home.results, rows[0])))),
+    )
+
+
+def trained_on(study: Study, clips: int) -> int:
+    """On how many of the `clips` that a study of folds reports on each of its cells trains; films that stay whole move it a
+    little."""
+    rule = dataset(study.dataset).split_rule(study.splits)
+    assert rule.folds is not None
+    return clips - clips // rule.folds - rule.validation
+
+
+def _of_overlap(study: Study, decision: Decision, clips: int) -> tuple[float, float]:
+    """Nadeau and Bengio (2003), Inference for the generalization error, section 3: variance times 1/k + tested/trained instead of
+    1/k, for k folds."""
+    folds = decision.seeds
+    wider = (1 + folds * (clips / folds) / trained_on(study, clips)) ** 0.5
+    return decision.mean - wider * (decision.mean - decision.low), decision.mean + wider * (
+        decision.high - decision.mean
+    )
 
 
 def _by_fold(row: Record, home: Home) -> dict[int, dict[str, float]]:

@@ -10,7 +10,6 @@ from pydantic import Field, field_validator, model_validator
 
 from bench import BenchError
 from bench.cell.provenance import committed
-from bench.declare.grammar import read_yaml
 from bench.declare.registry import MethodEntry, dataset, method_entry, read_model
 from bench.declare.settings import Model, Strict, Train, given
 from bench.errors import listing, unknown
@@ -20,6 +19,7 @@ from bench.plan.request import Running, RunSpec, request
 from bench.plan.states import differences
 from bench.records.schema import canonical
 from bench.reports.study import Arm as Bare
+from bench.reports.study import declaration as first_study
 
 SIDES = ("idea", "control")
 NAMES = ("method", "variant", "method_digest", "seed")  # what a side is called is no difference in what it does
@@ -46,7 +46,8 @@ class Claimed(Strict):
 
 class Pair(Strict):
     """An idea and its control on the same streams. `differs` names the settings and phases in which they differ, by their dotted
-    names in a configuration or a group of them (`phases`); `unclaimed` says why there is no printed gain."""
+    names in a configuration or a group of them (`phases`); `unclaimed` says why there is no printed gain. `reworded` may come
+    later: the question that was asked in truth, where `question` put it wrongly."""
 
     paper: str
     question: str
@@ -57,6 +58,7 @@ class Pair(Strict):
     train: Train = Train()
     claimed: Claimed | None = None
     unclaimed: str = ""
+    reworded: str = ""
 
     @model_validator(mode="after")
     def _says_what_is_claimed(self) -> Pair:
@@ -66,16 +68,17 @@ class Pair(Strict):
 
 
 class Study(Strict):
-    """Pairs on one corpus. With `looks`, numbers of seeds, a pair may stop early; a split rule of folds is looked at once.
-    `remarks` are for readers of the page and may come later: what was given up before, what the sizes rest on. So may `given_up`,
-    why no more of its cells are to be run; what has run stays on the page."""
+    """Pairs on one corpus. With `looks`, numbers of seeds, a pair may stop early, or undecided where half of its interval is at
+    most `half_width`; a split rule of folds is looked at once, and a half-width says nothing there. `remarks` are for readers of
+    the page and may come later: what was given up before, what the sizes rest on. So may `given_up`, why no more of its cells are
+    to be run; what has run stays on the page."""
 
     name: str = Field(pattern=r"^[a-z0-9_]{1,100}$")
     dataset: str
     splits: str = "default"
     looks: list[int] = Field(default_factory=list)
     margin: float = Field(gt=0)
-    half_width: float = Field(gt=0)
+    half_width: float | None = Field(default=None, gt=0)
     precision: str = "float32"
     train: Train = Train()
     model: Model = Model()
@@ -90,12 +93,18 @@ class Study(Strict):
             raise ValueError(f"is {value}, but looks are rising numbers of seeds from 2 on")
         return value
 
+    @model_validator(mode="after")
+    def _looks_may_end_a_pair(self) -> Study:
+        if self.looks and self.half_width is None:
+            raise ValueError("needs half_width with its looks: an interval so narrow ends a pair")
+        return self
+
     @property
     def digest(self) -> str:
         """Of all that is declared but what may come later: what is changed after the first cell is another study."""
-        return hashlib.sha256(
-            canonical(self.model_dump(mode="json", exclude={"remarks", "given_up"})).encode()
-        ).hexdigest()
+        later = {"remarks": True, "given_up": True, "pairs": {"__all__": {"reworded"}}}
+        declared = self.model_dump(mode="json", exclude=later)  # type: ignore[arg-type]
+        return hashlib.sha256(canonical(declared).encode()).hexdigest()
 
     @property
     def corpus(self) -> str:
@@ -120,12 +129,12 @@ def studies() -> dict[str, tuple[Study, Path]]:
     """All declared studies by name, each with its file. Raises BenchError for a declaration that is not sound."""
     found: dict[str, tuple[Study, Path]] = {}
     for path in sorted(data_folder("datasets").glob("*/study*.yaml")):
-        content = read_yaml(path)
-        if isinstance(content, dict) and "margin" in content:  # the first study had none: bench reproduce ideas
-            study = read_model(path, Study)
-            if study.name in found:
-                raise BenchError(f"{path} and {found[study.name][1]} are both called {study.name}: name one otherwise")
-            found[study.name] = (study, path)
+        if path == first_study():  # which is of another kind: bench reproduce ideas
+            continue
+        study = read_model(path, Study)
+        if study.name in found:
+            raise BenchError(f"{path} and {found[study.name][1]} are both called {study.name}: name one otherwise")
+        found[study.name] = (study, path)
     return found
 
 

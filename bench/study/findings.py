@@ -6,15 +6,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bench import BenchError
+from bench.declare.registry import MethodEntry
+from bench.errors import unknown
 from bench.evaluation.metrics import RANKED_BY, SHOWN
 from bench.evaluation.resampling import holm
 from bench.evaluation.sequential import Decision
 from bench.home import Home
 from bench.pages.document import NOTHING
+from bench.plan.cells import Cell, requested
+from bench.plan.request import Running
 from bench.records.schema import Record
-from bench.reports.published import load_papers
+from bench.reports.published import Row, Table, load_papers
 from bench.study import answers
-from bench.study.declaration import Pair, Study, chosen, studies
+from bench.study.declaration import Pair, Study, check_differences, chosen, requests, studies
 
 SHORT = SHOWN[RANKED_BY]
 
@@ -31,23 +36,69 @@ class Found:
 
     @property
     def claimed_in(self) -> str | None:
-        claimed = self.pair.claimed
-        return None if claimed is None else f"{self.pair.paper} {_printed(self.pair)[0]}"
+        return None if self.pair.claimed is None else f"{self.pair.paper} {_printed(self.study, self.name)[0].printed}"
+
+    @property
+    def claimed_over(self) -> str | None:
+        """What a claim is the difference of: `SA-LSTM over RecNet on msvd`, by the names that the paper's table has."""
+        if self.pair.claimed is None:
+            return None
+        table, idea, control = _printed(self.study, self.name)
+        return f"{idea.system} over {control.system} on {table.dataset}"
 
     def claimed(self, metric: str) -> float | None:
         """What the paper prints as the gain in `metric` over its own control."""
         if self.pair.claimed is None:
             return None
-        _, idea, control = _printed(self.pair)
+        idea, control = (row.metrics for row in _printed(self.study, self.name)[1:])
         return round(idea[metric] - control[metric], 4) if metric in idea and metric in control else None
 
+    @property
+    def holds(self) -> str:
+        """Where the claim in the metric that decides lies: `inside` the interval, `above` it or `below`; empty without one."""
+        claim, decision = self.claimed(RANKED_BY), self.answer.decision
+        if claim is None or decision is None:
+            return ""
+        return "above" if claim > decision.high else "below" if claim < decision.low else "inside"
 
-def _printed(pair: Pair) -> tuple[str, dict[str, float], dict[str, float]]:
-    """(table as printed, metrics of the idea, of the control)."""
+
+def _printed(study: Study, name: str) -> tuple[Table, Row, Row]:
+    """The table of a pair's claim, the row of the idea, and that of the control. Raises BenchError for what is not printed."""
+    pair = study.pairs[name]
     assert pair.claimed is not None
-    (paper,) = [one for one in load_papers() if one.paper.name == pair.paper]
-    (table,) = [one for one in paper.tables if one.id == pair.claimed.table]
-    return table.printed, table.rows[pair.claimed.idea - 1].metrics, table.rows[pair.claimed.control - 1].metrics
+    where = f"study {study.name}, {name}"
+    papers = {one.paper.name: one for one in load_papers()}
+    if pair.paper not in papers:
+        raise unknown("paper", pair.paper, papers, where)
+    tables = {one.id: one for one in papers[pair.paper].tables}
+    if pair.claimed.table not in tables:
+        raise unknown("table", pair.claimed.table, tables, f"{where}: paper {pair.paper}")
+    table, numbers = tables[pair.claimed.table], (pair.claimed.idea, pair.claimed.control)
+    if max(numbers) > len(table.rows):
+        raise BenchError(
+            f"{where}: {table.id} of {pair.paper} has rows 1 to {len(table.rows)}, and none {max(numbers)}"
+        )
+    idea, control = (table.rows[number - 1] for number in numbers)
+    return table, idea, control
+
+
+def _named_streams(cell: Cell) -> Cell:
+    """A cell whose streams count as read though they are not in the cache yet."""
+    return Cell({**cell.config, "streams": {name: mark or name for name, mark in cell.config["streams"].items()}})
+
+
+def check(study: Study, base: Running, home: Home, entries: dict[str, MethodEntry]) -> None:
+    """Raise BenchError for a declaration that could not be run to its end: a claim that is not printed, a method, setting or
+    split rule that there is not, sides that differ otherwise than declared."""
+    study.seeds()
+    for name, pair in study.pairs.items():
+        if pair.claimed is not None:
+            _printed(study, name)
+        sides = [
+            map(_named_streams, requested(spec, home, entries)) for spec in requests(study, name, base, entries, 1)
+        ]
+        for idea, control in zip(*sides, strict=True):
+            check_differences(study, name, idea, control)
 
 
 def found(home: Home) -> list[Found]:
@@ -103,7 +154,7 @@ def outcome(study: Study, decision: Decision | None) -> str:
     if decision is None:
         return "given up" if study.given_up else "not run yet"
     said = f"gains less than {study.margin:g}" if decision.outcome == "gains less" else decision.outcome
-    return said if decision.ended else f"{said} so far"
+    return said if decision.ended or study.given_up else f"{said} so far"
 
 
 def shown_interval(decision: Decision | None) -> str:
@@ -123,13 +174,14 @@ def facts(one: Found) -> Iterator[dict[str, Any]]:
         ranked = metric == RANKED_BY
         yield {
             "idea": one.name,
-            "question": one.pair.question,
+            "question": one.pair.reworded or one.pair.question,
             "study": one.study.name,
             "paper": one.pair.paper,
             "corpus": one.study.corpus,
             "metric": metric,
             "claimed": one.claimed(metric),
             "claimed_in": one.claimed_in,
+            "claimed_over": one.claimed_over,
             "unclaimed": one.pair.unclaimed
             or (None if one.claimed(metric) is not None else "not printed in this metric"),
             "difference": found and round(found.mean, 4),
@@ -139,6 +191,7 @@ def facts(one: Found) -> Iterator[dict[str, Any]]:
             "ended": decision.ended,
             "p": round(decision.p, 6) if ranked else None,
             "p_holm": None if one.p_holm is None or not ranked else round(one.p_holm, 6),
+            "overlap": [round(value, 4) for value in one.answer.overlap] if one.answer.overlap and ranked else None,
             "films": [round(value, 4) for value in one.answer.films] if one.answer.films and ranked else None,
             "margin": one.study.margin,
             "seeds": None if one.study.folds else decision.seeds,

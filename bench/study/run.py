@@ -8,13 +8,16 @@ from pathlib import Path
 from bench import BenchError
 from bench.cell.job import state_of
 from bench.declare.registry import MethodEntry, dataset
+from bench.errors import listing
 from bench.home import Home
 from bench.plan.cells import Cell, cells
 from bench.plan.request import Running
+from bench.plan.states import differences
 from bench.records.folds import row_config
 from bench.run import prepare, runner
 from bench.study import answers
-from bench.study.declaration import SIDES, Study, check_differences, chosen, commit_of, requests
+from bench.study.declaration import SIDES, Study, chosen, commit_of, requests
+from bench.study.findings import check
 
 WELL = 0
 
@@ -31,7 +34,8 @@ def run(
     """Bring a study on by at most `most` cells, all that it or its pairs `only` need unless given; returns the exit status.
 
     Raises BenchError before anything runs: a declaration that is not committed or was changed after the first cell, a pair with
-    an undeclared difference, a study that was given up, a pair that is not declared.
+    an undeclared difference, a claim that is not printed, a study that was given up, a pair that is not declared, settings,
+    code or features that changed after the first cell.
     """
     if study.given_up:
         raise BenchError(
@@ -39,12 +43,12 @@ def run(
         )
     names = chosen(study, only)
     asked = answers.begin(home, study, commit_of(study, path))
+    check(study, base, home, entries)
     streams = {stream for pair in study.pairs.values() for stream in pair.streams}
     prepare.prepare(dataset(study.dataset), home, None, streams)
     for name in study.pairs:
-        first = [cells(spec, home, entries) for spec in requests(study, name, base, entries, 1)]
-        for idea, control in zip(*first, strict=True):
-            check_differences(study, name, idea, control)
+        for side, one in zip(SIDES, requests(study, name, base, entries, 1), strict=True):
+            _refuse_others(study, name, getattr(asked.pairs.get(name), side, []), cells(one, home, entries), home)
     status = WELL
     for name in names:
         for seeds in study.seeds():
@@ -74,6 +78,21 @@ def run(
             if found is None or found.ended or len(now) < len(missing):
                 break
     return status
+
+
+def _refuse_others(study: Study, name: str, before: Sequence[str], first: Sequence[Cell], home: Home) -> None:
+    """Raise BenchError where a pair would go on with cells of another kind: its declaration is the same, and what that leaves to
+    the data set, the cards or the code is not."""
+    for cell in first:
+        if not before or _place(cell) in before:
+            continue
+        records = answers.records(home, before)
+        seed = next((one for one in records if one.seed == cell.config["seed"] and "cells" not in one.config), None)
+        what = listing(differences(seed.config, cell.config)) if seed else "something that no record here tells"
+        raise BenchError(
+            f"study {study.name}: the cells of {name} are others now than those that it has run; changed since: {what}. Give the "
+            "study a new name, or put back what was changed"
+        )
 
 
 def _keys(study: Study, sides: Sequence[Sequence[Cell]]) -> answers.Keys:

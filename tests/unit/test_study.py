@@ -19,7 +19,7 @@ from test_folds import world
 from bench import BenchError
 from bench.cli.main import main
 from bench.declare.registry import find_methods
-from bench.evaluation.sequential import levels
+from bench.evaluation.sequential import Decision, levels
 from bench.home import Home
 from bench.plan.request import Running
 from bench.records.further import add_further, read_further
@@ -171,7 +171,7 @@ def _captions_drawn_by_both_sides_are_told(ran: findings.Found, keys: answers.Ke
     drawn = {side: [read_further(one)["drawn"]["value"] for one in found] for side, found in folders.items()}
     interval = stats.ttest_rel(drawn["idea"], drawn["control"]).confidence_interval()
     words = "".join(map(str, effects._drawn(ran, home)))
-    assert f"it is {np.mean(drawn['idea']):.2f} with rewards and {np.mean(drawn['control']):.2f} without" in words
+    assert f"has {np.mean(drawn['idea']):.2f} with rewards and {np.mean(drawn['control']):.2f} without" in words
     assert f"({interval.low:+.2f} .. {interval.high:+.2f})" in words
     add_further(folders["idea"][0], {"drawn": {"value": 1.0, "signature": "of other references"}})
     assert "seeds 0" not in "".join(map(str, effects._drawn(ran, home)))
@@ -188,6 +188,13 @@ def _captions_drawn_by_both_sides_are_told(ran: findings.Found, keys: answers.Ke
             "also differ in train.captions",
         ),
         ({"claimed": None}, {}, "either claimed, or unclaimed"),
+        ({"claimed": {"table": "table1", "idea": 99, "control": 7}}, {}, "has rows 1 to 12, and none 99"),
+        ({"claimed": {"table": "tabel1", "idea": 9, "control": 7}}, {}, 'unknown table "tabel1"; allowed: '),
+        ({"paper": "recnett"}, {}, 'unknown paper "recnett"; allowed: '),
+        ({"idea": {"run": "salstmm:xe"}}, {}, 'unknown method "salstmm"'),
+        ({"idea": {"run": "salstm:xe", "settings": {"initail": "zeros"}}}, {}, "initail"),
+        ({}, {"margin": None}, "margin is None, but must be a number"),
+        ({}, {"half_width": None}, "needs half_width with its looks"),
         ({}, {"looks": [3, 2]}, "rising numbers of seeds"),
         ({}, {"looks": []}, "needs looks, or splits"),
         ({}, {"train": {"budget": "converged", "patience": 2, "epochs": 2}}, "train.patience is 2"),
@@ -197,9 +204,51 @@ def test_declarations_that_are_refused(
     place: Path, capsys: pytest.CaptureFixture[str], pair: dict[str, Any], changes: dict[str, Any], words: str
 ) -> None:
     declare(place, pair, **changes)
-    assert run() == 2
-    assert words in capsys.readouterr().err
+    for told in (["--dry"], []):  # before it is committed, and before its first cell
+        assert run(*told) == 2
+        assert words in capsys.readouterr().err
     assert not list((place / "results").rglob("*.json")) if (place / "results").is_dir() else True
+
+
+def test_a_study_goes_on_with_the_cells_that_it_began_with(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a declaration leaves to the data set, the cards and the code belongs to what was declared."""
+    assert run("cells=2") == 0
+    definition = place / "datasets" / "calm" / "dataset.yaml"
+    definition.write_text(SHAPES + "train: {captions_per_clip: 1, clip: 1.5}\n", encoding="utf-8")
+    capsys.readouterr()
+    assert run() == 2
+    assert (
+        "study tiny1: the cells of reconstructor are others now than those that it has run; changed since: train.clip. Give"
+        in capsys.readouterr().err
+    )
+    definition.write_text(SHAPES, encoding="utf-8")
+    assert run("cells=1") == 0
+
+
+def test_a_question_may_be_put_better_later_and_both_wordings_are_shown(place: Path) -> None:
+    (study, _) = studies()["tiny1"]
+    declare(place, {"reworded": "does a higher rate help?"}, remarks="None.")
+    again, _ = studies()["tiny1"]
+    assert again.digest == study.digest and again.pairs["reconstructor"] != study.pairs["reconstructor"]
+    one = findings.Found(
+        again, "reconstructor", again.pairs["reconstructor"], answers.answer(again, answers.Keys(), Home(place)), None
+    )
+    assert effects._question(one) == "does a higher rate help? (declared as: does learning help?)"
+    declare(place, {"question": "does learning hurt?"})
+    assert studies()["tiny1"][0].digest != study.digest
+
+
+def test_where_a_claim_lies_beside_the_interval(place: Path) -> None:
+    (study, _) = studies()["tiny1"]  # whose claim is +2.8
+    one = answers.answer(study, answers.Keys(), Home(place))
+    said = []
+    for low, high in ((-1, 2.7), (2.7, 2.9), (2.9, 3)):
+        decision = Decision(3, (low + high) / 2, low, high, 0.5, "undecided", True)
+        answer = replace(one, decision=decision)
+        said.append(findings.Found(study, "reconstructor", study.pairs["reconstructor"], answer, 1.0).holds)
+    assert said == ["above", "inside", "below"]
+    nothing = findings.Found(study, "reconstructor", study.pairs["reconstructor"], one, None)
+    assert nothing.holds == "" and nothing.claimed_over == "RecNetlocal over SA-LSTM (Inception-V4) on msrvtt"
 
 
 def test_seeds_of_a_study_and_unknown_studies(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -261,8 +310,8 @@ def test_both_sides_of_a_pair_are_told_with_what_tells_them_apart() -> None:
     assert told["self_critical_transformer"] == (rewarded, f"{rewarded} train.rewards=False")
 
 
-def test_an_idea_on_another_base_has_a_column_of_its_own_beside_the_first(tmp_path: Path) -> None:
-    """Two studies of one corpus, of which nothing has run: no column says what belongs into the other."""
+def test_an_idea_on_another_base_stands_beside_the_first_with_its_name(tmp_path: Path) -> None:
+    """Two studies of one corpus, of which nothing has run: one row for an idea, one column for a corpus."""
     found = [studies()[name][0].model_copy(update={"given_up": ""}) for name in ("msrvtt1000_1", "msrvtt1000_t1")]
     asked = [(study, pair) for study in found for pair in study.pairs]
     pairs = [
@@ -270,21 +319,19 @@ def test_an_idea_on_another_base_has_a_column_of_its_own_beside_the_first(tmp_pa
         for study, name in asked
     ]
     table = effects._matrix(pairs)
-    assert [column.name for column in table.columns] == ["idea", "claimed gain", "msrvtt1000_1", "msrvtt1000_t1"]
+    assert [column.name for column in table.columns] == ["idea", "claimed gain", "msrvtt1000"]
     rows = {row[0]: row[1:] for row in table.rows}
     assert len(rows) == len(table.rows)
     rows = {idea: (claims, *("".join(map(str, line)) for line in told)) for idea, (claims, *told) in rows.items()}
-    none, nothing = "not run yet", findings.NOTHING
-    assert rows["recnet: reconstructor"][1:] == (none, f"transformer: {none}")
-    assert rows["hail: information loss"][1:] == (f"salstm: {none}; s2vt: {none}", f"transformer: {none}")
+    none = "not run yet"
+    assert rows["recnet: reconstructor"][1:] == (f"recnet: {none}; transformer: {none}",)
+    assert rows["hail: information loss"][1:] == (f"salstm: {none}; s2vt: {none}; transformer: {none}",)
     assert (
         rows["hail: information loss"][0].count("transformer: ") == 1
         and "msrvtt1000" not in rows["hail: information loss"][0]
     )
-    assert rows["recnet: reconstructor global"][1:] == (none, nothing)
-    assert rows["glrg: discrepant cross entropy"][1:] == (nothing, f"transformer: {none}")
-    alone = effects._matrix(pairs[: len(found[0].pairs)])
-    assert [column.name for column in alone.columns][2:] == ["msrvtt1000"]
+    assert rows["recnet: reconstructor global"][1:] == (none,)
+    assert rows["glrg: discrepant cross entropy"][1:] == (f"transformer: {none}",)
 
 
 def test_a_claim_names_its_column_where_columns_differ(tmp_path: Path) -> None:
@@ -338,6 +385,11 @@ def test_a_study_of_folds_is_looked_at_once_with_the_fold_as_unit(
     low, high = stats.ttest_1samp(gains, 0).confidence_interval()
     row = rows["cider"]
     assert (row["difference"], row["low"], row["high"]) == pytest.approx((gains.mean(), low, high), abs=1e-3)
+    wide = 3**0.5 * (high - low) / 2  # 8 of 24 clips are tested, 12 trained on: 1/3 + 8/12 in place of 1/3
+    assert row["overlap"] == pytest.approx([gains.mean() - wide, gains.mean() + wide], abs=1e-3)
+    shown = (folded / "leaderboards" / "effects.md").read_text(encoding="utf-8")
+    assert f" {row['overlap'][0]:+.2f} .. {row['overlap'][1]:+.2f} " in shown
+    assert "(splits default; each cell trains on 12 clips)" in shown
     assert row["folds"] == 3 and row["seeds"] is None and row["clips"] == 24 and len(row["films"]) == 2
     assert set(rows) == {"cider", "bleu4", "meteor", "rouge_l"} and rows["meteor"]["outcome"] is None
     found = answers.answer(study, asked.pairs["reconstructor"], home)
