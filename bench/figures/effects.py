@@ -69,7 +69,8 @@ def effects(rows: Sequence[Effect], score: str) -> Picture:
 @dataclass(frozen=True)
 class Course:
     """One cell in its phase with rewards, or in the same phase without: by the captions read since the phase began its validation
-    scores less the best one before the phase, and the mean rewards of drawn captions and of their baseline, where it has them."""
+    scores less the best one before the phase, and the mean rewards of drawn captions and of their baseline, where it has them.
+    All are on the scale of 100."""
 
     captions: tuple[int, ...]
     gains: tuple[float, ...]
@@ -98,7 +99,7 @@ def courses(idea: Sequence[Course], control: Sequence[Course], score: str) -> Pi
             _mean(panels[1], "with", [(one.captions, one.gains) for one in idea], "with rewards", GREEN, "D", 0.0),
             _mean(panels[1], "without", [(one.captions, one.gains) for one in control], "without", RED, "^", 0.0),
         ]
-        panels[0].set_title("reward in training", loc="left")
+        panels[0].set_title("reward in training (CIDEr-D x 100)", loc="left")
         panels[1].set_title(f"validation {score}, less the best before", loc="left")
         panels[1].axhline(0, color=QUIET, linewidth=0.8, zorder=0)
         for axes in panels:

@@ -369,7 +369,9 @@ def _course(record: Record, home: Home) -> Course | None:
     scores = [row.values[VALIDATION] for row in before if row.phase == before[-1].phase and VALIDATION in row.values]
     if not scores or not last:
         return None
-    drawn, baseline = (tuple(row.values[name] for row in last if name in row.values) for name in ("reward", "baseline"))
+    drawn, baseline = (
+        tuple(100 * row.values[name] for row in last if name in row.values) for name in ("reward", "baseline")
+    )
     return Course(
         tuple(row.captions - before[-1].captions for row in last),
         tuple(row.values[VALIDATION] - max(scores) for row in last),
