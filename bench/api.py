@@ -26,6 +26,7 @@ from bench.plan.request import RunSpec, parse
 from bench.records.schema import Record
 from bench.records.store import RECORD, all_records, read_record
 from bench.reports.export import columns_and_rows
+from bench.reports.listings import named_dataset
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -63,8 +64,10 @@ def compare(a: str, b: str, dataset: str | None = None, **options: Any) -> dict[
 
 def records(dataset: str | None = None) -> DataFrame:
     """All records of this home (of one data set), a row for each cell: key, state, scores of the reported split on the papers'
-    scale, cost, provenance, and every setting as a column of its own. Raises BenchError for a record that is damaged."""
-    return _frame(all_records(find_home().results, name_of(dataset)))
+    scale, cost, provenance, and every setting as a column of its own. Raises BenchError for a record that is damaged, and for a
+    data set that is neither defined nor has records."""
+    home, name = find_home(), name_of(dataset)
+    return _frame(all_records(home.results, None if name is None else named_dataset(name, home)))
 
 
 def words(request: Mapping[str, Any]) -> list[str]:

@@ -179,6 +179,12 @@ def find_checkpoint(word: str, home: Home) -> Path:
         )
     if _NEWEST.fullmatch(word) and (newest := _newest(word, home)):
         return newest
+    if _NEWEST.fullmatch(word) and not path.exists():
+        dataset, _, method = word.partition("/")
+        raise BenchError(
+            f"data set {dataset} has no trained cell of method {method} under {home.results}; bench run methods={method} "
+            f"dataset={dataset} makes one"
+        )
     record = find_record(word, home)
     found = cell_folder(home.results, record) / CHECKPOINT
     if not found.is_file():

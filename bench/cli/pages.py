@@ -45,7 +45,7 @@ def leaderboard(argv: Sequence[str]) -> int:
     from bench.reports.export import tables
 
     changed, bad = _changed(home, name, asked.check)
-    records, _ = check(all_records(home.results, name), home, [])
+    records, _ = check(all_records(home.results, name, []), home, [])
     print_json(
         {
             "tables": tables(records),

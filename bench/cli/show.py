@@ -198,12 +198,14 @@ def mlflow_sync(argv: Sequence[str]) -> int:
     """
     asked = parse(Sync, argv)
     from bench.records.store import BadRecord
+    from bench.reports.listings import named_dataset
     from bench.tracking.content import records
     from bench.tracking.sync import sync
     from bench.tuning.tracked_trials import trials
 
     home, bad = find_home(), list[BadRecord]()
-    name, uri = name_of(asked.dataset), asked.mlflow
+    uri, name = asked.mlflow, name_of(asked.dataset)
+    name = None if name is None else named_dataset(name, home)
     entries = [*records(home, name, bad), *trials(home, name)]
     for error in bad:
         say(str(error), FAILED)
@@ -226,7 +228,7 @@ class Ui(Options):
 def ui(argv: Sequence[str]) -> int:
     """Show the runs in MLflow's own pages on 127.0.0.1, until Ctrl-C, and print the addresses of its views: papers by their
     means over seeds, every run, captions side by side, the table. This folder's own database is brought up to date first;
-    another one is shown as it is.
+    of another one only what killed commands left behind is closed.
 
     Example: bench ui dataset=msrvtt1000 open=true
     """

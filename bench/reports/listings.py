@@ -12,7 +12,7 @@ from bench.declare.dataset import DatasetDefinition
 from bench.declare.plugins import import_error, is_plugin
 from bench.declare.registry import dataset, find_datasets, find_methods
 from bench.disk.limits import own_json, own_text
-from bench.disk.locks import alive
+from bench.disk.locks import lock_holder
 from bench.errors import listing, sizes
 from bench.home import Home
 from bench.records.store import RECORD, BadRecord, all_records
@@ -211,7 +211,7 @@ def _under_way(home: Home, dataset: str | None) -> list[dict[str, Any]]:
         try:
             progress = own_json(own_text(path))
             note = f"{progress['phase']}, epoch {progress['epoch']}, {progress['captions']} of {progress['budget']} captions"
-            state = "running" if alive(int(progress["pid"])) else "interrupted"
+            state = "running" if lock_holder(home, folder.name) is not None else "interrupted"
         except (OSError, ValueError, KeyError, TypeError):  # cut short, or written by something else
             note, state = "its progress cannot be read", "interrupted"
         found.append({**_place(folder), "state": state, "note": note})

@@ -174,7 +174,7 @@ def study_page(declared: Study, compared: Sequence[Compared], missing: Sequence[
     parts: list[Part] = [Paragraph((corpus, Code(f"bench reproduce {NAME}"), ".")), Paragraph(WHAT)]
     parts.append(Folded("How to read the tables", (Paragraph(HOW_TO_READ),)))
     parts += [Heading(2, SHOWN[RANKED_BY]), _outcomes(compared), Heading(2, "Other metrics, cost, records")]
-    seconds = "Under “seconds” is the mean time of one cell in training, idea / control; cells shared two cores."
+    seconds = "Under “seconds” is the mean time of one cell in training, idea / control."
     parts += [_others(compared, home), Paragraph(seconds)]
     notes: list[Line] = [f"{one.name}, {side}: {what}" for one in compared for side, what in _troubles(one)]
     notes += [f"{name}: not run" for name in missing]

@@ -131,7 +131,7 @@ class _Run:
     def go(self, work: Work | None, score: Score | None) -> int | None:
         """Work off the queue; returns an exit status only if stopped by a signal."""
         display = Display(self.queue.jobs())
-        with _Signals() as signals:
+        with Signals() as signals:
             try:
                 backend = self._backend(work, score, display)
                 signals.listen()  # Ray puts handlers of its own in place when it starts
@@ -171,7 +171,7 @@ class _Run:
                 self._work_off(backend, display, tracking, watcher)
             finished = True
         finally:
-            with _ignored_signals():
+            with ignored_signals():
                 backend.close(stopped=not finished)
                 tracking.close()
 
@@ -266,7 +266,7 @@ def _seconds(record: Record) -> float | None:
     return sum(part for part in parts if part is not None)
 
 
-class _Signals:
+class Signals:
     """Makes SIGINT and SIGTERM a KeyboardInterrupt, and keeps which it was: Ray's C code passes on no other exception."""
 
     NUMBERS = (signal.SIGINT, signal.SIGTERM)
@@ -275,7 +275,7 @@ class _Signals:
         self._caught = signal.SIGINT.value
         self._mine = threading.current_thread() is threading.main_thread()  # handlers are the main thread's
 
-    def __enter__(self) -> _Signals:
+    def __enter__(self) -> Signals:
         self._before = [signal.getsignal(number) for number in self.NUMBERS]
         self.listen()
         return self
@@ -302,14 +302,14 @@ class _Signals:
 
 
 @contextlib.contextmanager
-def _ignored_signals() -> Iterator[None]:
+def ignored_signals() -> Iterator[None]:
     """Ignore further signals while what was started is being ended."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = [signal.signal(number, signal.SIG_IGN) for number in _Signals.NUMBERS]
+    before = [signal.signal(number, signal.SIG_IGN) for number in Signals.NUMBERS]
     try:
         yield
     finally:
-        for number, handler in zip(_Signals.NUMBERS, before, strict=True):
+        for number, handler in zip(Signals.NUMBERS, before, strict=True):
             signal.signal(number, handler)

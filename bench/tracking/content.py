@@ -36,10 +36,10 @@ from bench.records.store import (
 )
 from bench.tracking.base import Ending, Entry, Point, Run
 
-LAYOUT = "flat-2"  # before every mark: runs of another layout are written anew
+LAYOUT = "flat-3"  # before every mark: runs of another layout are written anew
 CHECKPOINT = "checkpoint.safetensors"
 SHARED = {SELECTION: "val/cider", "loss": "train/loss", "cross_entropy": "train/xent"}
-BEST = "best/val_cider"
+BEST = "best/val_"  # and the metric by which a search chooses
 NAMES = ("method", "variant", "protocol", "dataset", "seed")
 # What has its default is left out of the parameters, but for these.
 ALWAYS = ("train.epochs", "train.captions", "train.learning_rate", "search.beam", "model.width")
@@ -122,9 +122,15 @@ def points(rows: Iterable[Row]) -> list[Point]:
     for one in rows:
         if math.isfinite(one["value"]):
             found.append(Point(f"{one['phase']}/{one['name']}", one["value"], one["epoch"], one["seconds"]))
-            if one["name"] in SHARED:
-                found.append(Point(SHARED[one["name"]], one["value"], one["captions"], one["seconds"]))
+            if (shared := shared_name(one["name"])) is not None:
+                found.append(Point(shared, one["value"], one["captions"], one["seconds"]))
     return found
+
+
+def shared_name(curve: str) -> str | None:
+    """What a curve of all methods is called, `val/cider` or `val/bleu4`; None for those of one method."""
+    metric = curve.removeprefix("val_").removesuffix("_tokens")
+    return SHARED.get(curve, f"val/{metric}" if curve == f"val_{metric}_tokens" else None)
 
 
 def records(home: Home, dataset: str | None = None, bad: list[BadRecord] | None = None) -> list[Entry]:

@@ -16,7 +16,7 @@ from typing import Any
 from mlflow.entities import Run
 
 VIEW = "mlflow.sharedViewState."  # before the name of a view in the tags of an experiment
-CURVE, BEST, MINUTES, SCORE = "val/cider", "best/val_cider", "cost/minutes", "test/cider"
+CURVE, BEST, MINUTES, SCORE = "val/cider", "best/val_", "cost/minutes", "test/cider"
 BARS = (SCORE, "test/meteor", "test/bleu4", "test/rouge_l", MINUTES, "cost/GB", "cost/params")
 LINES = (CURVE, "train/xent", "train/loss")
 COLUMNS = (SCORE, "test/meteor", "test/bleu4", MINUTES)
@@ -129,9 +129,11 @@ def views(experiment: str, runs: Sequence[Run]) -> dict[str, str]:
 def _search(trials: Sequence[Run]) -> dict[str, Any]:
     """The trials of a search: their curves, and the best score against each setting that was searched."""
     searched = sorted({word for run in trials for word in run.data.tags.get("searched", "").split()})
-    charts = [_chart("LINE", CURVE), *(_scatter("best", one, "PARAM", BEST) for one in searched), _chart("BAR", BEST)]
-    columns = [*(f"params.`{one}`" for one in searched), f"metrics.`{BEST}`", "tags.`chosen`", "tags.`printed`"]
-    return _state(f"tags.`search` = '{trials[0].data.tags['search']}'", columns, charts, BEST)
+    metric = trials[0].data.tags.get("metric", "cider")
+    best, curve = f"{BEST}{metric}", f"val/{metric}"
+    charts = [_chart("LINE", curve), *(_scatter("best", one, "PARAM", best) for one in searched), _chart("BAR", best)]
+    columns = [*(f"params.`{one}`" for one in searched), f"metrics.`{best}`", "tags.`chosen`", "tags.`printed`"]
+    return _state(f"tags.`search` = '{trials[0].data.tags['search']}'", columns, charts, best)
 
 
 def _is_swept(name: str, value: str) -> bool:

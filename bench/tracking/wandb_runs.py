@@ -12,7 +12,6 @@ import wandb
 
 from bench.home import Home
 from bench.tracking.base import Ending, Point, Run
-from bench.tracking.content import SHARED
 
 ACROSS, EPOCH = "captions read", "epoch"  # what curves of all phases, and those of one phase, are drawn against
 UNSEEN = ("bench.process", "mlflow.")
@@ -46,7 +45,7 @@ class WandbTracker:
         """Points of one step as one row: those of all phases against captions, those of a phase against its epochs."""
         rows: dict[tuple[str, str, int], dict[str, float]] = {}
         for point in points:
-            phase = "" if point.name in SHARED.values() else point.name.partition("/")[0]
+            phase = "" if point.name.partition("/")[0] in ("train", "val") else point.name.partition("/")[0]
             rows.setdefault((key, phase, point.step), {})[point.name] = point.value
         for row in sorted(rows.keys() - self._sent, key=lambda row: row[2]):
             across = EPOCH if row[1] else ACROSS

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.declare.card import TRAIN, MethodCard
-from bench.declare.registry import MethodEntry, find_methods, method_entry
+from bench.declare.card import MethodCard
+from bench.declare.registry import MethodEntry, find_methods
 from bench.evaluation.metrics import METRICS
 from bench.figures.curves import response, schedules
 from bench.figures.grids import heat_maps
@@ -30,7 +30,8 @@ from bench.pages.document import (
     amount,
 )
 from bench.pages.files import PICTURE, pictures_of, write_pages
-from bench.tuning.space import describe
+from bench.plan.labels import label
+from bench.tuning.space import describe, printed, title_of
 from bench.tuning.study import FOLDER, Report, Trial, in_words, read
 
 Searches = Sequence[tuple[Path, Report]]
@@ -64,8 +65,8 @@ def document(dataset: str, searches: Searches, entries: dict[str, MethodEntry]) 
         Paragraph(("Scores on test clips: ", Link("leaderboard", f"../{dataset}", page=True), ".")),
     ]
     for path, report in searches:
-        card = method_entry(report.row.partition(":")[0], entries).card
-        assert card is not None
+        entry = entries.get(report.row.partition(":")[0])
+        card = entry.card if entry is not None else None  # a report may outlive a plug-in
         parts += _section(report, card)
         drawn = picture(report, card)
         if drawn is not None:
@@ -80,13 +81,18 @@ def _index(found: Mapping[str, Searches]) -> Document:
     rows: list[tuple[Field, ...]] = []
     for dataset, searches in found.items():
         trials = sum(len(report.trials) for _, report in searches)
-        names = ", ".join(dict.fromkeys(report.row for _, report in searches))
+        names = ", ".join(dict.fromkeys(_called(report) for _, report in searches))
         rows.append(((Link(dataset, dataset, page=True),), amount(len(searches)), amount(trials), names))
     words = "One page for each data set with the searches of settings on it."
     return Document("Searches", (Paragraph(words), Table("Data sets", columns, tuple(rows))))
 
 
-def _section(report: Report, card: MethodCard) -> list[Part]:
+def _called(report: Report) -> str:
+    """What tells the search of a row from others: its streams, loss, subset, splits and what its request changed."""
+    return label({**report.config, "split": "test"})
+
+
+def _section(report: Report, card: MethodCard | None) -> list[Part]:
     how, config = report.how, report.config
     streams = " + ".join(config["streams"])
     count = how.get("seeds_per_trial", 1)
@@ -96,10 +102,11 @@ def _section(report: Report, card: MethodCard) -> list[Part]:
         else f"seeds {how['seed']} to {how['seed'] + count - 1}, of which the mean counts"
     )
     parts: list[Part] = [
-        Heading(2, f"{report.row} with {streams}"),
+        Heading(2, _called(report)),
         Paragraph(
-            f"search {how['search']}, scheduler {how['scheduler']}, {how['trials']} trials of {report.budget:,} captions each, "
-            f"{seeds}; {config['protocol']} protocol, validation split, {streams}"
+            f"{report.row}: search {how['search']}, scheduler {how['scheduler']}, {how['trials']} trials of at most "
+            f"{report.budget:,} captions each, {seeds}; chosen by {_metric(report)}; {config['protocol']} protocol, validation "
+            f"split, {streams}"
         ),
     ]
     best = report.best()
@@ -129,15 +136,7 @@ def _metric(report: Report) -> str:
     return METRICS[report.how.get("metric", "cider")].title
 
 
-def printed(card: MethodCard, variant: str, space: Mapping[str, Any]) -> dict[str, Any]:
-    """The searched settings as the paper prints them for the row: those of its variant or of the card's paper protocol."""
-    known = {name: setting.default for name, setting in card.settings.items()}
-    known |= card.protocol_paper.settings if card.protocol_paper else {}
-    known |= card.variants[variant].settings
-    return {name: known[name] for name in space if not name.startswith(TRAIN) and known.get(name) is not None}
-
-
-def _trials(report: Report, card: MethodCard) -> Table:
+def _trials(report: Report, card: MethodCard | None) -> Table:
     columns = (
         Column("trial", True),
         Column("settings"),
@@ -162,15 +161,12 @@ def _trials(report: Report, card: MethodCard) -> Table:
     return Table(f"Trials of {report.row}", columns, tuple(rows))
 
 
-def picture(report: Report, card: MethodCard) -> Picture | None:
+def picture(report: Report, card: MethodCard | None) -> Picture | None:
     """A curve over one number, a heat map over two; of a population, what became of each setting. None for anything else or with
     fewer than two scores."""
     scored = [trial for trial in report.trials if trial.value is not None]
     names = list(report.space)
-    titles = {
-        name: name.removeprefix(TRAIN) if name.startswith(TRAIN) else card.settings[name].alias or name
-        for name in names
-    }
+    titles = {name: title_of(card, name) for name in names}
     if any(trial.schedule for trial in scored):
         return schedules(
             {titles[name]: {one.number: _steps(one, name, report.budget) for one in scored} for name in names},

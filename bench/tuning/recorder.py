@@ -82,7 +82,9 @@ class Recorder(Callback):
             jobs = study.jobs([(0, point)], self._home, number)
             line = self._live.add(number, describe(study.card, point))
             self._trials[trial.trial_id] = _Running(number, jobs, point, line, time.monotonic())
-            self._tracking.start(partial(trial_run, jobs[0].key, jobs[0].config, point, study.space))
+            self._tracking.start(
+                partial(trial_run, jobs[0].key, jobs[0].config, point, study.space, study.spec.how.metric)
+            )
         return self._trials[trial.trial_id]
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -129,7 +131,7 @@ class Recorder(Callback):
         one, study = self._trials[name], self._study
         self._over.add(name)
         curve = self._curve(one)
-        value = value_of(one.jobs, study.spec.how.metric, since=study.untouched * self._report.budget)
+        value = value_of(one.jobs, study.spec.how.metric, study.before)
         entry = Trial(
             number=one.number,
             point=one.point,

@@ -25,7 +25,7 @@ from bench.run.admission import Request
 from bench.run.backend import RayLostError
 from bench.run.cluster import REFRESH_SECONDS, check_nodes, nodes, requests_for
 from bench.run.connection import connect
-from bench.run.runner import resources_of
+from bench.run.runner import Signals, ignored_signals, resources_of
 from bench.tracking.background import Tracking, mend, open_tracking
 from bench.tracking.base import Entry
 from bench.tuning import storage
@@ -37,10 +37,11 @@ from bench.tuning.table import as_csv
 from bench.tuning.tracked_trials import of_report
 from bench.tuning.trial import PARTS, QUARTERS, VALUE, Lineage, Task, run_trial
 
-# Before Ray Tune is imported: no change of folder, no reports of its own.
+# Before Ray Tune is imported: no change of folder, no reports of its own, and Ctrl-C ends the command, not the trials alone.
 os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
 os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
 os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
 os.environ.setdefault("TUNE_RESULT_BUFFER_LENGTH", "0")
 
 import ray
@@ -53,10 +54,10 @@ HALVING = 2  # of the trials that reach a mark, one in so many goes on
 Say = Callable[[str], None]
 
 
-def search(study: Study, report: Report, home: Home, say: Say) -> Report:
+def search(study: Study, report: Report, home: Home, say: Say, signals: Signals) -> Report:
     """Try what is missing of a study and choose; the report is written after every trial.
 
-    Raises BenchError for a request that no node can meet.
+    Raises BenchError for a request that no node can meet, KeyboardInterrupt for one of the `signals`: then nothing is chosen.
     """
     report.trials = [trial for trial in report.trials if trial.state != "interrupted"]
     if study.changes_letters and len(report.trials) < study.trials:
@@ -79,13 +80,15 @@ def search(study: Study, report: Report, home: Home, say: Say) -> Report:
         try:
             refuse_one_machine(run.mlflow, len(nodes()))
             tracking = open_tracking(run.mlflow, home, dataset, say, over, run.wandb)
+            signals.listen()  # Ray puts handlers of its own in place when it starts
             with _ends_with_ray():
                 _fit(study, report, home, say, todo, tracking)
             _choose(report)
         finally:
-            tracking.close()
-            if owner:
-                ray.shutdown()
+            with ignored_signals():
+                tracking.close()
+                if owner:
+                    ray.shutdown()
     save(report, study.path(home))
     write_atomically(study.path(home).with_suffix(".csv"), as_csv(report))
     return report

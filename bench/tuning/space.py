@@ -73,13 +73,19 @@ def grid(
 
 
 def scattered(space: Space, trials: int, seed: int, first: Point, conditions: Conditions | None = None) -> list[Point]:
-    """`first` and points that are drawn, `trials` in all; the value of a parameter depends on the seed, its name and the number
-    of the trial alone."""
-    drawn = [
-        {name: value_at(choices, _share(seed, name, number)) for name, choices in space.items()}
-        for number in range(1, trials)
-    ]
-    return [first, *(that_matter(point, conditions or {}) for point in drawn)]
+    """`first` and points that are drawn, `trials` in all or as many as there are, no two alike; the value of a parameter
+    depends on the seed, its name and the number of the draw alone."""
+    endless = any(isinstance(choices, Interval) for choices in space.values())
+    most = trials if endless else min(trials, len(grid(space, None, seed, first, conditions)))
+    points = [first]
+    for number in itertools.count(1):
+        if len(points) >= most:
+            break
+        drawn = {name: value_at(choices, _share(seed, name, number)) for name, choices in space.items()}
+        point = that_matter(drawn, conditions or {})
+        if point not in points:
+            points.append(point)
+    return points
 
 
 def value_at(choices: Choices, share: float) -> Any:
@@ -103,12 +109,28 @@ def by_group(point: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return own, {name.removeprefix(TRAIN): value for name, value in point.items() if name.startswith(TRAIN)}
 
 
-def describe(card: MethodCard, point: Mapping[str, Any]) -> str:
+def printed(card: MethodCard | None, variant: str, space: Mapping[str, Any]) -> Point:
+    """The searched settings as the paper prints them for the row: those of its variant or of the card's paper protocol."""
+    if card is None or variant not in card.variants:
+        return {}
+    known = {name: setting.default for name, setting in card.settings.items()}
+    known |= card.protocol_paper.settings if card.protocol_paper else {}
+    known |= card.variants[variant].settings
+    return {name: known[name] for name in space if not name.startswith(TRAIN) and known.get(name) is not None}
+
+
+def title_of(card: MethodCard | None, name: str) -> str:
+    """What a searched setting is called: the paper's letter where it has one. A report may outlive its card, or be older."""
+    setting = card.settings.get(name) if card is not None else None
+    return (setting.alias if setting is not None else None) or name.removeprefix(TRAIN)
+
+
+def describe(card: MethodCard | None, point: Mapping[str, Any]) -> str:
     """A point as text: `lambda=0.2 learning_rate=0.0005`."""
     parts = []
     for name, value in point.items():
-        if name.startswith(TRAIN):
-            parts.append(f"{name.removeprefix(TRAIN)}={f'{value:g}' if isinstance(value, float) else value}")
-        else:
+        if card is not None and name in card.settings:
             parts.append(card.label(name, value))
+        else:
+            parts.append(f"{title_of(card, name)}={f'{value:g}' if isinstance(value, float) else value}")
     return " ".join(parts)

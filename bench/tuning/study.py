@@ -19,7 +19,7 @@ from bench.cell.job import Job
 from bench.cell.schedule import SCHEDULE
 from bench.declare.card import TRAIN, Interval, MethodCard
 from bench.declare.registry import MethodEntry, variants
-from bench.declare.settings import Strict, Train, given
+from bench.declare.settings import Model, Strict, Train, given
 from bench.declare.validation import from_pydantic
 from bench.disk.limits import own_text
 from bench.disk.whole import write_atomically
@@ -128,15 +128,17 @@ class Study:
         return self.spec.how.scheduler == "pbt"
 
     @property
-    def untouched(self) -> float:
-        """The share of the budget that goes by before a searched setting first acts: until then all trials are the same."""
-        before, shares = 0.0, dict(self.base.config["phases"])
+    def before(self) -> tuple[str, ...]:
+        """The phases before the first in which a searched setting acts: in them all trials are the same."""
+        phases = tuple(self.base.config["phases"])
         acting = {None if name.startswith(TRAIN) else self.card.settings[name].acts for name in self.space}
-        for phase, share in shares.items():
-            if None in acting or phase in acting:
-                break
-            before += share
-        return before if before < 1 else 0.0
+        first = next((number for number, phase in enumerate(phases) if None in acting or phase in acting), 0)
+        return phases[:first]
+
+    @property
+    def untouched(self) -> float:
+        """The share of the budget that those phases may take."""
+        return sum(float(self.base.config["phases"][phase]) for phase in self.before)
 
     def path(self, home: Home) -> Path:
         """Its file, `results/tuning/<dataset>/<method>/<variant>-<digest>.json`."""
@@ -178,8 +180,9 @@ class Study:
             "streams": list(self.streams),
             "seeds": list(seeds),
             "split": split,
+            "model": _sizes(run, self.card),
             "train": Train.model_validate({**given(run.train), **shared}),
-            "overrides": {self.card.name: {**run.overrides.get(self.card.name, {}), **own}},
+            "overrides": {**run.overrides, self.card.name: {**run.overrides.get(self.card.name, {}), **own}},
         }
         return run.model_copy(update=update)
 
@@ -202,7 +205,7 @@ def scheduled(cell: Cell, schedule: Schedule, card: MethodCard) -> Cell:
     return Cell({**cell.config, SCHEDULE: changes, "changed": changed, "title": title})
 
 
-def in_words(trial: Trial, card: MethodCard) -> str:
+def in_words(trial: Trial, card: MethodCard | None) -> str:
     """The settings of a trial, with what became of them while it trained."""
     (_, first), *later = trial.schedule or [(0, trial.point)]
     words = [f"from {captions:,} captions {describe(card, point)}" for captions, point in later]
@@ -223,10 +226,16 @@ def studies(spec: TuneSpec, home: Home, entries: dict[str, MethodEntry], ready: 
     found = []
     for card, variant in [pair for word in spec.run.methods for pair in variants(word, entries)]:
         update = {"methods": [f"{card.name}:{variant}"], "seeds": [spec.how.seed], "split": "val"}
+        update["model"] = _sizes(spec.run, card)
         for base in (cells if ready else requested)(spec.run.model_copy(update=update), home, entries):
             found.append(_study(spec, card, variant, base, entries))
     trials = _trials(spec, found)
     return [replace(study, trials=trials, points=_points(study, trials)) for study in found]
+
+
+def _sizes(run: RunSpec, card: MethodCard) -> Model:
+    """The sizes of a request that a method has: the others are those of other rows."""
+    return Model(**{name: value for name, value in given(run.model).items() if name in card.settings})
 
 
 def _study(spec: TuneSpec, card: MethodCard, variant: str, base: Cell, entries: dict[str, MethodEntry]) -> Study:
@@ -285,6 +294,14 @@ def _trials(spec: TuneSpec, found: Sequence[Study]) -> int:
     if spec.how.search != "grid":
         if asked is None:
             raise BenchError(f"trials= is missing: search={spec.how.search} needs to be told how many points to try")
+        for study in found:
+            if not any(isinstance(choices, Interval) for choices in study.space.values()):
+                points = len(grid(study.space, None, seed, study.first, study.conditions))
+                if asked > points:
+                    raise BenchError(
+                        f"trials={asked}, but the space of {study.row} has {points} points, its own among them: ask for "
+                        f"trials={points} or fewer"
+                    )
         return asked
     sizes = {study.row: len(grid(study.space, None, seed, study.first, study.conditions)) for study in found}
     least, listed = min(sizes.values()), listing([f"{row} {points}" for row, points in sizes.items()])

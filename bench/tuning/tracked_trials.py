@@ -8,12 +8,14 @@ from typing import Any
 
 from bench.declare.card import TRAIN
 from bench.home import Home
-from bench.plan.labels import card_of, row, symbol, word
-from bench.records.curves import SELECTION, read_curves
+from bench.plan.labels import card_of, label, symbol, word
+from bench.records.curves import read_curves
 from bench.tracking.base import Ending, Entry, Point, Run, State
-from bench.tracking.content import BEST, LAYOUT, SHARED, parameters, points, run_of
-from bench.tuning.space import by_group
+from bench.tracking.content import BEST, LAYOUT, parameters, points, run_of
+from bench.tuning.space import by_group, printed
 from bench.tuning.study import FOLDER, Report, Trial, read
+
+DIGITS = 6  # of a search's digest in its name
 
 
 def trials(home: Home, dataset: str | None = None) -> list[Entry]:
@@ -30,21 +32,22 @@ def of_report(report: Report, path: Path, home: Home) -> list[Entry]:
     return [of_trial(report, trial, path.stem.rpartition("-")[2], home) for trial in report.trials]
 
 
-def trial_run(key: str, config: Mapping[str, Any], point: Mapping[str, Any], space: Mapping[str, Any]) -> Run:
-    """The run of a trial: named by its point, told from cells by its kind, found by the name of its search."""
+def trial_run(
+    key: str, config: Mapping[str, Any], point: Mapping[str, Any], space: Mapping[str, Any], metric: str = "cider"
+) -> Run:
+    """The run of a trial: named by its point, told from cells by its kind, found by the name of its search, which ends with the
+    first digits of the search's digest: rows are searched more than once."""
     method = config["method"]
     searched = [_parameter(method, name) for name in space]
-    search = " ".join([row(config), *(symbol(method, name) for name in space)])
-    card = card_of(method)
-    printed = card is not None and all(
-        name in card.settings and card.settings[name].default == value for name, value in point.items()
-    )
+    settings = [symbol(method, name) for name in space]
+    search = " ".join([label({**config, "split": "test"}), *settings, str(config["tuning"])[:DIGITS]])
     run = run_of(key, config)
     tags = {
         "bench.kind": "trial",
         "search": search,
         "searched": " ".join(searched),
-        **({"printed": "yes"} if printed else {}),
+        "metric": metric,
+        **({"printed": "yes"} if dict(point) == printed(card_of(method), str(config["variant"]), point) else {}),
     }
     own, shared = by_group(point)
     at = {**config, "settings": {**config["settings"], **own}, "train": {**config["train"], **shared}}
@@ -62,10 +65,11 @@ def of_trial(report: Report, trial: Trial, search: str, home: Home) -> Entry:
         tags = {"bench.state": trial.state, "chosen": "yes" if chosen else "no"}
         tags |= {"bench.failure": trial.message} if trial.message else {}
         state: State = "failed" if trial.state == "failed" else "finished"
-        values = {} if trial.value is None else {BEST: round(trial.value, 3)}
-        return Ending(state, points(rows) or _points(trial), values, tags)
+        values = {} if trial.value is None else {f"{BEST}{metric}": round(trial.value, 3)}
+        return Ending(state, points(rows) or _points(trial, metric), values, tags)
 
-    run = trial_run(trial.key, {**report.config, "tuning": search}, trial.point, report.space)
+    metric = report.how.get("metric", "cider")
+    run = trial_run(trial.key, {**report.config, "tuning": search}, trial.point, report.space, metric)
     return Entry(run, f"{LAYOUT} {trial.state} {trial.value}{' chosen' if chosen else ''}", ending)
 
 
@@ -76,10 +80,10 @@ def _parameter(method: str, name: str) -> str:
     return letter or (name if name.startswith(TRAIN) else f"{method}.{name}")
 
 
-def _points(trial: Trial) -> list[Point]:
+def _points(trial: Trial, metric: str) -> list[Point]:
     """The validation curve of a report, where the trial's own files are gone; its epochs stand at even distances of time."""
     length = len(trial.curve)
     return [
-        Point(SHARED[SELECTION], value, captions, trial.seconds * (number + 1) / length)
+        Point(f"val/{metric}", value, captions, trial.seconds * (number + 1) / length)
         for number, (captions, value) in enumerate(trial.curve)
     ]

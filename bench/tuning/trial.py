@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -230,18 +230,20 @@ def curve_of(folder: Path, metric: str = "cider") -> Curve:
     ]
 
 
-def value_of(jobs: Sequence[Job], metric: str, since: float = 0, until: float | None = None) -> float | None:
-    """The score of a trial, the mean over its seeds: that of the epoch that each would keep; None without one after `since`
-    captions. `until` leaves out epochs behind the first that had read as many."""
-    found = [_kept(read_curves(Path(job.folder)), metric, since, until) for job in jobs]
+def value_of(
+    jobs: Sequence[Job], metric: str, before: Collection[str] = (), until: float | None = None
+) -> float | None:
+    """The score of a trial, the mean over its seeds: that of the epoch that each would keep; None without one in another phase
+    than those `before` the searched settings act. `until` leaves out epochs behind the first that had read as many captions."""
+    found = [_kept(read_curves(Path(job.folder)), metric, before, until) for job in jobs]
     return None if None in found else fmean(value for value in found if value is not None)
 
 
-def _kept(rows: Sequence[Row], metric: str, since: float, until: float | None) -> float | None:
+def _kept(rows: Sequence[Row], metric: str, before: Collection[str], until: float | None) -> float | None:
     """The score of the best epoch by CIDEr of the last phase."""
     epochs: dict[tuple[str, int], dict[str, float]] = {}
     for row in rows:
-        if row["captions"] > since:
+        if row["phase"] not in before:
             epochs.setdefault((row["phase"], row["epoch"]), {"captions": row["captions"]})[row["name"]] = row["value"]
     last: dict[str, dict[str, float]] = {}
     for (phase, _), values in epochs.items():

@@ -7,11 +7,13 @@ import importlib.util
 from bench import BenchError
 from bench.cell.inputs import budget_of
 from bench.declare.registry import MethodEntry, dataset
+from bench.disk.locks import CellBusyError, cell_lock
 from bench.evaluation.metrics import METRICS
 from bench.home import Home
 from bench.plan.cells import Cell, cells, requested
 from bench.run.greeting import check_places
 from bench.run.prepare import prepare, refuse_empty_splits
+from bench.run.runner import Signals
 from bench.run.runner import run as run_cells
 from bench.tuning import storage
 from bench.tuning.request import TuneSpec
@@ -36,7 +38,12 @@ def tune(spec: TuneSpec, home: Home, entries: dict[str, MethodEntry]) -> int:
     for study in made:
         for point in study.points or [study.first]:
             study.cell(point, home)  # settings that cannot go together are found now
-    reports = [(study, _searched(study, home)) for study in made]
+    with Signals() as signals:
+        try:
+            reports = [(study, _searched(study, home, signals)) for study in made]
+        except KeyboardInterrupt:
+            print("Stopped. The same command goes on with the trials that are left.", flush=True)
+            return signals.status
     lost = [study.row for study, report in reports if report.chosen is None]
     last = [cell for study, report in reports for cell in last_stage(study, report, home)]
     status = run_cells(last, home, spec.run) if last else FAILED
@@ -45,7 +52,18 @@ def tune(spec: TuneSpec, home: Home, entries: dict[str, MethodEntry]) -> int:
     return max(status, FAILED) if lost else status
 
 
-def _searched(study: Study, home: Home) -> Report:
+def _searched(study: Study, home: Home, signals: Signals) -> Report:
+    try:
+        with cell_lock(home, study.digest, wait=0):
+            return _search(study, home, signals)
+    except CellBusyError as error:
+        raise BenchError(
+            f"another command (process {error.holder or 'unknown'}) is at this search of {study.row}: wait until it is done, "
+            "then give the same command again"
+        ) from None
+
+
+def _search(study: Study, home: Home, signals: Signals) -> Report:
     report = load(study, home, budget_of(study.base.config, home))
     if study.spec.run.retry_failed:
         report.trials = [trial for trial in report.trials if trial.state != "failed"]
@@ -58,7 +76,7 @@ def _searched(study: Study, home: Home) -> Report:
             f"{study.row} with {'+'.join(study.streams)}: {study.trials} trials of {', '.join(study.space)}{known}",
             flush=True,
         )
-        search(study, report, home, lambda line: print(line, flush=True))
+        search(study, report, home, lambda line: print(line, flush=True), signals)
     best = report.best()
     if best is not None:
         metric = METRICS[study.spec.how.metric].title

@@ -27,6 +27,7 @@ from bench.home import Home, data_folder
 from bench.records.curves import SELECTION, read_curves
 from bench.records.store import all_records
 from bench.run.prepare import prepare
+from bench.run.runner import Signals
 from bench.tuning.request import parse
 from bench.tuning.search import search
 from bench.tuning.storage import place
@@ -128,7 +129,9 @@ def asked(home: Path, *words: str) -> Study:
 
 def searched(study: Study, home: Path) -> Report:
     """The search alone, without the last stage and its scores."""
-    return search(study, load(study, Home(home), budget_of(study.base.config, Home(home))), Home(home), print)
+    report = load(study, Home(home), budget_of(study.base.config, Home(home)))
+    with Signals() as signals:
+        return search(study, report, Home(home), print, signals)
 
 
 def trained(study: Study, trial: Trial, folder: Path, home: Path) -> list[tuple[int, float]]:
@@ -173,6 +176,28 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_report(home: Path, bench: B
     keys = [run.data.tags["bench.key"] for run in runs if run.data.tags["bench.kind"] == "trial"]
     assert sorted(keys) == sorted(trial.key for trial in report.trials), "one run for each trial, over two commands"
     assert not [run for run in runs if run.info.status == "RUNNING"]
+
+
+def test_a_command_that_is_stopped_chooses_nothing_and_begins_no_other_search(home: Path) -> None:
+    """Ray Tune would take Ctrl-C for the end of its trials alone."""
+    words = ["tune", "methods=mplstm,salstm", f"dataset={home / 'few.yaml'}", "space.mplstm.train.learning_rate=[1e-3,1e-2]",
+             "space.salstm.train.learning_rate=[1e-3,1e-2]", "train.epochs=400", "mlflow=off"]  # fmt: skip
+    words += [word for word in SMALL if word.split("=")[0] not in str(words)]
+    begun = set((home / ".bench" / "tune").glob("*/*/work/curves.csv"))
+    driver = subprocess.Popen([sys.executable, "-m", "bench", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              text=True, env={**os.environ, "BENCH_HOME": str(home)})  # fmt: skip
+    until = time.monotonic() + 300
+    while not set((home / ".bench" / "tune").glob("*/*/work/curves.csv")) - begun:
+        assert time.monotonic() < until and driver.poll() is None, driver.communicate()[0]
+        time.sleep(0.05)
+    driver.send_signal(signal.SIGINT)
+    out, _ = driver.communicate(timeout=120)
+    assert driver.returncode == 130 and "Stopped. The same command goes on" in out, out
+    made = [read(path) for path in home.glob("results/tuning/few/mplstm/*.json")]
+    assert made and all(report.chosen is None for report in made)
+    assert {trial.state for report in made for trial in report.trials} == {"interrupted"}
+    assert not list(home.glob("results/few/mplstm/*")), "no cell of a point that was not chosen"
+    assert "salstm" not in out.partition("mplstm")[2], out
 
 
 def test_a_population_that_is_killed_goes_on_as_a_whole_and_its_schedule_is_replayed(

@@ -521,7 +521,9 @@ def test_the_newest_cell_of_a_method_is_found_by_its_data_set(
 ) -> None:
     folder = trained["vre"].folder(home)
     assert find_checkpoint("painted/vre", home) == find_checkpoint("painted/vre:full", home) == folder / CHECKPOINT
-    with pytest.raises(BenchError, match="there is no record painted/vre:other"):
+    with pytest.raises(
+        BenchError, match=r"data set painted has no trained cell of method vre:other under .*; bench run methods"
+    ):
         find_checkpoint("painted/vre:other", home)
     later = Home(tmp_path)
     for number, day in ((0, 3), (1, 7), (2, 5)):

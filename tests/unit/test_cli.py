@@ -22,6 +22,7 @@ from bench.cli.commands import COMMANDS
 from bench.cli.help import overview, page, rows
 from bench.cli.main import main
 from bench.declare.options import group_of, key_of, written
+from bench.disk.locks import cell_lock
 from bench.pages.terminal import columns
 from bench.plan.cells import Cell, cells
 from bench.plan.estimates import estimates
@@ -275,6 +276,16 @@ class TestList:
         assert re.search(rf"^little +toy:one +0 +standard +done +31\.2 +{one.key}$", out, re.M)
         assert re.search(rf"^little +toy:two +0 +standard +failed +- +{other.key} +fit: RuntimeError: boom$", out, re.M)
         assert re.search(r"^little .*refused .*no valid JSON", out, re.M)
+        assert json.loads(bench("leaderboard", "json=true")[1])["refused"], "as docs/json.md has it"
+        under_way = world.home.results / "little" / "toy" / ("a" * 16) / "work"
+        under_way.mkdir(parents=True)
+        at = {"phase": "base", "epoch": 1, "captions": 5, "budget": 9, "pid": os.getppid()}
+        (under_way / "progress.json").write_text(json.dumps(at))
+        assert re.search(rf"^little .*interrupted .*{'a' * 16}", bench("list", "runs")[1], re.M), (
+            "that process has another cell"
+        )
+        with cell_lock(world.home, "a" * 16):
+            assert re.search(rf"^little .*running .*{'a' * 16}", bench("list", "runs")[1], re.M)
         (world.home.cache / "little" / "frames.h5").write_text("")
         assert re.search(
             r"^little +frames +28x6 +3 +0\.0 +float16, fingerprint ffffffffffff$", bench("features", "list")[1], re.M

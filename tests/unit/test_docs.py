@@ -41,6 +41,7 @@ ABSENT = (  # what a command may answer where the files that its reader has are 
     r"no row or record is called|there are no records",
     r"unknown method \"meangru\"",
     r"names \d+ rows: ",
+    r"has no trained cell of method ",
     r"there is no record \S+/",
     r"there are no scored cells of",
     r"mlflow=\S+ does not answer",

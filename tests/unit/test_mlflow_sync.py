@@ -162,6 +162,7 @@ def test_a_damaged_record_is_named_and_the_others_are_written(
         (["mlflow=off"], "keeps no runs"),
         (["mlflow=folder/runs"], "keeps no runs in folders"),
         (["dataste=toy"], 'did you mean "dataset"'),
+        (["dataset=tpy"], 'unknown data set "tpy"'),
         (["dataset=no/such.yaml"], "no/such.yaml"),
     ],
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from record_factory import put, record
+from record_factory import config, put, record
 from test_pages import ODD, a_table
 
 from bench.home import Home
@@ -84,7 +84,7 @@ def searched(home: Home) -> None:
         row="recnet:local",
         how={"search": "grid", "scheduler": "asha", "trials": 3, "seed": 0},
         space={"reconstruction_weight": [0.1, 0.3, 0.5]},
-        config={"streams": {"frames": None}, "protocol": "standard", "variant": "local"},
+        config=config("recnet", "local", dataset="msrvtt_clips", split="val"),
         budget=1000,
         trials=trials,
         chosen=0,

@@ -357,7 +357,7 @@ def test_trials_are_flat_and_marked(tracker: MlflowTracker, client: Any, home: H
     assert [run.data.tags["bench.state"] for run in runs] == ["completed", "stopped", "failed"]
     assert [run.data.tags["chosen"] for run in runs] == ["no", "yes", "no"]
     assert [run.info.run_name for run in runs][1] == "λ=0.2 learning_rate=0.001"
-    assert {run.data.tags["search"] for run in runs} == {"recnet λ learning_rate"}
+    assert {run.data.tags["search"] for run in runs} == {"recnet λ learning_rate dddddd"}
     assert {run.data.tags["bench.kind"] for run in runs} == {"trial"}
     assert (runs[1].data.params["λ"], runs[1].data.params["train.learning_rate"]) == ("0.2", "0.001")
     assert runs[1].data.metrics["best/val_cider"] == 31.0
@@ -366,9 +366,34 @@ def test_trials_are_flat_and_marked(tracker: MlflowTracker, client: Any, home: H
     tags = client.get_experiment_by_name("bench/search").tags
     (view,) = [json.loads(value) for name, value in tags.items() if name.startswith("mlflow.sharedViewState.search-")]
     state = json.loads(view["state"])
-    assert state["searchFilter"] == "tags.`search` = 'recnet λ learning_rate'"
+    assert state["searchFilter"] == "tags.`search` = 'recnet λ learning_rate dddddd'"
     found = client.search_runs([client.get_experiment_by_name("bench/search").experiment_id], state["searchFilter"])
     assert len(found) == 4
+
+
+def test_trials_of_other_searches_and_metrics_are_told_apart(home: Home) -> None:
+    """Two searches of one row, of which one chooses by another metric; printed is what the paper prints for the variant."""
+    base = config("recnet", "global", dataset="search", settings={"width": 512, "reconstruction_weight": 0.1})
+    trial = Trial(
+        number=0, point={"reconstruction_weight": 0.2}, key="a" * 16, state="completed", value=21.5, curve=[(9, 21.5)]
+    )
+    made = []
+    for digest, how in (("d" * 16, {}), ("e" * 16, {"metric": "bleu4"})):
+        report = Report(row="recnet:global", how=how, space={"reconstruction_weight": [0.1, 0.2]}, config=base, budget=200,
+                        trials=[trial], chosen=0)  # fmt: skip
+        (entry,) = of_report(report, home.results / "tuning" / "search" / "recnet" / f"global-{digest}.json", home)
+        made.append((entry.run, entry.ending()))
+    (run, ending), (other, by_bleu) = made
+    assert run.tags["search"] != other.tags["search"] and run.tags["printed"] == "yes", (
+        "λ=0.2 of table 6, not the default"
+    )
+    assert (list(ending.values), list(by_bleu.values)) == (["best/val_cider"], ["best/val_bleu4"])
+    assert ({point.name for point in ending.points}, {point.name for point in by_bleu.points}) == (
+        {"val/cider"},
+        {"val/bleu4"},
+    )
+    row: Row = {"phase": "base", "epoch": 1, "captions": 9, "seconds": 1.0, "name": "val_bleu4_tokens", "value": 3.0}
+    assert [point.name for point in points([row])] == ["base/val_bleu4_tokens", "val/bleu4"]
 
 
 def test_an_unscored_cell_is_finished_but_says_so(tracker: MlflowTracker, client: Any, home: Home) -> None:

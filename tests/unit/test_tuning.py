@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +20,9 @@ from bench.cli.main import main
 from bench.declare.card import Interval, MethodCard
 from bench.declare.options import keys
 from bench.declare.registry import find_methods, method_entry
+from bench.disk.locks import cell_lock
 from bench.plan.request import RunSpec
+from bench.run.runner import Signals
 from bench.tracking.background import open_tracking
 from bench.tuning import pages
 from bench.tuning.recorder import Recorder
@@ -26,7 +30,10 @@ from bench.tuning.request import How, TuneSpec, parse
 from bench.tuning.space import describe, grid, resolve, scattered
 from bench.tuning.study import Report, Study, Trial, load, save, studies
 from bench.tuning.table import as_csv, frame
+from bench.tuning.trial import value_of
+from bench.tuning.tune import _searched, last_stage, tune
 
+RATE_SPACE = "search_space: {train.learning_rate: [0.001, 0.01]}\n"
 RATES = Interval(min=1e-4, max=1e-2, log=True)
 
 
@@ -126,6 +133,12 @@ class TestPoints:
         assert scattered({"rate": RATES}, 30, 3, own)[:20] == alone, "nor do more trials"
         assert scattered({"rate": RATES}, 20, 4, own) != alone
 
+    def test_no_point_is_drawn_twice(self) -> None:
+        own = {"weight": 0.1}
+        points = scattered({"weight": [0.1, 0.2, 0.3, 0.4]}, 3, 0, own)
+        assert len({point["weight"] for point in points}) == 3 and points[0] == own
+        assert len(scattered({"weight": [0.1, 0.2, 0.3, 0.4]}, 9, 0, own)) == 4, "there are no more"
+
     def test_values_are_spread_as_declared(self) -> None:
         points = scattered({"log": RATES, "even": Interval(min=-1, max=3), "one": ["a", "b", "c", "d"]}, 4001, 0, {})[
             1:
@@ -181,6 +194,8 @@ class TestRequests:
             (["trial=3"], 'unknown key "trial".* did you mean "trials"'),
             (["trials=4"], r"trials=4, but the grids have fewer points \(toy:two 3\)"),
             (["search=random"], "trials= is missing: search=random needs to be told"),
+            (["search=random", "trials=9"], "trials=9, but the space of toy:two has 3 points, its own among them"),
+            (["search=optuna", "trials=4"], "trials=4, but the space of toy:two has 3 points|needs the package optuna"),
             (["split=val"], "split=val: a search chooses on the validation clips and must report others"),
             (["executor=inline"], "executor=inline: a search is run by Ray Tune"),
             (["storage=runs"], "storage=runs is neither an absolute path nor a URL"),
@@ -253,12 +268,61 @@ class TestStudies:
         world.add_method("toy", late)
         one, two = (ask(world, "space.toy.lambda=[0.5]", methods=row)[0] for row in ("toy:one", "toy:two"))
         assert (one.untouched, two.untouched) == (0.0, 0.25), "phases of the row"
+        assert (one.before, two.before) == ((), ("base",))
+        job = SimpleNamespace(folder=str(world.root / "trial"))
+        (world.root / "trial" / "work").mkdir(parents=True)
+        rows = [("base", 1, 10, 40.0), ("base", 2, 20, 30.0), ("more", 1, 30, 31.0), ("more", 2, 40, 29.0)]
+        lines = [f"{phase},{epoch},{captions},1.0,val_cider_tokens,{value}" for phase, epoch, captions, value in rows]
+        text = "\n".join(["phase,epoch,captions,seconds,name,value", *lines]) + "\n"
+        (world.root / "trial" / "work" / "curves.csv").write_text(text, encoding="utf-8")
+        assert value_of([job], "cider", two.before) == 31.0, "also where a phase ends far below its share of the budget"  # type: ignore[list-item]
         (both,) = ask(world, "space.toy.lambda=[0.5]", "space.toy.depth=[3]", methods="toy:two")
         assert both.untouched == 0.0
         (rate,) = ask(world, "space.toy.train.learning_rate=[1e-3]", methods="toy:two")
         assert rate.untouched == 0.0
         world.add_method("toy", late.replace("acts: more", "acts: most"))
         assert 'settings.weight.acts: unknown phase "most"; allowed: base, more' in str(find_methods()["toy"].error)
+
+    def test_a_size_that_only_one_of_the_methods_has_is_no_mistake(self, world: World) -> None:
+        world.add_method(
+            "bare",
+            PLAIN.replace("name: plain", "name: bare").replace("width:", "height:").replace(", shared: true", "")
+            + RATE_SPACE,
+        )
+        world.add_method("sized", PLAIN.replace("name: plain", "name: sized") + RATE_SPACE)
+        bare, sized = ask(world, "model.width=8", methods="bare,sized")
+        assert [study.cell(study.first, world.home).config["settings"] for study in (bare, sized)] == [
+            {"height": 512},
+            {"width": 8},
+        ]
+        with pytest.raises(BenchError, match=r"model\.width is set, but none of the methods bare has such a setting"):
+            tune(parse(["methods=bare", f"dataset={world.dataset}", "model.width=8"]), world.home, find_methods())
+
+    def test_settings_of_a_loss_on_loan_reach_trials_and_last_cells(self, world: World) -> None:
+        lender = TOY.replace("name: toy", "name: lender").replace("alias: lambda,", "alias: lambda, of_loss: true,")
+        world.add_method("lender", lender + "provides: {loss: weighed}\n")
+        world.add_method("toy", TOY + "takes: {loss: {mode: [local]}}\n")
+        (study,) = ask(world, "loss=weighed", "lender.lambda=0.37", "space.toy.lambda=[0.5]")
+        (report,) = [load(study, world.home, 100)]
+        report.trials, report.chosen = (
+            [Trial(number=0, point={"weight": 0.5}, key="a", state="completed", value=2.0)],
+            0,
+        )
+        cells = [study.base, study.cell({"weight": 0.5}, world.home), *last_stage(study, report, world.home)]
+        assert [cell.config["loss"]["settings"]["weight"] for cell in cells] == [0.37] * 3
+
+    def test_two_commands_are_not_at_one_search(self, world: World) -> None:
+        (study,) = ask(world)
+        with cell_lock(world.home, study.digest), Signals() as signals:
+            script = (
+                "import sys; from bench.disk.locks import *; from bench.home import Home; from pathlib import Path\n"
+                f"with cell_lock(Home(Path({str(world.home.root)!r})), {study.digest!r}, wait=0): pass"
+            )
+            assert subprocess.run([sys.executable, "-c", script], capture_output=True, check=False).returncode != 0
+            with pytest.raises(
+                BenchError, match=r"another command \(process \d+\) is at this search of toy:two: wait until"
+            ):
+                _searched(study, world.home, signals)
 
     def test_what_a_search_remembers(self, world: World) -> None:
         (study,) = ask(world)
@@ -355,6 +419,31 @@ class TestPages:
         assert pages.write(world.home, check=True) == [] == pages.write(world.home)
         page.write_text(text.replace("24.5", "25.5"))
         assert pages.write(world.home, check=True) == [page]
+
+    def test_searches_of_one_row_are_told_apart(self, world: World) -> None:
+        for words in ([], ["subset=1/1/1"], ["train.epochs=3"], ["toy.depth=4"]):
+            (study,) = ask(world, "space.toy.lambda=[0.1]", *words)
+            save(report_of(study, [21.0], 0), study.path(world.home))
+        pages.write(world.home)
+        text = (world.home.leaderboards / "tuning" / "little.md").read_text()
+        heads = [line for line in text.splitlines() if line.startswith("## ")]
+        assert len(heads) == len(set(heads)) == 4 and "## toy depth=4" in str(heads) and "1/1/1" in str(heads)
+        assert "; chosen by CIDEr; standard protocol" in text
+
+    def test_a_report_outlives_its_plug_in_and_its_settings(self, world: World) -> None:
+        study = self.spec(world)
+        report = report_of(study, [21.0, 24.5, None], 1)
+        for trial in report.trials:
+            trial.point = {"renamed": trial.point["weight"]}
+        report.space = {"renamed": report.space["weight"]}
+        save(report, study.path(world.home))
+        pages.write(world.home)
+        page = world.home.leaderboards / "tuning" / "little.md"
+        assert "Chosen: `renamed=0.25`, validation CIDEr 24.5" in page.read_text()
+        report.row, report.config = "gone:one", {**report.config, "method": "gone"}
+        save(report, study.path(world.home))
+        pages.write(world.home)
+        assert "gone:one: search grid" in page.read_text()
 
     def test_two_settings_make_a_map(self, world: World) -> None:
         (study,) = ask(world, "space.toy.weight=[0.3,0.1]", "space.toy.depth=[1,2]")
