@@ -43,7 +43,7 @@ def load_corpus(
     if rule.folds and fold is None and subset is None:  # all clips, without asking for their films
         return _assemble(definition, source, {"train": (), "val": (), "test": tuple(kept)})
     if rule.folds:
-        parts = deal(definition, rule, films_of(definition, rule, source, home), kept)
+        parts = deal(definition, rule, films_of(definition, rule, source, home, kept), kept)
     else:
         parts, fold = [split_clips(definition, rule, source, names, kept, home)], 0
     if subset is not None:

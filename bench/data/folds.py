@@ -7,18 +7,26 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from bench import BenchError
+from bench.data.readers.files import read_lines
 from bench.data.readers.msvd import film, read_mapping
 from bench.data.source import Source
 from bench.data.splits import Splits, in_order
 from bench.declare.dataset import DatasetDefinition, SplitRule
 from bench.errors import many
+from bench.errors import named as some
 from bench.home import Home
 
 
-def films_of(definition: DatasetDefinition, rule: SplitRule, source: Source, home: Home) -> dict[str, str]:
-    """The film of every clip: as the rule's file names it, as the caption files do, else the file that the clip lies in."""
+def films_of(
+    definition: DatasetDefinition, rule: SplitRule, source: Source, home: Home, needed: Iterable[str] = ()
+) -> dict[str, str]:
+    """The film of every clip: as the rule's file names it, as the caption files do, else the file that the clip lies in.
+
+    Raises BenchError where the rule's file does not name all `needed` clips.
+    """
     named: dict[str, str] = {}
     if rule.films:
         path = definition.resolve(rule.films, home)
@@ -26,8 +34,32 @@ def films_of(definition: DatasetDefinition, rule: SplitRule, source: Source, hom
             raise BenchError(
                 f"data set {definition.name}: the films of its folds are not at {path}; put the file there"
             )
-        named = {clip: film(name) for name, clip in read_mapping(path).items()}
+        named = _named_films(path, source)
+        absent = [clip for clip in needed if clip not in named]
+        if absent:
+            raise BenchError(
+                f"data set {definition.name}: {path} names no film of {many(len(absent), 'clip')} ({some(absent)}): add a line "
+                f"`<film>_<start>_<end> <clip>` for each, then: bench data check dataset={definition.called}"
+            )
     return {clip.id: named.get(clip.id) or clip.film or clip.video for clip in source.clips.values()}
+
+
+def _named_films(path: Path, source: Source) -> dict[str, str]:
+    """Film by clip, from lines `<film>_<start>_<end> <clip>`; of MSVD's own clips the file may count from vid0."""
+    if source.from_one:
+        return {own: film(name) for name, clip in read_mapping(path).items() for own in (name, clip)}
+    films: dict[str, str] = {}
+    for number, line in read_lines(path):
+        name, clip = [*line.split(maxsplit=1), ""][:2]
+        clip, cut = clip.strip(), name.rsplit("_", 2)
+        if len(cut) != 3 or not all(cut) or not clip:
+            raise BenchError(f"{path} line {number} reads {line[:60]!r}: expected `<film>_<start>_<end> <clip>`")
+        own = clip if clip in source.clips else source.aliases.get(clip, clip)
+        if films.setdefault(own, cut[0]) != cut[0]:
+            raise BenchError(
+                f"{path} line {number} says that clip {own} is of {cut[0]}, an earlier line of {films[own]}"
+            )
+    return films
 
 
 def deal(definition: DatasetDefinition, rule: SplitRule, films: Mapping[str, str], kept: Sequence[str]) -> list[Splits]:

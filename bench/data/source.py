@@ -75,7 +75,8 @@ class Source:
 
     `parts` is the split that the files themselves declare (clip ids by name) and `part_of` its reverse, `published`
     counts the captions of every clip before anything was dropped, `aliases` maps other names of a clip to its id, `seen` says
-    in a sentence for each file of records what was taken for what.
+    in a sentence for each file of records what was taken for what. `from_one` says that its clips are MSVD's, vid1 and on, which
+    other files count from vid0.
     """
 
     files: tuple[Path, ...] = ()
@@ -87,6 +88,7 @@ class Source:
     aliases: dict[str, str] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     seen: list[str] = field(default_factory=list)
+    from_one: bool = False
     _ids: set[str] = field(default_factory=set)
     _repeated: list[str] = field(default_factory=list)
     _cleaned: list[str] = field(default_factory=list)

@@ -136,6 +136,34 @@ def test_films_are_read_from_msvds_mapping(tmp_path: Path) -> None:
     assert films == {"vid1": "xx_1", "vid2": "xx_1", "vid3": "other", "vid4": "last"}
 
 
+@pytest.mark.parametrize("count", ["vid{}", "clip-{}"])
+def test_films_of_other_corpora_are_read_as_they_are_written(tmp_path: Path, count: str) -> None:
+    """Counted from 0 here and there: renumbered, every film would lose a clip to the next."""
+    clips = [count.format(number) for number in range(8)]
+    text = "".join(json.dumps({"clip": clip, "caption": f"a thing, {clip}"}) + "\n" for clip in clips)
+    (tmp_path / "captions.jsonl").write_text(text, "utf-8")
+    lines = [f"film_{number // 2}_{number}.5_{number + 1} {clip}\n" for number, clip in enumerate(clips)]
+    films = tmp_path / "films.txt"
+    films.write_text("".join(lines), "utf-8")
+    content = {"name": "own", "captions": [{"format": "jsonl", "files": {"captions": "captions.jsonl"}}]}
+    content["splits"] = {"folds": 3, "validation": 1, "films": "films.txt"}
+    path = tmp_path / "dataset.yaml"
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    found = films_in({"dataset": "own", "dataset_path": str(path), "splits": "default"}, Home(tmp_path))
+    assert found == {clip: f"film_{number // 2}" for number, clip in enumerate(clips)}
+    for text, words in (
+        ("".join(lines[2:]), f"names no film of 2 clips \\({clips[0]}, {clips[1]}\\): add a line"),
+        (
+            lines[0] + f"other_1_2 {clips[0]}\n",
+            f"line 2 says that clip {clips[0]} is of other, an earlier line of film_0",
+        ),
+        (f"film {clips[0]}\n", "line 1 reads .* expected `<film>_<start>_<end> <clip>`"),
+    ):
+        films.write_text(text, "utf-8")
+        with pytest.raises(BenchError, match=words):
+            load_corpus(read_definition(path), Home(tmp_path), fold=0)
+
+
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> tuple[Home, DatasetDefinition]:
     folder = tmp_path_factory.mktemp("folds")

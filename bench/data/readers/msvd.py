@@ -66,7 +66,7 @@ def _ids(names: Iterable[str], mapping: Mapping[str, str]) -> dict[str, str]:
 def _source(files: Mapping[str, Path], rows: Iterable[tuple[str | None, str, str]]) -> Source:
     """Rows (part, name of the clip, caption) -> Source with `vidN` ids, in order of their first row."""
     rows = list(rows)
-    source = Source(files=tuple(files.values()))
+    source = Source(files=tuple(files.values()), from_one=True)
     mapping = read_mapping(files["mapping"]) if "mapping" in files else {}
     names = dict.fromkeys(name for _, name, _ in rows)
     ids = _ids(names, mapping)
