@@ -15,7 +15,7 @@ from bench.data.batches import CorpusClips, StreamSource
 from bench.features.extraction import PIXELS
 from bench.features.footage import Footage, videos_in
 from bench.features.one_video import ByStream, VideoStreams
-from bench.features.sidecar import cache_path, read_sidecar, sidecar_path
+from bench.features.sidecar import cache_path, making, read_sidecar, sidecar_path
 from bench.features.specs import Preprocessing
 from bench.features.video import EXTENSIONS, Span, UnreadableVideoError, spans
 from bench.home import find_home, written_path
@@ -154,15 +154,16 @@ class VideoCaptioner:
 
 
 def _recorded(streams: Mapping[str, StreamInfo], dataset: str) -> dict[str, StreamInfo]:
-    """The streams with what made them: as the checkpoint says, else as the cache of the same fingerprint does, if it is here."""
+    """The streams with what made them: as the checkpoint says and the cache of the same fingerprint, if it is here. (Those of
+    before do not say what their import did.)"""
     home = find_home()
     found = dict(streams)
     for name, info in streams.items():
         sidecar = sidecar_path(cache_path(home, dataset, name))
-        if not info.made_by and sidecar.is_file():
+        if sidecar.is_file():
             content = read_sidecar(sidecar)
             if content["fingerprint"] == info.fingerprint:
-                found[name] = replace(info, made_by=content["encoder"])
+                found[name] = replace(info, made_by={**info.made_by, **making(content)})
     return found
 
 

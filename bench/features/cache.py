@@ -43,6 +43,7 @@ from bench.features.sidecar import (
     canonical,
     command,
     fingerprint,
+    making,
     read_sidecar,
     remake,
     sidecar_path,
@@ -434,7 +435,8 @@ class Cache:
     @property
     def made_by(self) -> dict[str, Any]:
         """All that is recorded of the making of its features, `name` first of all; empty if nothing."""
-        return dict(self._open().contents.header["attributes"].get("encoder", {}))
+        header = self._open().contents.header
+        return making({**header["attributes"], "dtype": header["dtype"]})
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -194,13 +194,19 @@ def import_stream(
 
 
 def _facts(path: Path) -> list[dict[str, Any]] | None:
-    """Path, size and time of the source; of a folder, the sum and the latest. None where it is absent."""
+    """Path, size and time of the source; of a folder, their sum and a digest of those of every file in it. None where it is
+    absent."""
     if not path.exists():
         return None
-    files = path.rglob("*") if path.is_dir() else [path]
-    stats = [file.stat() for file in files if not file.is_symlink() or file.exists()]  # a link may lead nowhere
-    newest = max((stat.st_mtime_ns for stat in stats), default=0)
-    return [{"path": str(path), "n": len(stats), "size": sum(s.st_size for s in stats), "mtime_ns": newest}]
+    if not path.is_dir():
+        stat = path.stat()
+        return [{"path": str(path), "n": 1, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}]
+    files = (file for file in path.rglob("*") if not file.is_symlink() or file.exists())  # a link may lead nowhere
+    stats = sorted(
+        (str(file.relative_to(path)), stat.st_size, stat.st_mtime_ns) for file in files for stat in [file.stat()]
+    )
+    digest = hashlib.sha256(canonical(stats).encode(errors="surrogateescape")).hexdigest()
+    return [{"path": str(path), "n": len(stats), "size": sum(size for _, size, _ in stats), "digest": digest}]
 
 
 def up_to_date(target: Path, request: dict[str, Any], corpus_ids: Sequence[str]) -> bool:
@@ -381,11 +387,14 @@ def as_cached(values: np.ndarray, length: int | None, recipe: Recipe, frames: in
         values = values[..., slice(*recipe.columns)]
     if frames is not None and len(values) > frames:
         values = values[choose_frames(len(values), frames)]
-    if recipe.l2:
-        wide = values.astype(np.float32)
-        norms = np.linalg.norm(wide, axis=-1, keepdims=True)
-        values = np.divide(wide, norms, out=np.zeros_like(wide), where=norms > 0)
-    return values
+    return unit(values) if recipe.l2 else values
+
+
+def unit(values: np.ndarray) -> np.ndarray:
+    """Each vector scaled to length 1; one of zeros stays."""
+    wide = values.astype(np.float32)
+    norms = np.linalg.norm(wide, axis=-1, keepdims=True)
+    return np.divide(wide, norms, out=np.zeros_like(wide), where=norms > 0)
 
 
 def real_frames(values: np.ndarray) -> int:

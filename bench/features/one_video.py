@@ -21,6 +21,7 @@ from bench.features.contents import unfit
 from bench.features.extract import Extractor
 from bench.features.extraction import PIXELS, Extraction, as_recorded, kind_of, recorded_spec
 from bench.features.footage import Footage
+from bench.features.importers import unit
 from bench.features.onnx_spec import vectors_of
 from bench.features.sidecar import canonical
 from bench.features.specs import Preprocessing, Spec
@@ -71,8 +72,10 @@ class VideoStreams:
         """
         if stream not in self._makers:
             self._makers[stream] = self._maker(self.streams[stream])
-        footage = _footage(video)
+        footage, made_by = _footage(video), self.streams[stream].made_by
         values = self._makers[stream](footage)
+        if made_by.get("l2"):
+            values = unit(values)
         shape, timed = self.streams[stream].shape, self.streams[stream].timed
         shorter = timed and values.ndim == len(shape) and 1 <= len(values) < shape[0]
         if values.shape != ((len(values), *shape[1:]) if shorter else shape):
@@ -80,10 +83,11 @@ class VideoStreams:
                 f"stream {stream} of {footage.path.name} comes out as {sizes(values.shape)}, but the method was trained on "
                 f"{sizes(shape)}: another encoder made those features, name it with encoder=NAME"
             )
-        reason = unfit(values, "uint8" if values.dtype == np.uint8 else "float16")
+        dtype = "uint8" if values.dtype == np.uint8 else made_by.get("dtype", "float16")
+        reason = unfit(values, dtype)
         if reason:
             raise UnreadableVideoError(f"gives features that are of no use ({reason})")
-        return values if values.dtype == np.uint8 else values.astype(np.float16)
+        return values.astype(dtype, copy=False)
 
     def spec(self, stream: str) -> Spec:
         """The encoder that made a stream, or for which its pixels were prepared. Raises BenchError where it is not known."""

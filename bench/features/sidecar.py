@@ -94,6 +94,15 @@ def read_sidecar(path: Path | str) -> dict[str, Any]:
     return found
 
 
+def making(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """How the values of a cache were made, from its sidecar or the header of its file: what made them, and, since another
+    video is to be treated alike, what an import did to them (`l2`) and in which `dtype` they are kept where that is float32."""
+    options = (facts.get("source", {}).get("request") or {}).get("options") or {}
+    unit = {"l2": True} if options.get("l2") else {}
+    wide = {"dtype": facts["dtype"]} if facts["dtype"] == "float32" else {}
+    return {**facts.get("encoder", {}), **unit, **wide}
+
+
 def named_by_command(path: Path | str) -> bool:
     """Whether a command named what the cache at `path` was made from, and not the data set's definition."""
     try:

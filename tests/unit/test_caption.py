@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tracemalloc
@@ -23,18 +24,19 @@ from safetensors.torch import save_file
 
 import bench
 from bench import BenchError
-from bench.cell.captioner import Checkpoint, VideoCaptioner, VideoError, find_videos
+from bench.cell.captioner import Checkpoint, VideoCaptioner, VideoError, _recorded, find_videos
 from bench.cell.checkpoint import CHECKPOINT
 from bench.cell.fit import run_cell
 from bench.cell.traces import ALTERNATIVES
 from bench.cli.caption import Request, find_checkpoint
 from bench.cli.main import main
 from bench.declare.options import parse
-from bench.declare.registry import dataset
+from bench.declare.registry import dataset, read_definition
 from bench.declare.settings import given
 from bench.features.backends import need_timm
 from bench.features.cache import Cache
 from bench.features.extraction import Work
+from bench.features.importers import import_stream
 from bench.features.one_video import VideoStreams
 from bench.features.specs import Preprocessing
 from bench.features.video import read_frames, spans
@@ -349,6 +351,32 @@ def test_a_stream_is_made_as_the_extraction_made_it(video: Path, tmp_path: Path,
     other = replace(info, made_by={**info.made_by, "digest": f"sha256:{'b' * 64}"})
     with pytest.raises(BenchError, match="the weights of encoder mobilenetv2_100 are not those that made the stream"):
         VideoStreams({stream: other}).read(stream, video)
+
+
+def test_a_stream_is_scaled_and_kept_as_its_import_did(video: Path, tmp_path: Path, home: Home) -> None:
+    """Of vectors of length 1, which a method was trained on, plain ones of another video would be nonsense."""
+    plain = StreamInfo("frames", (20, 256), True, "0" * 64, "shapes")
+    vectors = VideoStreams({"frames": plain}).read("frames", video).astype("float32")
+    (tmp_path / "frames").mkdir()
+    np.save(tmp_path / "frames" / "a.npy", vectors)
+    (tmp_path / "captions.jsonl").write_text('{"clip": "a", "caption": "a dog"}')
+    content = {
+        "name": "unit",
+        "captions": [{"format": "jsonl", "files": {"captions": "captions.jsonl"}}],
+        "splits": {"first": [1, 0, 0]},
+        "streams": {"frames": {"source": "frames", "l2": True, "dtype": "float32", "encoder": "shapes"}},
+    }
+    (tmp_path / "dataset.yaml").write_text(yaml.safe_dump(content))
+    path = import_stream(read_definition(tmp_path / "dataset.yaml"), "frames", Home(tmp_path / "home"), ["a"])
+    with Cache(path) as cache:
+        info = StreamInfo("frames", cache.shape, cache.timed, cache.fingerprint, cache.encoder, cache.made_by)
+        kept, _ = cache.read("a")
+    again = VideoStreams({"frames": info}).read("frames", video)
+    assert again.dtype == np.float32 and np.allclose(np.linalg.norm(again, axis=-1), 1)
+    assert np.abs(again - kept).max() < 1e-3 < np.abs(vectors - kept).max()
+    before = replace(info, made_by={"name": "shapes"})  # as checkpoints say it that were trained before
+    shutil.copytree(path.parent, home.cache / "unit")
+    assert _recorded({"frames": before}, "unit")["frames"].made_by == info.made_by
 
 
 # -- what was asked for -----------------------------------------------------------------------------------------------------
