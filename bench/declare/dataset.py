@@ -32,6 +32,7 @@ class Clip:
 
 SPLITS = ("train", "val", "test")
 VALIDATION = 100  # clips: fewer do not tell one epoch from another
+_STREAM = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,99}")
 _VARIABLE = re.compile(r"\$\{(\w+)\}|\$(\w+)")
 
 
@@ -63,6 +64,15 @@ def resolved(text: str, file: Path, home: Home, declared: Collection[str] = ()) 
 
     expanded = written_path(_VARIABLE.sub(value, text))
     return Path(os.path.normpath(file.parent / expanded))
+
+
+def check_stream_name(name: str) -> None:
+    """Raise BenchError for the name of a stream that could be no file's: its cache is called so."""
+    if not _STREAM.fullmatch(name):
+        raise BenchError(
+            f"{name[:40]!r} cannot be the name of a stream: it is of letters, digits and . _ + -, begins with no dot, and has at "
+            "most 100 of them"
+        )
 
 
 class Counts(Strict):
@@ -229,6 +239,16 @@ class DatasetDefinition(Strict):
                 "and leave splits, split_variants and subset out"
             )
         return self
+
+    @field_validator("streams")
+    @classmethod
+    def _names_of_streams(cls, value: dict[str, StreamSource]) -> dict[str, StreamSource]:
+        for name in value:
+            try:
+                check_stream_name(name)
+            except BenchError as error:
+                raise ValueError(f"hold a name that cannot be one: {error}") from None
+        return value
 
     @property
     def path(self) -> Path:

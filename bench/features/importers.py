@@ -201,10 +201,8 @@ def _facts(path: Path) -> list[dict[str, Any]] | None:
     if not path.is_dir():
         stat = path.stat()
         return [{"path": str(path), "n": 1, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}]
-    files = (file for file in path.rglob("*") if not file.is_symlink() or file.exists())  # a link may lead nowhere
-    stats = sorted(
-        (str(file.relative_to(path)), stat.st_size, stat.st_mtime_ns) for file in files for stat in [file.stat()]
-    )
+    files = (file for file in path.rglob("*") if file.is_file())  # a link may lead nowhere
+    stats = sorted((str(file.relative_to(path)), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files)
     digest = hashlib.sha256(canonical(stats).encode(errors="surrogateescape")).hexdigest()
     return [{"path": str(path), "n": len(stats), "size": sum(size for _, size, _ in stats), "digest": digest}]
 

@@ -287,6 +287,50 @@ def test_an_import_is_done_once(tmp_path: Path, home: Home) -> None:
         import_stream(definition, "frames", home, CLIPS)
 
 
+def test_files_of_a_folder_that_changed_places_are_noticed(tmp_path: Path, home: Home) -> None:
+    (tmp_path / "feats").mkdir()
+    for time, clip in enumerate(("vid1", "vid10")):
+        np.save(tmp_path / "feats" / f"{clip}.npy", feature(clip))
+        os.utime(tmp_path / "feats" / f"{clip}.npy", ns=(time, time))
+    definition = define(tmp_path, "feats")
+    path = import_stream(definition, "frames", home, ["vid1", "vid10"])
+    first, mark = path.stat().st_mtime_ns, read_sidecar(path)["fingerprint"]
+    assert import_stream(definition, "frames", home, ["vid1", "vid10"]).stat().st_mtime_ns == first
+    said = json.loads(path.with_suffix(".json").read_text())
+    del said["source"]["request"]["files"][0]["digest"]  # as it was written before
+    path.with_suffix(".json").write_text(json.dumps(said))
+    import_stream(definition, "frames", home, ["vid1", "vid10"])
+    assert path.stat().st_mtime_ns != first and read_sidecar(path)["fingerprint"] == mark
+    for old, new in (
+        ("vid1", "aside"),
+        ("vid10", "vid1"),
+        ("aside", "vid10"),
+    ):  # as many, as large, and the newest as new
+        (tmp_path / "feats" / f"{old}.npy").rename(tmp_path / "feats" / f"{new}.npy")
+    import_stream(definition, "frames", home, ["vid1", "vid10"])
+    with Cache(path) as cache:
+        np.testing.assert_array_equal(cache.read("vid1")[0], feature("vid10").astype(np.float16))
+
+
+@pytest.mark.parametrize("name", ["../../../evil/frames", ".hidden", "a b", "/tmp/x", "f" * 101, ""])
+def test_a_stream_is_not_called_by_a_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    per_clip(tmp_path / "x.h5")
+    (tmp_path / "dataset.yaml").write_text("name: own\ncaptions: [{format: jsonl, files: {captions: c.jsonl}}]\n")
+    (tmp_path / "c.jsonl").write_text("".join(f'{{"clip": "{clip}", "caption": "a dog"}}\n' for clip in CLIPS))
+    (tmp_path / "bad.yaml").write_text((tmp_path / "dataset.yaml").read_text() + f'streams: {{"{name}": {{}}}}\n')
+    with pytest.raises(BenchError, match=r"bad.yaml: streams .* cannot be the name of a stream"):
+        read_definition(tmp_path / "bad.yaml")
+    define(tmp_path, "x.h5", stream="frames_v2.b+l-14")
+    monkeypatch.setenv("BENCH_HOME", str(tmp_path / "home"))
+    before = sorted(tmp_path.rglob("*"))
+    command = ["features", "import", f"dataset={tmp_path / 'dataset.yaml'}", f"from={tmp_path / 'x.h5'}"]
+    assert main([*command, f"stream={name}"]) == 2
+    assert ("cannot be the name of a stream" if name else "has no value") in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_a_lost_sidecar_is_written_again(tmp_path: Path, home: Home) -> None:
     definition = define(tmp_path, per_clip(tmp_path / "x.h5"))
     path = import_stream(definition, "frames", home, CLIPS)
