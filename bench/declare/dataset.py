@@ -191,6 +191,21 @@ class StreamSource(Strict):
     ids: str | list[str] | None = None
     l2: bool = False
     dtype: Literal["float16", "float32"] | None = None
+    _IDLE: ClassVar[dict[str, tuple[str, ...]]] = {
+        "source": ("fps", "weights", "spec", "boxes"),
+        "videos": ("layout", "columns", "ids", "l2"),
+    }
+
+    @model_validator(mode="after")
+    def _one_place(self) -> StreamSource:
+        if self.source is not None and self.videos is not None:
+            raise ValueError("names both source and videos: it is imported from the one or made from the other")
+        for place, keys in self._IDLE.items():
+            idle = [key for key in keys if getattr(self, key) != type(self).model_fields[key].default]
+            if getattr(self, place) is not None and idle:
+                other = next(name for name in self._IDLE if name != place)
+                raise ValueError(f"has {listing(idle)}, of no use beside {place}: leave it out, it belongs to {other}")
+        return self
 
     @property
     def place(self) -> str | None:

@@ -406,6 +406,27 @@ def test_other_mistakes_are_sentences(tmp_path: Path, home: Home) -> None:
     assert "no array of numbers, but Python objects" in said and "pickle" not in said
 
 
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        (
+            "videos: v, l2: true, columns: [0, 2]",
+            "has columns, l2, of no use beside videos: leave it out, it belongs to source",
+        ),
+        ("videos: v, layout: matrix", "has layout, of no use beside videos"),
+        ("videos: v, ids: zero_based", "has ids, of no use beside videos"),
+        ("source: x.h5, fps: 2", "has fps, of no use beside source: leave it out, it belongs to videos"),
+        ("source: x.h5, weights: w.safetensors, boxes: 3", "has weights, boxes, of no use beside source"),
+        ("source: x.h5, videos: v", "names both source and videos"),
+    ],
+)
+def test_keys_of_a_stream_that_would_do_nothing_are_named(tmp_path: Path, entry: str, said: str) -> None:
+    text = "name: own\ncaptions: [{format: jsonl, files: {captions: c.jsonl}}]\n"
+    (tmp_path / "dataset.yaml").write_text(text + f"streams: {{frames: {{{entry}}}}}\n")
+    with pytest.raises(BenchError, match=rf"dataset.yaml: streams.frames {said}"):
+        read_definition(tmp_path / "dataset.yaml")
+
+
 def test_the_definition_takes_the_storage_that_a_sentence_asks_for() -> None:
     assert StreamSource(source="x.h5", dtype="float32").dtype == "float32"
     with pytest.raises(ValueError, match="float16"):
