@@ -72,12 +72,14 @@ class PerClip:
     def __init__(self, path: Path, file: h5py.File) -> None:
         self._file = file
         self.names: Sequence[str | None] = list(_arrays(file))
-        first = file[self.names[0]] if self.names else None
-        what = f", the first {first.dtype} {list(first.shape)}" if first is not None else ""
+        what = f", the first {_told(file[self.names[0]])}" if self.names else ""
         self.description = f"{path.name}: one dataset per clip, {len(self.names)} clips{what}"
 
     def shape(self, number: int) -> tuple[int, ...]:
-        return tuple(self._file[self.names[number]].shape)
+        array = self._file[self.names[number]]
+        if array.shape is None:
+            raise ValueError("it is empty")
+        return tuple(array.shape)
 
     def read(self, number: int) -> tuple[np.ndarray, int | None]:
         array = self._file[self.names[number]]
@@ -97,12 +99,13 @@ class Matrix:
         n = len(self._data)
         self.layout = "rows" if id_array is None else "matrix"
         self.names: Sequence[str | None] = [None] * n if id_array is None else _texts(file[id_array])
-        lengths = next((name for name in LENGTH_NAMES if name in file and file[name].shape == (n,)), None)
+        arrays = {name: item for name, item in _arrays(file).items() if item.dtype.kind in "fiu"}
+        lengths = next((name for name in LENGTH_NAMES if name in arrays and arrays[name].shape == (n,)), None)
         self._lengths = None
         remark = ""
         if lengths is not None and self._data.ndim > 2:
             check_dataset(file[lengths])
-            self._lengths = file[lengths][...]
+            self._lengths = np.nan_to_num(file[lengths][...], nan=0, posinf=0, neginf=0)  # no length, which is refused
             remark = f", true lengths in {lengths}"
         elif lengths is not None:
             remark = f", {lengths} not used (no time axis)"
@@ -176,6 +179,11 @@ def _arrays(file: h5py.File) -> dict[str, h5py.Dataset]:
     return {name: item for name in own if isinstance(item := file.get(name), h5py.Dataset)}
 
 
+def _told(item: h5py.Dataset) -> str:
+    """An array in words: its type and shape."""
+    return f"{item.dtype} {'empty' if item.shape is None else list(item.shape)}"
+
+
 class Tensors:
     """A dictionary of tensors that torch.save wrote. Only tensors are read of it, never code."""
 
@@ -190,7 +198,7 @@ class Tensors:
         array = next((name for name in FEATURE_NAMES if _is_tensor(found.get(name))), None)
         ids = next((name for name in ID_NAMES if isinstance(found.get(name), (list, tuple))), None)
         odd = [f"{name} {_kind(value)}" for name, value in found.items() if not _is_tensor(value)]
-        if array is not None and ids is not None and len(found[array]) == len(found[ids]):
+        if array is not None and ids is not None and found[array].shape[:1] == (len(found[ids]),):
             self._values: Any = found[array]
             self.names: Sequence[str | None] = [str(name) for name in found[ids]]
             what = f"one tensor {array} {list(self._values.shape)}, ids in {ids}"
@@ -249,8 +257,12 @@ def _is_tensor(value: Any) -> bool:
 
 
 def _array(tensor: Any) -> np.ndarray:
+    """The values of a tensor. Raises ValueError for one that holds them otherwise, or none at all."""
     plain = tensor.detach()
-    return np.asarray((plain.float() if plain.is_floating_point() else plain).numpy())
+    try:
+        return np.asarray((plain.float() if plain.is_floating_point() else plain).numpy())
+    except (RuntimeError, TypeError):  # sparse, without values (meta), quantized
+        raise ValueError(f"a tensor of {plain.layout} on {plain.device}: save it dense and on the processor") from None
 
 
 def _kind(value: Any) -> str:
@@ -378,7 +390,7 @@ def _texts(item: h5py.Dataset) -> list[str]:
 
 
 def _unknown(path: Path, items: dict[str, h5py.Dataset], what: str) -> BenchError:
-    seen = [f"{name} {item.dtype} {list(item.shape)}" for name, item in items.items()]
+    seen = [f"{name} {_told(item)}" for name, item in items.items()]
     holds = named(seen, 6) or "no arrays at its top level"
     return BenchError(f"{path} {what}; it holds {holds}; layout is one of {', '.join(LAYOUTS)}")
 

@@ -378,8 +378,13 @@ def _stored_type(source: Source, number: int) -> str:
 
 
 def as_cached(values: np.ndarray, length: int | None, recipe: Recipe, frames: int | None) -> np.ndarray:
-    """One clip as it is cached: real frames only, the chosen columns, at most `frames` equally spaced frames (None: untimed)."""
+    """One clip as it is cached: real frames only, the chosen columns, at most `frames` equally spaced frames (None: untimed).
+
+    Raises ValueError for a `length` that the values cannot have.
+    """
     if frames is not None:
+        if length is not None and not 1 <= length <= len(values):
+            raise ValueError(f"its source gives it {many(length, 'frame')} of {len(values)}")
         values = values[: real_frames(values) if length is None else length]
     if recipe.columns is not None:
         values = values[..., slice(*recipe.columns)]

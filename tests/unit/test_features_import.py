@@ -427,6 +427,34 @@ def test_keys_of_a_stream_that_would_do_nothing_are_named(tmp_path: Path, entry:
         read_definition(tmp_path / "dataset.yaml")
 
 
+def test_odd_arrays_and_lengths_are_sentences(tmp_path: Path, home: Home) -> None:
+    for lengths in ([3, -1, 99, 0], [3.0, float("nan"), float("inf"), 0.0]):
+        with h5py.File(tmp_path / "m.h5", "w") as file:
+            file["features"], file["ids"], file["lens"] = np.ones((4, 5, 8), "f4"), CLIPS, lengths
+        said = fails(define(tmp_path, "m.h5"), home)
+        assert "3 clips of" in said and "its source gives it 0 frames of 5" in said and "vid1:" not in said
+        assert "then `bench features import" in said
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        file["features"], file["ids"] = np.ones((4, 5, 8), "f4"), CLIPS
+        file.create_group("len")
+    assert import_stream(define(tmp_path, "m.h5"), "frames", home, CLIPS).is_file()
+    (home.cache / "own" / "frames.h5").unlink()
+    (home.cache / "own" / "frames.json").unlink()
+    per_clip(tmp_path / "x.h5", vid1=h5py.Empty("f4"))
+    assert "vid1: cannot be read: it is empty" in fails(define(tmp_path, "x.h5"), home)
+    per_clip(tmp_path / "x.h5", clips=[], vid1=h5py.Empty("f4"), words=np.array([b"a"]))
+    assert "vid1 float32 empty" in fails(define(tmp_path, "x.h5"), home)
+    odd = {"vid1": torch.ones(2, 8).to_sparse(), "vid2": torch.ones(2, 8, device="meta")}
+    torch.save(odd | {clip: torch.ones(2, 8) for clip in ("vid3", "vid10")}, tmp_path / "t.pt")
+    said = fails(define(tmp_path, "t.pt"), home)
+    assert "vid1: cannot be read: a tensor of torch.sparse_coo on cpu: save it dense" in said and "on meta" in said
+    (tmp_path / "one").mkdir()
+    torch.save(odd["vid1"], tmp_path / "one" / "vid1.pt")
+    assert "a tensor of torch.sparse_coo" in fails(define(tmp_path, "one"), home, ["vid1"])
+    torch.save({"features": torch.tensor(1.0), "ids": CLIPS}, tmp_path / "t.pt")
+    assert "holds besides tensors ids a list" in fails(define(tmp_path, "t.pt"), home)
+
+
 def test_the_definition_takes_the_storage_that_a_sentence_asks_for() -> None:
     assert StreamSource(source="x.h5", dtype="float32").dtype == "float32"
     with pytest.raises(ValueError, match="float16"):
