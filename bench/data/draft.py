@@ -15,12 +15,12 @@ from bench import BenchError
 from bench.data.readers import FORMATS, read, recognise
 from bench.data.readers.content import open_content
 from bench.data.source import Source
-from bench.data.splits import SPLITS, natural
+from bench.data.splits import SPLITS
 from bench.declare.card import AXES, wrong_axes
 from bench.errors import listing, many, sizes
 from bench.features.footage import find_footage, videos_in
 from bench.features.formats import SUFFIXES, open_source
-from bench.features.names import SHIFTS, by_name, by_shift, by_table, hint, match, read_ids
+from bench.features.names import SHIFTS, by_name, by_shift, by_table, hint, match, natural, read_ids
 
 LOOKED_AT = 32  # clips by which the sizes of a stream are told
 FRAMES = 28  # kept of clips with more: what published settings of video captioning read

@@ -15,6 +15,7 @@ from bench.data.source import Source
 from bench.declare.dataset import DatasetDefinition, SplitRule
 from bench.disk.limits import DIGITS
 from bench.errors import many, named
+from bench.features.names import natural
 from bench.home import Home
 
 SPLITS = ("train", "val", "test")
@@ -22,11 +23,6 @@ OFFICIAL = "official:"  # `official:val_1` in a list: the part that the caption 
 LONGEST_RANGE = 1_000_000  # more clips than any data set has: a slip of the finger, which would fill the memory
 _RANGE = re.compile(r"(?P<name>.*?)(?P<first>\d+)\.\.(?P=name)(?P<last>\d+)")
 Splits = dict[str, tuple[str, ...]]
-
-
-def natural(name: str) -> tuple[object, ...]:
-    """Sort key by id: digits count as numbers, so video9 comes before video10."""
-    return tuple(int(part) if part.isdigit() else part for part in re.split(r"([0-9]+)", name))
 
 
 def read_list(path: Path) -> list[str]:

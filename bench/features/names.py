@@ -17,10 +17,10 @@ SHIFTS = {"zero_based": 1, "one_based": -1}  # the source counts from 0 where th
 Rename = Callable[[str], tuple[str, ...]]
 
 
-def natural(clip: str) -> list[tuple[bool, int, str]]:
-    """Sort key in which vid2 comes before vid10."""
-    parts = re.split(r"(\d+)", clip)
-    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts]
+def natural(name: str) -> tuple[object, ...]:
+    """Sort key by id: digits count as numbers, so video9 comes before video10."""
+    parts = re.split(r"([0-9]+)", name)
+    return tuple(int(part) if place % 2 else part for place, part in enumerate(parts))
 
 
 def stem(name: str) -> str:

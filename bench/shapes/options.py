@@ -35,7 +35,8 @@ class Options:
         unknown = sorted(set(given) - {"seed", "size", "captions"})
         if unknown:
             raise BenchError(f"options of shapes: unknown key {', '.join(unknown)}; known are seed, size and captions.")
-        seed, size = given.get("seed", 0), tuple(given.get("size", DEFAULT_SIZE))
+        seed, size = given.get("seed", 0), given.get("size", DEFAULT_SIZE)
+        size = tuple(size) if isinstance(size, list | tuple) else (size,)
         captions = given.get("captions", MOST_CAPTIONS)
         if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
             raise BenchError(f"options.seed of shapes is {seed!r}; it must be a whole number from 0 on.")

@@ -24,9 +24,10 @@ from bench import BenchError
 from bench.data.check import check_dataset
 from bench.data.corpus import load_corpus
 from bench.data.source import Corpus, clean
-from bench.data.splits import expand, natural, read_list
+from bench.data.splits import expand, read_list
 from bench.declare.dataset import DatasetDefinition
 from bench.declare.registry import dataset, read_definition
+from bench.features.names import natural
 from bench.home import Home, data_folder
 
 LISTS = {"train": "train.txt", "val": "val.txt", "test": "test.txt"}
@@ -238,6 +239,12 @@ def test_msrvtt_damage_is_named(tmp_path: Path) -> None:
     test.write_text(json.dumps(TRAIN_VAL))
     with pytest.raises(BenchError, match="5 ids more than once: video0, video1, sen0"):
         load(define(tmp_path, captions))
+    for name in (None, "", "v\ud800", ["v"]):
+        for where in ("videos", "sentences"):
+            odd = [{**TEST[where][0], "video_id": name}, *TEST[where][1:]]
+            test.write_text(json.dumps(TEST | {where: odd}))
+            with pytest.raises(BenchError, match=r"(test_videodatainfo.json, .* clip id|not in the layout of MSR-VTT)"):
+                load(define(tmp_path, captions))
     test.write_text("[]")
     with pytest.raises(BenchError, match="not in the layout of MSR-VTT"):
         load(define(tmp_path, captions))
@@ -284,6 +291,15 @@ def test_activitynet_events_are_clips_and_odd_ones_follow_named_rules(tmp_path: 
         assert rule in notes
     dropped = next(finding for finding in corpus.findings if "(drop)" in finding.message)
     assert dropped.clips == ("v_a#3",)
+
+
+@pytest.mark.parametrize("name", ["", "v\ud800"])
+def test_activitynet_a_video_that_no_file_could_be_named_after(tmp_path: Path, name: str) -> None:
+    captions = activitynet(tmp_path)
+    content = json.loads((tmp_path / "train.json").read_text())
+    (tmp_path / "train.json").write_text(json.dumps({name: content["v_a"]}))
+    with pytest.raises(BenchError, match=r"train.json, videos: has (an empty|the) clip id"):
+        load(define(tmp_path, captions))
 
 
 def test_activitynet_clips_left_without_a_caption_are_an_error_with_their_ids(tmp_path: Path) -> None:
@@ -604,6 +620,8 @@ def test_committed_data_sets_are_data_with_a_page_each() -> None:
 
 def test_ids_in_natural_order() -> None:
     assert sorted(["v10#2", "v9#10", "v9#2", "a"], key=natural) == ["a", "v9#2", "v9#10", "v10#2"]
+    odd = ["10m²1", "10m1", "9m²1", "²", "v٣", "v3", "va"]
+    assert sorted(odd, key=natural) == ["9m²1", "10m1", "10m²1", "v3", "va", "v٣", "²"]
     assert expand("video9..video11") == ["video9", "video10", "video11"]
     assert expand("a..b") == ["a..b"]
     with pytest.raises(BenchError, match=r"has a number of 5,000 digits: at most 18 are read"):

@@ -138,6 +138,7 @@ def test_fewer_captions_are_the_first_ones() -> None:
         ({"sede": 1}, None, "unknown key sede"),
         ({"seed": "0"}, None, "options.seed"),
         ({"size": [5, 0, 1]}, None, "options.size"),
+        ({"size": 100}, None, r"options.size of shapes is \[100\]; it must be three"),
         ({"size": [20_000, 1, 1]}, None, "at most 10000"),
         ({"captions": 21}, None, "options.captions of shapes is 21; it must be a whole number from 1 to 20"),
         ({}, (1001, 1, 1), "1001 train clips"),

@@ -18,6 +18,7 @@ from typing import Any
 
 from bench import BenchError
 from bench.data.readers.files import finite
+from bench.data.readers.records import clip_id
 from bench.data.readers.shape import WrongShapeError
 from bench.data.source import Source
 from bench.declare.dataset import Clip
@@ -32,7 +33,8 @@ def read(source: Source, path: Path, videos: Any, part: str | None) -> None:
         raise WrongShapeError(path, "ActivityNet Captions, an object with videos as keys")
     odd: dict[str, list[str]] = {"swap": [], "clip": [], "drop": []}
     marker = "val_2." if part == "val_2" else ""
-    for video, entry in videos.items():
+    for key, entry in videos.items():
+        video = clip_id(key, f"{path}, videos:", as_it_is=True)
         for number, (start, end, text) in enumerate(_events(entry, video, path)):
             clip = f"{video}#{marker}{number}"
             start, end = _repair(start, end, float(entry["duration"]), clip, odd)

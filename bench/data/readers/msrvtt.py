@@ -10,6 +10,7 @@ from typing import Any
 
 from bench import BenchError
 from bench.data.readers.files import part_name
+from bench.data.readers.records import clip_id
 from bench.data.readers.shape import WrongShapeError
 from bench.data.source import Source
 from bench.declare.dataset import Clip
@@ -21,14 +22,16 @@ def read(source: Source, path: Path, content: Any, role: str | None) -> None:
     strangers: dict[str, None] = {}
     try:
         for video in content["videos"]:
-            name = str(video["video_id"])
+            name = clip_id(video["video_id"], f"{path}, videos:", as_it_is=True)
             part = part_name(str(video["split"]), path) if "split" in video else role
             # The files of MSR-VTT are cut already: start and end of the JSON are times in the YouTube video.
             source.add_clip(Clip(name, name, film=video.get("url")), part)
         for sentence in content["sentences"]:
             name = sentence["video_id"]
             if name not in source.clips:
-                strangers[str(name)] = None
+                name = clip_id(name, f"{path}, sentences:", as_it_is=True)
+            if name not in source.clips:
+                strangers[name] = None
                 continue
             number = sentence.get("sen_id")
             source.add_caption(name, sentence["caption"], None if number is None else f"sen{number}")
