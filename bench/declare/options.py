@@ -155,12 +155,10 @@ def read(model: type[AnyOptions], values: Mapping[str, Value], content: dict[str
         field, name = found[1], key_of(*found)
         rest = "" if key in (found[0], name) else key.partition(".")[2]
         inside = group_of(field.annotation)
-        if not rest:
-            content[name] = _plain(field.annotation, value, key)
-        elif isinstance(content.setdefault(name, {}), dict):
-            _put(content[name], [rest] if inside is None else rest.split("."), _below(inside, rest, value))
+        if rest:
+            _put(content, [name, *([rest] if inside is None else rest.split("."))], _below(inside, rest, value), value)
         else:
-            raise BenchError(f"{value.where}: {name} is given both as {content[name]!r} and as {key}")
+            _put(content, [name], _plain(field.annotation, value, key), value)
 
     def where(key: str) -> str:
         head = key.split(".")[0]
@@ -189,10 +187,21 @@ def _below(group: type[BaseModel] | None, rest: str, value: Value) -> Any:
     return value.read(text=group is None or (field is not None and takes_text(field.annotation)))
 
 
-def _put(group: dict[str, Any], path: list[str], value: Any) -> None:
-    for part in path[:-1]:
+def _put(group: dict[str, Any], path: list[str], content: Any, value: Value) -> None:
+    """Put what `value` says into nested groups. Raises BenchError where a value and what is below it are both given."""
+    for place, part in enumerate(path[:-1], start=1):
         group = group.setdefault(part, {})
-    group[path[-1]] = value
+        if not isinstance(group, dict):
+            raise BenchError(
+                f"{value.where}: {'.'.join(path[:place])} is given both as {group!r} and as {'.'.join(path)}"
+            )
+    before = group.get(path[-1])
+    if isinstance(before, dict) and isinstance(content, dict):
+        content = before | content
+    elif isinstance(before, dict):
+        below = ".".join([*path, next(iter(before))])
+        raise BenchError(f"{value.where}: {'.'.join(path)} is given both as {content!r} and as {below}")
+    group[path[-1]] = content
 
 
 def parts_of(annotation: Any) -> list[Any]:

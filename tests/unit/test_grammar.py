@@ -115,6 +115,9 @@ REFUSED: list[tuple[list[str], str]] = [
     ([*BASE, "search.beem=3"], None),
     ([*BASE, "train=5"], f"{HERE}train is 5, but must be a mapping (key: value)"),
     ([*BASE, "train=5", "train.epochs=3"], f"{HERE}train is given both as 5 and as train.epochs"),
+    ([*BASE, "train.epochs=3", "train=5"], f"{HERE}train is given both as 5 and as train.epochs"),
+    ([*BASE, "train.epochs=2", "train.epochs.x=3"], f"{HERE}train.epochs is given both as 2 and as train.epochs.x"),
+    ([*BASE, "train.epochs.x=3", "train.epochs=2"], f"{HERE}train.epochs is given both as 2 and as train.epochs.x"),
     (
         [*BASE, "protocol=papr"],
         f"{HERE}protocol is 'papr', but must be one of standard, paper; did you mean \"paper\"?",
