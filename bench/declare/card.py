@@ -145,6 +145,8 @@ class Setting(Strict):
     def _default_fits(self) -> Setting:
         if (self.type == "choice") != bool(self.choices) and self.type != "file":
             raise ValueError(f"has type {self.type} and choices {self.choices}: only a choice has choices")
+        if self.type not in ("int", "float") and (self.min, self.max) != (None, None):
+            raise ValueError(f"has type {self.type} and min or max: only numbers have these")
         if self.default is not None:
             try:
                 self.default = self.check("default", self.default)
@@ -310,12 +312,9 @@ class MethodCard(Strict):
             self.protocol_paper.settings = self.checked(self.protocol_paper.settings, "protocol_paper.settings")
         self.search_space = self.space(self.search_space, "search_space")
         for rule in self.impossible:
-            for name, values in rule.settings.items():
-                for value in values if isinstance(values, list) else [values]:
-                    self.checked({name: value}, "impossible")
-        for name, values in (self.takes.loss or {}).items():
-            for value in values:
-                self.checked({name: value}, "takes.loss")
+            rule.settings = self._by_canonical_name(rule.settings, "impossible")
+        if self.takes.loss:
+            self.takes.loss = self._by_canonical_name(self.takes.loss, "takes.loss")
         if self.provides.loss == PLAIN_LOSS:
             raise BenchError(f"provides.loss is {PLAIN_LOSS}, which every method has; give this one its own name")
         lent = [name for name, setting in self.settings.items() if setting.of_loss]
@@ -338,6 +337,18 @@ class MethodCard(Strict):
         for name, setting in self.settings.items():
             if setting.shared and name not in Model.model_fields:
                 raise unknown("shared setting", name, Model.model_fields, "settings")
+
+    def _by_canonical_name(self, conditions: Mapping[str, Any], where: str) -> dict[str, Any]:
+        """Conditions, each setting with one value or a list of them, by canonical names and checked."""
+        result: dict[str, Any] = {}
+        for name, values in conditions.items():
+            for value in values if isinstance(values, list) else [values]:
+                self.checked({name: value}, where)
+            canonical = self.canonical(name, where)
+            if canonical in result:
+                raise BenchError(f"{where}: {canonical} is given twice")
+            result[canonical] = values
+        return result
 
     def _check_reads(self, name: str, variant: Variant) -> None:
         known = [*self.streams.needs, *self.streams.uses]

@@ -102,6 +102,12 @@ class TestCards:
                 "impossible: [{settings: {weight: 7}, because: no}]\ndefault: two",
                 "impossible.weight is 7, but must be at most 1",
             ),
+            (
+                "default: two",
+                "impossible: [{settings: {weight: 1, lambda: 0}, because: no}]\ndefault: two",
+                "impossible: weight is given twice",
+            ),
+            ("type: str, default: null", "type: str, min: 0, default: hi", "settings.note has type str and min or max"),
             ("source: inferred", "source: guess", "open_points.0.source is 'guess', but must be one of paper, code"),
             ("min: 1, default: 512", "min: 1, default: wide", "settings.width default is 'wide', but must be a whole"),
             ("alias: lambda", "shared: true", 'unknown shared setting "weight"; allowed: width'),
@@ -121,6 +127,16 @@ class TestCards:
         assert find_methods()["plain"].card is not None
         with pytest.raises(BenchError, match="method toy cannot be used"):
             method_entry("toy")
+
+    def test_conditions_may_call_a_setting_by_its_second_name(self, world: World) -> None:
+        more = (
+            "impossible: [{settings: {lambda: 1, depth: 3}, because: no}]\ntakes: {loss: {lambda: [0]}}\ndefault: two"
+        )
+        world.add_method("toy", TOY.replace("default: two", more))
+        card = method("toy")
+        with pytest.raises(BenchError, match=r"toy:one cannot have weight=1\.0, depth=3: no"):
+            card.refuse_impossible({"weight": 1.0, "depth": 3}, "one")
+        assert card.takes_loss({"weight": 0.0}) and not card.takes_loss({"weight": 0.5})
 
     def test_a_folder_without_a_card_is_listed(self, world: World) -> None:
         world.write("methods/bare/__init__.py", "")
