@@ -115,7 +115,7 @@ def _clip(entry: Entry, corpus: Corpus, wanted: Iterable[str]) -> str:
         return _event(entry, corpus, wanted)
     for name in (entry.clip, without_ending(entry.clip)):
         if name in corpus.clips or name in corpus.aliases:
-            return corpus.aliases.get(name, name)
+            return corpus.find(name)
     return entry.clip
 
 

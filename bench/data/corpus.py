@@ -187,7 +187,8 @@ def _stream_clips(definition: DatasetDefinition, stream: str, source: Source, ho
     # Imported here: it needs h5py, which only data sets with this rule pay for.
     from bench.features.importers import source_ids
 
-    return [source.aliases.get(name, name) for name in source_ids(definition, stream, home)]
+    ids = source_ids(definition, stream, home)
+    return [name if name in source.clips else source.aliases.get(name, name) for name in ids]
 
 
 def _first_of_each(

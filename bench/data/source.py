@@ -142,10 +142,18 @@ class Source:
         self.findings.append(Finding("warning", message, tuple(dict.fromkeys(clips))))
 
     def finish(self) -> Source:
-        """Refuse repeated ids and note the shared rules; called once by every reader."""
+        """Refuse repeated ids and names that two clips go by, and note the shared rules; called once by every reader."""
         if self._repeated:
             ids = list(dict.fromkeys(self._repeated))
             raise BenchError(f"{self._where()}: {many(len(ids), 'id')} more than once: {named(ids)}")
+        self.aliases = {name: clip for name, clip in self.aliases.items() if name != clip}
+        crossed = [name for name in self.aliases if name in self.clips]
+        if crossed:
+            shown = named([f"{name} of {self.aliases[name]}" for name in crossed])
+            raise BenchError(
+                f"{self._where()}: {many(len(crossed), 'clip')} with an id that is another name of another clip ({shown}): a "
+                "video or feature called so could be of either; give each clip an id that no file of another bears"
+            )
         if self._cleaned:
             count = many(len(self._cleaned), "caption")
             self.warn(f"control characters: cleaned in {count}, each run became one space", self._cleaned)

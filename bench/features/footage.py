@@ -44,7 +44,7 @@ def find_footage(
     rename = by_name(clips)
     for file in videos_in(folder):
         by_stem.setdefault(file.stem, []).append(file)
-        known = (aliases.get(name, name) for name in rename(file.stem))
+        known = (name if name in clips else aliases.get(name, name) for name in rename(file.stem))
         whose = next((clip for clip in known if clip in clips), None)
         if whose is not None:
             own.setdefault(whose, []).append(file)

@@ -157,6 +157,7 @@ def test_msvd_files_that_count_from_zero_are_shifted(tmp_path: Path) -> None:
     corpus = load(define(tmp_path, captions))
     assert corpus.splits == {"train": ("vid1",), "val": ("vid2",), "test": ("vid3",)}
     assert texts(corpus, "vid1") == ["a man"]
+    assert corpus.find("vid1") == "vid1" and corpus.aliases == {"vid0": "vid1"}, "no name is of two clips"
 
 
 def test_a_clip_in_two_msvd_split_files_is_named(tmp_path: Path) -> None:
@@ -363,6 +364,20 @@ def test_coco_captions_with_ids_of_numbers_and_file_names_as_aliases(tmp_path: P
     assert corpus.splits == {"train": ("1",), "val": ("2",), "test": ("3",)}
     assert corpus.captions["1"][0].id == "11"
     assert corpus.find("movie3") == "3"
+
+
+def test_coco_files_that_could_be_of_two_images_are_refused(tmp_path: Path) -> None:
+    def said(*files: str) -> str:
+        images = [{"id": number, "file_name": file} for number, file in enumerate(files, 1)]
+        sentences = [{"id": number, "image_id": number, "caption": "a dog"} for number in range(1, len(files) + 1)]
+        (tmp_path / "c.json").write_text(json.dumps({"images": images, "annotations": sentences}))
+        with pytest.raises(BenchError) as error:
+            load(define(tmp_path, [{"format": "coco", "files": {"captions": "c.json"}}], splits={"first": [1, 0, 1]}))
+        return str(error.value)
+
+    assert "names a file x for the images 1 and 2" in said("a/x.jpg", "b/x.jpg")
+    assert "names a file 1 for the images 1 and 2" in said("1.jpg", "b/1.jpg")
+    assert "2 clips with an id that is another name of another clip (2 of 1, 1 of 2)" in said("2.mp4", "1.mp4")
 
 
 def test_jsonl_takes_one_caption_or_a_list_and_an_own_split(tmp_path: Path) -> None:

@@ -159,6 +159,11 @@ def test_clips_are_whole_videos_or_parts_of_longer_ones(tmp_path: Path) -> None:
         "p": Footage(tmp_path / "plain.webm"),
     }
     assert faults == {"v_2#0": f"no video in {tmp_path} is named after it"}
+    (tmp_path / "plain.webm").rename(tmp_path / "p.webm")
+    shown, _ = find_footage(tmp_path, clips, {"p": "vid1", "abc_3_5": "vid1"})
+    assert shown["p"] == Footage(tmp_path / "p.webm") and shown["vid1"] == found["vid1"], (
+        "an id goes before other names"
+    )
 
 
 # -- clips that fail ------------------------------------------------------------------------------------------------------

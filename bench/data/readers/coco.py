@@ -25,8 +25,11 @@ def read(source: Source, path: Path, content: Any, role: str | None) -> None:
             stem = Path(str(image.get("file_name", clip))).stem
             said = image.get("split")
             source.add_clip(Clip(clip, stem), role or (part_name(str(said), path) if said else None))
-            if stem != clip:
-                source.aliases[stem] = clip
+            if source.aliases.setdefault(stem, clip) != clip:
+                raise BenchError(
+                    f"{path} names a file {stem} for the images {source.aliases[stem]} and {clip}, and one video cannot show "
+                    "both: give each file a name of its own"
+                )
         strangers = []
         for sentence in content["annotations"]:
             clip, name = str(sentence["image_id"]), sentence.get("id")

@@ -82,7 +82,9 @@ def _source(files: Mapping[str, Path], rows: Iterable[tuple[str | None, str, str
             raise BenchError(f"MSVD: clip {clip} is in the {source.part_of[clip]} and in the {part} captions")
         source.add_caption(clip, text)
     source.aliases = {
-        name: clip for name, clip in (*mapping.items(), *ids.items()) if clip in source.clips and name != clip
+        name: clip
+        for name, clip in (*mapping.items(), *ids.items())
+        if clip in source.clips and name not in source.clips  # of files that count from vid0 vid0 alone is another name
     }
     unknown = [name for name in names if name not in ids]
     if unknown:
