@@ -187,7 +187,7 @@ def _stream_clips(definition: DatasetDefinition, stream: str, source: Source, ho
     # Imported here: it needs h5py, which only data sets with this rule pay for.
     from bench.features.importers import source_ids
 
-    ids = source_ids(definition, stream, home)
+    ids = source_ids(definition, stream, home, source.clips)
     return [name if name in source.clips else source.aliases.get(name, name) for name in ids]
 
 

@@ -17,9 +17,10 @@ from bench.data.readers.content import open_content
 from bench.data.source import Source
 from bench.data.splits import SPLITS
 from bench.declare.card import AXES, wrong_axes
-from bench.errors import listing, many, sizes
+from bench.errors import first_line, listing, many, sizes
 from bench.features.footage import find_footage, videos_in
 from bench.features.formats import SUFFIXES, open_source
+from bench.features.formats import Source as Features
 from bench.features.names import SHIFTS, by_name, by_shift, by_table, hint, match, natural, read_ids
 
 LOOKED_AT = 32  # clips by which the sizes of a stream are told
@@ -198,7 +199,7 @@ def _from_features(
 
     source = open_source(path, "auto", None, known)
     try:
-        shapes = [source.shape(number) for number in range(min(LOOKED_AT, len(source.names)))]
+        shapes = [_shape(source, number, path) for number in range(min(LOOKED_AT, len(source.names)))]
         names = [name for name in source.names if name is not None]
         rows, seen = len(source.names), source.description
     finally:
@@ -216,6 +217,17 @@ def _from_features(
     kept = f", {FRAMES} equally spaced frames of which are kept" if "frames" in entry else ""
     found.guess(f"  {stream}: {_flow(entry)}", f"{stream}: {seen}, a clip of {sizes(axes)}{kept}")
     return stream, there
+
+
+def _shape(source: Features, number: int, path: Path) -> tuple[int, ...]:
+    """Shape of one clip of features. Raises BenchError where it is damaged."""
+    try:
+        return source.shape(number)
+    except (OSError, RuntimeError, ValueError) as error:
+        clip = source.names[number] or f"clip {number}"
+        raise BenchError(
+            f"{path}: {clip} cannot be read ({first_line(error)}): mend it or take it out, then `bench init dataset` again"
+        ) from error
 
 
 def _of_videos(path: Path) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -105,7 +105,7 @@ class Recipe:
         # `timed` could once be declared; it stands in the requests of caches that were made then.
         return {name: getattr(self, name) for name in simple} | {"timed": None, "listed": listed}
 
-    def open(self, corpus: Sequence[str]) -> Source:
+    def open(self, corpus: Collection[str]) -> Source:
         """Open the source; the ids of `corpus` decide between several lists of ids in a file."""
 
         def known(names: Sequence[str]) -> int:
@@ -118,7 +118,7 @@ class Recipe:
             )
         return open_source(self.path, self.layout, self.id_array, known)
 
-    def rename(self, names: Sequence[str], corpus: Sequence[str]) -> Rename:
+    def rename(self, names: Sequence[str], corpus: Collection[str]) -> Rename:
         """The rule from names of the source to clip ids."""
         if self.pairs:
             return by_table(self.pairs, names)
@@ -140,8 +140,9 @@ class Recipe:
         return rows
 
 
-def source_ids(definition: DatasetDefinition, stream: str, home: Home) -> tuple[str, ...]:
-    """Ids of all clips that a stream's source holds, renamed as its `ids` says: for `subset: {from_stream: ..}`.
+def source_ids(definition: DatasetDefinition, stream: str, home: Home, known: Collection[str] = ()) -> tuple[str, ...]:
+    """Ids of all clips that a stream's source holds, renamed as its `ids` says and as an import finds them among the `known`
+    clips: for `subset: {from_stream: ..}`.
 
     Of a stream that was extracted, or imported by a command that named its source, those in its cache. Raises BenchError where
     the source has no ids and none are listed.
@@ -151,13 +152,13 @@ def source_ids(definition: DatasetDefinition, stream: str, home: Home) -> tuple[
         with Cache(path) as cache:
             return cache.ids
     recipe = Recipe.of(definition, stream, home)
-    source = recipe.open(())
+    source = recipe.open(known)
     try:
         names = recipe.names(source, None)
     finally:
         source.close()
-    rename = recipe.rename(names, ())
-    return tuple(found[-1] for found in map(rename, names) if found)
+    rename = recipe.rename(names, known)
+    return tuple(next((name for name in found if name in known), found[-1]) for found in map(rename, names) if found)
 
 
 def import_stream(

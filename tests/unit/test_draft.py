@@ -106,6 +106,25 @@ def test_clips_without_features_are_left_out_and_counting_from_one_is_seen(tmp_p
     assert definition.subset is None
 
 
+def test_features_called_by_numbers_are_those_of_the_clips_whose_word_is_left_out(tmp_path: Path) -> None:
+    where = features(tmp_path / "frames", 4, 6, clips=29)
+    for number in range(29):
+        (where / f"v{number}.npy").rename(where / f"{number}.npy")
+    definition, found = drafted(tmp_path, {"": corpus(tmp_path)}, {"": where})
+    assert "29 of 30 clips have frames" in found.text
+    clips = load_corpus(definition, Home(tmp_path)).clips
+    assert sorted(clips) == sorted(f"v{number}" for number in range(29))
+    assert import_stream(definition, "frames", Home(tmp_path), list(clips)).is_file()
+
+
+@pytest.mark.parametrize("left", [0, 60, 130])
+def test_a_damaged_file_of_features_is_named(tmp_path: Path, left: int) -> None:
+    where = features(tmp_path / "frames", 4, 6)
+    (where / "v7.npy").write_bytes((where / "v7.npy").read_bytes()[:left])
+    with pytest.raises(BenchError, match=r"frames: v7 cannot be read \(.*\): mend it or take it out, then `bench init"):
+        draft("people", {"": corpus(tmp_path)}, {"": where}, tmp_path)
+
+
 def test_rows_without_ids_are_those_of_the_clips_where_there_are_as_many(tmp_path: Path) -> None:
     captions = {"captions": corpus(tmp_path)}
     for rows in (30, 29):
