@@ -8,8 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from bench import BenchError
-from bench.data.readers.content import open_content
-from bench.data.readers.fields import CLIPS
+from bench.data.readers.content import CLIPS, open_content
 from bench.data.readers.files import read_lines
 from bench.data.source import Source
 from bench.declare.dataset import DatasetDefinition, SplitRule

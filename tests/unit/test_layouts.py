@@ -187,6 +187,8 @@ UNKNOWN = [
     ([{"who": "a1", "inside": [{"said": "a dog runs fast", "by": 3}]}], "{clip: who, caption: inside.said}"),
     ({"a1": {"said": "a dog runs fast"}, "a2": {"said": "a cat sleeps"}}, "{clip: key, caption: said}"),
     ("nr;was\na1;ein Hund rennt\na2;eine Katze\n", "{clip: nr, caption: was}"),
+    ("video,caption text\na1,a dog runs fast\n", "{clip: video, caption: caption text}"),
+    ("video_id\tcaption in english\na1\ta dog runs fast\n", "{clip: video_id, caption: caption in english}"),
 ]
 
 
@@ -212,11 +214,21 @@ def test_an_unknown_layout_is_answered_with_the_fields_that_read_it(tmp_path: Pa
         ),
         ('{"v0": ["a"], "v0": ["b"]}', "v0"),
         ([{"video": "a", "caption": "x"}, {"video": "a", "caption": 3}], "is 3: a caption must be text"),
+        (
+            [{"clip": "a", "caption": "x", "start": 1}],
+            "item 1: clip a has a start and not an end, so that it would be the whole",
+        ),
+        ([{"clip": "a", "caption": "x", "end": 1, "video": "v"}], "clip a has an end and not a start"),
     ],
 )
 def test_what_is_no_captions_is_refused_with_what_it_is(tmp_path: Path, content: Any, words: str) -> None:
     with pytest.raises(BenchError, match=words):
         source(tmp_path / "c.json", content)
+
+
+def test_a_table_with_two_columns_of_one_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match=r"c\.csv has several columns caption: give each column a name of its own"):
+        source(tmp_path / "c.csv", "clip,caption,caption\na,a dog,a cat\n")
 
 
 def test_a_declared_format_of_another_shape_is_answered_with_the_right_one(tmp_path: Path) -> None:

@@ -24,6 +24,23 @@ Record = tuple[str, Mapping[str, Any]]
 
 KINDS: dict[str, Kind] = {".jsonl": "lines", ".ndjson": "lines", ".csv": "table", ".tsv": "table", ".zip": "json"}
 MARKS = {"\t": "tabs", ";": "semicolons", ",": "commas"}
+CLIPS = (
+    *(
+        "clip",
+        "clip_id",
+        "clip_name",
+        "video_id",
+        "videoID",
+        "videoId",
+        "VideoID",
+        "vid_id",
+        "vid",
+        "image_id",
+        "vid_name",
+    ),
+    *("key", "video", "video_name", "videoname", "filename", "file_name", "file", "name", "id", "first"),
+)
+"""Columns and fields by which people call a clip; the last one is that of a table without a header."""
 WRAPPERS = ("database", "results", "predictions", "annotations", "images", "videos", "data", "captions", "sentences")
 SAMPLE = 50  # records by which a layout is told; later ones that differ are named when they are read
 HEAD = 1 << 20  # bytes in which the first line of JSON lines ends
@@ -140,14 +157,15 @@ def _rows(path: Path, mark: str) -> Iterator[Record]:
     """Rows of a table; one without a header, two columns of clip and caption, is read as it stands, quotes and all."""
     first = next((line for _, line in read_lines(path)), "")
     cells = first.split(mark)
-    if mark == "\t" and " " in cells[-1].strip():  # no column is called by a sentence
+    header = cells[0].strip().strip('"').lower() in {name.lower() for name in CLIPS}
+    if not header and mark == "\t" and " " in cells[-1].strip():  # no column is called by a sentence
         for number, line in read_lines(path):
             clip, tab, text = line.partition(mark)
             if not tab:
                 raise BenchError(f"{path} line {number} has no tab: expected a clip, a tab and a caption")
             yield f"line {number}", {"first": clip.strip(), "second": text}
         return
-    headless = len(cells) == 2 and " " in cells[1].strip()
+    headless = not header and len(cells) == 2 and " " in cells[1].strip()
     rows = _headless(path, mark) if headless else read_rows(path, (), mark)
     for number, row in rows:
         yield f"line {number}", {name: value for name, value in row.items() if value is not None}

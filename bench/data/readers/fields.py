@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from bench.data.readers.content import Content
+from bench.data.readers.content import CLIPS, Content
 from bench.data.readers.files import PART_NAMES
 
 ABSENT: Any = object()
@@ -64,22 +64,6 @@ OPTIONAL = {
 }
 BESIDE = {"retrieval": ("key", "vid_key")}  # fields without which a layout that would fit much else is not meant
 
-CLIPS = (
-    *(
-        "clip",
-        "clip_id",
-        "clip_name",
-        "video_id",
-        "videoID",
-        "videoId",
-        "VideoID",
-        "vid_id",
-        "vid",
-        "image_id",
-        "vid_name",
-    ),
-    *("key", "video", "video_name", "videoname", "filename", "file_name", "file", "name", "id", "first"),
-)
 CAPTIONS = (
     *("caption", "captions", "sentence", "sentences", "enCap", "text", "texts", "description", "descriptions", "desc"),
     *(

@@ -72,6 +72,8 @@ def read_rows(path: Path, columns: tuple[str, ...], mark: str = ",") -> Iterator
     absent = [column for column in columns if column not in found]
     if len(found) > MOST_COLUMNS:
         raise BenchError(f"{path} has {len(found):,} columns: a table of captions has a few")
+    if twice := [name for name in dict.fromkeys(found) if name and found.count(name) > 1]:
+        raise BenchError(f"{path} has several columns {', '.join(twice)}: give each column a name of its own")
     if absent:
         raise BenchError(f"{path} has no column {', '.join(absent)}: its header is {', '.join(found) or 'empty'}")
     try:

@@ -161,9 +161,15 @@ def _ids(value: Any, captions: int, several: bool) -> list[str | None]:
 
 def _times(start: Any, end: Any, where: str, clip: str) -> tuple[float | None, float | None]:
     try:
-        return _seconds(start), _seconds(end)
+        times = _seconds(start), _seconds(end)
     except (OverflowError, TypeError, ValueError):
         raise BenchError(f"{where}: start and end of clip {clip} must be seconds") from None
+    if (times[0] is None) != (times[1] is None):
+        lacks, has = ("a start", "an end") if times[0] is None else ("an end", "a start")
+        raise BenchError(
+            f"{where}: clip {clip} has {has} and not {lacks}, so that it would be the whole video: give both or none"
+        )
+    return times
 
 
 def _seconds(value: Any) -> float | None:
