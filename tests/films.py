@@ -45,12 +45,19 @@ def film(
     return path
 
 
-def song(path: Path, seconds: float = 2.0, hertz: float = 1000.0, rate: int = 44_100, channels: int = 2) -> Path:
+def song(
+    path: Path,
+    seconds: float = 2.0,
+    hertz: float = 1000.0,
+    rate: int = 44_100,
+    channels: int = 2,
+    codec: str = "pcm_s16le",
+) -> Path:
     """A sound file: a pure tone of amplitude 0.5 in each channel."""
     import av
 
     with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream("pcm_s16le", rate=rate, layout="stereo" if channels == 2 else "mono")
+        stream: Any = container.add_stream(codec, rate=rate, layout="stereo" if channels == 2 else "mono")
         times = np.arange(int(seconds * rate)) / rate
         tone = np.round(0.5 * 32767 * np.sin(2 * np.pi * hertz * times)).astype(np.int16)
         frame = av.AudioFrame.from_ndarray(

@@ -50,6 +50,10 @@ class Sound(Strict):
             raise ValueError(
                 f"has a window of {self.window} samples, longer than the transform's length, {self.length}"
             )
+        if self.hop > self.window:
+            raise ValueError(
+                f"has a hop of {self.hop} samples over a window of {self.window}: what lies between would not be heard"
+            )
         if not self.lowest < self.highest <= self.rate / 2:
             raise ValueError(
                 f"has bands from {self.lowest:g} to {self.highest:g} Hz, which must lie within 0 to {self.rate / 2:g}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,19 +87,30 @@ def _pieces(path: Path, front: LogMel) -> Iterator[Samples]:
             if not container.streams.audio:
                 raise SilentVideoError("has no sound track")
             mixed = "mono" if front.mono == "swresample" else None  # what keeps its channels is averaged below
-            resampler = av.AudioResampler(format="fltp", layout=mixed, rate=front.rate)
+            resampler, heard = None, None
             for frame in container.decode(container.streams.audio[0]):
                 frame.pts = None  # gaps between packets are not sound
-                fresh = [part.to_ndarray().mean(axis=0) for part in resampler.resample(frame)]
+                fresh = []
+                if heard != (
+                    heard := (frame.layout.name, frame.sample_rate, frame.format.name)
+                ):  # a track may change midway
+                    fresh = _resampled(resampler, None)
+                    resampler = av.AudioResampler(format="fltp", layout=mixed, rate=front.rate)
+                fresh += _resampled(resampler, frame)
                 parts, held = parts + fresh, held + sum(map(len, fresh))
                 if held >= PIECE * front.rate:
                     yield np.concatenate(parts)
                     held, parts = 0, []
-            parts += [part.to_ndarray().mean(axis=0) for part in resampler.resample(None)]
+            parts += _resampled(resampler, None)
     except faults as error:
         raise UnreadableVideoError(f"cannot be decoded: {getattr(error, 'strerror', None) or error}") from error
     if parts:
         yield np.concatenate(parts)
+
+
+def _resampled(resampler: Any, frame: Any) -> list[Samples]:
+    """The samples of a frame in one channel; without a frame those that the resampler still holds."""
+    return [] if resampler is None else [part.to_ndarray().mean(axis=0) for part in resampler.resample(frame)]
 
 
 def log_mel(sound: Iterable[Samples], front: LogMel) -> NDArray[np.float32]:

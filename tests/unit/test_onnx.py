@@ -274,6 +274,10 @@ VECTOR = {"input": INPUT, "output": {"gives": "vector"}}
         ({**VECTOR, "input": {**INPUT, "std": 0}}, "has std 0, by which nothing can be divided"),
         ({**VECTOR, "input": {**INPUT, "fit": "corner"}}, "only a square holds frames of every shape"),
         ({**VECTOR, "output": {"gives": "boxes"}}, "gives boxes, and needs heads"),
+        (
+            {"input": {"sound": {"window": 400, "hop": 500}}, "output": {"gives": "vector"}},
+            "input.sound has a hop of 500 samples over a window of 400",
+        ),
         ({"output": {"gives": "vector"}}, "input"),
     ],
 )

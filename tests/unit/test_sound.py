@@ -43,6 +43,20 @@ def test_sound_is_resampled_and_averaged_over_channels(tmp_path: Path) -> None:
         heard(tmp_path / "x.wav", (8, 9))
 
 
+@pytest.mark.parametrize(("channels", "rate"), [(1, 44_100), (2, 22_050)])
+def test_a_track_that_changes_midway_is_heard_to_its_end(tmp_path: Path, channels: int, rate: int) -> None:
+    parts = []
+    for name, own in (("a", {}), ("b", {"channels": channels, "rate": rate}), ("a", {})):
+        parts.append(song(tmp_path / f"{name}.aac", 0.5, codec="aac", **own).read_bytes())
+    (tmp_path / "x.aac").write_bytes(b"".join(parts))
+    sound = heard(tmp_path / "x.aac")
+    assert len(sound) == pytest.approx(1.5 * FRONT.rate, rel=0.15)
+    alone = [heard(tmp_path / "a.aac"), heard(tmp_path / "b.aac")]
+    assert len(sound) == pytest.approx(2 * len(alone[0]) + len(alone[1]), rel=0.1)
+    loud = [np.abs(part).max() for part in np.array_split(sound, 3)]
+    assert loud == pytest.approx([0.5] * 3, abs=0.1)
+
+
 def test_parts_of_a_long_video_decode_its_sound_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts in their order go on where the last one ended, with gaps or without; one that lies before begins anew."""
     path = song(tmp_path / "long.wav", 65)
