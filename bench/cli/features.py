@@ -83,16 +83,20 @@ def features_check(argv: Sequence[str]) -> int:
     """
     asked = parse(CheckStreams, argv)
     definition, streams, home = _streams(asked.dataset, asked.stream)
-    from bench.data.corpus import load_corpus
+    from bench.data.corpus import all_clips
+    from bench.errors import Finding
     from bench.features.check import check_cache
+    from bench.features.extraction import made_otherwise
     from bench.features.sidecar import cache_path
 
     # Of a generated data set a cache holds the clips that were asked for so far, and the others are made when they are.
-    ids = None if definition.generated else list(load_corpus(definition, home).clips)
-    statuses = [
-        _report(f"stream {stream} of {definition.name}", check_cache(cache_path(home, definition.name, stream), ids))
-        for stream in streams
-    ]
+    ids = None if definition.generated else list(all_clips(definition, home)[0])
+    statuses = []
+    for stream in streams:
+        found = check_cache(cache_path(home, definition.name, stream), ids)
+        if definition.streams[stream].videos is not None and (told := made_otherwise(definition, stream, home)):
+            found.append(Finding("warning", told))
+        statuses.append(_report(f"stream {stream} of {definition.name}", found))
     return max(statuses)
 
 

@@ -117,6 +117,11 @@ def _check_stream(checked: Checked, definition: DatasetDefinition, name: str, ho
             _check_axes(checked, name, facts["shape"])
         except BenchError:
             pass  # among the findings
+        if stream.videos is not None:
+            from bench.features.extraction import made_otherwise  # it imports torch, which takes seconds
+
+            told = made_otherwise(definition, name, home)
+            checked.add([Finding("warning", told)] if told else [])
         return
     if stream.place is None:
         what = "is rendered when a run asks for it" if definition.generated else "has no source in the definition"

@@ -28,7 +28,7 @@ from bench.features.contents import Contents, unfit
 from bench.features.decoders import Decoders, Reader, Values, flow
 from bench.features.device import choose_device
 from bench.features.encoders import load_encoder, state_digest
-from bench.features.extraction import PIXELS, Extraction, Work
+from bench.features.extraction import PIXELS, Extraction, Work, differences
 from bench.features.footage import Footage, find_footage
 from bench.features.importers import up_to_date
 from bench.features.processes import cores
@@ -289,21 +289,11 @@ def _refuse_another(target: Path, options: Mapping[str, Any]) -> None:
         before = _made_by(path)
         if before is None:
             continue
-        names = [*options, *(name for name in before if name not in options and name != "digest")]
-        differ = [name for name in names if before.get(name) != options.get(name)]
-        if differ:
-            differences = ", ".join(
-                f"{name} {_short(before.get(name))} instead of {_short(options.get(name))}" for name in differ
-            )
+        if differ := differences(before, options):
             raise BenchError(
-                f"{path} holds features that were made otherwise ({differences}): ask for the same, or say replace=true to make "
+                f"{path} holds features that were made otherwise ({differ}): ask for the same, or say replace=true to make "
                 f"them anew"
             )
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 24 else f"{text[:21]}.."
 
 
 def _made_by(path: Path) -> Mapping[str, Any] | None:

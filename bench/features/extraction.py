@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ from bench.disk.digests import file_digest
 from bench.features.decoders import Reader
 from bench.features.encoders import WORDS
 from bench.features.onnx_spec import GIVES, declared, of_document, vectors_of
+from bench.features.sidecar import cache_path, canonical, read_sidecar
 from bench.features.specs import ENCODERS, Spec, spec_of
 from bench.features.video import Sampling
 from bench.home import Home, written_path
@@ -197,6 +199,35 @@ def kind_of(stream: str) -> Kind:
             f"from frames by a trained method (checkpoint=); import others from a file"
         )
     return KINDS[stream]
+
+
+def differences(made: Mapping[str, Any], options: Mapping[str, Any]) -> str:
+    """How features that were `made` so differ from those of `options`, in words; empty where they do not."""
+    names = [*options, *(name for name in made if name not in options and name != "digest")]
+    differ = [name for name in names if made.get(name) != options.get(name)]
+    return ", ".join(f"{name} {_short(made.get(name))} instead of {_short(options.get(name))}" for name in differ)
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 24 else f"{text[:21]}.."
+
+
+def made_otherwise(definition: DatasetDefinition, stream: str, home: Home) -> str:
+    """A sentence on a cache that was extracted otherwise than the definition says by now, as a command or an earlier definition
+    said; empty where it was not, and where it cannot be known."""
+    path = cache_path(home, definition.name, stream)
+    try:
+        made = read_sidecar(path)["encoder"]
+        asked = json.loads(canonical(Extraction.of(definition, stream, home).options()))
+    except BenchError:
+        return ""  # whoever reads it says so; encoders and weights need not be where the cache is
+    if made.keys() <= {"name"} or not (differ := differences(made, asked)):  # imported features record a name at most
+        return ""
+    return (
+        f"{path} was made otherwise than {definition.path} says ({differ}) and is used as it is; to make it anew: `bench "
+        f"features extract dataset={definition.called} stream={stream} replace=true`"
+    )
 
 
 def recorded_spec(made_by: Mapping[str, Any]) -> Spec:

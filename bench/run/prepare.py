@@ -11,6 +11,7 @@ from bench import BenchError
 from bench.cell.job import keep_freed
 from bench.data.corpus import all_clips, load_corpus
 from bench.declare.dataset import DatasetDefinition, StreamSource
+from bench.features.cache import Cache
 from bench.features.contents import complete
 from bench.features.shapes import write_streams
 from bench.features.sidecar import cache_path, named_by_command, read_sidecar
@@ -67,21 +68,31 @@ def _prepare(
         with Countdown(definition.name) as countdown:
             write_streams(home, definition.options, subset, name=definition.name, streams=streams, tell=countdown.tell)
         return
-    from bench.features.importers import import_stream  # it imports torch, which takes seconds
+    from bench.features.extraction import made_otherwise  # they import torch, which takes seconds
+    from bench.features.importers import import_stream
 
     clips, _ = all_clips(definition, home)
     for name in streams:
         source = definition.streams[name]
         path = cache_path(home, definition.name, name)
-        if path.is_file() and (source.source is None or (named_by_command(path) and not again)):
+        if source.videos is not None:
+            if not path.is_file() or _lacking(path, clips):
+                path, failed = extract(definition, name, home)
+                if failed:
+                    raise BenchError(failed)
+            elif told := made_otherwise(definition, name, home):
+                print(wrapped(f"{definition.name}: {told}"), flush=True)
+        elif path.is_file() and (source.source is None or (named_by_command(path) and not again)):
             pass  # made by a command, perhaps from another place than the definition's: used as it is
-        elif source.videos is not None:
-            path, failed = extract(definition, name, home)
-            if failed:
-                raise BenchError(failed)
         else:
             path = import_stream(definition, name, home, list(clips))
         print(wrapped(f"{definition.name}: stream {name} is in {path}"), flush=True)
+
+
+def _lacking(path: Path, clips: Collection[str]) -> bool:
+    """Whether a cache has not all clips, but for those that it was finished without: the data set grew."""
+    with Cache(path) as cache:
+        return not set(clips) <= {*cache.ids, *cache.left_out}
 
 
 def extract(

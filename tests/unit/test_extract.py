@@ -160,6 +160,40 @@ def test_what_the_command_says_goes_before_the_definition(definition: DatasetDef
     assert path.stat().st_mtime_ns == before, "a run takes what the command has made"
 
 
+def test_a_definition_that_was_edited_is_told_of_and_a_corpus_that_grew_is_made_up_for(
+    definition: DatasetDefinition, home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BENCH_HOME", str(home.root))
+    where = definition.path
+    captions, text = where.parent / "captions.jsonl", where.read_text()
+    lines = captions.read_text().splitlines()
+    captions.write_text("\n".join(line for line in lines if '"c2"' not in line))
+    (where.parent / "train.txt").write_text("c0\nc1\n")
+    prepare(definition, home, None, ["pixels"])
+    path = home.cache / definition.name / "pixels.h5"
+    with Cache(path) as cache:
+        assert len(cache) == 4
+        kept = cache.read("c4")[0]
+    captions.write_text("\n".join(lines))
+    (where.parent / "train.txt").write_text("c0\nc1\nc2\n")
+    capsys.readouterr()
+    prepare(definition, home, None, ["pixels"])
+    with Cache(path) as cache:
+        assert len(cache) == 5 and np.array_equal(cache.read("c4")[0], kept)
+    assert "otherwise" not in capsys.readouterr().out
+    where.write_text(text.replace("frames: 4", "frames: 3"))
+    edited, told = read_definition(where), "(frames 4 instead of 3)"
+    prepare(edited, home, None, ["pixels"])
+    assert told in (said := " ".join(capsys.readouterr().out.split())) and "replace=true" in said
+    for command in (["features", "check", "stream=pixels"], ["data", "check"]):
+        assert main([*command, f"dataset={where}"]) == 0
+        assert told in " ".join(capsys.readouterr().out.split())
+    captions.write_text(captions.read_text() + '\n{"clip": "c9", "caption": "a dog"}')
+    (where.parent / "train.txt").write_text("c0\nc9\n")
+    with pytest.raises(BenchError, match=r"made otherwise \(frames 4 instead of 3\).*replace=true"):
+        prepare(edited, home, None, ["pixels"])
+
+
 def test_two_extractions_give_the_same_bytes(definition: DatasetDefinition, tmp_path: Path) -> None:
     first, second = (extract(definition, "pixels", Home(tmp_path / name))[0] for name in ("one", "two"))
     with Cache(first) as one, Cache(second) as other:

@@ -312,6 +312,21 @@ def test_files_of_a_folder_that_changed_places_are_noticed(tmp_path: Path, home:
         np.testing.assert_array_equal(cache.read("vid1")[0], feature("vid10").astype(np.float16))
 
 
+def test_features_of_a_split_variant_are_checked_and_not_called_unused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    per_clip(tmp_path / "x.h5")
+    (tmp_path / "dataset.yaml").write_text(
+        "name: own\ncaptions: [{format: jsonl, files: {captions: c.jsonl}}]\nstreams: {frames: {source: x.h5}}\n"
+        "splits: {first: [1, 1, 1]}\nsplit_variants: {more: {first: [2, 1, 1]}}\n"
+    )
+    (tmp_path / "c.jsonl").write_text("".join(f'{{"clip": "{clip}", "caption": "a dog"}}\n' for clip in CLIPS))
+    monkeypatch.setenv("BENCH_HOME", str(tmp_path / "home"))
+    for verb in ("import", "check"):
+        assert main(["features", verb, f"dataset={tmp_path / 'dataset.yaml'}"]) == 0
+    assert "not used" not in (said := capsys.readouterr().out) and "nothing to complain of" in said
+
+
 @pytest.mark.parametrize("name", ["../../../evil/frames", ".hidden", "a b", "/tmp/x", "f" * 101, ""])
 def test_a_stream_is_not_called_by_a_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
