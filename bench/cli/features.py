@@ -86,7 +86,6 @@ def features_check(argv: Sequence[str]) -> int:
     from bench.data.corpus import all_clips
     from bench.errors import Finding
     from bench.features.check import check_cache
-    from bench.features.extraction import made_otherwise
     from bench.features.sidecar import cache_path
 
     # Of a generated data set a cache holds the clips that were asked for so far, and the others are made when they are.
@@ -94,8 +93,11 @@ def features_check(argv: Sequence[str]) -> int:
     statuses = []
     for stream in streams:
         found = check_cache(cache_path(home, definition.name, stream), ids)
-        if definition.streams[stream].videos is not None and (told := made_otherwise(definition, stream, home)):
-            found.append(Finding("warning", told))
+        if definition.streams[stream].videos is not None:
+            from bench.features.extraction import made_otherwise  # it imports torch, which takes seconds
+
+            told = made_otherwise(definition, stream, home)
+            found += [Finding("warning", told)] if told else []
         statuses.append(_report(f"stream {stream} of {definition.name}", found))
     return max(statuses)
 

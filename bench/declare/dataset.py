@@ -14,6 +14,7 @@ from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from bench import BenchError
 from bench.declare.settings import Model, Strict, Text, Train
+from bench.disk.limits import check_stream_name
 from bench.errors import listing, unknown
 from bench.home import Home, data_folder, written_path
 
@@ -32,7 +33,6 @@ class Clip:
 
 SPLITS = ("train", "val", "test")
 VALIDATION = 100  # clips: fewer do not tell one epoch from another
-_STREAM = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,99}")
 _VARIABLE = re.compile(r"\$\{(\w+)\}|\$(\w+)")
 
 
@@ -64,15 +64,6 @@ def resolved(text: str, file: Path, home: Home, declared: Collection[str] = ()) 
 
     expanded = written_path(_VARIABLE.sub(value, text))
     return Path(os.path.normpath(file.parent / expanded))
-
-
-def check_stream_name(name: str) -> None:
-    """Raise BenchError for the name of a stream that could be no file's: its cache is called so."""
-    if not _STREAM.fullmatch(name):
-        raise BenchError(
-            f"{name[:40]!r} cannot be the name of a stream: it is of letters, digits and . _ + -, begins with no dot, and has at "
-            "most 100 of them"
-        )
 
 
 class Counts(Strict):
@@ -259,10 +250,7 @@ class DatasetDefinition(Strict):
     @classmethod
     def _names_of_streams(cls, value: dict[str, StreamSource]) -> dict[str, StreamSource]:
         for name in value:
-            try:
-                check_stream_name(name)
-            except BenchError as error:
-                raise ValueError(f"hold a name that cannot be one: {error}") from None
+            check_stream_name(name)
         return value
 
     @property

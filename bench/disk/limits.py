@@ -11,6 +11,7 @@ import errno
 import json
 import math
 import os
+import re
 import stat
 import struct
 import zipfile
@@ -36,6 +37,7 @@ MOST_COLUMNS = 1000  # of a table of captions
 YAML_LARGEST = 16 * 2**20  # characters of a file
 YAML_DEEPEST = 40  # lists and mappings inside each other
 YAML_MOST = 100_000  # values, those that aliases repeat counted as often as they stand there
+STREAM = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,99}")  # its cache is a file called so
 DIGITS = 18  # of a number: longer ones are text, and no option takes them
 
 
@@ -161,3 +163,12 @@ def check_name(name: str) -> str:
     if len(name) > LONGEST_NAME or len(name.encode(errors="replace")) > LONGEST_NAME:
         raise ValueError(f"the name {name[:40]}.. is longer than {LONGEST_NAME} bytes")
     return name
+
+
+def check_stream_name(name: str) -> None:
+    """Refuse the name of a stream that could be no file's."""
+    if not STREAM.fullmatch(name):
+        raise ValueError(
+            f"{name[:40]!r} cannot be the name of a stream: it is of letters, digits and . _ + -, begins with no dot, and has at "
+            "most 100 of them"
+        )

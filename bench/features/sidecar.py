@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import BenchError
-from bench.declare.dataset import check_stream_name
-from bench.disk.limits import own_json, own_text
+from bench.disk.limits import check_stream_name, own_json, own_text
 from bench.disk.whole import replacing
 from bench.home import Home, data_folder
 
@@ -24,7 +23,10 @@ REQUIRED = ("schema", "stream", "shape", "timed", "dtype", "clips", "fingerprint
 
 def cache_path(home: Home, dataset: str, stream: str) -> Path:
     """Where the cache of one stream of one data set lies. Raises BenchError for a name that would lead elsewhere."""
-    check_stream_name(stream)
+    try:
+        check_stream_name(stream)
+    except ValueError as error:
+        raise BenchError(str(error)) from None
     return home.cache / dataset / f"{stream}.h5"
 
 

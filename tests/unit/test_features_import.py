@@ -335,7 +335,7 @@ def test_a_stream_is_not_called_by_a_path(
     (tmp_path / "dataset.yaml").write_text("name: own\ncaptions: [{format: jsonl, files: {captions: c.jsonl}}]\n")
     (tmp_path / "c.jsonl").write_text("".join(f'{{"clip": "{clip}", "caption": "a dog"}}\n' for clip in CLIPS))
     (tmp_path / "bad.yaml").write_text((tmp_path / "dataset.yaml").read_text() + f'streams: {{"{name}": {{}}}}\n')
-    with pytest.raises(BenchError, match=r"bad.yaml: streams .* cannot be the name of a stream"):
+    with pytest.raises(BenchError, match=r"bad.yaml: streams .*cannot be the name of a stream"):
         read_definition(tmp_path / "bad.yaml")
     define(tmp_path, "x.h5", stream="frames_v2.b+l-14")
     monkeypatch.setenv("BENCH_HOME", str(tmp_path / "home"))
