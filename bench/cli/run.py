@@ -57,7 +57,23 @@ def plan(argv: Sequence[str]) -> int:
     for count in sorted({count for count in shares.values() if count > 1}):
         rows = dict.fromkeys(f"{one['method']}:{one['variant']}" for one in cells if one["gpu_cells"] == count)
         print(wrapped(f"Up to {count} cells of {listing(rows)} share a GPU like this machine's."))
+    for told in _edited(asked, cells, home):
+        print(wrapped(told))
     return WELL
+
+
+def _edited(asked: RunSpec, cells: Sequence[dict[str, Any]], home: Home) -> list[str]:
+    """Sentences on streams of the cells that were made from videos otherwise than their definition says by now."""
+    from bench.declare.registry import dataset
+
+    definition = dataset(asked.dataset)
+    read = dict.fromkeys(stream for cell in cells for stream in cell["streams"])
+    films = [stream for stream in read if (own := definition.streams.get(stream)) and own.videos is not None]
+    if not films:
+        return []
+    from bench.features.extraction import made_otherwise  # it imports torch, which takes seconds
+
+    return [told for stream in films if (told := made_otherwise(definition, stream, home))]
 
 
 def planned_facts(asked: RunSpec, home: Home) -> tuple[dict[str, Any], dict[str, int]]:

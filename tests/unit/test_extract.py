@@ -185,7 +185,8 @@ def test_a_definition_that_was_edited_is_told_of_and_a_corpus_that_grew_is_made_
     edited, told = read_definition(where), "(frames 4 instead of 3)"
     prepare(edited, home, None, ["pixels"])
     assert told in (said := " ".join(capsys.readouterr().out.split())) and "replace=true" in said
-    for command in (["features", "check", "stream=pixels"], ["data", "check"]):
+    frames = ["streams=frames,pixels", "methods=etenet:step2"]
+    for command in (["features", "check", "stream=pixels"], ["data", "check"], ["plan", *frames]):
         assert main([*command, f"dataset={where}"]) == 0
         assert told in " ".join(capsys.readouterr().out.split())
     captions.write_text(captions.read_text() + '\n{"clip": "c9", "caption": "a dog"}')
