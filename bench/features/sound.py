@@ -90,12 +90,10 @@ def _pieces(path: Path, front: LogMel) -> Iterator[Samples]:
             resampler, heard = None, None
             for frame in container.decode(container.streams.audio[0]):
                 frame.pts = None  # gaps between packets are not sound
-                fresh = []
-                if heard != (
-                    heard := (frame.layout.name, frame.sample_rate, frame.format.name)
-                ):  # a track may change midway
+                fresh, sort = [], (frame.layout.name, frame.sample_rate, frame.format.name)
+                if sort != heard:  # the first frame, and where a track changes midway
                     fresh = _resampled(resampler, None)
-                    resampler = av.AudioResampler(format="fltp", layout=mixed, rate=front.rate)
+                    resampler, heard = av.AudioResampler(format="fltp", layout=mixed, rate=front.rate), sort
                 fresh += _resampled(resampler, frame)
                 parts, held = parts + fresh, held + sum(map(len, fresh))
                 if held >= PIECE * front.rate:

@@ -266,14 +266,15 @@ def _records(folder: Path) -> Iterator[Target]:
 
     yield Target("further.json", "further.json", ((folder / "further.json").read_bytes(),), scored)
     yield Target("tuning report", "r.json", (json.dumps(report).encode(),), read_report)
-    whole = (folder / "figure.json").read_bytes()
-    yield Target("figure.json", "figure.json", (whole,), lambda path: read_trace(path.parent, "figure"))
+    parts = {name: (folder / name).read_bytes() for name in ("figure.json", "figure.npz")}
 
-    def framed(path: Path) -> object:
-        path.with_name("figure.json").write_bytes(whole)
+    def traced(path: Path) -> object:
+        (other,) = parts.keys() - {path.name}
+        path.with_name(other).write_bytes(parts[other])
         return read_trace(path.parent, "figure")
 
-    yield Target("figure.npz", "figure.npz", ((folder / "figure.npz").read_bytes(),), framed)
+    for name, content in parts.items():
+        yield Target(name, name, (content,), traced)
 
 
 def _each(*calls: Callable[[], object]) -> None:
