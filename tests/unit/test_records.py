@@ -18,6 +18,7 @@ from record_factory import SCORES, config, content, put, record
 from bench import BenchError
 from bench.cell.provenance import git_state
 from bench.disk.digests import file_digest
+from bench.disk.locks import cell_lock
 from bench.disk.whole import CannotWrite
 from bench.home import Home
 from bench.pages.files import read_page
@@ -289,12 +290,13 @@ def test_the_list_of_runs_shows_every_state(tmp_path: Path) -> None:
     done, failed, broken = record(seed=0), record("failed", seed=1), record(seed=2)
     put(home.results, done, failed)
     put(home.results, broken)[0].write_text("{")
-    for key, pid in (("1" * 16, os.getpid()), ("2" * 16, 2**22 + 1)):  # no process has an id beyond 2^22
+    for key, pid in (("1" * 16, os.getpid()), ("2" * 16, os.getpid())):
         work = home.results / "toy" / "recnet" / key / "work"
         work.mkdir(parents=True)
         told = {"phase": "base", "epoch": 2, "captions": 500, "budget": 1000, "values": {}, "pid": pid}
         (work / "progress.json").write_text(json.dumps(told))
-    rows = {row["key"]: row for row in runs(home).facts}
+    with cell_lock(home, "1" * 16):  # as whoever trains it holds it
+        rows = {row["key"]: row for row in runs(home).facts}
     assert {key: row["state"] for key, row in rows.items()} == {
         done.key: "done",
         failed.key: "failed",
