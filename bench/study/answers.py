@@ -202,11 +202,11 @@ def _of_folds(study: Study, idea: tuple[Record, ...], control: tuple[Record, ...
 
 
 def trained_on(study: Study, clips: int) -> int:
-    """On how many of the `clips` that a study of folds reports on each of its cells trains; films that stay whole move it a
-    little."""
+    """On how many of the `clips` that a study of folds reports on each of its cells trains, at least 1; films that stay whole
+    move it a little."""
     rule = dataset(study.dataset).split_rule(study.splits)
     assert rule.folds is not None
-    return clips - clips // rule.folds - rule.validation
+    return max(clips - clips // rule.folds - rule.validation, 1)
 
 
 def _of_overlap(study: Study, decision: Decision, clips: int) -> tuple[float, float]:

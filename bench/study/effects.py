@@ -71,7 +71,7 @@ RULES: tuple[Line, ...] = (
     "With folds: ten cells report on every clip once; the unit is the fold, its paired difference, Student's t with one degree "
     "of freedom less than folds. Training sets of folds overlap, and no unbiased estimate of that variance exists: the interval "
     "is too narrow by an unknown part. Two intervals stand beside it and decide nothing: the one that Nadeau and Bengio (2003) "
-    "propose for such sets, half as wide again, and a bootstrap over films, which speaks of the choice of clips alone.",
+    "propose for such sets, about half as wide again, and a bootstrap over films, which speaks of the choice of clips alone.",
     "p is that of no gain at all, corrected by Holm for all declared pairs of a study, run or not; of gains less than m it says "
     "nothing, and those are not corrected. The other metrics decide nothing: their intervals are plain ones of 95 %, with seeds "
     "as many as CIDEr was looked at, and not corrected. A gain at which a pair ended early is rather too large than too small.",
@@ -247,9 +247,6 @@ def _headed(study: Study) -> str:
 def _terms(study: Study, pairs: Sequence[Found], home: Home) -> Line:
     """On what and by which rule a study decides, where that is declared, and what makes it."""
     asked = answers.read(home, study.name)
-    definition = dataset(study.dataset)
-    clips = next((record_clips(one.answer.counted[0][0]) for one in pairs if one.answer.decision), 0)
-    trained = definition.options["size"][0] if definition.generated else answers.trained_on(study, clips)
     looks = ", ".join(map(str, study.seeds()))
     rule = (
         f"{looks} folds, looked at once"
@@ -259,14 +256,24 @@ def _terms(study: Study, pairs: Sequence[Found], home: Home) -> Line:
     commit = f", commit {asked.commit[:12]}" if asked and asked.commit else ""
     declared = f"declaration {study.digest[:12]}{commit}"
     return (
-        f"Corpus {study.corpus} ({'rendered clips' if definition.generated else f'splits {study.splits}'}; each cell trains on "
-        f"{trained:,} clips), {rule}; margin {study.margin:g}; {study.precision}; {declared}. ",
+        f"Corpus {study.corpus} ({_clips(study, pairs)}), {rule}; margin {study.margin:g}; {study.precision}; {declared}. ",
         "Made by ",
         Code(f"bench study {study.name}"),
         ". Scores of the corpus: ",
         Link(study.corpus, study.corpus, page=True),
         ".",
     )
+
+
+def _clips(study: Study, pairs: Sequence[Found]) -> str:
+    """What clips a study is on, and on how many of them a cell trains, as far as declaration and records tell."""
+    definition = dataset(study.dataset)
+    if definition.generated:
+        size = definition.options.get("size")
+        return f"rendered clips{f'; each cell trains on {size[0]:,}' if size else ''}"
+    reported = next((record_clips(one.answer.counted[0][0]) for one in pairs if one.answer.decision), None)
+    trained = f"; each cell trains on {answers.trained_on(study, reported):,} clips" if study.folds and reported else ""
+    return f"splits {study.splits}{trained}"
 
 
 def _decisions(study: Study, pairs: Sequence[Found]) -> Table:

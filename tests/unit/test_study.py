@@ -109,6 +109,7 @@ def test_a_study_of_seeds_from_its_first_cell_to_its_page(place: Path, capsys: p
         f"{row['difference']:+.2f} ({row['low']:+.2f} .. {row['high']:+.2f})" in page and "+2.8 (recnet table1)" in page
     )
     assert "](#study-tiny1), " in page and f", {seeds} seeds of 8 clips |" in page
+    assert "Corpus calm (rendered clips; each cell trains on 12), looks after 2, 3 seeds" in page
     assert f"0 of {2 * seeds}" in page  # none was to converge, and so none ended at a cap
     assert f"Its {2 * seeds} cells were trained on" in page
     assert "effects" in (place / "leaderboards" / "README.md").read_text(encoding="utf-8")
@@ -238,6 +239,15 @@ def test_a_question_may_be_put_better_later_and_both_wordings_are_shown(place: P
     assert studies()["tiny1"][0].digest != study.digest
 
 
+def test_of_a_study_of_seeds_on_a_users_corpus_the_page_tells_the_splits(place: Path) -> None:
+    folder = place / "datasets" / "calm"
+    world(folder, 12)
+    content = yaml.safe_load((folder / "dataset.yaml").read_text(encoding="utf-8")) | {"splits": {"first": [16, 4, 4]}}
+    (folder / "dataset.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    (study, _) = studies()["tiny1"]
+    assert effects._clips(study, []) == "splits default"
+
+
 def test_where_a_claim_lies_beside_the_interval(place: Path) -> None:
     (study, _) = studies()["tiny1"]  # whose claim is +2.8
     one = answers.answer(study, answers.Keys(), Home(place))
@@ -362,6 +372,8 @@ def test_a_study_of_folds_is_looked_at_once_with_the_fold_as_unit(
     begun = re.findall(r"seed (\d): started", capsys.readouterr().out)
     assert begun == [*"01201"], "whole pairs, and cells that share phases are not begun at once"
     assert not json.loads((folded / "results" / "effects.json").read_text("utf-8"))  # one fold is lacking
+    begun_page = (folded / "leaderboards" / "effects.md").read_text(encoding="utf-8")
+    assert "Corpus films (splits default), 3 folds, looked at once" in begun_page, "no number of clips is known yet"
     begun_with = answers.read(Home(folded), "tiny1")
     assert begun_with is not None
     row_of_idea = folded / "results" / begun_with.pairs["reconstructor"].idea[0]
