@@ -198,7 +198,7 @@ def _tell(values: dict[str, Any], folder: Path | None) -> None:
 
 
 def _searcher(study: Study, report: Report, todo: list[int]) -> tuple[Any, dict[str, Any], int]:
-    """Ray's searcher (None: the points are known), its space, and how many samples are to be drawn."""
+    """What proposes points to Ray (None: they are known), Ray's own space, and how many samples are to be drawn."""
     if study.points is not None:
         points = study.points
         letters = {
@@ -206,39 +206,9 @@ def _searcher(study: Study, report: Report, todo: list[int]) -> tuple[Any, dict[
             for name in (study.space if study.changes_letters else ())
         }
         return None, {"number": tune.grid_search(todo), **letters}, 1
-    import optuna  # an extra, which only search=optuna needs
-    from ray.tune.search.optuna import OptunaSearch
+    from bench.tuning.proposals import Proposals  # of an extra, which only search=optuna needs
 
-    choices = {name: _with_own(study, name) for name in study.space}
-    space = {
-        name: tune.choice(one)
-        if not isinstance(one, Interval)
-        else (tune.loguniform if one.log else tune.uniform)(one.min, one.max)
-        for name, one in choices.items()
-    }
-    idle = {name: value_at(one, 0.0) for name, one in choices.items()}  # in place of what does not matter
-    known = [trial for trial in report.trials if trial.value is not None]
-    searcher = OptunaSearch(
-        metric=VALUE,
-        mode="max",
-        sampler=optuna.samplers.TPESampler(seed=study.spec.how.seed + len(report.trials)),
-        points_to_evaluate=[idle | trial.point for trial in known] or [idle | study.first],
-        evaluated_rewards=[trial.value for trial in known] or None,
-    )
-    return searcher, space, len(todo)
-
-
-def _with_own(study: Study, name: str) -> Choices:
-    """The choices of a parameter, with the row's own value among them."""
-    choices = study.space[name]
-    own = study.first.get(name)
-    if isinstance(choices, Interval):
-        return (
-            choices
-            if own is None
-            else Interval(min=min(choices.min, own), max=max(choices.max, own), log=choices.log and own > 0)
-        )
-    return choices if name not in study.first or own in choices else [own, *choices]
+    return Proposals(study, report), {}, len(todo)
 
 
 def _scheduler(study: Study) -> Any:

@@ -155,6 +155,43 @@ class TestPoints:
         assert describe(card(), point) == "lambda=0.25 depth=3 learning_rate=0.0005 epochs=4"
 
 
+class TestProposals:
+    SPACE = ('space.toy.mode=["on","local"]', 'space.toy.depth={values: [1,2,3], when: {mode: ["on"]}}')
+
+    def proposals(self, study: Study, report: Report) -> Any:
+        """What proposes points, after this project's own import of Ray Tune."""
+        import bench.tuning.search  # noqa: F401
+        from bench.tuning.proposals import Proposals
+
+        return Proposals(study, report)
+
+    def test_no_point_is_proposed_twice(self, world: World) -> None:
+        """The score makes one point far better than all others, which is where Optuna would stay."""
+        (study,) = ask(world, "search=optuna", "trials=4", *self.SPACE)
+        report = load(study, world.home, 1)
+        found = self.proposals(study, report)
+        points = []
+        for number in range(4):
+            points.append(study.that_matter(found.suggest(str(number))))
+            found.on_trial_result(str(number), {"value": 1.0, "training_iteration": 1})
+            value = 100.0 if points[-1] == study.first else 1.0 / (1 + number)
+            found.on_trial_complete(str(number), {"value": value, "training_iteration": 1})
+        assert points[0] == study.first
+        assert sorted(map(str, points)) == sorted(map(str, grid(study.space, None, 0, study.first, study.conditions)))
+
+    def test_those_that_are_being_tried_or_failed_are_not_proposed(self, world: World) -> None:
+        (study,) = ask(world, "search=optuna", "trials=4", *self.SPACE)
+        report = load(study, world.home, 1)
+        point = next(one for one in grid(study.space, None, 0, study.first, study.conditions) if one != study.first)
+        report.trials = [
+            Trial(number=0, point=study.first, key="a", state="failed", message="its worker process was lost"),
+            Trial(number=1, point=point, key="b", state="completed", value=50.0),
+        ]
+        found = self.proposals(study, report)
+        points = [study.that_matter(found.suggest(name)) for name in ("c", "d")]
+        assert points[0] != points[1] and not any(one in (study.first, point) for one in points)
+
+
 class TestRequests:
     def test_what_is_asked(self, world: World) -> None:
         words = ["methods=toy", f"dataset={world.dataset}", "search=random", "search.beam=3", "trials=4", "tune_seed=7"]
