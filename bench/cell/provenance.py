@@ -127,6 +127,11 @@ def committed(path: Path) -> tuple[str | None, bool]:
     return commit or None, bool(commit) and not _git(CHECKOUT, "status", "--porcelain", "--", str(path))
 
 
+def moment(commit: str | None) -> str | None:
+    """When a commit of the checkout was made, ISO 8601; None where that is not known."""
+    return _git(CHECKOUT, "show", "-s", "--format=%cI", commit) if commit and shutil.which("git") else None
+
+
 def _git(folder: Path, *words: str) -> str | None:
     """Output of a git command, None where it fails: a folder that git does not trust must not stop a run."""
     try:

@@ -248,8 +248,11 @@ def _check_converged(spec: RunSpec, definition: DatasetDefinition, splits: str, 
         )
     from bench.data.corpus import load_corpus  # it needs numpy, which plans of other budgets do without
 
-    corpus = load_corpus(definition, home, splits=splits, subset=spec.subset, fold=spec.seeds[0])
-    if (count := len(corpus.splits["val"])) < VALIDATION:
+    rule = definition.split_rule(splits)
+    count = len(load_corpus(definition, home, splits=splits, subset=spec.subset, fold=spec.seeds[0]).splits["val"])
+    if rule.folds:  # each of which has at least so many
+        count = min(count, rule.validation)
+    if count < VALIDATION:
         raise BenchError(
             f"train.budget=converged chooses by the validation clips when to stop, and data set {definition.name} has {count} of "
             f"them (splits={splits}{', subset=' + '/'.join(map(str, spec.subset)) if spec.subset else ''}): it takes "

@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from bench import BenchError
+from bench.cell.provenance import moment
 from bench.declare.registry import dataset
 from bench.declare.settings import Strict
 from bench.declare.validation import from_pydantic
@@ -42,11 +43,13 @@ class Keys(Strict):
 
 
 class Asked(Strict):
-    """A study with the digest and commit of its declaration at its first cell, and the cells of its pairs."""
+    """A study with the digest and commit of its declaration at its first cell, when that commit was made (ISO 8601), and the
+    cells of its pairs."""
 
     version: Literal[1] = Field(default=1, alias="schema")
     declaration: str
     commit: str | None = None
+    committed: str | None = None
     pairs: dict[str, Keys] = Field(default_factory=dict)
 
 
@@ -69,7 +72,7 @@ def read(home: Home, name: str) -> Asked | None:
 
 def begin(home: Home, study: Study, commit: str | None) -> Asked:
     """What was asked for so far, or a fresh start. Raises BenchError for a study that was changed after its first cell."""
-    return of_study(home, study) or Asked(schema=1, declaration=study.digest, commit=commit)
+    return of_study(home, study) or Asked(schema=1, declaration=study.digest, commit=commit, committed=moment(commit))
 
 
 def of_study(home: Home, study: Study) -> Asked | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -22,7 +23,7 @@ from bench.reports.study import Arm as Bare
 from bench.reports.study import declaration as first_study
 
 SIDES = ("idea", "control")
-NAMES = ("method", "variant", "method_digest", "seed")  # what a side is called is no difference in what it does
+NAMES = ("variant", "method_digest", "seed")  # what a side is called is no difference in what it does
 
 
 class Arm(Bare):
@@ -46,8 +47,9 @@ class Claimed(Strict):
 
 class Pair(Strict):
     """An idea and its control on the same streams. `differs` names the settings and phases in which they differ, by their dotted
-    names in a configuration or a group of them (`phases`); `unclaimed` says why there is no printed gain. `reworded` may come
-    later: the question that was asked in truth, where `question` put it wrongly."""
+    names in a configuration or a group of them (`phases`); `unclaimed` says why there is no printed gain. Two may come later:
+    `reworded`, the question that was asked in truth, where `question` put it wrongly, and `withdrawn`, why a pair turned out to
+    ask nothing: its answer stays with its study and counts nowhere."""
 
     paper: str
     question: str
@@ -59,6 +61,7 @@ class Pair(Strict):
     claimed: Claimed | None = None
     unclaimed: str = ""
     reworded: str = ""
+    withdrawn: str = ""
 
     @model_validator(mode="after")
     def _says_what_is_claimed(self) -> Pair:
@@ -79,7 +82,7 @@ class Study(Strict):
     looks: list[int] = Field(default_factory=list)
     margin: float = Field(gt=0)
     half_width: float | None = Field(default=None, gt=0)
-    precision: str = "float32"
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     train: Train = Train()
     model: Model = Model()
     pairs: dict[str, Pair] = Field(min_length=1)
@@ -99,11 +102,23 @@ class Study(Strict):
             raise ValueError("needs half_width with its looks: an interval so narrow ends a pair")
         return self
 
+    @model_validator(mode="after")
+    def _precision_is_one_for_all(self) -> Study:
+        arms = {f"pairs.{name}.{side}": getattr(pair, side) for name, pair in self.pairs.items() for side in SIDES}
+        for where, one in {"": self, **{f"pairs.{name}": pair for name, pair in self.pairs.items()}, **arms}.items():
+            if "precision" in given(one.train):
+                raise ValueError(
+                    f"has {f'{where}.train.precision'.lstrip('.')}, but precision is one for all cells of a study: write "
+                    "precision: beside margin:"
+                )
+        return self
+
     @property
     def digest(self) -> str:
-        """Of all that is declared but what may come later: what is changed after the first cell is another study."""
-        later = {"remarks": True, "given_up": True, "pairs": {"__all__": {"reworded"}}}
-        declared = self.model_dump(mode="json", exclude=later)  # type: ignore[arg-type]
+        """Of all that the declaration says but what may come later: what is changed after the first cell is another study. What
+        it leaves out stays out, so that a setting that is invented later changes no study."""
+        later = {"remarks": True, "given_up": True, "pairs": {"__all__": {"reworded", "withdrawn"}}}
+        declared = self.model_dump(mode="json", exclude=later, exclude_unset=True)  # type: ignore[arg-type]
         return hashlib.sha256(canonical(declared).encode()).hexdigest()
 
     @property

@@ -46,6 +46,21 @@ class Found:
         table, idea, control = _printed(self.study, self.name)
         return f"{idea.system} over {control.system} on {table.dataset}"
 
+    @property
+    def counts(self) -> bool:
+        """Whether it has come to its end and asks something."""
+        return self.answer.decision is not None and self.answer.decision.ended and not self.pair.withdrawn
+
+    @property
+    def lost_with_overlap(self) -> bool:
+        """Whether the wider interval, for training sets that overlap, would not say what the pair came to."""
+        decision, wider = self.answer.decision, self.answer.overlap
+        if decision is None or wider is None:
+            return False
+        if decision.outcome == "gains less":
+            return not wider[0] <= 0 <= wider[1] < self.study.margin
+        return decision.outcome in ("helps", "hurts") and wider[0] <= 0 <= wider[1]
+
     def claimed(self, metric: str) -> float | None:
         """What the paper prints as the gain in `metric` over its own control."""
         if self.pair.claimed is None:
@@ -163,12 +178,11 @@ def shown_interval(decision: Decision | None) -> str:
 
 
 def facts(one: Found) -> Iterator[dict[str, Any]]:
-    """A pair as JSON, one object for each metric; CIDEr's alone has an outcome, for the others decide nothing."""
+    """A pair as JSON, one object for each metric; CIDEr's alone has an outcome, for the others decide nothing. What is not known
+    before its cells have run is null."""
     decision = one.answer.decision
-    if decision is None:
-        return
-    idea, control = one.answer.counted
-    record = idea[0]
+    idea, control = one.answer.counted if decision else ((), ())
+    record = idea[0] if idea else None
     for metric in SHOWN:
         found = one.answer.of(metric)
         ranked = metric == RANKED_BY
@@ -188,26 +202,27 @@ def facts(one: Found) -> Iterator[dict[str, Any]]:
             "low": found and round(found.low, 4),
             "high": found and round(found.high, 4),
             "outcome": outcome(one.study, decision) if ranked else None,
-            "ended": decision.ended,
-            "p": round(decision.p, 6) if ranked else None,
+            "ended": decision is not None and decision.ended,
+            "p": round(decision.p, 6) if decision and ranked else None,
             "p_holm": None if one.p_holm is None or not ranked else round(one.p_holm, 6),
             "overlap": [round(value, 4) for value in one.answer.overlap] if one.answer.overlap and ranked else None,
             "films": [round(value, 4) for value in one.answer.films] if one.answer.films and ranked else None,
             "margin": one.study.margin,
-            "seeds": None if one.study.folds else decision.seeds,
+            "seeds": None if one.study.folds or decision is None else decision.seeds,
             "folds": one.study.folds,
-            "clips": record_clips(record, metric),
-            "protocol": record.config["protocol"],
-            "splits": record.config["splits"],
-            "split": record.split,
+            "clips": record and record_clips(record, metric),
+            "protocol": record and record.config["protocol"],
+            "splits": one.study.splits,
+            "split": record and record.split,
             "streams": one.pair.streams,
-            "signature": record.signatures[record.split][metric],
+            "signature": record and record.signatures[record.split][metric],
             "control": one.pair.control.label,
             "differs": one.pair.differs,
             "keys": {"idea": [one.key for one in idea], "control": [one.key for one in control]},
             "capped": sorted(record.key for record in one.answer.cells if record.capped),
             "precision": one.study.precision,
             "given_up": one.study.given_up or None,
+            "withdrawn": one.pair.withdrawn or None,
         }
 
 

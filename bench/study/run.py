@@ -44,9 +44,10 @@ def run(
     names = chosen(study, only)
     asked = answers.begin(home, study, commit_of(study, path))
     check(study, base, home, entries)
-    streams = {stream for pair in study.pairs.values() for stream in pair.streams}
+    names = [name for name in names if not _ended(study, asked, name, home)]
+    streams = {stream for name in names for stream in study.pairs[name].streams}
     prepare.prepare(dataset(study.dataset), home, None, streams)
-    for name in study.pairs:
+    for name in names:
         for side, one in zip(SIDES, requests(study, name, base, entries, 1), strict=True):
             _refuse_others(study, name, getattr(asked.pairs.get(name), side, []), cells(one, home, entries), home)
     status = WELL
@@ -75,9 +76,16 @@ def run(
             if status not in (WELL, 1) or (most is not None and most <= 0):
                 return status
             found = answers.answer(study, asked.pairs[name], home).decision
-            if found is None or found.ended or len(now) < len(missing):
+            # A seed that failed, or that is still to come, leaves this look out: those behind it wait for it.
+            if found is None or found.ended or found.seeds < seeds or len(now) < len(missing):
                 break
     return status
+
+
+def _ended(study: Study, asked: answers.Asked, name: str, home: Home) -> bool:
+    """Whether a pair needs no more cells, whatever has become of code and data since."""
+    decision = answers.answer(study, asked.pairs.get(name, answers.Keys()), home).decision
+    return decision is not None and decision.ended
 
 
 def _refuse_others(study: Study, name: str, before: Sequence[str], first: Sequence[Cell], home: Home) -> None:

@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,11 @@ from bench.cli.main import main
 from bench.declare.registry import find_methods
 from bench.evaluation.sequential import Decision, levels
 from bench.home import Home
+from bench.plan.cells import cells
 from bench.plan.request import Running
 from bench.records.further import add_further, read_further
 from bench.records.store import all_records, read_record
-from bench.study import answers, declaration, effects, findings
+from bench.study import answers, declaration, effects, findings, in_full
 from bench.study.declaration import studies
 
 SHAPES = """
@@ -111,7 +113,8 @@ def test_a_study_of_seeds_from_its_first_cell_to_its_page(place: Path, capsys: p
     assert "](#study-tiny1), " in page and f", {seeds} seeds of 8 clips |" in page
     assert "Corpus calm (rendered clips; each cell trains on 12), looks after 2, 3 seeds" in page
     assert f"0 of {2 * seeds}" in page  # none was to converge, and so none ended at a cap
-    assert f"Its {2 * seeds} cells were trained on" in page
+    assert f"Its {2 * seeds} cells were trained on" in page, "outside a checkout no declaration has a date"
+    assert "Of the 1 decided" not in page and "Their papers print 1 gain: 1 lies above every interval here." in page
     assert "effects" in (place / "leaderboards" / "README.md").read_text(encoding="utf-8")
     assert main(["leaderboard", "--check"]) == 0
     more = study.model_copy(update={"pairs": {**study.pairs, "waits": study.pairs["reconstructor"]}})
@@ -121,10 +124,16 @@ def test_a_study_of_seeds_from_its_first_cell_to_its_page(place: Path, capsys: p
         patch.setattr(answers, "of_study", lambda home, study: asked)  # which would refuse the changed declaration
         ran, waits = findings.found(home)
     assert waits.p_holm is None and ran.p_holm == pytest.approx(min(2 * row["p"], 1.0)), "declared pairs count"
-    ideas = [[row[0] for row in effects._matrix([ran, waits]).rows]]
-    ideas.append([row[0] for row in effects._matrix([replace(one, study=given_up) for one in (ran, waits)]).rows])
+    ideas = [[row[0] for row in effects._matrix([ran, waits], home).rows]]
+    ideas.append([row[0] for row in effects._matrix([replace(one, study=given_up) for one in (ran, waits)], home).rows])
     assert ideas == [["recnet: reconstructor", "recnet: waits"], ["recnet: reconstructor"]]
     _captions_drawn_by_both_sides_are_told(ran, asked.pairs["reconstructor"], home)
+    _older_cells_and_other_processors_are_told(ran, asked, home)
+    definition = place / "datasets" / "calm" / "dataset.yaml"
+    definition.write_text(SHAPES + "train: {captions_per_clip: 1, clip: 1.5}\n", encoding="utf-8")
+    assert run() == 0, "a pair that has ended needs no more cells, whatever has changed since"
+    assert answers.read(home, "tiny1") == asked and len(all_records(place / "results")) == 2 * seeds
+    definition.write_text(SHAPES, encoding="utf-8")
     declare(place, remarks="What was tried before.")
     assert run("--dry") == 0 and main(["leaderboard"]) == 0  # remarks may come later
     assert "What was tried before." in (place / "leaderboards" / "effects.md").read_text(encoding="utf-8")
@@ -166,16 +175,33 @@ def test_a_study_of_seeds_from_its_first_cell_to_its_page(place: Path, capsys: p
 
 
 def _captions_drawn_by_both_sides_are_told(ran: findings.Found, keys: answers.Keys, home: Home) -> None:
-    assert effects._drawn(ran, home) == ()
+    assert in_full._drawn(ran, home) == ()
     assert main(["metrics", f"dataset={home.root / 'datasets/calm/dataset.yaml'}", "metrics=drawn"]) == 0
     folders = {side: [home.results / key for key in own] for side, own in keys}
     drawn = {side: [read_further(one)["drawn"]["value"] for one in found] for side, found in folders.items()}
     interval = stats.ttest_rel(drawn["idea"], drawn["control"]).confidence_interval()
-    words = "".join(map(str, effects._drawn(ran, home)))
+    words = "".join(map(str, in_full._drawn(ran, home)))
     assert f"has {np.mean(drawn['idea']):.2f} with rewards and {np.mean(drawn['control']):.2f} without" in words
     assert f"({interval.low:+.2f} .. {interval.high:+.2f})" in words
     add_further(folders["idea"][0], {"drawn": {"value": 1.0, "signature": "of other references"}})
-    assert "seeds 0" not in "".join(map(str, effects._drawn(ran, home)))
+    assert "seeds 0" not in "".join(map(str, in_full._drawn(ran, home)))
+
+
+def _older_cells_and_other_processors_are_told(ran: findings.Found, asked: answers.Asked, home: Home) -> None:
+    began = [datetime.fromisoformat(one.provenance.started) for one in ran.answer.cells if one.provenance]  # type: ignore[arg-type]
+    seeds, told = len(ran.answer.idea), {}
+    for where, moment in {"before": min(began), "after": max(began) + timedelta(seconds=1)}.items():
+        answers.write(home, "tiny1", asked.model_copy(update={"committed": moment.isoformat()}))
+        told[where] = "".join(map(str, in_full._cost(ran.study, [ran], home)))
+    answers.write(home, "tiny1", asked)
+    assert f"Its {2 * seeds} cells (none older than the declaration) were trained" in told["before"]
+    assert f"Its {2 * seeds} cells ({seeds} ideas, {seeds} controls older than the declaration)" in told["after"]
+    assert in_full._processors([ran]) == []
+    first, *rest = ran.answer.idea
+    assert first.provenance is not None
+    moved = first.model_copy(update={"provenance": first.provenance.model_copy(update={"cpu": "Another"})})
+    (said,) = in_full._processors([replace(ran, answer=replace(ran.answer, idea=(moved, *rest)))])
+    assert f"(reconstructor in 1 of {seeds} seeds: Another and {first.provenance.cpu})" in str(said)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +220,20 @@ def _captions_drawn_by_both_sides_are_told(ran: findings.Found, keys: answers.Ke
         ({"paper": "recnett"}, {}, 'unknown paper "recnett"; allowed: '),
         ({"idea": {"run": "salstmm:xe"}}, {}, 'unknown method "salstmm"'),
         ({"idea": {"run": "salstm:xe", "settings": {"initail": "zeros"}}}, {}, "initail"),
+        ({"control": {"run": "mplstm:xe", "train": {"learning_rate": 1e-6}}}, {}, "also differ in method"),
         ({}, {"margin": None}, "margin is None, but must be a number"),
+        ({}, {"precision": "float16"}, "precision is 'float16', but must be one of float32, tf32, bfloat16"),
+        (
+            {},
+            {"train": {"precision": "bfloat16"}},
+            "has train.precision, but precision is one for all cells of a study",
+        ),
+        ({"train": {"precision": "bfloat16"}}, {}, "has pairs.reconstructor.train.precision, but precision is one"),
+        (
+            {"control": {"run": "salstm:xe", "train": {"learning_rate": 1e-6, "precision": "tf32"}}},
+            {},
+            "has pairs.reconstructor.control.train.precision, but",
+        ),
         ({}, {"half_width": None}, "needs half_width with its looks"),
         ({}, {"looks": [3, 2]}, "rising numbers of seeds"),
         ({}, {"looks": []}, "needs looks, or splits"),
@@ -226,6 +265,37 @@ def test_a_study_goes_on_with_the_cells_that_it_began_with(place: Path, capsys: 
     assert run("cells=1") == 0
 
 
+def test_a_setting_that_is_invented_later_changes_no_study(place: Path) -> None:
+    class Younger(declaration.Study):
+        invented: int = 7
+
+    (study, path) = studies()["tiny1"]
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert Younger.model_validate(content).digest == study.digest
+    assert Younger.model_validate(content | {"invented": 7}).digest != study.digest
+
+
+def test_a_seed_that_failed_ends_the_looks_that_wait_for_it(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    declare(place, looks=[2, 3, 4], margin=0.01)
+    assert run("cells=4") == 0
+    home, (study, _), entries = Home(place), studies()["tiny1"], find_methods()
+    asked = answers.read(home, "tiny1")
+    assert asked is not None
+    decision = answers.answer(study, asked.pairs["reconstructor"], home).decision
+    assert decision is not None and not decision.ended
+    ideas, _ = declaration.requests(study, "reconstructor", Running(), entries, 3)
+    *_, third = cells(ideas, home, entries)
+    record = json.loads((place / "results" / asked.pairs["reconstructor"].idea[0] / "record.json").read_text("utf-8"))
+    failure = {"stage": "fit", "type": "OSError", "message": "the disk was full", "log": None}
+    record |= {"key": third.key, "config": third.config, "state": "failed", "failure": failure, "scores": {}}
+    third.folder(home).mkdir(parents=True)
+    (third.folder(home) / "record.json").write_text(json.dumps(record), encoding="utf-8")
+    capsys.readouterr()
+    assert run() == 0
+    begun = re.findall(r"seed (\d): started", capsys.readouterr().out)
+    assert begun == ["2"], "the control of the third look, and no seed of the fourth"
+
+
 def test_a_question_may_be_put_better_later_and_both_wordings_are_shown(place: Path) -> None:
     (study, _) = studies()["tiny1"]
     declare(place, {"reworded": "does a higher rate help?"}, remarks="None.")
@@ -234,7 +304,7 @@ def test_a_question_may_be_put_better_later_and_both_wordings_are_shown(place: P
     one = findings.Found(
         again, "reconstructor", again.pairs["reconstructor"], answers.answer(again, answers.Keys(), Home(place)), None
     )
-    assert effects._question(one) == "does a higher rate help? (declared as: does learning help?)"
+    assert in_full._question(one) == "does a higher rate help? (declared as: does learning help?)"
     declare(place, {"question": "does learning hurt?"})
     assert studies()["tiny1"][0].digest != study.digest
 
@@ -245,7 +315,7 @@ def test_of_a_study_of_seeds_on_a_users_corpus_the_page_tells_the_splits(place: 
     content = yaml.safe_load((folder / "dataset.yaml").read_text(encoding="utf-8")) | {"splits": {"first": [16, 4, 4]}}
     (folder / "dataset.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     (study, _) = studies()["tiny1"]
-    assert effects._clips(study, []) == "splits default"
+    assert in_full._clips(study, []) == "splits default"
 
 
 def test_where_a_claim_lies_beside_the_interval(place: Path) -> None:
@@ -259,6 +329,34 @@ def test_where_a_claim_lies_beside_the_interval(place: Path) -> None:
     assert said == ["above", "inside", "below"]
     nothing = findings.Found(study, "reconstructor", study.pairs["reconstructor"], one, None)
     assert nothing.holds == "" and nothing.claimed_over == "RecNetlocal over SA-LSTM (Inception-V4) on msrvtt"
+
+
+def test_the_first_sentences_count_what_outlasts_a_correction(place: Path) -> None:
+    (study, _) = studies()["tiny1"]  # whose claim is +2.8
+    pair, bare = study.pairs["reconstructor"], answers.answer(study, answers.Keys(), Home(place))
+
+    def found(outcome: Any, low: float, high: float, p: float, overlap: Any = None, **pair_of: Any) -> findings.Found:
+        answer = replace(bare, decision=Decision(3, (low + high) / 2, low, high, p, outcome, True), overlap=overlap)
+        return findings.Found(study, "reconstructor", pair.model_copy(update=pair_of), answer, p)
+
+    pairs = [
+        found("helps", 0.5, 2, 0.2, (-0.5, 3)),  # by its own interval alone
+        found("helps", 1, 2, 0.01, (0.5, 3)),
+        found("gains less", -1, 1.5, 0.9, (-2, 2.5)),  # 2 and more is in the wider interval
+        found("gains less", -1, 1, 0.9, (-2, 1.9)),
+        found("undecided", -5, 9, 0.9, (-9, 12)),
+        found("hurts", -2, -1, 0.01, withdrawn="its sides are one method"),
+    ]
+    (said,) = effects._summary(pairs)
+    assert said == effects.Paragraph(
+        "5 comparisons have ended: 2 help, 2 gain less than the margin, 1 is undecided. Of the 2 that help or hurt by their own "
+        "interval, 1 has p up to 0.05 once it is corrected for all pairs of the study. Of the 4 decided on folds 2 would be "
+        "undecided by the wider interval for training sets that overlap. Their papers print 1 gain: 1 lies inside one."
+    )
+    assert [one.lost_with_overlap for one in pairs] == [True, False, True, False, False, False]
+    assert in_full._question(pairs[-1]) == "does learning help? Withdrawn: its sides are one method"
+    assert in_full._decisions(study, pairs[-1:]).rows[0][1] == "withdrawn"
+    assert effects._matrix(pairs[-1:], Home(place)).rows == ()
 
 
 def test_seeds_of_a_study_and_unknown_studies(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -328,7 +426,7 @@ def test_an_idea_on_another_base_stands_beside_the_first_with_its_name(tmp_path:
         findings.Found(study, name, study.pairs[name], answers.answer(study, answers.Keys(), Home(tmp_path)), None)
         for study, name in asked
     ]
-    table = effects._matrix(pairs)
+    table = effects._matrix(pairs, Home(tmp_path))
     assert [column.name for column in table.columns] == ["idea", "claimed gain", "msrvtt1000"]
     rows = {row[0]: row[1:] for row in table.rows}
     assert len(rows) == len(table.rows)
@@ -351,7 +449,7 @@ def test_a_claim_names_its_column_where_columns_differ(tmp_path: Path) -> None:
         for study in (found["msrvtt_glrg2"][0], found["msvd_glrg1"][0])
         for name in study.pairs
     ]
-    claims = {row[0]: row[1] for row in effects._matrix(pairs).rows}
+    claims = {row[0]: row[1] for row in effects._matrix(pairs, Home(tmp_path)).rows}
     assert claims["glrg: boosting"] == "msrvtt_glrg: +5.6 (glrg table1); msvd_glrg: +5.1 (glrg table1)"
     assert claims["glrg: discrepant reward"] == "+4.2 (glrg table5)"
 
@@ -371,7 +469,10 @@ def test_a_study_of_folds_is_looked_at_once_with_the_fold_as_unit(
     assert run("cells=5") == 0
     begun = re.findall(r"seed (\d): started", capsys.readouterr().out)
     assert begun == [*"01201"], "whole pairs, and cells that share phases are not begun at once"
-    assert not json.loads((folded / "results" / "effects.json").read_text("utf-8"))  # one fold is lacking
+    waiting = json.loads((folded / "results" / "effects.json").read_text("utf-8"))  # one fold is lacking
+    assert {(row["outcome"], row["difference"], row["folds"]) for row in waiting if row["metric"] == "cider"} == {
+        ("not run yet", None, 3)
+    }
     begun_page = (folded / "leaderboards" / "effects.md").read_text(encoding="utf-8")
     assert "Corpus films (splits default), 3 folds, looked at once" in begun_page, "no number of clips is known yet"
     begun_with = answers.read(Home(folded), "tiny1")
