@@ -33,7 +33,7 @@ from bench.reports.clips import check as check_records
 from bench.reports.intervals import of_tables
 from bench.reports.published_page import document as printed_results
 from bench.reports.reproduced import study_given_up
-from bench.reports.sections import EFFECTS, Setting, section
+from bench.reports.sections import EFFECTS, STUDIES, Setting, section
 from bench.reports.study import Claim, claims, pairs
 
 PUBLISHED = "published"
@@ -192,7 +192,7 @@ def _index(tables: Mapping[str, Sequence[Block]], refused: Mapping[str, Sequence
     ]
     table = Table("Data sets", tuple(Column(name, name != "data set") for name in head), tuple(lines))
     first: list[Part] = []
-    if (home.results / "studies").is_dir():
+    if (home.results / STUDIES).is_dir():
         first = [
             Paragraph(
                 (Link("Does each paper's idea help?", EFFECTS, page=True), " What it claims beside what it gains here.")

@@ -48,6 +48,7 @@ from bench.reports.verdicts import (
 )
 
 EFFECTS = "effects"  # the page of the studies
+STUDIES = "studies"  # what has come of them, below results
 LONGEST_MESSAGE = 120  # characters of a failure's message on a page; the record has all of it
 RANKED = SHOWN[RANKED_BY]
 OTHERS = tuple(name for name in SHOWN if name != RANKED_BY)
@@ -80,7 +81,12 @@ def section(number: int, block: Block, chance: Chance, dataset: str, setting: Se
         heading = f"{number}. Captions made elsewhere, {terms['split']} split"
     heading += f" ({apart})" if apart else ""
     parts: list[Part] = [Heading(2, heading), _scores(block, chance, heading)]
-    if notes := [*_notes(block, chance), *_given_up(block, setting), *_troubles(block, setting.home)]:
+    if notes := [
+        *_notes(block, chance),
+        *_studied(block, setting.home),
+        *_given_up(block, setting),
+        *_troubles(block, setting.home),
+    ]:
         parts.append(Bullets(tuple(notes)))
     parts += _pictures(number, block, chance, dataset, setting)
     parts += _controls(number, block, chance)
@@ -161,11 +167,16 @@ def _state(row: Row, block: Block) -> Line:
     if unscored := [record.seed for record in row.in_state("unscored")]:
         parts.append(Alarm(f"unscored {_seeds(unscored)}"))
     if capped := [record.seed for record in row.records if record.capped]:
-        parts.append(Alarm(f"capped {_seeds(capped)}"))
+        parts.append(Alarm("capped in a fold or more" if _folds(row) else f"capped {_seeds(capped)}"))
     if missing := block.missing(row):
         parts.append(f"missing {_seeds(missing)}")
     spaced = [piece for part in parts for piece in ("; ", part)][1:]
     return tuple(spaced) or "done"
+
+
+def _folds(row: Row) -> int | None:
+    """How many folds make the row together; None for a row of seeds."""
+    return row.first.config.get("folds")
 
 
 def _seeds(seeds: Sequence[int]) -> str:
@@ -178,7 +189,12 @@ def _notes(block: Block, chance: Chance) -> list[Line]:
     if block.protocol == "paper":
         notes.append("Not ranked: under the paper protocol every row has its paper's own features, text and schedule.")
     elif block.ranked_on:
-        notes.append(f"Ranked by mean {RANKED} over {_seeds(block.ranked_on)}, which all ranked rows have.")
+        folds = next((_folds(row) for row in block.rows if not row.external), None)
+        notes.append(
+            f"Ranked by {RANKED} of the clips of all {folds} folds."
+            if folds
+            else f"Ranked by mean {RANKED} over {_seeds(block.ranked_on)}, which all ranked rows have."
+        )
         longer = [
             f"{row.label} {fmean(row.values(RANKED_BY, block.ranked_on)):.2f}"
             for row, rank in zip(block.rows, block.ranks, strict=True)
@@ -225,6 +241,20 @@ def _chosen_on(block: Block) -> str:
     if block.terms["split"] != "val":
         return "on the validation clips"
     return "on the split that is reported here (the scores are those of the best epoch on it, and so above fresh clips)"
+
+
+def _studied(block: Block, home: Home) -> list[Line]:
+    """Where ideas are decided that were trained to the end, and why rows have other numbers of seeds."""
+    if (block.terms.get("train") or {}).get("budget") != "converged" or not (home.results / STUDIES).is_dir():
+        return []
+    seeds = " A pair has as many seeds as its study needed." if any(map(block.missing, block.rows)) else ""
+    return [
+        (
+            "Whether an idea helps is decided by studies (",
+            Link("effects", EFFECTS, page=True),
+            f"), pair by pair: ranks, intervals and differences here are of the choice of clips alone.{seeds}",
+        )
+    ]
 
 
 def _given_up(block: Block, setting: Setting) -> list[Line]:
@@ -418,8 +448,9 @@ def _cost(row: Row, home: Home) -> Cost:
         if (folder / CURVES).is_file():
             found = {one.captions: one.values[VALIDATION] for one in epochs(folder) if VALIDATION in one.values}
             curves.append(found)
-    common = sorted(set.intersection(*map(set, curves))) if curves else []
-    curve = tuple((float(at), fmean(one[at] for one in curves)) for at in common)
+    # Folds have passes of other lengths, and what converges ends at its own time: the mean as far as all of them go.
+    steps = zip(*(sorted(one.items()) for one in curves), strict=False)
+    curve = tuple((fmean(at for at, _ in step), fmean(score for _, score in step)) for step in steps)
     return Cost(row.label, fmean(seconds) if seconds else None, fmean(row.values(RANKED_BY)), curve)
 
 

@@ -92,14 +92,22 @@ def _aliases(method: str) -> dict[str, str]:
 
 
 def pairs(rows: Sequence[Row], declared: Sequence[Claim]) -> list[tuple[int, int, str]]:
-    """(row of the idea, row of the control, question) of every declared claim that the rows of a table hold."""
-    plain = [n for n, row in enumerate(rows) if not row.external and not row.first.config.get("loss")]
+    """(row of the idea, row of the control, question) of every declared claim that the rows of a table hold.
+
+    The claims are of equal captions, with what a method is trained by as its card has it: rows that were trained to the end
+    stand on the page of effects.
+    """
+    plain = [n for n, row in enumerate(rows) if not row.external and not row.first.config.get("loss") and _usual(row)]
     found = []
     for claim in declared:
         controls = [n for n in plain if rows[n].name == claim.control and _is_control(rows[n], claim)]
         ideas = [n for n in plain if rows[n].name == claim.idea and n not in controls]
         found += [(idea, control, claim.question) for idea in ideas for control in controls]
     return found
+
+
+def _usual(row: Row) -> bool:
+    return row.rewarded and (row.first.config.get("train") or {}).get("budget") != "converged"
 
 
 def _is_control(row: Row, claim: Claim) -> bool:

@@ -16,21 +16,24 @@ from pycocoevalcap.cider.cider import Cider
 
 from bench import BenchError
 from bench.cell.folds import score_rows
+from bench.cell.inputs import gather
 from bench.cli.main import main
-from bench.data.corpus import corpus_of, films_in, load_corpus
+from bench.data.corpus import films_in, load_corpus
 from bench.data.source import Corpus
 from bench.declare.dataset import DatasetDefinition
 from bench.declare.registry import read_definition
 from bench.evaluation.ptb import tokenize
-from bench.figures.drawing import VALIDATION, epochs
+from bench.figures.drawing import VALIDATION
 from bench.home import Home
 from bench.plan.cells import Cell
+from bench.records.curves import CURVES
 from bench.records.folds import read_folds, trained_in
 from bench.records.schema import Record, cell_key
 from bench.records.store import PREDICTIONS, RECORD, all_records, cell_folder, prediction_ids, read_predictions
-from bench.reports.blocks import blocks
-from bench.reports.sections import _cost
+from bench.reports.blocks import Row, blocks
+from bench.reports.sections import _cost, _state
 from bench.tracking.mlflow_views import VIEW
+from bench.training.reinforce import CaptionReward, caption_weights
 
 FOLDS = 3
 WORDS = ["cat", "dog", "fox", "owl", "hen", "cow"]
@@ -200,17 +203,23 @@ def test_a_row_of_folds_has_the_captions_of_all_its_cells(ran: tuple[Home, Datas
     assert row.signatures["test"]["cider"].endswith(f"|n:24|scale:100|folds:{FOLDS}")
 
 
-def test_the_curve_of_a_row_is_that_of_its_cells(ran: tuple[Home, DatasetDefinition]) -> None:
+def test_the_curve_of_a_row_is_the_mean_of_its_cells_as_far_as_all_go(
+    ran: tuple[Home, DatasetDefinition], tmp_path: Path
+) -> None:
     home, _ = ran
     row, cells = _row(home)
     folders = [cell_folder(home.results, cell) for cell in cells]
     assert trained_in(home.results, row) == folders and trained_in(home.results, cells[1]) == folders[1:2]
-    seen = [{epoch.captions: epoch.values[VALIDATION] for epoch in epochs(folder)} for folder in folders]
-    (drawn,) = [_cost(one, home) for block in blocks([row, *cells]) for one in block.rows]
-    assert drawn.curve == tuple(
-        (at, np.mean([one[at] for one in seen])) for at in sorted(set.intersection(*map(set, seen)))
-    )
-    assert drawn.curve
+    moved = Home(tmp_path)
+    shutil.copytree(home.results, moved.results)
+    rows = ["phase,epoch,captions,seconds,name,value\n"]
+    for number, cell in enumerate(cells):  # folds have passes of other lengths, and end at other times
+        epochs_of = [
+            f"xe,{n},{(n + 1) * (40 + number)},1.0,{VALIDATION},{10 * n + number}\n" for n in range(3 + number)
+        ]
+        (cell_folder(moved.results, cell) / CURVES).write_text("".join([*rows, *epochs_of]), encoding="utf-8")
+    (drawn,) = [_cost(one, moved) for block in blocks([row, *cells]) for one in block.rows]
+    assert drawn.curve == ((41, 1), (82, 11), (123, 21))
 
 
 def test_trackers_have_the_row_too(ran: tuple[Home, DatasetDefinition]) -> None:
@@ -251,15 +260,36 @@ def test_the_score_of_a_row_is_that_of_the_coco_code_on_all_clips(ran: tuple[Hom
     assert row.scores["test"]["cider"] == pytest.approx(100 * score, abs=1e-6)
 
 
-def test_vocabulary_and_weights_are_those_of_the_folds_own_training_clips(
-    ran: tuple[Home, DatasetDefinition],
+def test_nothing_that_a_fold_learns_from_knows_of_its_other_clips(
+    ran: tuple[Home, DatasetDefinition], tmp_path: Path
 ) -> None:
+    """Vocabulary, references, document frequencies of rewards and weights of captions, where all others say something else."""
     home, definition = ran
     _, cells = _row(home)
+    moved = Home(tmp_path)
+    shutil.copytree(home.root, tmp_path, dirs_exist_ok=True)
+    lines = [json.loads(line) for line in (tmp_path / "captions.jsonl").read_text("utf-8").splitlines()]
+
+    def learned(cell: Record, place: Home) -> tuple[Any, ...]:
+        config = {**cell.config, "dataset_path": str(place.root / "dataset.yaml")}
+        clips = gather(config, place, lambda captions: None).train
+        reward = CaptionReward.of_clips(clips)
+        said = [reference.tokens for reference in clips.references(clips.ids[0])]
+        scores = reward._scorers[0]([clips.ids[0]] * len(said), said)
+        words = {clip: [one.words for one in clips.references(clip)] for clip in clips.ids}
+        return clips.vocabulary.words, words, caption_weights(clips, "cider"), scores.tolist()
+
     for cell in cells:
-        corpus = corpus_of({**cell.config, "dataset_path": str(definition.path)}, home)
-        words = {word for clip in corpus.splits["train"] for c in corpus.captions[clip] for word in c.text.split()}
-        assert cell.vocabulary is not None and cell.vocabulary.size == len(words) + 4
+        before = learned(cell, home)
+        assert min(before[-1]) > 0
+        assert cell.vocabulary is not None and cell.vocabulary.size == len(before[0])
+        own = load_corpus(definition, home, fold=cell.seed).splits["train"]
+        others = [{**line, "captions": ["a cat runs", "a zebra sleeps"]} for line in lines]
+        kept = [line if line["clip"] in own else other for line, other in zip(lines, others, strict=True)]
+        (tmp_path / "captions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        assert learned(cell, moved) == before
+        (tmp_path / "captions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in others), encoding="utf-8")
+        assert learned(cell, moved) != before
 
 
 def test_a_table_has_the_row_and_not_its_folds(ran: tuple[Home, DatasetDefinition]) -> None:
@@ -267,6 +297,10 @@ def test_a_table_has_the_row_and_not_its_folds(ran: tuple[Home, DatasetDefinitio
     row, cells = _row(home)
     (table,) = blocks([row, *cells])
     assert [record.key for one in table.rows for record in one.records] == [row.key]
+    capped = row.model_copy(update={"endings": {"xe": "capped"}})
+    assert "capped in a fold or more" in str(_state(Row((capped,)), table))
+    page = (home.leaderboards / "films.md").read_text(encoding="utf-8")
+    assert f"Ranked by CIDEr of the clips of all {FOLDS} folds." in page and "over seed 0" not in page
     failed = cells[1].model_copy(update={"state": "failed", "scores": {}, "signatures": {}})
     tables = blocks([cells[0], failed, cells[2]])
     assert [record.key for table in tables for one in table.rows for record in one.records] == [failed.key]

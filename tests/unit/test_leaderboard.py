@@ -20,8 +20,9 @@ from bench.home import Home
 from bench.pages.files import BEGIN, END
 from bench.records.schema import Record
 from bench.records.store import BadRecord
-from bench.reports.blocks import blocks
+from bench.reports.blocks import Row, blocks
 from bench.reports.leaderboard import write
+from bench.reports.study import claims, pairs
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "leaderboard.md"
 OTHER_TOKENS = {name: text.replace("tok:ptb", "tok:strip") for name, text in SIGNATURES.items()}
@@ -655,3 +656,17 @@ def test_a_page_that_is_no_text_is_named_with_a_way_out(tmp_path: Path) -> None:
     (home.leaderboards / "toy.md").write_bytes(b"\xff")
     with pytest.raises(BenchError, match=r"toy\.md: it is not UTF-8 text .* run bench leaderboard again"):
         write(home)
+
+
+def test_an_idea_beside_its_control_is_one_that_was_trained_as_its_card_says() -> None:
+    def row(variant: str, method: str = "salstm", **train: Any) -> Row:
+        return Row((record(method=method, variant=variant, train={"epochs": 10, **train}),))
+
+    rows = [
+        row("rl"),
+        row("rl", rewards=False),
+        row("xe"),
+        row("rl", budget="converged"),
+        row("xe", budget="converged"),
+    ]
+    assert [pair[:2] for pair in pairs(rows, claims())] == [(0, 2)]
