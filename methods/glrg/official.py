@@ -136,7 +136,7 @@ def policy_phase(
             "baseline": torch.tensor(float(bases.mean())),
         }
 
-    return Phase(name, loss, model.decoder, run.shares[name], train)
+    return Phase(name, loss, model.decoder, run.shares[name], train, rewards=True)
 
 
 def draw(captioner: Any, batch: Batch, max_words: int) -> tuple[Tensor, Tensor]:

@@ -111,3 +111,21 @@ def test_a_recipe_that_is_the_start_of_another_is_trained_once(place: Path, firs
     assert alone.provenance is not None and alone.provenance.reused is None
     assert (alone.weights_sha256, alone.endings, alone.selection) == (made.weights_sha256, made.endings, made.selection)
     assert alone.scores == made.scores and numbers(read_curves(folder)) == curves
+
+
+@pytest.mark.parametrize("row", ["salstm:rl", "recnet:local_rl", "glrg:dxe_b2", "glrg:dxe_b2 glrg.mode=official"])
+def test_a_control_without_rewards_is_trained_without_them(place: Path, row: str) -> None:
+    """Every method's policy gradient is marked as such: it has a declared length, and its control has no rewards in it."""
+    name, *more = row.split()
+    own = [one for one in SMALL if not (name.startswith("glrg") and one == "model.attention=8")]
+    words = [f"methods={name}", *more, f"dataset={place / 'dataset.yaml'}", "executor=inline", "mlflow=off", *own]
+    for rewards in ("true", "false"):
+        asked = ["budget=converged", "train.reward_epochs=2", f"train.rewards={rewards}"]
+        assert main(["run", *words, *asked]) == 0
+    trained = {record.config["train"].get("rewards", True): record for record in all_records(place / "results")}
+    assert len(trained) == 2
+    for rewards, record in trained.items():
+        curves = read_curves(cell_folder(place / "results", record))
+        last = [one for one in curves if one["phase"] == curves[-1]["phase"]]
+        assert ("reward" in {one["name"] for one in last}) is rewards
+        assert len({one["epoch"] for one in last}) == 2
