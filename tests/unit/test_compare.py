@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from meteor_jar import small_jar
 from record_factory import config, content, put, record
+from scipy import stats
 
 from bench import BenchError
 from bench.cell.external import evaluate
@@ -187,6 +188,20 @@ class TestCompare:
         assert unequal.split("\n\n")[:3] == equal.split("\n\n")[:3], "legend, scores and what they are"
         lone = bench("compare", extra[0].key, "recnet:local")[1]
         assert lone.startswith("A  salstm:xe, salstm xe, seed 2 ") and "seeds 0, 1 (keys " in lone
+
+    def test_how_many_seeds_or_clips_one_cider_takes(self, home: Home, bench: Run) -> None:
+        sides = [[scored(home, *row, seed) for seed in range(4)] for row in (("recnet", "local"), ("salstm", "xe"))]
+        status, out, _ = bench("compare", "recnet:local", "salstm", "dataset=toy", "json=true")
+        assert status == 0
+        found = json.loads(out)
+        one, other = ([record.scores["test"]["cider"] for record in side] for side in sides)
+        spread = np.std(np.subtract(one, other), ddof=1)
+        enough = [n for n in range(2, 10_000) if stats.t.ppf(0.975, n - 1) * spread / n**0.5 <= 1]
+        low, high = next(row["interval"] for row in found["metrics"] if row["metric"] == "cider")
+        clips = int(np.ceil(CLIPS * ((high - low) / 2) ** 2))
+        assert found["needed"] == {"seeds": enough[0], "clips": clips} and enough[0] > 4
+        shown = " ".join(bench("compare", "recnet:local", "salstm", "dataset=toy")[1].split())
+        assert f"An interval of ± 1 CIDEr takes some {enough[0]:,} seeds or {clips:,} clips; a true difference" in shown
 
     def test_the_other_way_round_is_the_mirror_image(self, home: Home) -> None:
         one, other = scored(home, "recnet", "local"), scored(home)
