@@ -111,7 +111,10 @@ class Question(Options):
     )
     dataset: DataSet
     split: Literal["val", "test"] = option("test", "the clips that are reported")
-    splits: str = option("default", "a split variant of the data set (protocol=paper: its variant `paper`, if any)")
+    splits: str = option(
+        "default",
+        "a split rule of the data set (protocol=paper: its rule `paper`, or the one called like the method, if any)",
+    )
     subset: Annotated[tuple[int, int, int] | None, Written("300/50/150")] = option(
         None, "the first clips of train, val and test"
     )

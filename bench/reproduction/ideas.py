@@ -23,6 +23,7 @@ from bench.pages.document import (
     Folded,
     Heading,
     Line,
+    Link,
     Paragraph,
     Part,
     Table,
@@ -31,6 +32,7 @@ from bench.pages.document import (
 from bench.plan.request import Running, RunSpec, request
 from bench.records.schema import Record
 from bench.reports.costs import record_links
+from bench.reports.sections import EFFECTS, STUDIES
 from bench.reports.study import Pair, Study, study
 from bench.reports.verdicts import spread
 from bench.reproduction import answers as asked
@@ -172,6 +174,9 @@ def study_page(declared: Study, compared: Sequence[Compared], missing: Sequence[
     seeds = ", ".join(map(str, declared.seeds))
     corpus = f"Corpus {declared.dataset}, test split, standard protocol, seeds {seeds}. Made by "
     parts: list[Part] = [Paragraph((corpus, Code(f"bench reproduce {NAME}"), ".")), Paragraph(WHAT)]
+    if (home.results / STUDIES).is_dir():
+        later = "Later studies train to the end, on more clips and with a rule by which a comparison ends: "
+        parts.append(Paragraph((later, Link("effects", f"../{EFFECTS}", page=True), ".")))
     parts.append(Folded("How to read the tables", (Paragraph(HOW_TO_READ),)))
     parts += [Heading(2, SHOWN[RANKED_BY]), _outcomes(compared), Heading(2, "Other metrics, cost, records")]
     seconds = "Under “seconds” is the mean time of one cell in training, idea / control."
