@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from statistics import fmean
+from itertools import count
+from math import sqrt
+from statistics import fmean, stdev
 from typing import Any
 
 from bench.declare.registry import dataset
@@ -12,6 +14,7 @@ from bench.declare.settings import CONVERGED, Train, given, whole
 from bench.errors import listing, many
 from bench.evaluation.metrics import RANKED_BY, SHOWN
 from bench.evaluation.sequential import Decision, decide_once
+from bench.evaluation.statistics import student
 from bench.figures.drawing import VALIDATION, epochs
 from bench.figures.effects import Course, courses
 from bench.home import Home
@@ -56,6 +59,7 @@ def in_full(study: Study, pairs: Sequence[Found], home: Home) -> list[Part]:
         *(Paragraph(text) for text in (given_up, study.remarks) if text),
         Bullets(tuple(f"{one.name}: {_question(one)}" for one in pairs)),
         _decisions(study, pairs),
+        *_undecided(study, pairs),
         *_processors(pairs),
         *(part for one in pairs for part in _rewarded(one, home)),
         Folded("The other metrics, and the records", (_more(study, pairs, home),)),
@@ -150,6 +154,34 @@ def _question(one: Found) -> str:
     """What a pair asks; where its declaration put it wrongly, also how; and why it turned out to ask nothing."""
     asked = f"{one.pair.reworded} (declared as: {one.pair.question})" if one.pair.reworded else one.pair.question
     return f"{asked} Withdrawn: {one.pair.withdrawn}" if one.pair.withdrawn else asked
+
+
+def _undecided(study: Study, pairs: Sequence[Found]) -> list[Part]:
+    """How much more of the same would decide what is undecided: as much as brings half of the interval down to half of the
+    margin, which leaves out zero or the margin; by two digits."""
+    wanted = []
+    for one in pairs:
+        decision = one.answer.decision
+        if decision is None or decision.outcome != "undecided" or one.pair.withdrawn:
+            continue
+        if study.folds:
+            size, kind = (
+                record_clips(one.answer.counted[0][0]) * ((decision.high - decision.low) / study.margin) ** 2,
+                "clips",
+            )
+        else:
+            deviation = stdev(one.answer.differences[RANKED_BY])
+            size = next(n for n in count(2) if 2 * student(n - 1) * deviation <= study.margin * sqrt(n))
+            kind = "seeds"
+        wanted.append(f"{one.name} some {float(f'{size:.2g}'):,.0f} {kind}")
+    if not wanted:
+        return []
+    return [
+        Paragraph(
+            f"What would decide what is undecided, by an interval of ± {study.margin / 2:g}, which leaves out zero or the "
+            f"margin, where differences spread as they do here: {', '.join(wanted)}."
+        )
+    ]
 
 
 def _processors(pairs: Sequence[Found]) -> list[Part]:

@@ -359,6 +359,22 @@ def test_the_first_sentences_count_what_outlasts_a_correction(place: Path) -> No
     assert effects._matrix(pairs[-1:], Home(place)).rows == ()
 
 
+def test_how_many_seeds_would_decide_what_is_undecided(place: Path) -> None:
+    (study, _) = studies()["tiny1"]
+    values = (3.0, -4.0, 5.0, -1.0)
+    decision = Decision(4, 0.75, -9, 9, 0.9, "undecided", True)
+    answer = replace(
+        answers.answer(study, answers.Keys(), Home(place)), decision=decision, differences={"cider": values}
+    )
+    one = findings.Found(study, "reconstructor", study.pairs["reconstructor"], answer, 1.0)
+    (said,) = in_full._undecided(study, [one])
+    enough = next(n for n in range(2, 999) if stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / n**0.5 <= 1)
+    assert "interval of ± 1, which leaves out zero or the margin" in str(said)
+    assert f"reconstructor some {enough} seeds." in str(said) and enough < 100
+    decided = replace(answer, decision=replace(decision, outcome="helps"))
+    assert in_full._undecided(study, [replace(one, answer=decided)]) == []
+
+
 def test_seeds_of_a_study_and_unknown_studies(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("seeds=[0,1]") == 2
     assert "leave seeds= out" in capsys.readouterr().err
