@@ -26,7 +26,7 @@ FRAMES = ("frames",)
 DIGEST = 64  # hexadecimal digits of a SHA-256
 UNKEYED = ("seed", "cells", *NOT_KEYED)  # do not tell one row from another
 NO_SIGNATURES = "{}"
-ENDING = ("budget", "patience", "average", "validations", "reward_epochs")
+ENDING = ("budget", "patience", "average", "validations", "reward_epochs", "decay", "decay_every")
 TERMS = ("protocol", "split", "splits", "subset", "captions_digest")
 
 

@@ -78,6 +78,7 @@ _FIRST = (
     "selection_value",
     "selection_phase",
     "selection_epoch",
+    "endings",
     "git",
     "dirty",
     "finished",
@@ -97,6 +98,8 @@ def _fields(record: Record) -> dict[str, Any]:
         fields |= record.ledger.model_dump()
     if selection is not None:
         fields |= {f"selection_{name}": value for name, value in selection.model_dump().items()}
+    if record.endings:
+        fields["endings"] = ", ".join(f"{phase} {how}" for phase, how in record.endings.items())
     if facts is not None:
         fields |= {"git": facts.git, "dirty": facts.dirty, "finished": facts.finished}
     fields["external"] = record.external.source if record.external else None

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.errors import listing
 from bench.evaluation.metrics import TOP, long_name
 from bench.home import Home
 from bench.pages.document import clean
@@ -168,6 +169,8 @@ def _cost(record: Record) -> str:
         selection = record.selection
         phase = f" of phase {selection.phase}" if selection.phase else ""
         chosen += f"\nEpoch {selection.epoch}{phase} was chosen: {selection.metric} {selection.value:.2f}"
+    if record.endings:
+        chosen += f"\nPhases ended: {listing(f'{phase} {how}' for phase, how in record.endings.items())}"
     return f"BUDGET AND COST\n{columns(('what', 'amount'), rows, right=('amount',))}{chosen}"
 
 

@@ -255,7 +255,7 @@ def _told(one: Found, several: bool, home: Home) -> tuple[Span, ...]:
 def _claim(one: Found, several: bool) -> str:
     gain = one.claimed(RANKED_BY)
     said = (
-        f"{gain:+.1f} ({one.claimed_in})"
+        f"{gain:+.1f} ({one.claimed_on})"
         if gain is not None
         else f"{NOTHING} ({one.pair.unclaimed or 'no CIDEr printed'})"
     )

@@ -39,6 +39,13 @@ class Found:
         return None if self.pair.claimed is None else f"{self.pair.paper} {_printed(self.study, self.name)[0].printed}"
 
     @property
+    def claimed_on(self) -> str | None:
+        """The table of a claim and the data set that it is of: `glrg table1 on msrvtt`."""
+        return (
+            None if self.pair.claimed is None else f"{self.claimed_in} on {_printed(self.study, self.name)[0].dataset}"
+        )
+
+    @property
     def claimed_over(self) -> str | None:
         """What a claim is the difference of: `SA-LSTM over RecNet on msvd`, by the names that the paper's table has."""
         if self.pair.claimed is None:

@@ -686,6 +686,12 @@ class TestShow:
             item = scored(home, seed=seed, made=made)
             assert f"for its next batch in 10.0% of its time; features {words}\n" in bench("show", item.key)[1]
 
+    def test_how_its_phases_ended(self, home: Home, bench: Run) -> None:
+        item = scored(home, made={"endings": {"base": "converged", "reinforce": "capped"}})
+        assert "\nPhases ended: base converged, reinforce capped\n" in bench("show", item.key)[1]
+        (row,) = csv.DictReader(io.StringIO(bench("export", "csv", "dataset=toy")[1]))
+        assert row["endings"] == "base converged, reinforce capped"
+
     def test_a_done_record(self, home: Home, bench: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(home.root)
         item = scored(home, settings={"width": 384, "embedding": 512}, text={"tokenizer": "strip", "min_count": 3})

@@ -108,7 +108,8 @@ def test_a_study_of_seeds_from_its_first_cell_to_its_page(place: Path, capsys: p
     assert [key.rpartition("/")[2] for key in asked.pairs["reconstructor"].idea] == row["keys"]["idea"]
     page = (place / "leaderboards" / "effects.md").read_text(encoding="utf-8")
     assert (
-        f"{row['difference']:+.2f} ({row['low']:+.2f} .. {row['high']:+.2f})" in page and "+2.8 (recnet table1)" in page
+        f"{row['difference']:+.2f} ({row['low']:+.2f} .. {row['high']:+.2f})" in page
+        and "+2.8 (recnet table1 on msrvtt)" in page
     )
     assert "](#study-tiny1), " in page and f", {seeds} seeds of 8 clips |" in page
     assert "Corpus calm (rendered clips; each cell trains on 12), looks after 2, 3 seeds" in page
@@ -466,8 +467,10 @@ def test_a_claim_names_its_column_where_columns_differ(tmp_path: Path) -> None:
         for name in study.pairs
     ]
     claims = {row[0]: row[1] for row in effects._matrix(pairs, Home(tmp_path)).rows}
-    assert claims["glrg: boosting"] == "msrvtt_glrg: +5.6 (glrg table1); msvd_glrg: +5.1 (glrg table1)"
-    assert claims["glrg: discrepant reward"] == "+4.2 (glrg table5)"
+    assert (
+        claims["glrg: boosting"] == "msrvtt_glrg: +5.6 (glrg table1 on msrvtt); msvd_glrg: +5.1 (glrg table1 on msvd)"
+    )
+    assert claims["glrg: discrepant reward"] == "+4.2 (glrg table5 on msrvtt)"
 
 
 @pytest.fixture
