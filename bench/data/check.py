@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from bench import BenchError
-from bench.data.corpus import load_corpus
+from bench.data.corpus import films_in, load_corpus
 from bench.data.source import Corpus
 from bench.data.text import NO_BLANKS, tokenize_all, unwritable, unwritable_warning, without_blanks
 from bench.declare.card import wrong_axes
@@ -51,7 +51,13 @@ def check_dataset(definition: DatasetDefinition, home: Home) -> Checked:
             continue
         corpora[splits] = corpus
         sizes_of = ", ".join(f"{name} {len(ids):,}" for name, ids in corpus.splits.items())
-        checked.facts.append(f"splits{'' if splits == 'default' else f'={splits}'}: {sizes_of} clips")
+        rule = "splits" if splits == "default" else f"splits={splits}"
+        if folds := definition.split_rule(splits).folds:
+            named = films_in({"dataset": definition.name, "dataset_path": str(definition.path), "splits": splits}, home)
+            films = many(len({named[clip] for ids in corpus.splits.values() for clip in ids}), "film")
+            checked.facts.append(f"{rule}: {folds} folds of whole films ({films}), the first with {sizes_of} clips")
+        else:
+            checked.facts.append(f"{rule}: {sizes_of} clips")
         checked.add([*corpus.findings, *_without_words(corpus), *_repeated(corpus)])
     if corpora:
         corpus = next(iter(corpora.values()))

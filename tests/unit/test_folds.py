@@ -18,6 +18,7 @@ from bench import BenchError
 from bench.cell.folds import score_rows
 from bench.cell.inputs import gather
 from bench.cli.main import main
+from bench.data.check import check_dataset
 from bench.data.corpus import films_in, load_corpus
 from bench.data.source import Corpus
 from bench.declare.dataset import DatasetDefinition
@@ -201,6 +202,11 @@ def test_a_row_of_folds_has_the_captions_of_all_its_cells(ran: tuple[Home, Datas
         assert {fold_of[clip][1] for clip in own}.isdisjoint(film for f, film in fold_of.values() if f != fold)
         assert cell.signatures["test"]["cider"].endswith(f"|fold:{fold}/{FOLDS}")
     assert row.signatures["test"]["cider"].endswith(f"|n:24|scale:100|folds:{FOLDS}")
+
+
+def test_checking_a_data_set_tells_its_films(tmp_path: Path) -> None:
+    checked = check_dataset(world(tmp_path), Home(tmp_path))
+    assert "splits: 3 folds of whole films (12 films), the first with train 12, val 4, test 8 clips" in checked.facts
 
 
 def test_the_curve_of_a_row_is_the_mean_of_its_cells_as_far_as_all_go(
