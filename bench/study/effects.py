@@ -124,17 +124,17 @@ def _summary(pairs: Sequence[Found]) -> list[Part]:
 
 def _outlasting(ended: Sequence[Found]) -> str:
     """How many outcomes stand by what is stricter than the interval that decided."""
-    effects = [one for one in ended if one.answer.decision and one.answer.decision.outcome in ("helps", "hurts")]
+    told_apart = [one for one in ended if one.answer.decision and one.answer.decision.outcome in ("helps", "hurts")]
     folded = [
         one
         for one in ended
         if one.answer.overlap and one.answer.decision and one.answer.decision.outcome != "undecided"
     ]
     told = ""
-    if effects:
-        kept = sum(one.p_holm is not None and one.p_holm <= ALPHA for one in effects)
+    if told_apart:
+        kept = sum(one.p_holm is not None and one.p_holm <= ALPHA for one in told_apart)
         told += (
-            f" Of the {len(effects)} that help or hurt by their own interval, {kept or 'none'} "
+            f" Of the {len(told_apart)} that help or hurt by their own interval, {kept or 'none'} "
             f"{'have' if kept > 1 else 'has'} p up to {ALPHA:g} once it is corrected for all pairs of the study."
         )
     if folded:

@@ -174,7 +174,7 @@ def _undecided(study: Study, pairs: Sequence[Found]) -> list[Part]:
             size = next(n for n in count(2) if 2 * student(n - 1) * deviation <= study.margin * sqrt(n))
             kind = "seeds"
         wanted.append(f"{one.name} some {float(f'{size:.2g}'):,.0f} {kind}")
-    if not wanted:
+    if not wanted or study.given_up:  # whose rule was at fault
         return []
     return [
         Paragraph(
