@@ -26,7 +26,8 @@ class Row(Part):
     """One system in one table. `variant` holds the settings that tell it from its neighbours, `variant_name` the
     variant of this project whose printed result it is (trained by the borrowed `loss`, where there is one), `ref` the
     citation the paper gives for it. `base` is the row of the same table, counted from 1, that the paper holds it against: the
-    same system without the idea."""
+    same system without the idea. `setting` names what `bench reproduce` runs with the paper's setting of the system, where the
+    method's card has that of another paper."""
 
     system: str
     own: bool
@@ -39,6 +40,7 @@ class Row(Part):
     metrics: dict[str, float]
     ref: str | None = None
     note: str | None = None
+    setting: str | None = None
 
     @field_validator("metrics")
     @classmethod

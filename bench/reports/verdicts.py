@@ -108,10 +108,10 @@ class Answer:
 
 def answer(row: Row, printed: Published) -> Answer:
     """A printed row beside a row of ours."""
-    done = row.in_state("done")
-    return Answer(
-        printed.table, printed.row.metrics, done, len(row.records), tuple(reasons(printed.table, row.records))
-    )
+    done, why = row.in_state("done"), reasons(printed.table, row.records)
+    if printed.row.setting:
+        why.append(f"another paper's setting (bench reproduce {printed.row.setting} has that of the printed row)")
+    return Answer(printed.table, printed.row.metrics, done, len(row.records), tuple(why))
 
 
 def printed_result(row: Row, dataset: str, scorer: Scorer = "coco") -> Published | None:

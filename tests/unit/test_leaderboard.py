@@ -342,6 +342,10 @@ def test_the_printed_result_is_that_of_the_loss_and_of_the_part_of_the_clips(tmp
         ("salstm:xe (loss=cross_entropy)", "recnet table3", "76.2"),
         ("salstm:xe", "recnet table4", "72.2"),
     }
+    why = (
+        "another paper's setting (bench reproduce hail/table2 has that of the printed row): s2vt:xe (loss=information)."
+    )
+    assert why in page(home, "msvd"), "the card of s2vt has RecNet's setting"
 
 
 def test_foreign_text_cannot_break_the_page(tmp_path: Path) -> None:
