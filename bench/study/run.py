@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bench import BenchError
 from bench.cell.job import state_of
+from bench.cell.provenance import processor_name
 from bench.declare.registry import MethodEntry, dataset
 from bench.errors import listing
 from bench.home import Home
@@ -14,6 +15,7 @@ from bench.plan.cells import Cell, cells
 from bench.plan.request import Running
 from bench.plan.states import differences
 from bench.records.folds import row_config
+from bench.records.schema import Record
 from bench.run import prepare, runner
 from bench.study import answers
 from bench.study.declaration import SIDES, Study, chosen, commit_of, requests
@@ -68,6 +70,8 @@ def run(
             rows = [home.results / getattr(asked.pairs[name], side)[0] for side in SIDES] if study.folds else []
             lacking = any(state_of(row) != "done" for row in rows)
             ready = [cell for cell in wanted if cell not in missing] if lacking else []
+            if now:
+                _tell_processors(name, answers.records(home, [_place(cell) for cell in wanted]))
             if now or ready:
                 spec = base.model_copy(update={"seeds": list(range(seeds))})
                 status = max(status, runner.run([*now, *ready], home, spec))
@@ -80,6 +84,17 @@ def run(
             if found is None or found.ended or found.seeds < seeds or len(now) < len(missing):
                 break
     return status
+
+
+def _tell_processors(name: str, made: Sequence[Record]) -> None:
+    """Say where cells of a pair were trained on another processor: no reason to stop, and the page says it too."""
+    here = processor_name()
+    others = sorted({one.provenance.cpu for one in made if one.provenance and one.provenance.cpu} - {here})
+    if others:
+        print(
+            f"note: cells of {name} were trained on {listing(others)}, and this is {here}, which rounds otherwise: what they "
+            "share is trained again and not the same, and the interval will be the wider for it"
+        )
 
 
 def _ended(study: Study, asked: answers.Asked, name: str, home: Home) -> bool:

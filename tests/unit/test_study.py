@@ -297,6 +297,19 @@ def test_a_seed_that_failed_ends_the_looks_that_wait_for_it(place: Path, capsys:
     assert begun == ["2"], "the control of the third look, and no seed of the fourth"
 
 
+def test_cells_of_another_processor_are_told_before_more_are_trained(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("cells=1") == 0
+    assert "note: cells" not in capsys.readouterr().out
+    (path,) = (place / "results").glob("*/*/*/record.json")
+    record = json.loads(path.read_text("utf-8"))
+    record["provenance"]["cpu"] = "Another"
+    path.write_text(json.dumps(record), encoding="utf-8")
+    assert run("cells=1") == 0
+    assert "note: cells of reconstructor were trained on Another, and this is " in capsys.readouterr().out
+
+
 def test_a_question_may_be_put_better_later_and_both_wordings_are_shown(place: Path) -> None:
     (study, _) = studies()["tiny1"]
     declare(place, {"reworded": "does a higher rate help?"}, remarks="None.")
