@@ -12,6 +12,8 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count
+from math import sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -119,3 +121,8 @@ def student(degrees: int) -> float:
     from scipy.special import stdtrit  # imported late: lists and plans do without
 
     return float(stdtrit(degrees, 0.975))
+
+
+def seeds_for(deviation: float, reach: float) -> int:
+    """How many seeds, two or more, bring half of the 95 % interval of a mean down to `reach`; values spread by `deviation`."""
+    return next(n for n in count(2) if student(n - 1) * deviation <= reach * sqrt(n))

@@ -6,8 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import count
-from math import ceil, sqrt
+from math import ceil
 from statistics import fmean, stdev
 from typing import Any
 
@@ -18,7 +17,7 @@ from bench.errors import listing
 from bench.evaluation.metrics import MEANS, RANKED_BY, TOP, long_name
 from bench.evaluation.ngrams import Floats
 from bench.evaluation.resampling import DRAWS, Difference, Rows, compare, holm, metrics_of
-from bench.evaluation.statistics import student
+from bench.evaluation.statistics import seeds_for
 from bench.pages.document import clean, p_value
 from bench.pages.terminal import columns
 from bench.records.clip_scores import CellClips
@@ -204,7 +203,7 @@ def _needed(first: Side, second: Side, drawn: Mapping[str, Difference]) -> dict[
     if len(shared) < 2:
         return {"seeds": None, "clips": clips}
     deviation = stdev(shared)
-    return {"seeds": next(n for n in count(2) if student(n - 1) * deviation <= sqrt(n)), "clips": clips}
+    return {"seeds": seeds_for(deviation, 1.0), "clips": clips}
 
 
 def comparison_text(found: Mapping[str, Any]) -> str:

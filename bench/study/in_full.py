@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from itertools import count
-from math import sqrt
 from statistics import fmean, stdev
 from typing import Any
 
@@ -14,7 +12,7 @@ from bench.declare.settings import CONVERGED, Train, given, whole
 from bench.errors import listing, many
 from bench.evaluation.metrics import RANKED_BY, SHOWN
 from bench.evaluation.sequential import Decision, decide_once
-from bench.evaluation.statistics import student
+from bench.evaluation.statistics import seeds_for
 from bench.figures.drawing import VALIDATION, epochs
 from bench.figures.effects import Course, courses
 from bench.home import Home
@@ -171,7 +169,7 @@ def _undecided(study: Study, pairs: Sequence[Found]) -> list[Part]:
             )
         else:
             deviation = stdev(one.answer.differences[RANKED_BY])
-            size = next(n for n in count(2) if 2 * student(n - 1) * deviation <= study.margin * sqrt(n))
+            size = seeds_for(deviation, study.margin / 2)
             kind = "seeds"
         wanted.append(f"{one.name} some {float(f'{size:.2g}'):,.0f} {kind}")
     if not wanted or study.given_up:  # whose rule was at fault

@@ -47,6 +47,8 @@ def run(
     asked = answers.begin(home, study, commit_of(study, path))
     check(study, base, home, entries)
     names = [name for name in names if not _ended(study, asked, name, home)]
+    if not names:
+        return WELL
     streams = {stream for name in names for stream in study.pairs[name].streams}
     prepare.prepare(dataset(study.dataset), home, None, streams)
     for name in names:
