@@ -31,12 +31,12 @@ from bench.records.store import BadRecord, all_records, record_paths
 from bench.reports.blocks import Block, blocks, distinctions
 from bench.reports.clips import check as check_records
 from bench.reports.intervals import of_tables
+from bench.reports.published_page import PUBLISHED
 from bench.reports.published_page import document as printed_results
 from bench.reports.reproduced import study_given_up
 from bench.reports.sections import EFFECTS, STUDIES, Setting, section
 from bench.reports.study import Claim, claims, pairs
 
-PUBLISHED = "published"
 PAGES = (INDEX, HOME_PAGE, PUBLISHED, EFFECTS)  # pages that are no data set's
 FOLDERS = {"reproductions": "Tables and figures of the papers, made again", "tuning": "Searches of settings"}
 """Pages of other commands, beside these; their files below `results` have the same names."""

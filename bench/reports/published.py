@@ -26,8 +26,8 @@ class Row(Part):
     """One system in one table. `variant` holds the settings that tell it from its neighbours, `variant_name` the
     variant of this project whose printed result it is (trained by the borrowed `loss`, where there is one), `ref` the
     citation the paper gives for it. `base` is the row of the same table, counted from 1, that the paper holds it against: the
-    same system without the idea. `setting` names what `bench reproduce` runs with the paper's setting of the system, where the
-    method's card has that of another paper."""
+    same system without the idea, or in a grid the setting that the paper chooses. `setting` names what `bench reproduce`
+    runs with the paper's setting of the system, where the method's card has that of another paper."""
 
     system: str
     own: bool

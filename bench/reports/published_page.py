@@ -28,10 +28,11 @@ from bench.reports.published import Row as PrintedRow
 from bench.reports.reproduced import as_reproduced
 from bench.reports.verdicts import HOW_TO_READ, Answer, best_answer, why_not
 
+PUBLISHED = "published"  # the name of the page
 SHORT = (
     "Every row of every table of the five papers, as printed, in percent. Where a row is the result of a variant that can be run "
-    "here, the row of ours that comes nearest to its terms stands beside it, whatever its number, unless it is of a study "
-    "that was given up. Cited rows were not run by the authors of the paper."
+    "here, the row of ours that comes nearest to its terms is named beside it, unless it is of a study that was given up; its "
+    "score, whatever it is, stands there if it is of the paper's own clips. Cited rows were not run by the authors of the paper."
 )
 ABLATED = ("features", "data_fraction", "lambda", "beta", "gamma")
 ROLES = {"proposed": "proposed", "baseline_rerun": "run by the authors", "cited": "cited"}

@@ -21,7 +21,8 @@ def beside_printed(
     number: int, block: Block, dataset: str, given_up: Mapping[str, str], scorer: Scorer = "coco"
 ) -> list[Part]:
     """The printed results of the rows of a table with ours: the difference and the verdict where anything may be compared,
-    else what both gain over the base of the paper. `given_up` is that of `study_given_up`."""
+    else what both gain over the base of the paper; nothing but gains where ours are of other clips. `given_up` is that of
+    `study_given_up`."""
     found = [
         (row, printed, answer(row, printed))
         for n, row in enumerate(block.rows)
@@ -36,14 +37,20 @@ def beside_printed(
         if compared
         else {row.label: gain for row, printed, one in found if (gain := _gain(printed, one, block, idle))}
     )
+    apart = all(one.other_clips for _, _, one in found)
+    if apart:
+        found = [(row, printed, one) for row, printed, one in found if row.label in gains]
+    if not found:
+        return []
     columns = [Column("variant"), Column("printed in"), Column("features there")]
-    columns += [Column("published", True), Column("reproduced", True)]
+    columns += [] if apart else [Column("published", True), Column("reproduced", True)]
     columns += [Column("difference", True), Column("verdict")] if compared else []
     columns += [Column("base"), Column("gain, published", True), Column("gain, reproduced", True)] if gains else []
     rows: list[tuple[Field, ...]] = []
     for row, printed, one in found:
         where = f"{printed.citation}: {printed.row.system}"
-        cells: list[Field] = [row.label, where, features(printed), as_printed(one), as_reproduced(one)]
+        cells: list[Field] = [row.label, where, features(printed)]
+        cells += [] if apart else [as_printed(one), as_reproduced(one)]
         cells += [amount(one.difference(one.metric), "+.2f"), one.verdict(one.metric)] if compared else []
         cells += gains.get(row.label, [NOTHING, Cell(NOTHING), Cell(NOTHING)]) if gains else []
         rows.append(tuple(cells))
@@ -72,5 +79,5 @@ def as_printed(one: Answer) -> Cell:
 
 
 def as_reproduced(one: Answer) -> Cell:
-    """Our score by which an answer is compared."""
-    return Cell(one.here(one.metric), one.mean(one.metric))
+    """Our score by which an answer is compared; nothing where it is of other clips than the printed one."""
+    return Cell(NOTHING) if one.other_clips else Cell(one.here(one.metric), one.mean(one.metric))

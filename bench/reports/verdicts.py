@@ -44,23 +44,24 @@ def verdict(values: Sequence[float], printed: float) -> str:
 HOW_TO_READ = (
     "A difference (ours minus printed) and a verdict are given only where data set, split lists, clips, protocol, settings, "
     "streams and scoring are those of the paper; elsewhere stands, where both were run, what a system gains over the base "
-    "that its paper names, there and here. A verdict is never given from one seed: “within” says that the printed "
-    "number lies in the interval in which 95 % of further seeds are expected (mean ± t sd √(1 + 1/n)), “above” and “below” that "
-    "ours are higher or lower than that. A record knows the fingerprint of its features and not which encoder made them: that "
-    "they are those of the paper is the word of who made them."
+    "that its paper names, there and here. Scores of other clips do not stand beside the printed ones. A verdict is never given "
+    "from one seed: “within” says that the printed number lies in the interval in which 95 % of further seeds are expected "
+    "(mean ± t sd √(1 + 1/n)), “above” and “below” that ours are higher or lower than that. A record knows the fingerprint of "
+    "its features and not which encoder made them: that they are those of the paper is the word of who made them."
 )
 
 
 @dataclass(frozen=True)
 class Answer:
     """Printed scores and the records of ours that answer to them, which have scores; `cells` counts all cells of that row,
-    `reasons` are why the two may not be compared."""
+    `reasons` are why the two may not be compared, `other_clips` says that ours are of other clips than the paper's."""
 
     table: Table
     printed: Mapping[str, float]
     records: tuple[Record, ...]
     cells: int
     reasons: tuple[str, ...]
+    other_clips: bool = False
 
     @property
     def metric(self) -> str:
@@ -111,7 +112,8 @@ def answer(row: Row, printed: Published) -> Answer:
     done, why = row.in_state("done"), reasons(printed.table, row.records)
     if printed.row.setting:
         why.append(f"another paper's setting (bench reproduce {printed.row.setting} has that of the printed row)")
-    return Answer(printed.table, printed.row.metrics, done, len(row.records), tuple(why))
+    other = other_clips(printed.table, row.records)
+    return Answer(printed.table, printed.row.metrics, done, len(row.records), tuple(why), other)
 
 
 def printed_result(row: Row, dataset: str, scorer: Scorer = "coco") -> Published | None:
@@ -174,6 +176,12 @@ def _is_result_of(row: Row, printed: PrintedRow) -> bool:
 def prefix(table: Table) -> str:
     """What stands before the name of a metric that was scored by the rules of the table's scorer."""
     return PREFIX if table.scorer == "densevid" else ""
+
+
+def other_clips(table: Table, records: Iterable[Record]) -> bool:
+    """Whether records are of other clips than a printed table: of another data set, of another split, or of some clips."""
+    own = (table.dataset, table.split, False)
+    return any((record.dataset, record.split, bool(record.config.get("subset"))) != own for record in records)
 
 
 def reasons(table: Table, records: Iterable[Record], changed: bool = True) -> list[str]:

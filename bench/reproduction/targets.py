@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +52,7 @@ from bench.pages.document import (
     Folded,
     Heading,
     Line,
+    Link,
     Paragraph,
     Part,
     Table,
@@ -63,7 +64,8 @@ from bench.records.schema import Record
 from bench.records.store import cell_folder
 from bench.reports.costs import record_links
 from bench.reports.published import Row
-from bench.reports.verdicts import HOW_TO_READ, NOT_COMPARABLE, Answer, prefix, reasons
+from bench.reports.published_page import PUBLISHED
+from bench.reports.verdicts import HOW_TO_READ, NOT_COMPARABLE, Answer, other_clips, prefix, reasons
 from bench.reproduction import answers as asked
 from bench.reproduction.declaration import DeclaredCell, Reproduction
 from bench.reproduction.declaration import Part as TargetPart
@@ -74,7 +76,7 @@ ORDER = ("printed", "small")  # sections in front, in this order; the others fol
 SCORES = (
     "Scores are in percent (CIDEr-D x 100). Under “paper” is the number as printed, under “here” the mean ± standard deviation "
     "(n) over the seeds that were run, with n - 1 in the deviation and no ± for a single seed. Rows marked “cited” were not run "
-    "by the authors of the paper, and are not run here."
+    "by the authors of the paper, and are not run here; they stand beside rows of the paper's own clips alone."
 )
 IN_SMALL = (
     " The section marked so ran the cells on rendered clips of the corpus shapes, few of them and for a few epochs: it shows "
@@ -164,39 +166,47 @@ class _Line:
 
 
 def _table(one: Reproduction, part: TargetPart, section: asked.Section, home: Home) -> list[Part]:
-    """One printed table with our records beside it, then the controls; below it how they were made."""
+    """One printed table with our records beside it, then the controls; below it how they were made.
+
+    Where ours are all of other clips than the paper's, only what is gained over the paper's base stands side by side.
+    """
     assert part.table is not None
     lines = _lines(one, part, section, home)
     kept = [record for line in lines for record in line.answer.records]
     metrics = [name for name in SHOWN if any(line.row and name in line.row.metrics for line in lines)]
     compared = any(line.answer.records and not line.answer.reasons for line in lines) or not kept
-    gains = [] if compared else [gain for line in lines if (gain := _gain(line, metrics[-1]))]
+    apart = bool(kept) and all(line.answer.other_clips for line in lines if line.records)
+    gains = {name for name in metrics if any(_gain(line, name) for line in lines) and not compared}
+    gains &= set(metrics if apart else metrics[-1:])
     shared = _shared_reasons(lines)
     columns = [Column("system"), Column("run"), *([Column("verdict")] if compared else [])]
+    columns += [Column("base")] if gains else []
     for name in reversed(metrics):  # the one that decides comes first
-        columns += [Column(f"{SHOWN[name]} {what}", True) for what in ("paper", "here")]
+        columns += [Column(f"{SHOWN[name]} {what}", True) for what in (("here",) if apart else ("paper", "here"))]
         columns += [Column(f"{SHOWN[name]} difference", True)] if compared else []
-        if gains and name == metrics[-1]:
-            columns += [Column("base"), *(Column(f"{SHOWN[name]} gain, {where}", True) for where in ("paper", "here"))]
+        columns += [Column(f"{SHOWN[name]} gain, {w}", True) for w in ("paper", "here")] if name in gains else []
     columns += [Column("remarks"), Column("records")]
     rows = []
     for line in lines:
+        if apart and not line.cell:
+            continue
         cells: list[Field] = [line.system, line.cell.label if line.cell else "cited"]
         cells += [_verdict(line, metrics)] if compared else []
+        cells += [_base(line, gains)] if gains else []
         for name in reversed(metrics):
-            cells += _numbers(line, name, compared)
-            if gains and name == metrics[-1]:
-                cells += _gain(line, name) or [NOTHING, amount(None), amount(None)]
+            cells += _numbers(line, name, compared, apart)
+            cells += _gain(line, name) or [amount(None), amount(None)] if name in gains else []
         rows.append((*cells, _remarks(line, shared), record_links(line.records, home, page_of(one))))
     about = part.table.about
     title = f"{about[:1].upper()}{about[1:]} ({part.table.dataset}, {part.table.split})"
     notes: list[Line] = []
     if shared:
         notes.append(f"Not comparable with the printed numbers, because of {'; '.join(shared)}.")
+    if apart:
+        page = Link("printed results", f"../../{PUBLISHED}", page=True)
+        notes.append(("The paper's scores are of its own clips: they stand among the ", page, " and not here."))
     if gains:
-        notes.append(
-            "No difference is taken between such numbers. A gain is that over the row under “base”, there and here."
-        )
+        notes.append("A gain is that over the row under “base”, there and here.")
     if any(record.split == "val" for record in kept):
         notes.append("The epoch was chosen on the validation clips, which are those reported.")
     made = "How these rows were made, and the signatures of their scores"
@@ -222,7 +232,8 @@ def _lines(one: Reproduction, part: TargetPart, section: asked.Section, home: Ho
     for (row, cell), some in zip(pairs, records, strict=True):
         why = [*one.target.differs, *(cell.differs if cell else ()), *reasons(part.table, some, changed=False)]
         mine = tuple(record for record in some if record in kept)
-        answer = Answer(part.table, row.metrics if row else {}, mine, len(some), tuple(why))
+        other = other_clips(part.table, some)
+        answer = Answer(part.table, row.metrics if row else {}, mine, len(some), tuple(why), other)
         answers.append((cell.label if cell else NOTHING, answer))
     return [
         _Line(
@@ -249,17 +260,22 @@ def _signature(record: Record) -> str:
     return json.dumps(record.signatures[record.split], sort_keys=True)
 
 
-def _numbers(line: _Line, metric: str, compared: bool) -> list[Field]:
-    """Printed, here and, in a table where anything is compared, the difference."""
+def _numbers(line: _Line, metric: str, compared: bool, apart: bool) -> list[Field]:
+    """Printed, unless ours are of other clips; here; and, in a table where anything is compared, the difference."""
     printed, mean = line.answer.printed.get(metric), line.answer.mean(metric)
-    cells: list[Field] = [amount(printed), Cell(line.answer.here(metric), mean)]
+    cells: list[Field] = [*([] if apart else [amount(printed)]), Cell(line.answer.here(metric), mean)]
     return [*cells, amount(line.answer.difference(metric), "+.2f")] if compared else cells
 
 
 def _gain(line: _Line, metric: str) -> list[Field] | None:
-    """The base of a row, the printed gain over it and ours."""
+    """What the paper prints for the gain of a row over its base, and ours."""
     gain = line.answer.gain(line.base[1], metric) if line.base else None
-    return [line.base[0], *(amount(one, "+.2f") for one in gain)] if line.base and gain else None
+    return [amount(one, "+.2f") for one in gain] if gain else None
+
+
+def _base(line: _Line, metrics: Collection[str]) -> str:
+    """What is run for the base of a row, where a gain over it is known in one of the metrics."""
+    return line.base[0] if line.base and any(_gain(line, name) for name in metrics) else NOTHING
 
 
 def _verdict(line: _Line, metrics: Sequence[str]) -> str:

@@ -528,7 +528,8 @@ def test_every_number_of_the_page_of_printed_results_is_printed_or_in_a_record()
         if row["here"] != "—":
             own = seeds[re.sub(r" \(.*?\) on", " on", unescaped(row["here"]).split(", ")[0])]
             means = set.union(*(shown_as(records, "") for records in own.values()))
-            assert NUMBER.findall(row["reproduced"])[0] in means, row
+            whole = unescaped(row["here"]).split(" on ")[-1] in ("msvd", "msrvtt", "activitynet")
+            assert (NUMBER.findall(row["reproduced"])[0] in means) if whole else row["reproduced"] == "—", row
 
 
 @pytest.mark.parametrize(
