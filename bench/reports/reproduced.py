@@ -28,8 +28,6 @@ def beside_printed(
         for n, row in enumerate(block.rows)
         if n not in block.sweeps and (printed := printed_result(row, dataset, scorer)) is not None
     ]
-    if not found:
-        return []
     compared = any(one.difference(one.metric) is not None for _, _, one in found)
     idle = {row.label for row in block.rows if study_given_up(row, given_up)}
     gains = (
