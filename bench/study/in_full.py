@@ -59,6 +59,7 @@ def in_full(study: Study, pairs: Sequence[Found], home: Home) -> list[Part]:
         _decisions(study, pairs),
         *_undecided(study, pairs),
         *_processors(pairs),
+        *_same_weights(pairs),
         *(part for one in pairs for part in _rewarded(one, home)),
         Folded("The other metrics, and the records", (_more(study, pairs, home),)),
     ]
@@ -186,18 +187,13 @@ def _processors(pairs: Sequence[Found]) -> list[Part]:
     """Pairs whose sides ran on different processors: what they begin with is not the same there."""
     apart: dict[str, str] = {}
     for one in pairs:
-        sides = [
-            {
-                record.seed: record.provenance.cpu
-                for record in side
-                if record.provenance and "cells" not in record.config
-            }
-            for side in (one.answer.idea, one.answer.control)
+        both = [
+            (idea.provenance.cpu, control.provenance.cpu)
+            for idea, control in _trained_alike(one)
+            if idea.provenance and control.provenance
         ]
-        both = [(sides[0][seed], sides[1][seed]) for seed in sorted(sides[0].keys() & sides[1].keys())]
         if differing := [pair for pair in both if pair[0] != pair[1]]:
-            seeds = f"{len(differing)} of {len(both)} {'folds' if one.study.folds else 'seeds'}"
-            apart[one.name] = f"{one.name} in {seeds}: {differing[0][0]} and {differing[0][1]}"
+            apart[one.name] = f"{one.name} in {_of(one, differing, both)}: {differing[0][0]} and {differing[0][1]}"
     if not apart:
         return []
     return [
@@ -207,6 +203,37 @@ def _processors(pairs: Sequence[Found]) -> list[Part]:
             "is the wider for it."
         )
     ]
+
+
+def _same_weights(pairs: Sequence[Found]) -> list[Part]:
+    """Pairs whose two sides ended with the same weights in some seeds: the idea had not acted in the epoch that was best."""
+    told = []
+    for one in pairs:
+        both = [pair for pair in _trained_alike(one) if all(record.weights_sha256 for record in pair)]
+        if same := [pair for pair in both if pair[0].weights_sha256 == pair[1].weights_sha256]:
+            told.append(f"{one.name} in {_of(one, same, both)}")
+    if not told:
+        return []
+    return [
+        Paragraph(
+            f"Idea and control ended with the same weights: {'; '.join(told)}. The epoch with the highest score on validation "
+            "was one in which the idea had not acted yet."
+        )
+    ]
+
+
+def _trained_alike(one: Found) -> list[tuple[Record, Record]]:
+    """The trained cells of a pair, idea and control of one seed beside each other."""
+    idea, control = (
+        {record.seed: record for record in side if "cells" not in record.config}
+        for side in (one.answer.idea, one.answer.control)
+    )
+    return [(idea[seed], control[seed]) for seed in sorted(idea.keys() & control.keys())]
+
+
+def _of(one: Found, some: Sequence[Any], both: Sequence[Any]) -> str:
+    """`2 of 8 seeds`."""
+    return f"{len(some)} of {len(both)} {'folds' if one.study.folds else 'seeds'}"
 
 
 def _between(limits: tuple[float, float] | None) -> str:

@@ -130,6 +130,7 @@ def test_a_study_of_seeds_from_its_first_cell_to_its_page(place: Path, capsys: p
     assert ideas == [["recnet: reconstructor", "recnet: waits"], ["recnet: reconstructor"]]
     _captions_drawn_by_both_sides_are_told(ran, asked.pairs["reconstructor"], home)
     _older_cells_and_other_processors_are_told(ran, asked, home)
+    _sides_with_the_same_weights_are_told(ran)
     definition = place / "datasets" / "calm" / "dataset.yaml"
     definition.write_text(SHAPES + "train: {captions_per_clip: 1, clip: 1.5}\n", encoding="utf-8")
     assert run() == 0, "a pair that has ended needs no more cells, whatever has changed since"
@@ -203,6 +204,15 @@ def _older_cells_and_other_processors_are_told(ran: findings.Found, asked: answe
     moved = first.model_copy(update={"provenance": first.provenance.model_copy(update={"cpu": "Another"})})
     (said,) = in_full._processors([replace(ran, answer=replace(ran.answer, idea=(moved, *rest)))])
     assert f"(reconstructor in 1 of {seeds} seeds: Another and {first.provenance.cpu})" in str(said)
+
+
+def _sides_with_the_same_weights_are_told(ran: findings.Found) -> None:
+    assert in_full._same_weights([ran]) == []
+    (first, *rest), seeds = ran.answer.idea, len(ran.answer.idea)
+    (other,) = [record for record in ran.answer.control if record.seed == first.seed]
+    alike = first.model_copy(update={"weights_sha256": other.weights_sha256})
+    (said,) = in_full._same_weights([replace(ran, answer=replace(ran.answer, idea=(alike, *rest)))])
+    assert f"with the same weights: reconstructor in 1 of {seeds} seeds." in str(said)
 
 
 @pytest.mark.parametrize(
