@@ -189,7 +189,7 @@ def _processors(pairs: Sequence[Found]) -> list[Part]:
     for one in pairs:
         both = [
             (idea.provenance.cpu, control.provenance.cpu)
-            for idea, control in _trained_alike(one)
+            for idea, control in _by_seed(one)
             if idea.provenance and control.provenance
         ]
         if differing := [pair for pair in both if pair[0] != pair[1]]:
@@ -206,23 +206,23 @@ def _processors(pairs: Sequence[Found]) -> list[Part]:
 
 
 def _same_weights(pairs: Sequence[Found]) -> list[Part]:
-    """Pairs whose two sides ended with the same weights in some seeds: the idea had not acted in the epoch that was best."""
+    """Pairs whose two sides ended with the same weights in some seeds: the idea had changed nothing yet."""
     told = []
     for one in pairs:
-        both = [pair for pair in _trained_alike(one) if all(record.weights_sha256 for record in pair)]
+        both = [pair for pair in _by_seed(one) if all(record.weights_sha256 for record in pair)]
         if same := [pair for pair in both if pair[0].weights_sha256 == pair[1].weights_sha256]:
             told.append(f"{one.name} in {_of(one, same, both)}")
     if not told:
         return []
     return [
         Paragraph(
-            f"Idea and control ended with the same weights: {'; '.join(told)}. The epoch with the highest score on validation "
-            "was one in which the idea had not acted yet."
+            f"Idea and control ended with the same weights: {'; '.join(told)}. Up to the epoch with the highest score on "
+            "validation the idea had changed nothing there."
         )
     ]
 
 
-def _trained_alike(one: Found) -> list[tuple[Record, Record]]:
+def _by_seed(one: Found) -> list[tuple[Record, Record]]:
     """The trained cells of a pair, idea and control of one seed beside each other."""
     idea, control = (
         {record.seed: record for record in side if "cells" not in record.config}
