@@ -8,7 +8,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from bench import BenchError
@@ -153,7 +153,7 @@ class Note:
                     found.append(path)
         return found
 
-    def remove(self) -> None:
-        """All is done, also what killed commands had left."""
-        for path in [self._folder / str(os.getpid()), *self.left()]:
+    def remove(self, left: Iterable[Path] = ()) -> None:
+        """All is done, also what killed commands had `left` before this one did it: one that was killed since keeps its note."""
+        for path in [self._folder / str(os.getpid()), *left]:
             path.unlink(missing_ok=True)

@@ -87,6 +87,7 @@ class Tracking:
     def close(self) -> None:
         """Wait until all is written, cells of this command's that others have ended too; runs of cells that did not end are
         closed as killed, the same command takes them up again."""
+        left = [] if self._note is None else self._note.left()
         self.update(self._over)
         self._put(lambda tracker: tracker.close(self._dataset))
         self._put(None)
@@ -96,7 +97,7 @@ class Tracking:
         if self._thread.is_alive():
             self._warn(f"MLflow still writes after {DRAIN_SECONDS:.0f} s and is left behind; {LATER}")
         elif self._note is not None and len(self._trackers) == len(self._makers):
-            self._note.remove()
+            self._note.remove(left)
 
     def _put(self, step: Callable[[Tracker], object] | None) -> None:
         if self._makers:

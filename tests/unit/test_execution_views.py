@@ -312,6 +312,23 @@ def test_a_killed_command_leaves_a_note(home: Home, monkeypatch: pytest.MonkeyPa
     assert len(opened) == 2 and not list((home.work / "tracking").iterdir())
 
 
+def test_the_note_of_a_command_that_is_killed_meanwhile_stays(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it wrote after this one had looked is mended by the next."""
+    folder = home.work / "tracking"
+
+    class KilledMeanwhile(FakeTracker):
+        def close(self, dataset: str) -> None:
+            text = (folder / str(os.getpid())).read_text()
+            (folder / "dead").write_text(text.replace(str(os.getpid()), str(2**22 + 1)))
+
+    made: list[FakeTracker] = [KilledMeanwhile(), FakeTracker()]
+    monkeypatch.setattr("bench.tracking.background._made", lambda *_: made.pop(0))
+    open_tracking(None, home, "toy", print).close()
+    assert [path.name for path in folder.iterdir()] == ["dead"]
+    mend(None, home, "toy", print)
+    assert not made and not list(folder.iterdir())
+
+
 def test_mlflow_can_be_off(home: Home) -> None:
     before = set(sys.modules)
     tracking = open_tracking("off", home, "toy", print)
