@@ -19,6 +19,8 @@ from bench.home import CHECKOUT, is_checkout
 GPU_SHARE = "BENCH_GPU_SHARE"
 # What a result is made from; results and pages themselves change with every run and make nothing dirty.
 CODE = ("bench", "methods", "datasets", "pyproject.toml")
+# Of an x86 processor, the widest first: the flag in its listing, and its name.
+VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2", "avx": "AVX"}
 
 
 def now() -> str:
@@ -144,11 +146,19 @@ def _git(folder: Path, *words: str) -> str | None:
 
 
 @functools.cache
-def processor_name() -> str:
-    """The processor's model name as the system tells it."""
-    listing = Path("/proc/cpuinfo")
-    if listing.is_file():
-        for line in listing.read_text(errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+def processor_name(listing: Path = Path("/proc/cpuinfo")) -> str:
+    """The processor as the system tells it: `AMD EPYC (family 25, model 1, AVX2)`.
+
+    A name alone does not tell how it rounds: clouds give one to several, and kernels are chosen by the widest vectors.
+    """
+    try:
+        first = listing.read_text(errors="replace").partition("\n\n")[0]
+    except OSError:
+        first = ""
+    told = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in first.splitlines())}
+    if "model name" not in told:
+        return platform.processor() or platform.machine()
+    facts = [f"{name.removeprefix('cpu ')} {told[name]}" for name in ("cpu family", "model") if name in told]
+    widest = next((vectors for flag, vectors in VECTORS.items() if flag in told.get("flags", "").split()), None)
+    facts += [widest] if widest else []
+    return f"{told['model name']} ({', '.join(facts)})" if facts else told["model name"]

@@ -238,7 +238,7 @@ def _told(one: Found, several: bool, home: Home) -> tuple[Span, ...]:
     """Gain, which leads to its study, and outcome, after how many passes of rewards. A gain or loss that was found says its p
     among the pairs of the study, and all say whether they outlast the overlap of training sets."""
     decision = one.answer.decision
-    said = outcome(one.study, decision)
+    said = outcome(one.study, one.answer)
     if decision is None:
         return (_on_base(one, said, several),)
     if passes := reward_passes(one, home):

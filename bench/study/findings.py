@@ -149,7 +149,7 @@ def progress(
     for name in chosen(study, only):
         one = answers.answer(study, asked.pairs.get(name, answers.Keys()) if asked else answers.Keys(), home)
         done = len(one.cells)
-        said = outcome(study, one.decision)
+        said = outcome(study, one)
         rows.append((name, said, shown_interval(one.decision), str(done or NOTHING)))
     return ("pair", "outcome", f"{SHORT} gain", "cells"), rows
 
@@ -171,10 +171,11 @@ def overview(home: Home) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     return ("study", "data set", "pairs ended", "cells", "state"), rows
 
 
-def outcome(study: Study, decision: Decision | None) -> str:
+def outcome(study: Study, answer: answers.Answer) -> str:
     """What a pair came to, in a word or two."""
+    decision = answer.decision
     if decision is None:
-        return "given up" if study.given_up else "not run yet"
+        return "given up" if study.given_up else "begun" if answer.cells else "not run yet"
     said = f"gains less than {study.margin:g}" if decision.outcome == "gains less" else decision.outcome
     return said if decision.ended or study.given_up else f"{said} so far"
 
@@ -208,7 +209,7 @@ def facts(one: Found) -> Iterator[dict[str, Any]]:
             "difference": found and round(found.mean, 4),
             "low": found and round(found.low, 4),
             "high": found and round(found.high, 4),
-            "outcome": outcome(one.study, decision) if ranked else None,
+            "outcome": outcome(one.study, one.answer) if ranked else None,
             "ended": decision is not None and decision.ended,
             "p": round(decision.p, 6) if decision and ranked else None,
             "p_holm": None if one.p_holm is None or not ranked else round(one.p_holm, 6),

@@ -34,7 +34,8 @@ from bench.pages.document import (
     p_value,
 )
 from bench.pages.files import pictures_of
-from bench.records.curves import CURVES
+from bench.plan.labels import card_of
+from bench.records.curves import CURVES, Row, read_curves
 from bench.records.further import read_further
 from bench.records.schema import Record
 from bench.records.store import cell_folder
@@ -58,7 +59,7 @@ def in_full(study: Study, pairs: Sequence[Found], home: Home) -> list[Part]:
         Bullets(tuple(f"{one.name}: {_question(one)}" for one in pairs)),
         _decisions(study, pairs),
         *_undecided(study, pairs),
-        *_processors(pairs),
+        *_begun_apart(pairs, home),
         *_same_weights(pairs),
         *(part for one in pairs for part in _rewarded(one, home)),
         Folded("The other metrics, and the records", (_more(study, pairs, home),)),
@@ -144,7 +145,7 @@ def _decisions(study: Study, pairs: Sequence[Found]) -> Table:
         control = [record.scores[record.split][RANKED_BY] for record in one.answer.counted[1]] if decision else []
         capped = f"{sum(record.capped for record in ran)} of {len(ran)}" if ran else NOTHING
         scored = f"{fmean(control):.1f}" if control else NOTHING
-        said = "withdrawn" if one.pair.withdrawn else outcome(study, decision)
+        said = "withdrawn" if one.pair.withdrawn else outcome(study, one.answer)
         rows.append((one.name, said, _gain(decision), p, *spread, claimed, scored, capped))
     return Table(f"Study {study.name}", columns, tuple(rows))
 
@@ -183,26 +184,43 @@ def _undecided(study: Study, pairs: Sequence[Found]) -> list[Part]:
     ]
 
 
-def _processors(pairs: Sequence[Found]) -> list[Part]:
-    """Pairs whose sides ran on different processors: what they begin with is not the same there."""
-    apart: dict[str, str] = {}
+def _begun_apart(pairs: Sequence[Found], home: Home) -> list[Part]:
+    """Pairs whose sides begin with one phase and did not train it alike."""
+    told = []
     for one in pairs:
         both = [
-            (idea.provenance.cpu, control.provenance.cpu)
-            for idea, control in _by_seed(one)
-            if idea.provenance and control.provenance
+            (losses, pair)
+            for pair in _by_seed(one)
+            if len(losses := [row["value"] for record in pair if (row := _begun(one, record, home)) is not None]) == 2
         ]
-        if differing := [pair for pair in both if pair[0] != pair[1]]:
-            apart[one.name] = f"{one.name} in {_of(one, differing, both)}: {differing[0][0]} and {differing[0][1]}"
-    if not apart:
+        apart = [(losses, pair) for losses, pair in both if losses[0] != losses[1]]
+        if not apart:
+            continue
+        most = max(abs(losses[0] - losses[1]) for losses, _ in apart)
+        names = [[record.provenance.cpu or "" if record.provenance else "" for record in pair] for _, pair in apart]
+        on = next((f", on {idea} and {control}" for idea, control in names if idea != control), "")
+        told.append(f"{one.name} in {_of(one, apart, both)} (by up to {most:.2g}{on})")
+    if not told:
         return []
     return [
         Paragraph(
-            f"Idea and control were trained on different processors ({'; '.join(apart.values())}), which round otherwise: "
-            "the phases that both begin with were trained twice and are not the same. The interval holds what that differs, and "
+            "Idea and control begin with the same phase and did not train it alike, as its first loss shows: "
+            f"{'; '.join(told)}. Processors round otherwise, also two of one name, by little; more comes of a setting that adds "
+            "parts to the module, after which batches and dropout are drawn otherwise. The interval holds what that differs, and "
             "is the wider for it."
         )
     ]
+
+
+def _begun(one: Found, record: Record, home: Home) -> Row | None:
+    """The first loss in the curves of a cell, if it is of a phase in which nothing acts yet that its pair differs in."""
+    rows = read_curves(cell_folder(home.results, record))
+    first = next((row for row in rows if row["name"] == "loss"), None)
+    card = card_of(record.method)
+    if first is None or card is None:
+        return None
+    later = {f"settings.{name}" for name, own in card.settings.items() if own.acts not in (None, first["phase"])}
+    return first if {*one.pair.differs} <= later | {REWARDS} else None
 
 
 def _same_weights(pairs: Sequence[Found]) -> list[Part]:

@@ -89,9 +89,13 @@ def run(
 
 
 def _tell_processors(name: str, made: Sequence[Record]) -> None:
-    """Say where cells of a pair were trained on another processor: no reason to stop, and the page says it too."""
+    """Say where cells of a pair were trained on another processor: no reason to stop, and the page says what came of it.
+
+    Older records have but its name, and one of this name may be this one.
+    """
     here = processor_name()
-    others = sorted({one.provenance.cpu for one in made if one.provenance and one.provenance.cpu} - {here})
+    known = {here, here.partition(" (family")[0]}
+    others = sorted({one.provenance.cpu for one in made if one.provenance and one.provenance.cpu} - known)
     if others:
         print(
             f"note: cells of {name} were trained on {listing(others)}, and this is {here}, which rounds otherwise: what they "

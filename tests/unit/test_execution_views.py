@@ -18,7 +18,7 @@ import pytest
 from bench import BenchError
 from bench.cell.job import Job, Outcome
 from bench.cell.progress import Position, Watcher, read_position
-from bench.cell.provenance import provenance
+from bench.cell.provenance import processor_name, provenance
 from bench.home import Home
 from bench.records.curves import read_curves
 from bench.records.schema import Provenance
@@ -342,6 +342,21 @@ def test_provenance_fits_the_record() -> None:
     assert Provenance.model_validate(facts).threads == 2
     assert facts["host"] is None
     assert facts["torch"]
+
+
+def test_processors_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    names = []
+    for model, flags in (("1", "fpu avx avx2 fma"), ("17", "fpu avx avx2 avx512f"), ("1", "fpu")):
+        facts = {"processor": "0", "cpu family": "25", "model": model, "model name": "AMD EPYC", "flags": flags}
+        block = "".join(f"{name}\t: {value}\n" for name, value in facts.items())
+        listing = tmp_path / "cpuinfo"
+        listing.write_text(f"{block}\n{block.replace('AMD', 'Another')}\n", encoding="utf-8")
+        names.append(processor_name.__wrapped__(listing))
+    assert names == [f"AMD EPYC (family 25, {rest})" for rest in ("model 1, AVX2", "model 17, AVX-512", "model 1")]
+    listing.write_text("processor\t: 0\nCPU implementer\t: 0x41\n", encoding="utf-8")
+    assert processor_name.__wrapped__(listing) == processor_name.__wrapped__(tmp_path / "none") != ""
+    listing.write_text("model name\t: Some Chip\n", encoding="utf-8")
+    assert processor_name.__wrapped__(listing) == "Some Chip"
 
 
 def test_a_port_in_use_is_a_sentence(home: Home) -> None:

@@ -24,8 +24,10 @@ from bench.evaluation.sequential import Decision, levels
 from bench.home import Home
 from bench.plan.cells import cells
 from bench.plan.request import Running
+from bench.records.curves import read_curves
 from bench.records.further import add_further, read_further
-from bench.records.store import all_records, read_record
+from bench.records.schema import Record
+from bench.records.store import all_records, cell_folder, read_record
 from bench.study import answers, declaration, effects, findings, in_full
 from bench.study.declaration import studies
 
@@ -129,7 +131,7 @@ def test_a_study_of_seeds_from_its_first_cell_to_its_page(place: Path, capsys: p
     ideas.append([row[0] for row in effects._matrix([replace(one, study=given_up) for one in (ran, waits)], home).rows])
     assert ideas == [["recnet: reconstructor", "recnet: waits"], ["recnet: reconstructor"]]
     _captions_drawn_by_both_sides_are_told(ran, asked.pairs["reconstructor"], home)
-    _older_cells_and_other_processors_are_told(ran, asked, home)
+    _older_cells_and_those_that_began_apart_are_told(ran, asked, home)
     _sides_with_the_same_weights_are_told(ran)
     definition = place / "datasets" / "calm" / "dataset.yaml"
     definition.write_text(SHAPES + "train: {captions_per_clip: 1, clip: 1.5}\n", encoding="utf-8")
@@ -189,7 +191,7 @@ def _captions_drawn_by_both_sides_are_told(ran: findings.Found, keys: answers.Ke
     assert "seeds 0" not in "".join(map(str, in_full._drawn(ran, home)))
 
 
-def _older_cells_and_other_processors_are_told(ran: findings.Found, asked: answers.Asked, home: Home) -> None:
+def _older_cells_and_those_that_began_apart_are_told(ran: findings.Found, asked: answers.Asked, home: Home) -> None:
     began = [datetime.fromisoformat(one.provenance.started) for one in ran.answer.cells if one.provenance]  # type: ignore[arg-type]
     seeds, told = len(ran.answer.idea), {}
     for where, moment in {"before": min(began), "after": max(began) + timedelta(seconds=1)}.items():
@@ -198,12 +200,28 @@ def _older_cells_and_other_processors_are_told(ran: findings.Found, asked: answe
     answers.write(home, "tiny1", asked)
     assert f"Its {2 * seeds} cells (none older than the declaration) were trained" in told["before"]
     assert f"Its {2 * seeds} cells ({seeds} ideas, {seeds} controls older than the declaration)" in told["after"]
-    assert in_full._processors([ran]) == []
+    assert in_full._begun_apart([ran], home) == [], "the rate of learning acts from the first phase on"
+    later = replace(ran, pair=ran.pair.model_copy(update={"differs": ["train.rewards"]}))
+    (said,) = in_full._begun_apart([later], home)
+    sides = [{one.seed: one for one in side} for side in (ran.answer.idea, ran.answer.control)]
+    losses = np.array([[_first_loss(home, side[seed]) for seed in range(seeds)] for side in sides])
+    most = np.abs(losses[0] - losses[1]).max()
+    assert (
+        most > 0
+        and f"alike, as its first loss shows: reconstructor in {seeds} of {seeds} seeds (by up to {most:.2g})."
+        in str(said)
+    )
     first, *rest = ran.answer.idea
     assert first.provenance is not None
     moved = first.model_copy(update={"provenance": first.provenance.model_copy(update={"cpu": "Another"})})
-    (said,) = in_full._processors([replace(ran, answer=replace(ran.answer, idea=(moved, *rest)))])
-    assert f"(reconstructor in 1 of {seeds} seeds: Another and {first.provenance.cpu})" in str(said)
+    (said,) = in_full._begun_apart([replace(later, answer=replace(ran.answer, idea=(moved, *rest)))], home)
+    assert f"(by up to {most:.2g}, on Another and {first.provenance.cpu})" in str(said)
+    alike = replace(ran.answer, control=ran.answer.idea)
+    assert in_full._begun_apart([replace(later, answer=alike)], home) == []
+
+
+def _first_loss(home: Home, record: Record) -> float:
+    return next(row["value"] for row in read_curves(cell_folder(home.results, record)) if row["name"] == "loss")
 
 
 def _sides_with_the_same_weights_are_told(ran: findings.Found) -> None:
@@ -513,8 +531,10 @@ def test_a_study_of_folds_is_looked_at_once_with_the_fold_as_unit(
     assert begun == [*"01201"], "whole pairs, and cells that share phases are not begun at once"
     waiting = json.loads((folded / "results" / "effects.json").read_text("utf-8"))  # one fold is lacking
     assert {(row["outcome"], row["difference"], row["folds"]) for row in waiting if row["metric"] == "cider"} == {
-        ("not run yet", None, 3)
+        ("begun", None, 3)
     }
+    assert main(["study", "tiny1", "--dry"]) == 0
+    assert re.search(r"^reconstructor +begun +— +5$", capsys.readouterr().out, re.M)
     begun_page = (folded / "leaderboards" / "effects.md").read_text(encoding="utf-8")
     assert "Corpus films (splits default), 3 folds, looked at once" in begun_page, "no number of clips is known yet"
     begun_with = answers.read(Home(folded), "tiny1")
