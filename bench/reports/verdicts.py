@@ -142,16 +142,18 @@ def _loss_and_fraction(row: Row) -> tuple[str | None, float]:
 
 
 def best_answer(printed: Published, rows: Iterable[Row]) -> tuple[Row, Answer] | None:
-    """The row of ours that is nearest to being comparable, with most seeds, and its answer; None where the row was not run."""
+    """The row of ours that is nearest to being comparable, then that which lacks fewest streams, with most seeds, and its answer;
+    None where the row was not run."""
     fitting = [
         (row, answer(row, printed))
         for row in rows
         if _is_result_of(row, printed.row) and family(row.first.dataset) == printed.table.dataset
     ]
 
-    def place(pair: tuple[Row, Answer]) -> tuple[int, bool, int, str]:
+    def place(pair: tuple[Row, Answer]) -> tuple[int, int, bool, int, str]:
         row, found = pair
-        return len(found.reasons), found.mean(found.metric) is None, -len(found.records), row.first.key
+        absent = len(row.first.config.get("absent_streams") or ())
+        return len(found.reasons), absent, found.mean(found.metric) is None, -len(found.records), row.first.key
 
     return min(fitting, key=place, default=None)
 

@@ -38,10 +38,10 @@ from bench.study.in_full import headed, in_full, reward_passes
 FILE = "effects.json"
 ALPHA = 0.05
 WHAT = (
-    "Each row is one idea of one paper, each column a corpus; a method before a gain is the one that has the idea. A number is "
-    "the gain in CIDEr-D over the idea's own control: the same corpus, clips, widths, decoding and rule for the end of training, "
-    "with the settings changed of which the idea consists. The paper's own gain, over the control that it prints and on its own "
-    "data, stands beside it; only gains are compared, never scores of different data."
+    "Each row is one idea of one paper, each column a corpus; where a method stands before a gain, the idea was put on it. A "
+    "number is the gain in CIDEr-D over the idea's own control: the same corpus, clips, widths, decoding and rule for the end of "
+    "training, and nothing changed but the settings that make up the idea. The paper's own gain, over the control that it prints "
+    "and on its own data, stands beside it; only gains are compared, never scores of different data."
 )
 RULES: tuple[Line, ...] = (
     "Declared beforehand, by a commit before the first cell of an idea: pairs, the settings in which their sides differ (any "
@@ -119,7 +119,9 @@ def _summary(pairs: Sequence[Found]) -> list[Part]:
         "undecided": "is undecided",
     }
     told = ", ".join(f"{how[one]} {(alone if how[one] == 1 else several)[one]}" for one in several if how[one])
-    return [Paragraph(f"{len(ended)} comparisons have ended: {told}.{_outlasting(ended)}{_printed_gains(ended)}")]
+    given_up = sum(bool(one.study.given_up) for one in ended)
+    some = f" ({given_up} in a study that was given up)" if given_up else ""
+    return [Paragraph(f"{len(ended)} comparisons have ended{some}: {told}.{_outlasting(ended)}{_printed_gains(ended)}")]
 
 
 def _outlasting(ended: Sequence[Found]) -> str:
@@ -159,7 +161,7 @@ def _printed_gains(ended: Sequence[Found]) -> str:
     told = ", ".join(
         f"{where[one]} {'lies' if where[one] == 1 else 'lie'} {said}" for one, said in words.items() if where[one]
     )
-    return f" Their papers print {many(len(places), 'gain')}: {told}."
+    return f" The declarations set {many(len(places), 'printed gain')} beside them: {told}."
 
 
 def _matrix(pairs: Sequence[Found], home: Home) -> Table:

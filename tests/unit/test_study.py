@@ -117,7 +117,8 @@ def test_a_study_of_seeds_from_its_first_cell_to_its_page(place: Path, capsys: p
     assert "Corpus calm (rendered clips; each cell trains on 12), looks after 2, 3 seeds" in page
     assert f"0 of {2 * seeds}" in page  # none was to converge, and so none ended at a cap
     assert f"Its {2 * seeds} cells were trained on" in page, "outside a checkout no declaration has a date"
-    assert "Of the 1 decided" not in page and "Their papers print 1 gain: 1 lies above every interval here." in page
+    assert "Of the 1 decided" not in page
+    assert "The declarations set 1 printed gain beside them: 1 lies above every interval here." in page
     assert "effects" in (place / "leaderboards" / "README.md").read_text(encoding="utf-8")
     assert main(["leaderboard", "--check"]) == 0
     more = study.model_copy(update={"pairs": {**study.pairs, "waits": study.pairs["reconstructor"]}})
@@ -393,7 +394,8 @@ def test_the_first_sentences_count_what_outlasts_a_correction(place: Path) -> No
     assert said == effects.Paragraph(
         "5 comparisons have ended: 2 help, 2 gain less than the margin, 1 is undecided. Of the 2 that help or hurt by their own "
         "interval, 1 has p up to 0.05 once it is corrected for all pairs of the study. Of the 4 decided on folds 2 would be "
-        "undecided by the wider interval for training sets that overlap. Their papers print 1 gain: 1 lies inside one."
+        "undecided by the wider interval for training sets that overlap. The declarations set 1 printed gain beside "
+        "them: 1 lies inside one."
     )
     assert [one.lost_with_overlap for one in pairs] == [True, False, True, False, False, False]
     assert in_full._question(pairs[-1]) == "does learning help? Withdrawn: its sides are one method"
