@@ -12,10 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import __version__
+from bench import BenchError, __version__
 from bench.cell.job import CellScorer, Job, Score, state_of
 from bench.data.corpus import corpus_of, films_in
-from bench.disk.locks import CellBusyError, cell_lock
+from bench.disk.locks import cell_lock
 from bench.disk.whole import write_atomically
 from bench.home import Home
 from bench.plan.cells import Cell
@@ -25,6 +25,7 @@ from bench.records.store import (
     PREDICTIONS,
     RECORD,
     Prediction,
+    apart,
     prediction_ids,
     read_predictions,
     read_record,
@@ -77,7 +78,7 @@ def _score(row: Cell, folds: list[Cell], home: Home, scorer: CellScorer) -> list
                 return []
             if state_of(folder) != "unreadable":
                 _gather(row, folds, folder, home)
-    except CellBusyError as error:
+    except BenchError as error:  # another command is at it, or the captions of a cell are damaged
         return [f"{label}: not scored: {error}"]
     outcome = scorer.score(Job(row.key, label, str(folder), str(home.root), row.config))
     return [] if outcome.state == "done" else [f"{label}: not scored: {outcome.message}"]
@@ -90,6 +91,11 @@ def _gather(row: Cell, folds: list[Cell], folder: Path, home: Home) -> None:
     captions: dict[str, str] = {}
     for number, cell in enumerate(folds):
         found = _captions(cell.folder(home))
+        own = corpus_of(cell.config, home).splits[cell.config["split"]]
+        if wrong := apart(list(found), own):
+            raise BenchError(
+                f"{cell.folder(home) / PREDICTIONS}: {wrong}: remove that folder, and bench run trains it again"
+            )
         fold_of |= dict.fromkeys(found, number)
         captions |= found
     films = films_in(row.config, home)

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from bench import BenchError
-from bench.cli.answers import FAILED, WELL
+from bench.cli.answers import FAILED, WELL, say
 from bench.cli.pages import write_pages
 from bench.declare.options import Options, Written, parse
 from bench.declare.settings import option
@@ -16,6 +16,7 @@ from bench.errors import listing
 from bench.home import find_home
 from bench.pages.terminal import columns
 from bench.plan.request import Running
+from bench.records.store import BadRecord
 
 
 class Named(Options):
@@ -63,6 +64,11 @@ def study(argv: Sequence[str]) -> int:
         check(declared, asked, home, find_methods())  # before it is committed and can no longer be mended
     if not asked.dry:
         status = run(declared, path, asked, home, find_methods(), asked.cells, asked.pairs)
-    head, rows = progress(declared, home, asked.pairs)
+    bad: list[BadRecord] = []
+    head, rows = progress(declared, home, asked.pairs, bad)
     print(columns(head, rows, right=head[2:4]))
-    return status if asked.dry or status not in (WELL, FAILED) else max(status, write_pages(home, None, check=False))
+    if not asked.dry and status in (WELL, FAILED):
+        return max(status, write_pages(home, None, check=False))  # which says what was refused
+    for error in bad:
+        say(str(error), FAILED)
+    return max(status, FAILED) if bad else status

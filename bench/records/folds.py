@@ -33,10 +33,17 @@ def trained_in(results: Path, record: Record) -> list[Path]:
 
 
 def read_folds(folder: Path) -> dict[str, tuple[int, int]]:
-    """(fold, film) of every clip of the row in `folder`. Raises BenchError for a file that is absent or damaged."""
+    """(fold, film) of every clip of the row in `folder`, both counted from 0. Raises BenchError for a file that is absent or
+    damaged."""
     path = folder / FOLDS
     try:
-        rows = csv.DictReader(io.StringIO(own_text(path)))
-        return {row["clip"]: (int(row["fold"]), int(row["film"])) for row in rows}
+        rows = list(csv.DictReader(io.StringIO(own_text(path))))
+        found = {row["clip"]: (int(row["fold"]), int(row["film"])) for row in rows}
+        if len(found) < len(rows):
+            raise ValueError("a clip stands there twice")
+        for what, numbers in zip(("fold", "film"), map(set, zip(*found.values(), strict=True)), strict=True):
+            if numbers != set(range(len(numbers))):
+                raise ValueError(f"its {what}s are not numbered from 0 on without a gap")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BenchError(f"{path} cannot be read ({error}): remove its folder, and bench run makes it again") from error
+    return found

@@ -6,13 +6,15 @@ Everything but the keys is read from the records, so that pages can be made agai
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from bench import BenchError
 from bench.cell.provenance import moment
@@ -20,6 +22,7 @@ from bench.declare.registry import dataset
 from bench.declare.settings import Strict
 from bench.declare.validation import from_pydantic
 from bench.disk.limits import own_json, own_text
+from bench.disk.locks import cell_lock
 from bench.disk.whole import write_atomically
 from bench.evaluation.metrics import MEANS, RANKED_BY, SHOWN
 from bench.evaluation.ngrams import Floats
@@ -27,9 +30,10 @@ from bench.evaluation.resampling import interval, resamples, scores
 from bench.evaluation.sequential import Decision, decide, decide_once
 from bench.home import Home
 from bench.records.clip_scores import SCORES, read_scores, read_statistics
-from bench.records.folds import read_folds
+from bench.records.folds import FOLDS, read_folds
 from bench.records.schema import Record
-from bench.records.store import RECORD, BadRecord, cell_folder, read_record
+from bench.records.store import RECORD, BadRecord, apart, cell_folder, read_record
+from bench.reports.clips import check
 from bench.study.declaration import SIDES, Study, studies
 
 FOLDER = "studies"
@@ -51,6 +55,13 @@ class Asked(Strict):
     commit: str | None = None
     committed: str | None = None
     pairs: dict[str, Keys] = Field(default_factory=dict)
+
+    @field_validator("committed")
+    @classmethod
+    def _is_a_moment(cls, value: str | None) -> str | None:
+        if value is not None and datetime.fromisoformat(value).tzinfo is None:
+            raise ValueError(f"is {value}, which names no zone of time")
+        return value
 
 
 def path_of(home: Home, name: str) -> Path:
@@ -80,6 +91,9 @@ def of_study(home: Home, study: Study) -> Asked | None:
     after it: its records would be judged by a rule that was not declared before them."""
     asked = read(home, study.name)
     if asked is not None and asked.declaration != study.digest:
+        places = [key for pair in asked.pairs.values() for side in SIDES for key in getattr(pair, side)]
+        if not any((home.results / place).exists() for place in places):
+            return None  # of a command that was stopped before its first cell
         raise BenchError(
             f"study {study.name} was changed after its first cell (declared {asked.declaration[:12]}, now {study.digest[:12]}): "
             "give the changed study a new name, and leave the declaration of this one as it was"
@@ -101,20 +115,35 @@ def given_up(home: Home) -> dict[str, str]:
     return {place: name for place, name in places.items() if place not in wanted}
 
 
+def note(home: Home, name: str, asked: Asked, pair: str, keys: Keys) -> Asked:
+    """Write that a pair asks for `keys`, beside what another command has written meanwhile of other pairs, or of later looks at
+    this one; returns all of it."""
+    with cell_lock(home, f"study-{name}", math.inf):
+        written = read(home, name)
+        if written is not None and written.declaration == asked.declaration:
+            asked = written
+        before = asked.pairs.get(pair)
+        sides = [] if before is None else [(getattr(before, side), getattr(keys, side)) for side in SIDES]
+        if before is None or any(there[: len(asks)] != asks for there, asks in sides):
+            asked.pairs[pair] = keys
+        write(home, name, asked)
+    return asked
+
+
 def write(home: Home, name: str, asked: Asked) -> None:
     text = json.dumps(asked.model_dump(by_alias=True), indent=1, sort_keys=True)
     write_atomically(path_of(home, name), text + "\n")
 
 
-def records(home: Home, keys: Sequence[str]) -> list[Record]:
-    """The records that are there and sound, in the order of `keys`."""
-    found = []
+def records(home: Home, keys: Sequence[str], bad: list[BadRecord] | None = None) -> list[Record]:
+    """The records that are there and hold, as tables take them, in the order of `keys`; others are appended to `bad`."""
+    found, refused = [], [] if bad is None else bad
     for key in keys:
         try:
             found.append(read_record(home.results / key / RECORD))
-        except BadRecord:
-            continue
-    return found
+        except BadRecord as error:
+            refused += [] if error.absent else [error]
+    return check(found, home, refused)[0]
 
 
 @dataclass(frozen=True)
@@ -156,10 +185,10 @@ class Answer:
         return decide_once(values[: self.decision.seeds], 0.0) if len(values) >= self.decision.seeds else None
 
 
-def answer(study: Study, keys: Keys, home: Home) -> Answer:
-    """What the records of a pair say, as far as they are there."""
+def answer(study: Study, keys: Keys, home: Home, bad: list[BadRecord] | None = None) -> Answer:
+    """What the records of a pair say, as far as they are there; those that do not hold are appended to `bad`."""
     looks = study.seeds()
-    idea, control = (tuple(records(home, getattr(keys, side))) for side in SIDES)
+    idea, control = (tuple(records(home, getattr(keys, side), bad)) for side in SIDES)
     if study.folds:
         return _of_folds(study, idea, control, home)
     found = {metric: tuple(_paired(idea, control, metric)) for metric in SHOWN}
@@ -186,7 +215,7 @@ def _of_folds(study: Study, idea: tuple[Record, ...], control: tuple[Record, ...
     ]
     if rows[0] is None or rows[1] is None:
         return Answer(idea, control, {}, None)
-    one, other = (_by_fold(row, home) for row in rows if row)
+    one, other = (_by_fold(study, row, home) for row in rows if row)
     found = {
         metric: tuple(100 * (one[fold][metric] - other[fold][metric]) for fold in sorted(one))
         for metric in SHOWN
@@ -222,11 +251,21 @@ def _of_overlap(study: Study, decision: Decision, clips: int) -> tuple[float, fl
     )
 
 
-def _by_fold(row: Record, home: Home) -> dict[int, dict[str, float]]:
-    """Corpus scores (0 to 1, CIDEr 0 to 10) of the clips of every fold, CIDEr with the document frequencies of all clips."""
+def _by_fold(study: Study, row: Record, home: Home) -> dict[int, dict[str, float]]:
+    """Corpus scores (0 to 1, CIDEr 0 to 10) of the clips of every fold, CIDEr with the document frequencies of all clips.
+
+    Raises BenchError for files that do not fit one another, or the study."""
     folder = cell_folder(home.results, row)
     folds = read_folds(folder)
     ids, means = read_scores(folder / SCORES)
+    count = len({fold for fold, _ in folds.values()})
+    if count != study.folds or (wrong := apart(ids, list(folds))):
+        said = (
+            f"has {count} folds, and its study {study.folds}"
+            if count != study.folds
+            else f"{SCORES} beside it: {wrong}"
+        )
+        raise BenchError(f"{folder / FOLDS} {said}: remove its folder, and bench study {study.name} makes it again")
     parts = {**read_statistics(folder / SCORES), **{name: means[name] / 100 for name in MEANS if name in means}}
     fold_n = np.array([folds[clip][0] for clip in ids])
     return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
@@ -23,6 +24,7 @@ from bench.reports.study import Arm as Bare
 from bench.reports.study import declaration as first_study
 
 SIDES = ("idea", "control")
+MOST_SEEDS = 1000  # of one pair
 NAMES = ("variant", "method_digest", "seed")  # what a side is called is no difference in what it does
 
 
@@ -44,6 +46,12 @@ class Claimed(Strict):
     idea: int = Field(ge=1)
     control: int = Field(ge=1)
 
+    @model_validator(mode="after")
+    def _is_a_difference(self) -> Claimed:
+        if self.idea == self.control:
+            raise ValueError(f"names row {self.idea} as idea and as control: a gain is the difference of two rows")
+        return self
+
 
 class Pair(Strict):
     """An idea and its control on the same streams. `differs` names the settings and phases in which they differ, by their dotted
@@ -62,6 +70,18 @@ class Pair(Strict):
     unclaimed: str = ""
     reworded: str = ""
     withdrawn: str = ""
+
+    @field_validator("streams")
+    @classmethod
+    def _each_stream_once(cls, value: list[str]) -> list[str]:
+        if len({*value}) < len(value):
+            raise ValueError(f"is {value}, but names a stream once")
+        return value
+
+    @field_validator("reworded", "withdrawn")
+    @classmethod
+    def _without_spaces(cls, value: str) -> str:
+        return value.strip()
 
     @model_validator(mode="after")
     def _says_what_is_claimed(self) -> Pair:
@@ -92,9 +112,23 @@ class Study(Strict):
     @field_validator("looks")
     @classmethod
     def _looks_rise(cls, value: list[int]) -> list[int]:
-        if value != sorted(set(value)) or (value and value[0] < 2):
-            raise ValueError(f"is {value}, but looks are rising numbers of seeds from 2 on")
+        if value != sorted(set(value)) or (value and (value[0] < 2 or value[-1] > MOST_SEEDS)):
+            raise ValueError(f"is {value}, but looks are rising numbers of seeds from 2 to {MOST_SEEDS:,}")
         return value
+
+    @field_validator("pairs")
+    @classmethod
+    def _pairs_have_names(cls, value: dict[str, Pair]) -> dict[str, Pair]:
+        if strange := [name for name in value if not re.fullmatch("[a-z0-9_]{1,100}", name)]:
+            raise ValueError(
+                f"calls a pair {strange[0]!r}: a name has small letters, digits and _, of which pages make files"
+            )
+        return value
+
+    @field_validator("remarks", "given_up")
+    @classmethod
+    def _without_spaces(cls, value: str) -> str:
+        return value.strip()
 
     @model_validator(mode="after")
     def _looks_may_end_a_pair(self) -> Study:

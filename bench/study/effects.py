@@ -52,15 +52,15 @@ RULES: tuple[Line, ...] = (
     "with cross-entropy for as long; an idea that is trained in two stages stands against two stages without it. What a claim is "
     "the difference of stands under each study, and whether it lies in the interval.",
     "helps: the interval is above zero. hurts: below. gains less than m: zero is inside, and the interval ends below the margin "
-    "m. undecided: none of these. The margin is what is worth having: 2 on rendered clips, 3 on real ones, where intervals are "
-    "wider. A claim below the margin is not contradicted by gains less than m; see whether it lies in the interval.",
+    "m. undecided: none of these. The margin is what is worth having; each study declares its own, a wider one on real "
+    "clips. A claim below the margin is not contradicted by gains less than m; see whether it lies in the interval.",
     "With seeds: looks after the declared numbers of them, at O'Brien and Fleming's levels turned into quantiles of Student's t. "
     "The interval is that of the look at which the pair ended, so it is wider than a plain one; stop and outcome use the same.",
-    "With folds: ten cells report on every clip once; the unit is the fold, its paired difference, Student's t with one degree "
-    "of freedom less than folds. Training sets of folds overlap, and no unbiased estimate of that variance exists: the interval "
-    "is too narrow by an unknown part. Two intervals stand beside it and decide nothing: the one that Nadeau and Bengio (2003) "
-    "propose for such sets, about half as wide again, and a bootstrap over films, which speaks of the choice of clips alone. "
-    "Where the first of them would not say what a pair came to, the table above has: not with overlap.",
+    "With folds: all cells together report on every clip once; the unit is the fold, its paired difference, Student's t with one "
+    "degree of freedom less than folds. Training sets of folds overlap, and no unbiased estimate of that variance exists: the "
+    "interval is too narrow by an unknown part. Two intervals stand beside it and decide nothing: the one that Nadeau and Bengio "
+    "(2003) propose for such sets, with ten folds about half as wide again, and a bootstrap over films, which speaks of the "
+    "choice of clips alone. Where the first of them would not say what a pair came to, the table above has: not with overlap.",
     "A phase ends once so many validations brought no higher score, which is a number of passes that studies chose differently "
     "and each of them says. Phases with rewards have declared passes, and what came of them is said of so many.",
     "p is that of no gain at all, corrected by Holm for all declared pairs of a study, run or not; of gains less than m it says "
@@ -121,7 +121,8 @@ def _summary(pairs: Sequence[Found]) -> list[Part]:
     told = ", ".join(f"{how[one]} {(alone if how[one] == 1 else several)[one]}" for one in several if how[one])
     given_up = sum(bool(one.study.given_up) for one in ended)
     some = f" ({given_up} in a study that was given up)" if given_up else ""
-    return [Paragraph(f"{len(ended)} comparisons have ended{some}: {told}.{_outlasting(ended)}{_printed_gains(ended)}")]
+    have = "comparison has" if len(ended) == 1 else "comparisons have"
+    return [Paragraph(f"{len(ended)} {have} ended{some}: {told}.{_outlasting(ended)}{_printed_gains(ended)}")]
 
 
 def _outlasting(ended: Sequence[Found]) -> str:
@@ -142,8 +143,8 @@ def _outlasting(ended: Sequence[Found]) -> str:
     if folded:
         lost = sum(one.lost_with_overlap for one in folded)
         told += (
-            f" Of the {len(folded)} decided on folds {lost or 'none'} would be undecided by the wider interval for training sets "
-            "that overlap."
+            f" Of the {len(folded)} decided on folds {lost or 'none'} would not be decided so by the wider interval for training "
+            "sets that overlap."
         )
     return told
 
@@ -156,8 +157,12 @@ def _printed_gains(ended: Sequence[Found]) -> str:
             places.setdefault((one.claimed_in, one.claimed_over), set()).add(one.holds)
     if not places:
         return ""
-    where = Counter("inside" if "inside" in own or len(own) > 1 else next(iter(own)) for own in places.values())
-    words = {"above": "above every interval here", "inside": "inside one", "below": "below every interval"}
+    # A claim that is above one interval and below another lies in none.
+    where = Counter(
+        "inside" if "inside" in own else "between" if len(own) > 1 else next(iter(own)) for own in places.values()
+    )
+    words = {"above": "above every interval here", "inside": "inside one"}
+    words |= {"between": "between two", "below": "below every interval"}
     told = ", ".join(
         f"{where[one]} {'lies' if where[one] == 1 else 'lie'} {said}" for one, said in words.items() if where[one]
     )

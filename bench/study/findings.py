@@ -17,6 +17,7 @@ from bench.pages.document import NOTHING
 from bench.plan.cells import Cell, requested
 from bench.plan.request import Running
 from bench.records.schema import Record
+from bench.records.store import BadRecord
 from bench.reports.published import Row, Table, load_papers
 from bench.study import answers
 from bench.study.declaration import Pair, Study, check_differences, chosen, requests, studies
@@ -109,11 +110,18 @@ def _named_streams(cell: Cell) -> Cell:
     return Cell({**cell.config, "streams": {name: mark or name for name, mark in cell.config["streams"].items()}})
 
 
-def check(study: Study, base: Running, home: Home, entries: dict[str, MethodEntry]) -> None:
-    """Raise BenchError for a declaration that could not be run to its end: a claim that is not printed, a method, setting or
-    split rule that there is not, sides that differ otherwise than declared."""
+def check(
+    study: Study, base: Running, home: Home, entries: dict[str, MethodEntry], only: Sequence[str] | None = None
+) -> None:
+    """Raise BenchError for a declaration, or the pairs `only` of it, that could not be run to its end: a paper or claim that is
+    not printed, a method, setting or split rule that there is not, sides that differ otherwise than declared."""
     study.seeds()
+    papers = [one.paper.name for one in load_papers()]
     for name, pair in study.pairs.items():
+        if only is not None and name not in only:
+            continue
+        if pair.paper not in papers:
+            raise unknown("paper", pair.paper, papers, f"study {study.name}, {name}")
         if pair.claimed is not None:
             _printed(study, name)
         sides = [
@@ -141,15 +149,16 @@ def found(home: Home) -> list[Found]:
 
 
 def progress(
-    study: Study, home: Home, only: Sequence[str] | None = None
+    study: Study, home: Home, only: Sequence[str] | None, bad: list[BadRecord]
 ) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """The pairs of a study, or those that were asked for, as lines for a terminal: head and rows."""
+    """The pairs of a study, or those that were asked for, as lines for a terminal: head and rows. Records that do not hold are
+    appended to `bad`."""
     asked = answers.of_study(home, study)
     rows: list[tuple[str, ...]] = []
     for name in chosen(study, only):
-        one = answers.answer(study, asked.pairs.get(name, answers.Keys()) if asked else answers.Keys(), home)
+        one = answers.answer(study, asked.pairs.get(name, answers.Keys()) if asked else answers.Keys(), home, bad)
         done = len(one.cells)
-        said = outcome(study, one)
+        said = "withdrawn" if study.pairs[name].withdrawn else outcome(study, one)
         rows.append((name, said, shown_interval(one.decision), str(done or NOTHING)))
     return ("pair", "outcome", f"{SHORT} gain", "cells"), rows
 
@@ -160,14 +169,16 @@ def overview(home: Home) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     for name, (study, _) in studies().items():
         asked = answers.of_study(home, study)
         its = (
-            [answers.answer(study, asked.pairs.get(pair, answers.Keys()), home) for pair in study.pairs]
+            {pair: answers.answer(study, asked.pairs.get(pair, answers.Keys()), home) for pair in study.pairs}
             if asked
-            else []
+            else {}
         )
-        ended = sum(one.decision is not None and one.decision.ended for one in its)
-        cells = {record.key for one in its for record in one.cells}
-        state = "given up" if study.given_up else "ended" if ended == len(study.pairs) else "begun" if cells else ""
-        rows.append((name, study.corpus, f"{ended} of {len(study.pairs)}", f"{len(cells) or NOTHING}", state))
+        cells = {record.key for one in its.values() for record in one.cells}
+        wanted = [pair for pair, one in study.pairs.items() if not one.withdrawn]
+        decisions = [its[pair].decision for pair in wanted if pair in its]
+        ended = sum(one is not None and one.ended for one in decisions)
+        state = "given up" if study.given_up else "ended" if ended == len(wanted) else "begun" if cells else ""
+        rows.append((name, study.corpus, f"{ended} of {len(wanted)}", f"{len(cells) or NOTHING}", state))
     return ("study", "data set", "pairs ended", "cells", "state"), rows
 
 
@@ -175,7 +186,7 @@ def outcome(study: Study, answer: answers.Answer) -> str:
     """What a pair came to, in a word or two."""
     decision = answer.decision
     if decision is None:
-        return "given up" if study.given_up else "begun" if answer.cells else "not run yet"
+        return "given up" if study.given_up else "begun" if answer.idea or answer.control else "not run yet"
     said = f"gains less than {study.margin:g}" if decision.outcome == "gains less" else decision.outcome
     return said if decision.ended or study.given_up else f"{said} so far"
 

@@ -171,7 +171,9 @@ def _undecided(study: Study, pairs: Sequence[Found]) -> list[Part]:
             )
         else:
             deviation = stdev(one.answer.differences[RANKED_BY])
-            size = seeds_for(deviation, study.margin / 2)
+            size = max(
+                seeds_for(deviation, study.margin / 2), decision.seeds + 1
+            )  # a look's bound is wider than a plain one
             kind = "seeds"
         wanted.append(f"{one.name} some {float(f'{size:.2g}'):,.0f} {kind}")
     if not wanted or study.given_up:  # whose rule was at fault

@@ -9,7 +9,7 @@ from bench import BenchError
 from bench.cell.job import state_of
 from bench.cell.provenance import processor_name
 from bench.declare.registry import MethodEntry, dataset
-from bench.errors import listing
+from bench.errors import listing, many
 from bench.home import Home
 from bench.plan.cells import Cell, cells
 from bench.plan.request import Running
@@ -17,11 +17,12 @@ from bench.plan.states import differences
 from bench.records.folds import row_config
 from bench.records.schema import Record
 from bench.run import prepare, runner
+from bench.run.greeting import check_places
 from bench.study import answers
 from bench.study.declaration import SIDES, Study, chosen, commit_of, requests
 from bench.study.findings import check
 
-WELL = 0
+WELL, FAILED = 0, 1
 
 
 def run(
@@ -44,11 +45,18 @@ def run(
             f"study {study.name} was given up: {study.given_up} What it found: bench study {study.name} --dry"
         )
     names = chosen(study, only)
+    for name in only or ():
+        if why := study.pairs[name].withdrawn:
+            raise BenchError(
+                f"study {study.name}: {name} was withdrawn: {why} What it found: bench study {study.name} --dry"
+            )
+    begun = answers.of_study(home, study) is not None
     asked = answers.begin(home, study, commit_of(study, path))
-    check(study, base, home, entries)
-    names = [name for name in names if not _ended(study, asked, name, home)]
+    names = [name for name in names if not study.pairs[name].withdrawn and not _ended(study, asked, name, home)]
+    check(study, base, home, entries, names if begun else None)
     if not names:
         return WELL
+    check_places(base, home)
     streams = {stream for name in names for stream in study.pairs[name].streams}
     prepare.prepare(dataset(study.dataset), home, None, streams)
     for name in names:
@@ -58,12 +66,14 @@ def run(
     for name in names:
         for seeds in study.seeds():
             sides = [cells(spec, home, entries) for spec in requests(study, name, base, entries, seeds)]
-            asked.pairs[name] = _keys(study, sides)
-            answers.write(home, study.name, asked)
+            asked = answers.note(home, study.name, asked, name, _keys(study, sides))
             wanted = [cell for pair in zip(*sides, strict=True) for cell in pair]
             wanted = list({cell.key: cell for cell in wanted}.values())
             settled = ("done",) if base.retry_failed else ("done", "failed")
             missing = [cell for cell in wanted if state_of(cell.folder(home)) not in settled]
+            if failed := sum(state_of(cell.folder(home)) == "failed" for cell in wanted if cell not in missing):
+                print(f"{many(failed, 'cell')} of {name} failed before, and it waits for them; add --retry-failed")
+                status = max(status, FAILED)
             now = missing if most is None else missing[:most]
             # Both sides of a seed share phases, and the second would wait for the first to train them: seeds side by side.
             firsts = {cell.key for cell in sides[0]}
@@ -79,7 +89,7 @@ def run(
                 status = max(status, runner.run([*now, *ready], home, spec))
             if most is not None:
                 most -= len(now)
-            if status not in (WELL, 1) or (most is not None and most <= 0):
+            if status not in (WELL, FAILED) or (most is not None and most <= 0):
                 return status
             found = answers.answer(study, asked.pairs[name], home).decision
             # A seed that failed, or that is still to come, leaves this look out: those behind it wait for it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bench.evaluation.sequential import decide, decide_once, false_decisions, levels, outcome
+from bench.evaluation.sequential import _crossing, decide, decide_once, false_decisions, levels, outcome
 
 LOOKS = (5, 8, 12, 16)
 MARGIN, WIDTH = 2.0, 1.5
@@ -74,6 +75,19 @@ def test_p_is_below_five_percent_where_the_rule_decides_for_a_difference() -> No
                 assert (found.p < 0.05) == (found.outcome in ("helps", "hurts"))
                 seen.add(found.outcome)
     assert seen >= {"helps", "undecided"}
+
+
+def test_p_of_what_is_clear_is_tiny_and_never_below_zero() -> None:
+    values = [6.1 + 0.01 * step for step in (-1, 1, -0.5, 0.5, -1, 1, 0, 0, 0.3, -0.3)]
+    found = decide_once(values, MARGIN)
+    assert 0 < found.p == pytest.approx(stats.ttest_1samp(values, 0).pvalue, rel=1e-6)
+    for bound, looks in ((12.0, (2, 100)), (20.0, (5, 8, 12, 16, 40, 80)), (8.0, (10,)), (6.9, LOOKS)):
+        each = [math.erfc(bound / math.sqrt(2 * seeds / looks[-1])) for seeds in looks]
+        assert 0 < each[-1] <= _crossing(bound, looks) <= sum(each)
+    # Looks far apart: by independent walks, 2.2 at the end or 2.2 after a fiftieth of the way.
+    walks = np.random.default_rng(3).normal(size=(400_000, 2)) * [0.02**0.5, 0.98**0.5]
+    crossed = (abs(walks.cumsum(axis=1)) > 2.2).any(axis=1).mean()
+    assert _crossing(2.2, (2, 100)) == pytest.approx(crossed, abs=4 * (crossed / 400_000) ** 0.5)
 
 
 def test_one_look_is_a_t_test() -> None:

@@ -248,6 +248,11 @@ def _sides_with_the_same_weights_are_told(ran: findings.Found) -> None:
         ({"claimed": {"table": "table1", "idea": 99, "control": 7}}, {}, "has rows 1 to 12, and none 99"),
         ({"claimed": {"table": "tabel1", "idea": 9, "control": 7}}, {}, 'unknown table "tabel1"; allowed: '),
         ({"paper": "recnett"}, {}, 'unknown paper "recnett"; allowed: '),
+        ({"paper": "recnett", "claimed": None, "unclaimed": "not printed"}, {}, 'unknown paper "recnett"; allowed: '),
+        ({"claimed": {"table": "table1", "idea": 9, "control": 9}}, {}, "names row 9 as idea and as control"),
+        ({"streams": ["frames", "frames"]}, {}, "but names a stream once"),
+        ({}, {"pairs": {"../x": PAIR}}, "calls a pair '../x': a name has small letters"),
+        ({}, {"looks": [2, 5_000_000_000]}, "looks are rising numbers of seeds from 2 to 1,000"),
         ({"idea": {"run": "salstmm:xe"}}, {}, 'unknown method "salstmm"'),
         ({"idea": {"run": "salstm:xe", "settings": {"initail": "zeros"}}}, {}, "initail"),
         ({"control": {"run": "mplstm:xe", "train": {"learning_rate": 1e-6}}}, {}, "also differ in method"),
@@ -321,9 +326,73 @@ def test_a_seed_that_failed_ends_the_looks_that_wait_for_it(place: Path, capsys:
     third.folder(home).mkdir(parents=True)
     (third.folder(home) / "record.json").write_text(json.dumps(record), encoding="utf-8")
     capsys.readouterr()
-    assert run() == 0
-    begun = re.findall(r"seed (\d): started", capsys.readouterr().out)
+    assert run() == 1
+    told = capsys.readouterr().out
+    begun = re.findall(r"seed (\d): started", told)
     assert begun == ["2"], "the control of the third look, and no seed of the fourth"
+    assert told.count("1 cell of reconstructor failed before, and it waits for them; add --retry-failed") == 1
+    assert run() == 1, "it still waits"
+
+
+def test_a_declaration_is_not_held_to_a_command_that_ran_no_cell(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["study", "tiny1", "executor=inline", "mlflow=http://127.0.0.1:9"]) == 2
+    assert "mlflow=http://127.0.0.1:9 does not answer" in capsys.readouterr().err
+    home, (study, _) = Home(place), studies()["tiny1"]
+    assert answers.read(home, "tiny1") is None
+    answers.note(home, "tiny1", answers.begin(home, study, None), "reconstructor", answers.Keys(idea=["calm/salstm/0"]))
+    declare(place, margin=3)  # as by a command that was stopped before its first cell
+    changed, _ = studies()["tiny1"]
+    assert answers.of_study(home, changed) is None
+    again = answers.note(home, "tiny1", answers.begin(home, changed, None), "reconstructor", answers.Keys())
+    assert again.declaration == changed.digest and not again.pairs["reconstructor"].idea
+    (place / "results" / "calm" / "salstm" / "0").mkdir(parents=True)
+    answers.note(home, "tiny1", again, "reconstructor", answers.Keys(idea=["calm/salstm/0"]))
+    with pytest.raises(BenchError, match="was changed after its first cell"):
+        answers.of_study(home, study)
+
+
+def test_two_commands_at_one_study_lose_nothing_of_each_other(place: Path) -> None:
+    home, (study, _) = Home(place), studies()["tiny1"]
+    mine, others = (answers.begin(home, study, None) for _ in range(2))
+    two, three = (
+        answers.Keys(idea=["a", "b"], control=["c", "d"]),
+        answers.Keys(idea=["a", "b", "e"], control=["c", "d", "f"]),
+    )
+    answers.note(home, "tiny1", others, "second", three)
+    answers.note(home, "tiny1", mine, "first", two)
+    found = answers.note(home, "tiny1", mine, "second", two)
+    assert found == answers.read(home, "tiny1") and found.pairs == {"first": two, "second": three}
+    assert answers.note(home, "tiny1", mine, "first", three).pairs["first"] == three
+
+
+def test_a_withdrawn_pair_is_not_run_any_more(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    declare(place, {"withdrawn": "its sides are one method."})
+    assert run() == 0
+    assert re.search(r"^reconstructor +withdrawn +— +—$", capsys.readouterr().out, re.M)
+    assert not (place / "results").exists() or not all_records(place / "results")
+    assert run("pairs=[reconstructor]") == 2
+    assert "reconstructor was withdrawn: its sides are one method." in capsys.readouterr().err
+    assert main(["study"]) == 0
+    assert "0 of 0" in capsys.readouterr().out
+
+
+def test_a_record_that_tables_refuse_decides_nothing(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("cells=4") == 0
+    home, (study, _) = Home(place), studies()["tiny1"]
+    asked = answers.read(home, "tiny1")
+    assert asked is not None
+    path = place / "results" / asked.pairs["reconstructor"].idea[0] / "record.json"
+    record = json.loads(path.read_text("utf-8"))
+    record["scores"]["test"]["cider"] += 10
+    path.write_text(json.dumps(record), encoding="utf-8")
+    assert answers.answer(study, asked.pairs["reconstructor"], home).decision is None
+    capsys.readouterr()
+    assert main(["study", "tiny1", "--dry"]) == 1
+    told = capsys.readouterr()
+    assert re.search(r"^reconstructor +begun +— +3$", told.out, re.M)
+    assert "clip_scores.csv beside it is" in told.err
 
 
 def test_cells_of_another_processor_are_told_before_more_are_trained(
@@ -393,8 +462,8 @@ def test_the_first_sentences_count_what_outlasts_a_correction(place: Path) -> No
     (said,) = effects._summary(pairs)
     assert said == effects.Paragraph(
         "5 comparisons have ended: 2 help, 2 gain less than the margin, 1 is undecided. Of the 2 that help or hurt by their own "
-        "interval, 1 has p up to 0.05 once it is corrected for all pairs of the study. Of the 4 decided on folds 2 would be "
-        "undecided by the wider interval for training sets that overlap. The declarations set 1 printed gain beside "
+        "interval, 1 has p up to 0.05 once it is corrected for all pairs of the study. Of the 4 decided on folds 2 would "
+        "not be decided so by the wider interval for training sets that overlap. The declarations set 1 printed gain beside "
         "them: 1 lies inside one."
     )
     assert [one.lost_with_overlap for one in pairs] == [True, False, True, False, False, False]
@@ -575,6 +644,30 @@ def test_a_study_of_folds_is_looked_at_once_with_the_fold_as_unit(
     drawn = [read_further(path.parent)["drawn"]["signature"] for path in (folded / "results").rglob("record.json")]
     assert sum("|n:24|" in one for one in drawn) == 2, "a row has its clips drawn by the method of their fold"
     assert len(drawn) == 8
+    _damaged_folds_decide_nothing(folder, study, capsys)
+
+
+def _damaged_folds_decide_nothing(folder: Path, study: declaration.Study, capsys: pytest.CaptureFixture[str]) -> None:
+    path = folder / "folds.csv"
+    text = path.read_text(encoding="utf-8")
+    head, first, *rest = text.splitlines()
+    clip, fold, film = first.split(",")
+    damaged = {
+        "clip_scores.csv beside it: 1 not in the split": "\n".join([head, *rest]),
+        "its folds are not numbered from 0 on": text.replace(f",{fold},", ",7,"),
+        "has 2 folds, and its study 3": text.replace(",2,", ",1,"),
+        "its films are not numbered from 0 on": "\n".join([head, f"{clip},{fold},-1", *rest]),
+        "a clip stands there twice": "\n".join([head, first, first, *rest]),
+        "invalid literal": "\n".join([head, f"{clip},{fold},{film}x", *rest]),
+    }
+    capsys.readouterr()
+    for words, content in damaged.items():
+        path.write_text(content + "\n", encoding="utf-8")
+        assert main(["study", study.name, "--dry"]) == 2
+        told = capsys.readouterr().err
+        assert words in told and "remove its folder" in told
+    path.write_text(text, encoding="utf-8")
+    assert main(["study", study.name, "--dry"]) == 0
 
 
 def _lines(path: Path) -> list[str]:
