@@ -357,3 +357,8 @@ def test_a_row_is_made_anew_where_a_cell_was_and_says_what_its_cells_have_in_com
     assert (again.provenance.device, again.provenance.gpu) == ("cuda:0", None), "not all have one GPU"
     assert again.ledger.captions == row.ledger.captions and again.ledger.fit_seconds is None, "times of half a GPU"
     assert ids and {captions[clip] for clip in ids} == {"an owl"}
+    before = whole.read_bytes()
+    path.write_text("".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[1:]), encoding="utf-8")
+    written, told = score_rows(its, home)
+    assert written and f"not scored: {path}: 1 missing (" in told[0] and "remove that folder" in told[0]
+    assert whole.read_bytes() == before
