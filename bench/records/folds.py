@@ -39,8 +39,8 @@ def read_folds(folder: Path) -> dict[str, tuple[int, int]]:
     try:
         rows = list(csv.DictReader(io.StringIO(own_text(path))))
         found = {row["clip"]: (int(row["fold"]), int(row["film"])) for row in rows}
-        if len(found) < len(rows):
-            raise ValueError("a clip stands there twice")
+        if not rows or len(found) < len(rows):
+            raise ValueError("a clip stands there twice" if rows else "it lists no clip")
         for what, numbers in zip(("fold", "film"), map(set, zip(*found.values(), strict=True)), strict=True):
             if numbers != set(range(len(numbers))):
                 raise ValueError(f"its {what}s are not numbered from 0 on without a gap")

@@ -259,12 +259,13 @@ def _by_fold(study: Study, row: Record, home: Home) -> dict[int, dict[str, float
     folds = read_folds(folder)
     ids, means = read_scores(folder / SCORES)
     count = len({fold for fold, _ in folds.values()})
-    if count != study.folds or (wrong := apart(ids, list(folds))):
-        said = (
-            f"has {count} folds, and its study {study.folds}"
-            if count != study.folds
-            else f"{SCORES} beside it: {wrong}"
-        )
+    wrong = apart(list(folds), ids)
+    said = (
+        f"lists other clips than {SCORES} beside it: {wrong}"
+        if wrong
+        else f"has {count} folds, and its study {study.folds}"
+    )
+    if wrong or count != study.folds:
         raise BenchError(f"{folder / FOLDS} {said}: remove its folder, and bench study {study.name} makes it again")
     parts = {**read_statistics(folder / SCORES), **{name: means[name] / 100 for name in MEANS if name in means}}
     fold_n = np.array([folds[clip][0] for clip in ids])

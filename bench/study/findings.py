@@ -116,7 +116,9 @@ def check(
     """Raise BenchError for a declaration, or the pairs `only` of it, that could not be run to its end: a paper or claim that is
     not printed, a method, setting or split rule that there is not, sides that differ otherwise than declared."""
     study.seeds()
-    papers = [one.paper.name for one in load_papers()]
+    papers = [
+        *dict.fromkeys((*(one.paper.name for one in load_papers()), *entries))
+    ]  # a method of one's own is its own paper
     for name, pair in study.pairs.items():
         if only is not None and name not in only:
             continue
@@ -158,8 +160,7 @@ def progress(
     for name in chosen(study, only):
         one = answers.answer(study, asked.pairs.get(name, answers.Keys()) if asked else answers.Keys(), home, bad)
         done = len(one.cells)
-        said = "withdrawn" if study.pairs[name].withdrawn else outcome(study, one)
-        rows.append((name, said, shown_interval(one.decision), str(done or NOTHING)))
+        rows.append((name, standing(study, study.pairs[name], one), shown_interval(one.decision), str(done or NOTHING)))
     return ("pair", "outcome", f"{SHORT} gain", "cells"), rows
 
 
@@ -189,6 +190,11 @@ def outcome(study: Study, answer: answers.Answer) -> str:
         return "given up" if study.given_up else "begun" if answer.idea or answer.control else "not run yet"
     said = f"gains less than {study.margin:g}" if decision.outcome == "gains less" else decision.outcome
     return said if decision.ended or study.given_up else f"{said} so far"
+
+
+def standing(study: Study, pair: Pair, answer: answers.Answer) -> str:
+    """The outcome of a pair, or that it was withdrawn."""
+    return "withdrawn" if pair.withdrawn else outcome(study, answer)
 
 
 def shown_interval(decision: Decision | None) -> str:

@@ -43,7 +43,7 @@ from bench.reports.costs import record_links
 from bench.reports.sections import EFFECTS as PAGE
 from bench.study import answers
 from bench.study.declaration import Study
-from bench.study.findings import SHORT, Found, outcome, record_clips, shown_interval
+from bench.study.findings import SHORT, Found, record_clips, shown_interval, standing
 
 REWARDS = "train.rewards"
 DRAWN = "drawn"  # the further metric of which rewards are the gradient
@@ -145,8 +145,9 @@ def _decisions(study: Study, pairs: Sequence[Found]) -> Table:
         control = [record.scores[record.split][RANKED_BY] for record in one.answer.counted[1]] if decision else []
         capped = f"{sum(record.capped for record in ran)} of {len(ran)}" if ran else NOTHING
         scored = f"{fmean(control):.1f}" if control else NOTHING
-        said = "withdrawn" if one.pair.withdrawn else outcome(study, one.answer)
-        rows.append((one.name, said, _gain(decision), p, *spread, claimed, scored, capped))
+        rows.append(
+            (one.name, standing(study, one.pair, one.answer), _gain(decision), p, *spread, claimed, scored, capped)
+        )
     return Table(f"Study {study.name}", columns, tuple(rows))
 
 

@@ -72,7 +72,7 @@ def run(
             settled = ("done",) if base.retry_failed else ("done", "failed")
             missing = [cell for cell in wanted if state_of(cell.folder(home)) not in settled]
             if failed := sum(state_of(cell.folder(home)) == "failed" for cell in wanted if cell not in missing):
-                print(f"{many(failed, 'cell')} of {name} failed before, and it waits for them; add --retry-failed")
+                print(f"{many(failed, 'cell')} of {name} failed before, for which the pair waits; add --retry-failed")
                 status = max(status, FAILED)
             now = missing if most is None else missing[:most]
             # Both sides of a seed share phases, and the second would wait for the first to train them: seeds side by side.

@@ -330,7 +330,7 @@ def test_a_seed_that_failed_ends_the_looks_that_wait_for_it(place: Path, capsys:
     told = capsys.readouterr().out
     begun = re.findall(r"seed (\d): started", told)
     assert begun == ["2"], "the control of the third look, and no seed of the fourth"
-    assert told.count("1 cell of reconstructor failed before, and it waits for them; add --retry-failed") == 1
+    assert told.count("1 cell of reconstructor failed before, for which the pair waits; add --retry-failed") == 1
     assert run() == 1, "it still waits"
 
 
@@ -653,12 +653,13 @@ def _damaged_folds_decide_nothing(folder: Path, study: declaration.Study, capsys
     head, first, *rest = text.splitlines()
     clip, fold, film = first.split(",")
     damaged = {
-        "clip_scores.csv beside it: 1 not in the split": "\n".join([head, *rest]),
+        "lists other clips than clip_scores.csv beside it: 1 missing": "\n".join([head, *rest]),
         "its folds are not numbered from 0 on": text.replace(f",{fold},", ",7,"),
         "has 2 folds, and its study 3": text.replace(",2,", ",1,"),
         "its films are not numbered from 0 on": "\n".join([head, f"{clip},{fold},-1", *rest]),
         "a clip stands there twice": "\n".join([head, first, first, *rest]),
         "invalid literal": "\n".join([head, f"{clip},{fold},{film}x", *rest]),
+        "it lists no clip": head,
     }
     capsys.readouterr()
     for words, content in damaged.items():
